@@ -1,0 +1,40 @@
+"""The documents that cross a process boundary.
+
+The engine-builder writes them, the gateway and the operator read them. Pydantic is the only
+dependency, so every image can carry this package.
+"""
+
+from reranker_contracts.identity import EngineIdentity, PrepareIdentity, Toolchain, digest_of
+from reranker_contracts.integrity import IntegrityError, tree_digest, verify_artefact
+from reranker_contracts.manifest import (
+    ArtefactManifest,
+    FileEntry,
+    ParityReport,
+    Shapes,
+    write_manifest,
+)
+from reranker_contracts.model import Activation, PairTemplate, ServedModel, TemplatePiece
+from reranker_contracts.stages import ResolvedModel, Stage, StageReason, StageResult
+
+__all__ = [
+    "Activation",
+    "ArtefactManifest",
+    "EngineIdentity",
+    "FileEntry",
+    "IntegrityError",
+    "PairTemplate",
+    "ParityReport",
+    "PrepareIdentity",
+    "ResolvedModel",
+    "ServedModel",
+    "Shapes",
+    "Stage",
+    "StageReason",
+    "StageResult",
+    "TemplatePiece",
+    "Toolchain",
+    "digest_of",
+    "tree_digest",
+    "verify_artefact",
+    "write_manifest",
+]

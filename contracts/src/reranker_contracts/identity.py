@@ -1,0 +1,50 @@
+"""Engine identity: the sha256 of everything that changes an artefact's bytes.
+
+Equal inputs give the same name, so the API server is the lock: whoever creates the object builds,
+everybody else finds it.
+"""
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field
+
+from reranker_contracts.base import Document, canonical_json
+
+
+class Toolchain(Document):
+    """Versions of what makes the bytes, as reported by the builder image itself."""
+
+    recipe: int = Field(ge=1, description="raised when our own export code changes its output")
+    torch: str
+    transformers: str
+    onnx: str
+    onnxruntime: str
+
+
+class PrepareIdentity(Document):
+    """Inputs of a prepared model (ONNX, tokeniser, probe scores)."""
+
+    kind: Literal["prepared"] = "prepared"
+    revision: str = Field(description="commit or `sha256:` tree hash of the source")
+    max_length: int | None = Field(default=None, description="None: the model's own limit")
+    toolchain: Toolchain
+
+
+class EngineIdentity(Document):
+    """Inputs of an engine: the prepared model and the target."""
+
+    kind: Literal["engine"] = "engine"
+    prepared: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the prepared model")
+    runtime: Literal["onnxruntime"]
+    precision: Literal["fp32"]
+    accelerator: Literal["cpu", "nvidia"]
+    platform: str = Field(default="linux/amd64")
+    max_batch_size: int = Field(ge=1)
+    onnxruntime: str
+
+
+def digest_of(identity: PrepareIdentity | EngineIdentity) -> str:
+    """64 hex digits: sha256 of the identity's canonical JSON."""
+    text = canonical_json(identity.model_dump(mode="json", by_alias=True))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -1,0 +1,79 @@
+"""Integrity of published artefacts and of model sources, by sha256."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from reranker_contracts.manifest import MANIFEST, ArtefactManifest, FileEntry
+
+
+class IntegrityError(Exception):
+    """An artefact is not what its manifest says; the message names the first difference."""
+
+
+def file_entries(root: Path) -> list[FileEntry]:
+    """Every regular file below `root` but the manifest, sorted by path.
+
+    Raises IntegrityError on anything that is not a plain file or folder: a link could point out of
+    the artefact after it was checked.
+    """
+    return [
+        FileEntry(path=path.relative_to(root).as_posix(), size=size, sha256=digest)
+        for path, size, digest in _hashed_files(root)
+        if path != root / MANIFEST
+    ]
+
+
+def tree_digest(root: Path) -> str:
+    """`sha256:` + hash over the sorted (path, sha256) lines of a source directory.
+
+    The form of the lines is that of `sha256sum`: two blanks between hash and path.
+    """
+    total = hashlib.sha256()
+    for path, _size, digest in _hashed_files(root):
+        total.update(f"{digest}  {path.relative_to(root).as_posix()}\n".encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
+    """Read the manifest of `root` and check every file against it.
+
+    Raises IntegrityError when the manifest is missing or malformed, when a file is missing,
+    added or changed, or when the artefact is not the one with this `digest`.
+    """
+    try:
+        text = (root / MANIFEST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{MANIFEST} cannot be read: {type(error).__name__}") from error
+    try:
+        manifest = ArtefactManifest.model_validate_json(text)
+    except ValidationError as error:
+        raise IntegrityError(f"{MANIFEST} is malformed ({error.error_count()} errors)") from error
+    if digest is not None and manifest.digest != digest:
+        raise IntegrityError(f"{MANIFEST} is of {manifest.digest[:10]}, expected {digest[:10]}")
+    _compare(manifest.files, file_entries(root))
+    return manifest
+
+
+def _compare(expected: tuple[FileEntry, ...], found: list[FileEntry]) -> None:
+    wanted = {entry.path: entry for entry in expected}
+    present = {entry.path: entry for entry in found}
+    for path in sorted(wanted.keys() | present.keys()):
+        if path not in present:
+            raise IntegrityError(f"{path} is missing")
+        if path not in wanted:
+            raise IntegrityError(f"{path} is not in the manifest")
+        if present[path] != wanted[path]:
+            raise IntegrityError(f"{path} does not match its sha256")
+
+
+def _hashed_files(root: Path) -> Iterator[tuple[Path, int, str]]:
+    for path in sorted(root.rglob("*"), key=lambda entry: entry.relative_to(root).as_posix()):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise IntegrityError(f"{path.relative_to(root).as_posix()} is not a regular file")
+        if path.is_file():
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            yield path, path.stat().st_size, digest

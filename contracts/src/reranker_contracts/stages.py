@@ -1,0 +1,87 @@
+"""Stage results: what a stage's container leaves in its termination message."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from reranker_contracts.base import Document
+from reranker_contracts.identity import Toolchain
+from reranker_contracts.manifest import ParityReport, Shapes
+
+#: kubelet cuts termination messages at this many bytes.
+MESSAGE_LIMIT = 4096
+
+
+class Stage(StrEnum):
+    """The steps from a model's source to a served engine, in order."""
+
+    RESOLVE = "resolve"
+    FETCH = "fetch"
+    EXPORT = "export"
+    COMPILE = "compile"
+    VALIDATE = "validate"
+    PUBLISH = "publish"
+    VERIFY = "verify"
+    REMOVE = "remove"
+
+
+class StageReason(StrEnum):
+    """Why a stage failed. Part of the API: each has an entry in docs/runbook.md."""
+
+    SUCCEEDED = "Succeeded"
+    SOURCE_UNSUPPORTED = "SourceUnsupported"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_UNAUTHORIZED = "SourceUnauthorized"
+    SOURCE_CHANGED = "SourceChanged"
+    MODEL_INVALID = "ModelInvalid"
+    NOT_A_CROSS_ENCODER = "NotACrossEncoder"
+    ARCHITECTURE_UNSUPPORTED = "ArchitectureUnsupported"
+    UNSAFE_WEIGHTS = "UnsafeWeights"
+    MAX_LENGTH_TOO_LONG = "MaxLengthTooLong"
+    EXPORT_FAILED = "ExportFailed"
+    COMPILE_FAILED = "CompileFailed"
+    VALIDATION_FAILED = "ValidationFailed"
+    PARITY_REFUSED = "ParityRefused"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
+    STORE_FULL = "StoreFull"
+    STORE_UNWRITABLE = "StoreUnwritable"
+    INTERNAL_ERROR = "InternalError"
+
+
+class ResolvedModel(Document):
+    """What `resolve` found out about a source without loading its weights."""
+
+    revision: str
+    name: str
+    architecture: str
+    family: str
+    max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
+    toolchain: Toolchain
+
+
+class StageResult(Document):
+    """Outcome of one stage, written by its container, read from the pod by the operator."""
+
+    schema_version: Literal[1] = 1
+    stage: Stage
+    ok: bool
+    reason: StageReason
+    message: str = Field(description="for people: what happened and what to do")
+    seconds: float = Field(ge=0)
+    resolved: ResolvedModel | None = None
+    parity: ParityReport | None = None
+    shapes: Shapes | None = None
+    size_bytes: int | None = None
+
+    def to_message(self) -> str:
+        """JSON text within MESSAGE_LIMIT bytes; an over-long `message` is cut."""
+        text = self.to_json()
+        if len(text) <= MESSAGE_LIMIT:
+            return text
+        overflow = len(text) - MESSAGE_LIMIT
+        # Escapes make a character up to 12 ASCII bytes of JSON, so cut by the encoded length.
+        keep = self.message.encode("ascii", "replace").decode()
+        return self.model_copy(
+            update={"message": keep[: max(0, len(keep) - overflow - 1)]}
+        ).to_json()
