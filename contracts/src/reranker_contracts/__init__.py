@@ -5,7 +5,12 @@ dependency, so every image can carry this package.
 """
 
 from reranker_contracts.identity import EngineIdentity, PrepareIdentity, Toolchain, digest_of
-from reranker_contracts.integrity import IntegrityError, tree_digest, verify_artefact
+from reranker_contracts.integrity import (
+    IntegrityError,
+    tree_digest,
+    tree_digest_of,
+    verify_artefact,
+)
 from reranker_contracts.manifest import (
     ArtefactManifest,
     FileEntry,
@@ -35,6 +40,7 @@ __all__ = [
     "Toolchain",
     "digest_of",
     "tree_digest",
+    "tree_digest_of",
     "verify_artefact",
     "write_manifest",
 ]

@@ -1,7 +1,7 @@
 """Integrity of published artefacts and of model sources, by sha256."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,9 +31,16 @@ def tree_digest(root: Path) -> str:
 
     The form of the lines is that of `sha256sum`: two blanks between hash and path.
     """
+    return tree_digest_of(
+        (path.relative_to(root).as_posix(), digest) for path, _size, digest in _hashed_files(root)
+    )
+
+
+def tree_digest_of(files: Iterable[tuple[str, str]]) -> str:
+    """The tree hash of (path, sha256) pairs, in any order; see `tree_digest`."""
     total = hashlib.sha256()
-    for path, _size, digest in _hashed_files(root):
-        total.update(f"{digest}  {path.relative_to(root).as_posix()}\n".encode())
+    for path, digest in sorted(files):
+        total.update(f"{digest}  {path}\n".encode())
     return f"sha256:{total.hexdigest()}"
 
 

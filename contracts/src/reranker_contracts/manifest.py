@@ -25,7 +25,9 @@ class Shapes(Document):
 
     max_batch_size: int = Field(ge=1, description="rows")
     max_length: int = Field(ge=1, description="tokens per row")
-    token_budget: int = Field(ge=1, description="rows x padded length that one batch should keep to")
+    token_budget: int = Field(
+        ge=1, description="rows x padded length that one batch should keep to"
+    )
 
 
 class ParityReport(Document):

@@ -33,6 +33,7 @@ class StageReason(StrEnum):
     SOURCE_UNSUPPORTED = "SourceUnsupported"
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_UNAUTHORIZED = "SourceUnauthorized"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
     SOURCE_CHANGED = "SourceChanged"
     MODEL_INVALID = "ModelInvalid"
     NOT_A_CROSS_ENCODER = "NotACrossEncoder"
