@@ -1,0 +1,78 @@
+"""Names of the files that make up a prepared model and an engine, and the builder's own documents.
+
+The layout is that of docs/architecture.md, "Store layout".
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from engine_builder.errors import StageError
+from reranker_contracts import IntegrityError, ServedModel, StageReason, verify_artefact
+from reranker_contracts.base import Document
+
+MODEL = "model.json"
+TOKENIZER = "tokenizer.json"
+ONNX = "model.onnx"
+#: Weights beside the graph, where they pass protobuf's limit of 2 GiB.
+ONNX_DATA = "model.onnx.data"
+PROBES = "probe.json"
+REFERENCE = "reference.json"
+PARITY = "parity.json"
+
+MODEL_NAME = "reranker"
+TRITON_CONFIG = f"repository/{MODEL_NAME}/config.pbtxt"
+ENGINE_VERSION = f"repository/{MODEL_NAME}/1"
+
+PREPARED_FILES = (MODEL, TOKENIZER, ONNX, PROBES, REFERENCE)
+PREPARED_OPTIONAL = (ONNX_DATA,)
+ENGINE_FILES = (MODEL, TOKENIZER, PARITY, TRITON_CONFIG, f"{ENGINE_VERSION}/{ONNX}")
+ENGINE_OPTIONAL = (f"{ENGINE_VERSION}/{ONNX_DATA}",)
+
+
+class ProbeQuery(Document):
+    """A query and the passages that are ranked for it."""
+
+    query: str
+    passages: tuple[str, ...] = Field(min_length=2)
+
+
+class ProbeSet(Document):
+    """`probe.json`: the pairs by which an engine is compared with the reference."""
+
+    queries: tuple[ProbeQuery, ...] = Field(min_length=1)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(query, passage) in order."""
+        return [(entry.query, passage) for entry in self.queries for passage in entry.passages]
+
+
+class Reference(Document):
+    """`reference.json`: the logit of PyTorch in FP32 for each pair of the probe set, in order."""
+
+    logits: tuple[float, ...]
+
+
+def read_served_model(directory: Path) -> ServedModel:
+    """`model.json` of a directory that an earlier stage wrote."""
+    return ServedModel.model_validate_json((directory / MODEL).read_bytes())
+
+
+def write_document(path: Path, document: Document) -> None:
+    """Write a document in its canonical form."""
+    path.write_text(document.to_json() + "\n", encoding="utf-8")
+
+
+def require_published(directory: Path) -> None:
+    """Check a published directory; a damaged or missing one is ChecksumMismatch.
+
+    A directory named by a digest must be the artefact of that digest.
+    """
+    named = directory.name if len(directory.name) == 64 else None
+    try:
+        verify_artefact(directory, named)
+    except IntegrityError as error:
+        raise StageError(
+            StageReason.CHECKSUM_MISMATCH,
+            f"{directory}: {error}; delete the artefact so that it is built again",
+        ) from error

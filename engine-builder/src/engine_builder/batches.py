@@ -1,0 +1,31 @@
+"""Rows of tokens padded to INT32 tensors, as the gateway sends them to an engine."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine_builder.pair_template import Tokens
+
+Tensors = dict[str, NDArray[np.int32]]
+
+
+def pad_batch(rows: Sequence[Tokens], pad_id: int, inputs: Sequence[str]) -> Tensors:
+    """INT32 tensors [rows, longest row] for the named `inputs`, padded on the right."""
+    shape = (len(rows), max(len(row.ids) for row in rows))
+    ids = np.full(shape, pad_id, dtype=np.int32)
+    mask = np.zeros(shape, dtype=np.int32)
+    types = np.zeros(shape, dtype=np.int32)
+    for number, row in enumerate(rows):
+        length = len(row.ids)
+        ids[number, :length] = row.ids
+        mask[number, :length] = 1
+        types[number, :length] = row.type_ids
+    tensors = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    return {name: tensors[name] for name in inputs}
+
+
+def in_batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Row numbers in groups of at most `size`."""
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

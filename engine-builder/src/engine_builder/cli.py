@@ -1,0 +1,118 @@
+"""The command line: runs one stage, prints its progress, leaves its StageResult.
+
+Exit codes: 0 done, 1 failed for the reason in the StageResult, 2 wrong usage, 143 terminated.
+"""
+
+import argparse
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from engine_builder.commands import COMMANDS, Command
+from engine_builder.errors import StageError, UsageError, write_failure
+from engine_builder.outcome import Outcome
+from engine_builder.progress import Progress
+from reranker_contracts import StageReason, StageResult
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv`; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    # As process 1 of a container, a signal without a handler would be ignored.
+    signal.signal(signal.SIGTERM, _terminate)
+    command: Command = args.command
+    progress = Progress(args.name)
+    try:
+        result = _run(command, args, progress)
+    except UsageError as error:
+        print(f"engine-builder {args.name}: error: {error}", file=sys.stderr)
+        return 2
+    progress.say(f"{result.reason}: {result.message}")
+    if args.result is not None and not _leave(args.result, result):
+        return 1
+    return 0 if result.ok else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="engine-builder",
+        description="Turns a reranker's model files into an engine that Triton serves.",
+        epilog="Exit codes: 0 done, 1 the stage failed for a named reason, 2 wrong usage.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.help, description=f"{name}: {command.help}.")
+        command.arguments(sub)
+        sub.add_argument(
+            "--result", type=Path, metavar="FILE", help="where to leave the StageResult (JSON)"
+        )
+        sub.set_defaults(command=command, name=name)
+    return parser
+
+
+def _run(command: Command, args: argparse.Namespace, progress: Progress) -> StageResult:
+    try:
+        outcome = command.run(args, progress)
+    except UsageError:
+        raise
+    except StageError as failure:
+        return _failed(command, failure, progress)
+    # The last line of defence: whatever a library raises becomes a result, not a lost Job.
+    except Exception as error:
+        known = None
+        if isinstance(error, OSError):
+            known = write_failure(error, Path(error.filename or "the output directory"))
+        if known is None:
+            traceback.print_exc()
+            known = StageError(
+                StageReason.INTERNAL_ERROR,
+                f"unexpected {type(error).__name__} in {args.name}; the traceback is in the log of "
+                "this container, please report it",
+            )
+        return _failed(command, known, progress)
+    return _succeeded(command, outcome, progress)
+
+
+def _succeeded(command: Command, outcome: Outcome, progress: Progress) -> StageResult:
+    return StageResult(
+        stage=command.stage,
+        ok=True,
+        reason=StageReason.SUCCEEDED,
+        message=outcome.message,
+        seconds=progress.seconds,
+        resolved=outcome.resolved,
+        parity=outcome.parity,
+        shapes=outcome.shapes,
+        size_bytes=outcome.size_bytes,
+    )
+
+
+def _failed(command: Command, failure: StageError, progress: Progress) -> StageResult:
+    return StageResult(
+        stage=command.stage,
+        ok=False,
+        reason=failure.reason,
+        message=failure.message,
+        seconds=progress.seconds,
+    )
+
+
+def _leave(path: Path, result: StageResult) -> bool:
+    """Write in place: a termination message is a mounted file that cannot be replaced."""
+    try:
+        path.write_text(result.to_message(), encoding="utf-8")
+    except OSError as error:
+        print(f"engine-builder: --result {path}: {error.strerror}", file=sys.stderr)
+        return False
+    return True
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Leave through `finally` blocks, so that what was being written is removed."""
+    raise SystemExit(_TERMINATED)

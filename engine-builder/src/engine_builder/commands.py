@@ -1,0 +1,289 @@
+"""The commands: their arguments, and the call of the stage behind each.
+
+A stage's module is imported when its command runs, because torch and transformers take seconds that
+`resolve` or `publish` need not spend.
+"""
+
+# ruff: noqa: PLC0415
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from engine_builder.errors import UsageError
+from engine_builder.facts import MIN_LENGTH
+from engine_builder.outcome import Outcome
+from engine_builder.progress import Progress
+from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DEFAULT_MAX_BATCH_SIZE = 64
+_MAX_BATCH_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand."""
+
+    stage: Stage
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Progress], Outcome]
+
+
+def _source_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="URI",
+        help="hf://org/name[@revision], oci://…, pvc://claim/path, or a directory",
+    )
+    parser.add_argument(
+        "--source-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the files of an oci:// or pvc:// source are mounted",
+    )
+
+
+def _length_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-length",
+        type=_number(MIN_LENGTH, 1 << 24),
+        metavar="N",
+        help="longest input in tokens (default: the model's own limit)",
+    )
+
+
+def _target_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--accelerator", choices=["cpu", "nvidia"], default="cpu")
+    parser.add_argument("--runtime", choices=["onnxruntime"], default="onnxruntime")
+    parser.add_argument("--precision", choices=["fp32"], default="fp32")
+    parser.add_argument(
+        "--max-batch-size",
+        type=_number(1, _MAX_BATCH_SIZE),
+        default=_DEFAULT_MAX_BATCH_SIZE,
+        metavar="N",
+        help="rows in one call of the engine (default: %(default)s)",
+    )
+
+
+def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
+    _source_arguments(parser)
+    parser.add_argument("--revision", metavar="R", help="branch, tag, commit or sha256: tree hash")
+    _length_argument(parser)
+
+
+def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.resolve import resolve
+
+    return resolve(
+        args.source,
+        source_dir=args.source_dir,
+        revision=args.revision,
+        max_length=args.max_length,
+        progress=progress,
+    )
+
+
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    _source_arguments(parser)
+    parser.add_argument("--revision", required=True, metavar="R", help="as resolve reported it")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+
+
+def _fetch(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.fetch import fetch
+
+    return fetch(
+        args.source,
+        revision=args.revision,
+        source_dir=args.source_dir,
+        out=args.out,
+        progress=progress,
+    )
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source", required=True, type=_directory, metavar="DIR", help="the model's files"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _length_argument(parser)
+
+
+def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.export import export
+
+    return export(args.source, args.out, max_length=args.max_length, progress=progress)
+
+
+def _compile_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prepared",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="a published prepared model",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    _target_arguments(parser)
+
+
+def _compile(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.compile import compile_engine
+
+    return compile_engine(
+        args.prepared,
+        args.out,
+        accelerator=args.accelerator,
+        max_batch_size=args.max_batch_size,
+        progress=progress,
+    )
+
+
+def _validate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prepared", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--engine", required=True, type=Path, metavar="DIR", help="gets parity.json"
+    )
+
+
+def _validate(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.validate import validate
+
+    return validate(args.prepared, args.engine, progress=progress)
+
+
+def _publish_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        type=_directory,
+        metavar="DIR",
+        help="what to publish",
+    )
+    parser.add_argument("--store", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--identity",
+        required=True,
+        metavar="FILE|JSON",
+        help="a PrepareIdentity or EngineIdentity; its sha256 names the artefact",
+    )
+
+
+def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.publish import publish
+
+    identity = _read_identity(args.identity)
+    return publish(args.source, args.store, identity, progress=progress)
+
+
+def _remove_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", required=True, type=_directory, metavar="DIR")
+    parser.add_argument("--digest", required=True, nargs="+", type=_digest, metavar="D")
+
+
+def _remove(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.remove import remove
+
+    return remove(args.store, args.digest, progress=progress)
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    _resolve_arguments(parser)
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="a store; the engine's path is printed",
+    )
+    _target_arguments(parser)
+
+
+def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.build import build
+
+    return build(
+        args.source,
+        args.out,
+        source_dir=args.source_dir,
+        revision=args.revision,
+        max_length=args.max_length,
+        accelerator=args.accelerator,
+        max_batch_size=args.max_batch_size,
+        progress=progress,
+    )
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a digest is 64 hex digits")
+    return text
+
+
+def _directory(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no such directory")
+    return Path(text)
+
+
+def _read_identity(value: str) -> PrepareIdentity | EngineIdentity:
+    adapter: TypeAdapter[PrepareIdentity | EngineIdentity] = TypeAdapter(
+        PrepareIdentity | EngineIdentity
+    )
+    try:
+        text = value if value.lstrip().startswith("{") else Path(value).read_text("utf-8")
+        return adapter.validate_json(text)
+    except OSError as error:
+        raise UsageError(f"--identity {value}: cannot be read ({error.strerror})") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "--identity: is not a PrepareIdentity or EngineIdentity document in JSON"
+        ) from error
+
+
+COMMANDS = {
+    "resolve": Command(
+        Stage.RESOLVE,
+        "find a source's fixed revision and judge the model by its metadata",
+        _resolve_arguments,
+        _resolve,
+    ),
+    "fetch": Command(
+        Stage.FETCH, "get exactly the needed files of a revision", _fetch_arguments, _fetch
+    ),
+    "export": Command(
+        Stage.EXPORT, "make ONNX, tokenizer and reference scores", _export_arguments, _export
+    ),
+    "compile": Command(Stage.COMPILE, "make the files of one target", _compile_arguments, _compile),
+    "validate": Command(
+        Stage.VALIDATE, "compare an engine with FP32 PyTorch", _validate_arguments, _validate
+    ),
+    "publish": Command(
+        Stage.PUBLISH, "put a directory into the store, atomically", _publish_arguments, _publish
+    ),
+    "remove": Command(Stage.REMOVE, "delete artefacts from the store", _remove_arguments, _remove),
+    "build": Command(
+        Stage.PUBLISH, "all stages on this machine, into a store", _build_arguments, _build
+    ),
+}

@@ -1,0 +1,45 @@
+"""Failures that a stage knows how to explain.
+
+    Exception
+    └── StageError   reason (part of the API) + message (field, value, remedy)
+
+Everything else that escapes a stage is a defect: the command line reports it as InternalError and
+leaves the traceback in the log.
+"""
+
+import errno
+from pathlib import Path
+
+from reranker_contracts import StageReason
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class StageError(Exception):
+    """A stage cannot do its work for a reason that the user can act on."""
+
+    def __init__(self, reason: StageReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class UsageError(Exception):
+    """The command line itself is wrong; exit code 2."""
+
+
+def write_failure(error: OSError, where: Path) -> StageError | None:
+    """The failure behind an OSError met while writing below `where`; None for any other error."""
+    if error.errno in _FULL:
+        return StageError(
+            StageReason.STORE_FULL,
+            f"{where}: no space left; enlarge the volume or delete engines that are not used",
+        )
+    if error.errno in _UNWRITABLE:
+        return StageError(
+            StageReason.STORE_UNWRITABLE,
+            f"{where}: cannot be written ({error.strerror}); mount it read-write and let the pod's "
+            "user or fsGroup write to it",
+        )
+    return None

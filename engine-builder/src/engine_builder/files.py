@@ -1,0 +1,111 @@
+"""Reading files that strangers made, and the directories that stages write.
+
+A source may come from anyone: every read is of a regular file, never through a link, and bounded.
+"""
+
+import errno
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+from engine_builder.errors import StageError, UsageError
+from reranker_contracts import StageReason
+
+#: Bytes. Far above what real models have; `tokenizer.json` of a 250,000-word vocabulary is 17 MB.
+JSON_LIMITS = {
+    "config.json": 1 << 20,
+    "tokenizer.json": 128 << 20,
+    "model.safetensors.index.json": 16 << 20,
+}
+DEFAULT_JSON_LIMIT = 16 << 20
+
+#: Left in directories that a stage made, so that a restarted stage may empty them.
+OUTPUT_MARKER = ".engine-builder-output"
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file for reading; a link, pipe or device is refused as ModelInvalid."""
+    try:
+        # O_NONBLOCK: opening a pipe would wait for its writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StageError(
+            StageReason.MODEL_INVALID, f"{path.name} is missing from the model's files"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_regular(path) from None
+        raise StageError(
+            StageReason.MODEL_INVALID, f"{path.name} cannot be read ({error.strerror})"
+        ) from error
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _not_regular(path)
+        yield stream
+
+
+def _not_regular(path: Path) -> StageError:
+    return StageError(
+        StageReason.MODEL_INVALID,
+        f"{path.name} is not a regular file; copy the model with links resolved (`cp -rL`)",
+    )
+
+
+def check_size(name: str, size: int) -> None:
+    """Refuse a metadata file that is far larger than any real model's."""
+    limit = JSON_LIMITS.get(name, DEFAULT_JSON_LIMIT)
+    if size > limit:
+        raise StageError(
+            StageReason.MODEL_INVALID, f"{name} has {size} bytes, more than the {limit} allowed"
+        )
+
+
+def read_metadata(path: Path) -> bytes:
+    """The bytes of a metadata file, at most its limit in JSON_LIMITS."""
+    with open_regular(path) as stream:
+        check_size(path.name, os.fstat(stream.fileno()).st_size)
+        data = stream.read(JSON_LIMITS.get(path.name, DEFAULT_JSON_LIMIT) + 1)
+    check_size(path.name, len(data))
+    return data
+
+
+def parse_json_object(name: str, data: bytes) -> dict[str, object]:
+    """`data` as a JSON object; anything else is ModelInvalid."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StageError(
+            StageReason.MODEL_INVALID, f"{name} is not JSON ({str(error)[:120]})"
+        ) from error
+    if not isinstance(value, dict):
+        raise StageError(
+            StageReason.MODEL_INVALID, f"{name} holds a {type(value).__name__}, not an object"
+        )
+    return value
+
+
+def make_output(directory: Path) -> Path:
+    """Create an empty output directory.
+
+    What an earlier, interrupted run of a stage left there is removed; a directory with anybody
+    else's files is a UsageError.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = list(directory.iterdir())
+    if entries and not (directory / OUTPUT_MARKER).is_file():
+        raise UsageError(f"--out {directory}: holds other files; name an empty or new directory")
+    (directory / OUTPUT_MARKER).touch()
+    for entry in entries:
+        if entry.name == OUTPUT_MARKER:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    return directory

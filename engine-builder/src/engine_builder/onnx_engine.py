@@ -1,0 +1,69 @@
+"""Runs `model.onnx` on ONNX Runtime, the library behind Triton's backend."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from engine_builder.batches import Tensors
+from engine_builder.cpus import available_cpus
+from engine_builder.errors import StageError
+from reranker_contracts import StageReason
+
+onnxruntime.disable_telemetry_events()
+
+
+class OnnxEngine:
+    """A loaded engine: padded INT32 tensors → FP32 logits [batch, labels]."""
+
+    def __init__(self, path: Path, *, gpu: bool = False) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = available_cpus()
+        wanted = ["CUDAExecutionProvider"] if gpu else []
+        available = onnxruntime.get_available_providers()
+        providers = [name for name in wanted if name in available] + ["CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), sess_options=options, providers=providers
+            )
+        # ONNX Runtime's exceptions have no common base of its own.
+        except Exception as error:
+            raise StageError(
+                StageReason.VALIDATION_FAILED, f"{path.name} cannot be loaded: {_line(error)}"
+            ) from error
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs most of the graph."""
+        return str(self._session.get_providers()[0])
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the graph's inputs."""
+        return [entry.name for entry in self._session.get_inputs()]
+
+    def run(self, tensors: Tensors, labels: int) -> NDArray[np.float32]:
+        """Logits of one batch; NaN, infinity or a wrong shape is ValidationFailed."""
+        rows = next(iter(tensors.values())).shape[0]
+        try:
+            (logits,) = self._session.run(["logits"], tensors)
+        except Exception as error:
+            raise StageError(
+                StageReason.VALIDATION_FAILED, f"the engine fails on a batch: {_line(error)}"
+            ) from error
+        if logits.shape != (rows, labels):
+            raise StageError(
+                StageReason.VALIDATION_FAILED,
+                f"the engine answers {list(logits.shape)}, expected {[rows, labels]}",
+            )
+        if not np.isfinite(logits).all():
+            raise StageError(
+                StageReason.VALIDATION_FAILED,
+                "the engine answers NaN or infinity for a probe pair; its precision overflows",
+            )
+        return np.asarray(logits, dtype=np.float32)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,169 @@
+"""Models on a Hugging Face hub (HF_ENDPOINT) with an optional token (HF_TOKEN).
+
+A branch or tag is fixed to its commit; files are downloaded at that commit and checked against the
+hashes that the hub lists for it.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from huggingface_hub import HfApi, RepoFile
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from engine_builder.errors import StageError, UsageError
+from engine_builder.files import check_size, read_metadata
+from engine_builder.progress import Progress, human_size
+from engine_builder.sources.base import Snapshot
+from engine_builder.sources.selection import INDEX, Selection, select_files
+from reranker_contracts import StageReason
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CHUNK = 1 << 20
+
+
+class HubSource:
+    """One repository on the hub."""
+
+    def __init__(self, repo: str, revision: str | None) -> None:
+        self._repo = repo
+        self._revision = revision
+        self._api = HfApi(
+            endpoint=os.environ.get("HF_ENDPOINT") or None,
+            token=os.environ.get("HF_TOKEN") or False,
+        )
+
+    @property
+    def name(self) -> str:
+        """`organisation/name`."""
+        return self._repo
+
+    def resolve(self, revision: str | None, scratch: Path) -> Snapshot:
+        """Fix branch or tag to a commit and download the configuration files."""
+        if revision and self._revision and revision != self._revision:
+            raise UsageError(
+                f"--revision {revision} contradicts @{self._revision} in --source; give one"
+            )
+        wanted = revision or self._revision
+        with self._explained(wanted):
+            commit = self._api.model_info(self._repo, revision=wanted).sha or ""
+        if not _COMMIT.fullmatch(commit):
+            raise StageError(
+                StageReason.SOURCE_NOT_FOUND, f"{self._about(wanted)}: the hub names no commit"
+            )
+        files = self._files(commit)
+        for name in self._select(commit, files, scratch).metadata:
+            self._download(commit, files[name], scratch)
+        return Snapshot(revision=commit, metadata=scratch)
+
+    def fetch(self, revision: str, out: Path, progress: Progress) -> None:
+        """Download the needed files of a commit."""
+        if not _COMMIT.fullmatch(revision):
+            raise UsageError(f"--revision {revision}: give the 40 digits of a commit (see resolve)")
+        files = self._files(revision)
+        for name in self._select(revision, files, out).all:
+            self._download(revision, files[name], out)
+            progress.say(f"{name} ({human_size(files[name].size)})")
+        # Left by the hub's client beside what it downloads.
+        shutil.rmtree(out / ".cache", ignore_errors=True)
+
+    def _files(self, commit: str) -> dict[str, RepoFile]:
+        with self._explained(commit):
+            tree = self._api.list_repo_tree(self._repo, revision=commit)
+            return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+
+    def _select(self, commit: str, files: dict[str, RepoFile], folder: Path) -> Selection:
+        def read_index() -> bytes:
+            return read_metadata(self._download(commit, files[INDEX], folder))
+
+        return select_files(files, read_index)
+
+    def _download(self, commit: str, file: RepoFile, folder: Path) -> Path:
+        if not file.path.endswith(".safetensors"):
+            check_size(file.path, file.size)
+        with self._explained(commit):
+            path = Path(
+                self._api.hf_hub_download(
+                    self._repo, file.path, revision=commit, local_dir=folder, force_download=False
+                )
+            )
+        if _hub_hash(path, file) != (file.lfs.sha256 if file.lfs else file.blob_id):
+            raise StageError(
+                StageReason.SOURCE_CHANGED,
+                f"{self._about(commit)}: {file.path} is not what the hub lists for this commit; "
+                "try again, and look at the proxy or mirror in between",
+            )
+        return path
+
+    def _about(self, revision: str | None) -> str:
+        return f"hf://{self._repo}" + (f"@{revision}" if revision else "")
+
+    @contextmanager
+    def _explained(self, revision: str | None) -> Iterator[None]:
+        """Translate the hub client's errors."""
+        about = self._about(revision)
+        try:
+            yield
+        except (RevisionNotFoundError, EntryNotFoundError) as error:
+            raise StageError(
+                StageReason.SOURCE_NOT_FOUND,
+                f"{about}: there is no such revision or file; check model.revision",
+            ) from error
+        except GatedRepoError as error:
+            raise StageError(
+                StageReason.SOURCE_UNAUTHORIZED,
+                f"{about}: access is gated; accept the model's terms on the hub and give a token "
+                "by model.secretRef",
+            ) from error
+        except HfHubHTTPError as error:
+            raise _http_failure(about, error) from error
+        except (httpx.TransportError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None and error.filename:
+                raise  # A local file, not the network.
+            raise StageError(
+                StageReason.SOURCE_UNREACHABLE,
+                f"{about}: the hub cannot be reached ({type(error).__name__}); check the network, "
+                "the proxy and HF_ENDPOINT",
+            ) from error
+
+
+def _http_failure(about: str, error: HfHubHTTPError) -> StageError:
+    status = error.response.status_code
+    token = "the token in model.secretRef" if os.environ.get("HF_TOKEN") else "no token"
+    if status in (401, 403):
+        return StageError(
+            StageReason.SOURCE_UNAUTHORIZED,
+            f"{about}: does not exist or may not be read with {token}; check the name, or set "
+            "model.secretRef to a token that may read it",
+        )
+    if status == 404 or isinstance(error, RepositoryNotFoundError):
+        return StageError(
+            StageReason.SOURCE_NOT_FOUND, f"{about}: there is no such model; check the name"
+        )
+    return StageError(
+        StageReason.SOURCE_UNREACHABLE, f"{about}: the hub answered HTTP {status}; try again later"
+    )
+
+
+def _hub_hash(path: Path, file: RepoFile) -> str:
+    """sha256 of a large file, git's blob hash of a small one."""
+    if file.lfs is None:
+        header = b"blob %d\0" % path.stat().st_size
+        digest = hashlib.sha1(header, usedforsecurity=False)
+    else:
+        digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""Which files of a model are needed: configuration, tokenizer and safetensors weights.
+
+Only the top level of a source counts, and only names listed here or in the weights' index, so
+nothing can point elsewhere. Pickled weights are refused: loading one runs its author's code.
+"""
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from engine_builder.errors import StageError
+from engine_builder.files import parse_json_object
+from reranker_contracts import StageReason
+
+INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_OPTIONAL = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+#: Any one of these sets makes a fast tokenizer.
+_TOKENIZERS = ({"tokenizer.json"}, {"vocab.txt"}, {"vocab.json", "merges.txt"})
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors", re.ASCII)
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_MAX_SHARDS = 1000
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Names of the needed files, sorted."""
+
+    metadata: tuple[str, ...]
+    weights: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Metadata and weights together."""
+        return tuple(sorted(self.metadata + self.weights))
+
+
+def select_files(names: Collection[str], read_index: Callable[[], bytes]) -> Selection:
+    """Choose among the `names` at the top level of a source.
+
+    `read_index` gives the bytes of INDEX and is called only when it is listed.
+    """
+    if "config.json" not in names:
+        hint = (
+            "it holds a LoRA adapter: merge it into its base model first"
+            if "adapter_config.json" in names
+            else "is the path right, and is it a transformers model?"
+        )
+        raise StageError(StageReason.MODEL_INVALID, f"config.json is missing; {hint}")
+    if not any(tokenizer <= set(names) for tokenizer in _TOKENIZERS):
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            "tokenizer.json is missing; save the model with its fast tokenizer",
+        )
+    metadata = ["config.json", *(name for name in _OPTIONAL if name in names)]
+    if INDEX in names:
+        metadata.append(INDEX)
+        weights = _shards(parse_json_object(INDEX, read_index()), names)
+    else:
+        weights = _single(names)
+    return Selection(metadata=tuple(sorted(metadata)), weights=tuple(sorted(weights)))
+
+
+def _single(names: Collection[str]) -> list[str]:
+    if _SINGLE in names:
+        return [_SINGLE]
+    pickled = sorted(name for name in names if name.endswith(_PICKLED))
+    if pickled:
+        raise StageError(
+            StageReason.UNSAFE_WEIGHTS,
+            f"{pickled[0][:100]}: pickled weights can run code and are never loaded; convert the "
+            "model to safetensors",
+        )
+    raise StageError(StageReason.MODEL_INVALID, f"{_SINGLE} is missing: the model has no weights")
+
+
+def _shards(index: dict[str, object], names: Collection[str]) -> list[str]:
+    weight_map = index.get("weight_map")
+    shards = set(weight_map.values()) if isinstance(weight_map, dict) and weight_map else set()
+    if not shards or len(shards) > _MAX_SHARDS:
+        raise StageError(
+            StageReason.MODEL_INVALID, f"{INDEX}: weight_map names {len(shards)} files"
+        )
+    for shard in shards:
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            reason = StageReason.MODEL_INVALID
+            if isinstance(shard, str) and shard.endswith(_PICKLED):
+                reason = StageReason.UNSAFE_WEIGHTS
+            raise StageError(
+                reason, f"{INDEX}: {str(shard)[:100]!r} is not the name of a safetensors file"
+            )
+        if shard not in names:
+            raise StageError(StageReason.MODEL_INVALID, f"{shard} is missing, {INDEX} names it")
+    return sorted(shards)

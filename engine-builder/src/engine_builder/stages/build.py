@@ -1,0 +1,140 @@
+"""build: all stages on one machine, into a store.
+
+The same functions, documents and store layout as in a cluster, so an engine that was built by hand
+can be copied into a cluster's store. What an earlier build left there is used again.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from engine_builder.errors import StageError
+from engine_builder.outcome import Outcome
+from engine_builder.parity import MAX_NDCG10_DELTA, MIN_KENDALL_TAU
+from engine_builder.progress import Progress
+from engine_builder.stages.compile import compile_engine
+from engine_builder.stages.export import export
+from engine_builder.stages.fetch import fetch
+from engine_builder.stages.publish import publish
+from engine_builder.stages.resolve import resolve
+from engine_builder.stages.validate import validate
+from engine_builder.store import Store
+from engine_builder.triton_config import Accelerator
+from reranker_contracts import (
+    EngineIdentity,
+    ParityReport,
+    PrepareIdentity,
+    ResolvedModel,
+    StageReason,
+    digest_of,
+)
+
+
+def build(
+    uri: str,
+    out: Path,
+    *,
+    source_dir: Path | None,
+    revision: str | None,
+    max_length: int | None,
+    accelerator: Accelerator,
+    max_batch_size: int,
+    progress: Progress,
+) -> Outcome:
+    """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused."""
+    found = resolve(
+        uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
+    )
+    progress.say(found.message)
+    resolved = found.resolved
+    if resolved is None:
+        raise ValueError("resolve gave no model")
+    out.mkdir(parents=True, exist_ok=True)
+    store = Store(out)
+    work = Path(tempfile.mkdtemp(prefix="engine-build-"))
+    try:
+        prepare = PrepareIdentity(
+            revision=resolved.revision, max_length=max_length, toolchain=resolved.toolchain
+        )
+        if not store.is_intact("prepared", digest_of(prepare)):
+            _prepare(uri, prepare, source_dir=source_dir, out=out, work=work, progress=progress)
+        return _engine(
+            resolved,
+            prepare,
+            accelerator=accelerator,
+            max_batch_size=max_batch_size,
+            out=out,
+            work=work,
+            progress=progress,
+        )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _prepare(
+    uri: str,
+    identity: PrepareIdentity,
+    *,
+    source_dir: Path | None,
+    out: Path,
+    work: Path,
+    progress: Progress,
+) -> None:
+    source, prepared = work / "source", work / "prepared"
+    fetch(uri, revision=identity.revision, source_dir=source_dir, out=source, progress=progress)
+    done = export(source, prepared, max_length=identity.max_length, progress=progress)
+    progress.say(done.message)
+    progress.say(publish(prepared, out, identity, progress=progress).message)
+
+
+def _engine(
+    resolved: ResolvedModel,
+    prepare: PrepareIdentity,
+    *,
+    accelerator: Accelerator,
+    max_batch_size: int,
+    out: Path,
+    work: Path,
+    progress: Progress,
+) -> Outcome:
+    identity = EngineIdentity(
+        prepared=digest_of(prepare),
+        runtime="onnxruntime",
+        precision="fp32",
+        accelerator=accelerator,
+        max_batch_size=max_batch_size,
+        onnxruntime=resolved.toolchain.onnxruntime,
+    )
+    prepared = Store(out).path_of("prepared", identity.prepared)
+    engine = work / "engine"
+    compile_engine(
+        prepared,
+        engine,
+        accelerator=accelerator,
+        max_batch_size=max_batch_size,
+        progress=progress,
+    )
+    validated = validate(prepared, engine, progress=progress)
+    progress.say(validated.message)
+    _judge(validated.parity)
+    done = publish(engine, out, identity, progress=progress)
+    path = Store(out).path_of("engine", digest_of(identity))
+    return Outcome(
+        f"engine: {path}",
+        resolved=resolved,
+        parity=done.parity,
+        shapes=done.shapes,
+        size_bytes=done.size_bytes,
+    )
+
+
+def _judge(parity: ParityReport | None) -> None:
+    if parity is None:
+        raise ValueError("validate gave no report")
+    if parity.kendall_tau < MIN_KENDALL_TAU or parity.ndcg10_delta > MAX_NDCG10_DELTA:
+        raise StageError(
+            StageReason.PARITY_REFUSED,
+            f"Kendall tau {parity.kendall_tau:.4f} (at least {MIN_KENDALL_TAU}), NDCG@10 loss "
+            f"{parity.ndcg10_delta:.4f} (at most {MAX_NDCG10_DELTA}): the engine ranks differently "
+            "from FP32 PyTorch; use a higher precision",
+        )

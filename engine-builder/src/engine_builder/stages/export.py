@@ -1,0 +1,203 @@
+"""export: from a model's files to ONNX, `model.json`, tokenizer, probe pairs and FP32 scores.
+
+Runs on any CPU node. Everything later stages and the gateway need about the model is written here
+once, so nothing after it imports torch or transformers.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from engine_builder.artefacts import (
+    MODEL,
+    ONNX,
+    ONNX_DATA,
+    PROBES,
+    REFERENCE,
+    TOKENIZER,
+    ProbeSet,
+    Reference,
+    write_document,
+)
+from engine_builder.batches import in_batches, pad_batch
+from engine_builder.errors import StageError
+from engine_builder.facts import ModelFacts, effective_length, read_facts
+from engine_builder.files import make_output, read_metadata
+from engine_builder.onnx_engine import OnnxEngine
+from engine_builder.outcome import Outcome
+from engine_builder.pair_template import PairEncoder, Tokens, check_template, derive_template
+from engine_builder.probes import load_probes
+from engine_builder.progress import Progress, human_size
+from engine_builder.sources import read_provenance
+from engine_builder.sources.selection import INDEX, select_files
+from engine_builder.torch_model import CrossEncoder, export_onnx, load_cross_encoder, score
+from engine_builder.weights import count_parameters
+from reranker_contracts import ServedModel, StageReason
+
+#: Bytes of FP32 weights that still fit into one protobuf file, with room for the graph.
+INLINE_LIMIT = 1_900_000_000
+
+_BATCH = 8
+#: Largest difference of a logit between PyTorch and the exported graph, both FP32.
+_TOLERANCE = 1e-3
+
+
+def export(
+    source: Path,
+    out: Path,
+    *,
+    max_length: int | None,
+    progress: Progress,
+    inline_limit: int = INLINE_LIMIT,
+) -> Outcome:
+    """Write a prepared model to `out`; raises StageError for a model that cannot be prepared."""
+    facts = read_facts(source)
+    length = effective_length(facts, max_length)
+    names = {entry.name for entry in source.iterdir()}
+    selection = select_files(names, lambda: read_metadata(source / INDEX))
+    parameters = count_parameters([source / name for name in selection.weights])
+    make_output(out)
+    probes = load_probes()
+    with progress.step("tokenizer and pair template"):
+        tokenizer, served = _describe(source, facts, length, probes)
+    rows = _encode(tokenizer, served, probes)
+    with progress.step(f"loading {parameters / 1e6:.1f} M parameters"):
+        model = load_cross_encoder(source, served.inputs, parameters)
+    with progress.step("export to ONNX"):
+        _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)
+    with progress.step("comparing the graph with PyTorch"):
+        _check_graph(model, served, rows, out / ONNX)
+    with progress.step(f"reference scores of {len(rows)} pairs"):
+        logits = _reference(model, served, rows)
+    tokenizer.save(str(out / TOKENIZER))
+    write_document(out / MODEL, served)
+    write_document(out / PROBES, probes)
+    write_document(out / REFERENCE, Reference(logits=tuple(logits)))
+    size = sum(entry.stat().st_size for entry in out.iterdir())
+    return Outcome(
+        f"exported {served.name} ({facts.architecture}) for {length} tokens, {human_size(size)}",
+        size_bytes=size,
+    )
+
+
+def _describe(
+    source: Path, facts: ModelFacts, length: int, probes: ProbeSet
+) -> tuple[Tokenizer, ServedModel]:
+    """The plain tokenizer and the `model.json` that fits it."""
+    tokenizer, pad_id = _load_tokenizer(source, facts)
+    template = derive_template(tokenizer, token_types=facts.token_types)
+    check_template(tokenizer, template, probes.pairs(), token_types=facts.token_types)
+    inputs: list[Literal["input_ids", "attention_mask", "token_type_ids"]]
+    inputs = ["input_ids", "attention_mask"]
+    if facts.token_types:
+        inputs.append("token_type_ids")
+    served = ServedModel(
+        name=read_provenance(source).name,
+        architecture=facts.architecture,
+        family=facts.family.name,
+        max_length=length,
+        pad_id=pad_id,
+        template=template,
+        inputs=tuple(inputs),
+        activation=facts.activation,
+    )
+    return tokenizer, served
+
+
+def _load_tokenizer(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
+    """The fast tokenizer without truncation and padding, and the id to pad with."""
+    try:
+        fast = AutoTokenizer.from_pretrained(
+            source, local_files_only=True, trust_remote_code=False, use_fast=True
+        )
+        tokenizer: Tokenizer = fast.backend_tokenizer
+    # The Rust tokenizers library raises plain Exception for malformed files.
+    except Exception as error:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"the tokenizer cannot be loaded: {str(error).strip()[:300]}; save the model with its "
+            "fast tokenizer (tokenizer.json)",
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    pad_id = fast.pad_token_id if facts.pad_id is None else facts.pad_id
+    if pad_id is None:
+        raise StageError(
+            StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; name the padding id"
+        )
+    return tokenizer, int(pad_id)
+
+
+def _encode(tokenizer: Tokenizer, served: ServedModel, probes: ProbeSet) -> list[Tokens]:
+    encoder = PairEncoder(tokenizer, served.template, served.max_length)
+    return [encoder.encode(query, passage) for query, passage in probes.pairs()]
+
+
+def _write_onnx(
+    model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens], out: Path, *, inline: bool
+) -> None:
+    """Export and check the graph; large weights go into the one file ONNX_DATA."""
+    example = pad_batch(rows[:3], served.pad_id, served.inputs)
+    if inline:
+        export_onnx(model, example, out / ONNX)
+    else:
+        scratch = Path(tempfile.mkdtemp(prefix="onnx-", dir=out))
+        export_onnx(model, example, scratch / ONNX)
+        onnx.save_model(
+            onnx.load(scratch / ONNX),
+            out / ONNX,
+            save_as_external_data=True,
+            all_tensors_to_one_file=True,
+            location=ONNX_DATA,
+        )
+        shutil.rmtree(scratch)
+    try:
+        onnx.checker.check_model(str(out / ONNX))
+    except onnx.checker.ValidationError as error:
+        raise StageError(
+            StageReason.EXPORT_FAILED, f"the exported graph is not valid: {str(error)[:300]}"
+        ) from error
+
+
+def _check_graph(
+    model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens], path: Path
+) -> None:
+    """Compare graph and model on a single short row and on a padded batch of mixed lengths."""
+    engine = OnnxEngine(path)
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::40]]):
+        tensors = pad_batch(batch, served.pad_id, served.inputs)
+        wanted, found = score(model, tensors), engine.run(tensors, served.labels)
+        worst = float(np.abs(wanted - found).max())
+        if not worst <= _TOLERANCE:
+            raise StageError(
+                StageReason.EXPORT_FAILED,
+                f"the exported graph differs from PyTorch by {worst:.2g} in a logit (at most "
+                f"{_TOLERANCE} allowed); this architecture does not export correctly",
+            )
+
+
+def _reference(model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens]) -> list[float]:
+    """FP32 logits in the order of `rows`; batches are by length, so that little is padding."""
+    logits = np.zeros(len(rows))
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
+    for batch in in_batches(order, _BATCH):
+        tensors = pad_batch([rows[number] for number in batch], served.pad_id, served.inputs)
+        logits[list(batch)] = score(model, tensors)[:, served.label]
+    if not np.isfinite(logits).all():
+        raise StageError(
+            StageReason.MODEL_INVALID, "the model answers NaN or infinity; its weights are damaged"
+        )
+    if np.ptp(logits) == 0:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            "the model scores every pair alike; its score head is not trained",
+        )
+    return [float(logit) for logit in logits]

@@ -1,0 +1,116 @@
+"""publish: a finished directory becomes an artefact of the store, under its identity's digest."""
+
+import datetime
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine_builder.artefacts import (
+    ENGINE_FILES,
+    ENGINE_OPTIONAL,
+    PARITY,
+    PREPARED_FILES,
+    PREPARED_OPTIONAL,
+    TRITON_CONFIG,
+    read_served_model,
+)
+from engine_builder.errors import StageError, write_failure
+from engine_builder.outcome import Outcome
+from engine_builder.progress import Progress, human_size
+from engine_builder.stages.compile import engine_shapes
+from engine_builder.store import Store
+from reranker_contracts import (
+    ArtefactManifest,
+    EngineIdentity,
+    IntegrityError,
+    ParityReport,
+    PrepareIdentity,
+    Shapes,
+    StageReason,
+    digest_of,
+)
+from reranker_contracts.integrity import file_entries
+
+_MAX_BATCH_SIZE = re.compile(r"^max_batch_size: (\d+)$", re.MULTILINE)
+
+
+def publish(
+    source: Path, store: Path, identity: PrepareIdentity | EngineIdentity, *, progress: Progress
+) -> Outcome:
+    """Publish `source` below `store`; an intact artefact of the same digest is kept."""
+    digest = digest_of(identity)
+    names = _expected_files(source, identity)
+    with progress.step("hashing"):
+        manifest = _manifest(source, identity, digest, names)
+    try:
+        with progress.step(f"writing {human_size(manifest.size)} to {store}"):
+            fresh = Store(store).publish(source, names, manifest)
+    except OSError as error:
+        raise write_failure(error, store) or error from error
+    except IntegrityError as error:
+        raise StageError(
+            StageReason.CHECKSUM_MISMATCH,
+            f"{store}: a file changed while it was written ({error}); check the volume",
+        ) from error
+    what = "published" if fresh else "there already, kept"
+    return Outcome(
+        f"{identity.kind} {digest}: {what}",
+        parity=manifest.parity,
+        shapes=manifest.shapes,
+        size_bytes=manifest.size,
+    )
+
+
+def _expected_files(source: Path, identity: PrepareIdentity | EngineIdentity) -> list[str]:
+    required, optional = PREPARED_FILES, PREPARED_OPTIONAL
+    if identity.kind == "engine":
+        required, optional = ENGINE_FILES, ENGINE_OPTIONAL
+    missing = [name for name in required if not (source / name).is_file()]
+    if missing:
+        raise StageError(
+            StageReason.VALIDATION_FAILED,
+            f"--from {source}: {missing[0]} is missing; run the stages before publish",
+        )
+    return [*required, *(name for name in optional if (source / name).is_file())]
+
+
+def _manifest(
+    source: Path,
+    identity: PrepareIdentity | EngineIdentity,
+    digest: str,
+    names: list[str],
+) -> ArtefactManifest:
+    try:
+        entries = [entry for entry in file_entries(source) if entry.path in names]
+        parity, shapes = _engine_facts(source, identity)
+    except (IntegrityError, ValidationError) as error:
+        raise StageError(
+            StageReason.VALIDATION_FAILED,
+            f"--from {source}: is not a finished directory ({str(error)[:200]})",
+        ) from error
+    return ArtefactManifest(
+        digest=digest,
+        identity=identity,
+        files=tuple(entries),
+        shapes=shapes,
+        parity=parity,
+        created_at=datetime.datetime.now(datetime.UTC),
+    )
+
+
+def _engine_facts(
+    source: Path, identity: PrepareIdentity | EngineIdentity
+) -> tuple[ParityReport | None, Shapes | None]:
+    model = read_served_model(source)
+    if not isinstance(identity, EngineIdentity):
+        return None, None
+    match = _MAX_BATCH_SIZE.search((source / TRITON_CONFIG).read_text(encoding="utf-8"))
+    if match is None or int(match[1]) != identity.max_batch_size:
+        raise StageError(
+            StageReason.VALIDATION_FAILED,
+            f"{TRITON_CONFIG}: max_batch_size is {match and match[1]}, the identity says "
+            f"{identity.max_batch_size}; compile with --max-batch-size {identity.max_batch_size}",
+        )
+    parity = ParityReport.model_validate_json((source / PARITY).read_bytes())
+    return parity, engine_shapes(model, identity.max_batch_size)

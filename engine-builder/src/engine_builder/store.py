@@ -1,0 +1,174 @@
+"""The artefact store: a directory that many builders write and many pods read.
+
+    prepared/<digest>/  engines/<digest>/   published; complete, or not there
+    tmp/<uuid>/                             being written, or on its way out
+
+A reader believes in a directory with a valid manifest, and such a directory comes into being by
+one rename. Killed at any moment, a publish leaves at most rubbish below tmp/, which a later one
+removes.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from reranker_contracts import ArtefactManifest, IntegrityError, verify_artefact, write_manifest
+
+#: Seconds without a change after which something below tmp/ is taken for abandoned.
+ABANDONED_AFTER = 3600
+
+KINDS = {"prepared": "prepared", "engine": "engines"}
+
+_CHUNK = 1 << 20
+
+
+class Store:
+    """Publishes and removes artefacts below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._tmp = root / "tmp"
+
+    def path_of(self, kind: str, digest: str) -> Path:
+        """Where an artefact of this kind (`prepared`, `engine`) lies once it is published."""
+        return self.root / KINDS[kind] / digest
+
+    def is_intact(self, kind: str, digest: str) -> bool:
+        """Whether the artefact is published and every byte of it is right."""
+        try:
+            verify_artefact(self.path_of(kind, digest), digest)
+        except IntegrityError:
+            return False
+        return True
+
+    def publish(self, source: Path, names: list[str], manifest: ArtefactManifest) -> bool:
+        """Publish the named files of `source`; False when an intact artefact was there already.
+
+        `manifest` lists the files' hashes; they are checked again on the copies. Raises OSError
+        when the store cannot be written and IntegrityError when `source` changes meanwhile.
+        """
+        target = self.path_of(manifest.identity.kind, manifest.digest)
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        if self.is_intact(manifest.identity.kind, manifest.digest):
+            return False
+        staging = self._tmp / uuid.uuid4().hex
+        try:
+            self._stage(source, staging, names, manifest)
+            return self._install(staging, target, manifest)
+        finally:
+            _remove_tree(staging)
+
+    def remove(self, digest: str) -> int:
+        """Delete the artefacts with this digest; bytes freed, 0 when there were none."""
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        freed = 0
+        for kind in KINDS:
+            discarded = self._discard(self.path_of(kind, digest))
+            if discarded is not None:
+                freed += _tree_size(discarded)
+                _remove_tree(discarded)
+        return freed
+
+    def _stage(
+        self, source: Path, staging: Path, names: list[str], manifest: ArtefactManifest
+    ) -> None:
+        for name in names:
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with (source / name).open("rb") as reader, target.open("xb") as writer:
+                shutil.copyfileobj(reader, writer, _CHUNK)
+                _sync(writer.fileno())
+        write_manifest(staging, manifest)
+        _sync_path(staging / "manifest.json")
+        for folder, _folders, _files in os.walk(staging):
+            _sync_path(Path(folder))
+        verify_artefact(staging, manifest.digest)
+
+    def _install(self, staging: Path, target: Path, manifest: ArtefactManifest) -> bool:
+        """One rename. Whoever comes second finds an intact artefact and keeps that."""
+        target.parent.mkdir(exist_ok=True)
+        while True:
+            try:
+                staging.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+                if self.is_intact(manifest.identity.kind, manifest.digest):
+                    return False
+                self._set_aside_corrupt(target, manifest.digest)
+            else:
+                _sync_path(target.parent)
+                return True
+
+    def _set_aside_corrupt(self, target: Path, digest: str) -> None:
+        """Move a corrupt artefact below tmp/, unless it was replaced by a good one meanwhile."""
+        discarded = self._discard(target)
+        if discarded is None:
+            return
+        try:
+            verify_artefact(discarded, digest)
+        except IntegrityError:
+            _remove_tree(discarded)
+            return
+        with contextlib.suppress(OSError):  # A third publisher was faster; this copy may go.
+            discarded.rename(target)
+        _remove_tree(discarded)
+
+    def _discard(self, path: Path) -> Path | None:
+        discarded = self._tmp / uuid.uuid4().hex
+        try:
+            path.rename(discarded)
+        except FileNotFoundError:
+            return None
+        return discarded
+
+    def _sweep(self) -> None:
+        """Remove what killed publishers left; anything that changed lately is somebody's work."""
+        limit = time.time() - ABANDONED_AFTER
+        for entry in self._tmp.iterdir():
+            if _last_change(entry) < limit:
+                _remove_tree(entry)
+
+
+def _last_change(path: Path) -> float:
+    latest = 0.0
+    for entry in (path, *path.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # Its owner has just moved it.
+            latest = max(latest, entry.lstat().st_mtime)
+    return latest or time.time()
+
+
+def _tree_size(root: Path) -> int:
+    return sum(entry.lstat().st_size for entry in root.rglob("*") if entry.is_file())
+
+
+def _remove_tree(path: Path) -> None:
+    """Best effort: what stays is swept by a later publish."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """fsync; some network filesystems cannot sync a directory and say EINVAL."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
