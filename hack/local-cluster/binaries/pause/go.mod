@@ -1,0 +1,3 @@
+module reranker.dev/hack/local-cluster/pause
+
+go 1.26.0

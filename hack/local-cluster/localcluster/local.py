@@ -1,0 +1,186 @@
+"""The cluster that is made of plain processes on this machine: up, down, status.
+
+``up`` is one path for every case. A healthy cluster passes through its checks
+and nothing is touched; after a crash, a power loss or a kill half way the same
+steps find what is missing and make it again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from localcluster import (
+    addons,
+    binaries,
+    config,
+    credentials,
+    files,
+    namespaces,
+    network,
+    prerequisites,
+    recovery,
+    state,
+    system_images,
+)
+from localcluster.addressing import INDEXES, Addresses
+from localcluster.api import Api, condition
+from localcluster.cgroups import ClusterCgroup
+from localcluster.components import all_components
+from localcluster.console import Console
+from localcluster.errors import ClusterError
+from localcluster.health import ComponentHealth, Health
+from localcluster.images import ImageStore
+from localcluster.layout import Layout
+from localcluster.namespaces import Node
+from localcluster.runner import Runner
+
+_STORAGE = ("etcd", "kube-apiserver")
+_CLIENTS = ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+_KEPT_BY_DOWN = frozenset({"bin", "images", "lock"})
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """The local cluster in one directory."""
+
+    layout: Layout
+    name: str
+    console: Console
+
+    @property
+    def cgroup(self) -> ClusterCgroup:
+        return ClusterCgroup(self.name)
+
+    @property
+    def api(self) -> Api:
+        return Api(self.layout)
+
+    def binaries(self) -> None:
+        """Build what the cluster runs."""
+        binaries.ensure(self.layout.bin, self.layout.logs, self.console)
+        system_images.ensure_busybox(self.layout.bin, self.console)
+
+    def up(self) -> None:
+        """Bring the cluster up, or what of it is not."""
+        prerequisites.check(self.layout)
+        prerequisites.ensure_packages(self.layout, self.console)
+        self.binaries()
+        recovery.clear_leftovers(self.layout, self.cgroup, self.console)
+        addresses = self._claim_addresses()
+        credentials.create(self.layout.pki, self.name, addresses)
+        config.write_all(self.layout, self.name, addresses)
+        files.write(
+            self.layout.kubeconfig,
+            credentials.admin_kubeconfig(self.layout.pki, self.name, addresses),
+            mode=0o600,
+        )
+        health = self._health(addresses)
+        if all(component.ready for component in health.report()):
+            self.console.say(f"cluster {self.name} is up already")
+            return
+        self._start(addresses)
+        self.console.say(f"cluster {self.name} is up; kubeconfig: {self.layout.kubeconfig}")
+
+    def down(self, *, purge: bool) -> None:
+        """Remove the cluster and everything it made outside of its directory."""
+        ended = self.cgroup.kill_all(self.console)
+        self.cgroup.remove()
+        network.disconnect(self.layout.root)
+        keep = frozenset({"lock"}) if purge else _KEPT_BY_DOWN
+        for path in sorted(self.layout.root.iterdir()):
+            if path.name not in keep:
+                files.remove(path)
+        self.console.say(f"cluster {self.name} is down ({ended} processes ended)")
+
+    def status(self) -> list[ComponentHealth]:
+        """Return every component with its process and whether it is ready."""
+        known = state.load(self.layout)
+        if known is None or known.index is None:
+            return []
+        return self._health(Addresses(known.index)).report()
+
+    def load_images(self, sources: list[str]) -> None:
+        """Load archives or images of buildah's store into the node."""
+        store = self._image_store(self._running_node())
+        for source in sources:
+            store.load(source, self.console)
+
+    def _health(self, addresses: Addresses) -> Health:
+        manifests = addons.render(addresses, self.layout.images)
+        return Health(self.layout, self.name, addresses, self.api, manifests)
+
+    def _running_node(self) -> Node:
+        node = namespaces.held(self.layout)
+        if node is None:
+            raise ClusterError("the cluster is not running: bring it up first (make cluster)")
+        return node
+
+    def _image_store(self, node: Node) -> ImageStore:
+        return ImageStore(self.layout, node, config.snapshotter(self.layout.root))
+
+    def _claim_addresses(self) -> Addresses:
+        """Return the cluster's range: the one it has, or a free one that is written down."""
+        with network.exclusive():
+            known = state.load(self.layout)
+            if known is not None and known.index is not None:
+                return Addresses(known.index)
+            preferred = zlib.crc32(self.name.encode()) % INDEXES
+            addresses = network.choose(preferred)
+            state.save(self.layout, state.State(state.LOCAL, self.name, addresses.index))
+            return addresses
+
+    def _start(self, addresses: Addresses) -> None:
+        node = self._ensure_node(addresses)
+        runner = Runner(self.layout, node, self.cgroup, self.console)
+        components = {entry.name: entry for entry in all_components(self.name, addresses)}
+        recovery.start_etcd(self.layout, addresses, runner, components["etcd"])
+        # The API server needs seconds to come up: containerd and the images use them.
+        runner.ensure(components["kube-apiserver"])
+        recovery.start_containerd(self.layout, runner, components["containerd"])
+        self._load_system_images(node)
+        runner.wait("the API server", self.api.is_ready, needs=_STORAGE)
+        for name in _CLIENTS:
+            runner.ensure(components[name])
+        manifests = addons.render(addresses, self.layout.images)
+        self.api.apply(manifests.text)
+        needs = [*_STORAGE, "containerd", *_CLIENTS]
+        runner.wait("the node", self._node_is_ready, needs=needs)
+        runner.wait(
+            "CoreDNS and the default StorageClass",
+            lambda: addons.are_ready(self.api, manifests),
+            needs=needs,
+            explain=lambda: addons.explain(self.api),
+        )
+
+    def _ensure_node(self, addresses: Addresses) -> Node:
+        """Return the node's namespaces, joined to the host; fresh ones if need be."""
+        node = namespaces.held(self.layout)
+        if node is not None:
+            return node
+        self.console.say(f"making node {self.name}, addresses {addresses.block}")
+        self.cgroup.create()
+        self.console.wait_for(
+            f"address range {addresses.block}",
+            lambda: network.conflict(addresses) is None,
+            timeout_seconds=5,
+            explain=lambda: (
+                f"{network.conflict(addresses)}: take the cluster down and up for another range"
+            ),
+        )
+        node = namespaces.create(self.layout, self.console, self.cgroup.join)
+        with network.exclusive():
+            network.connect(node, addresses, self.layout.root)
+        return node
+
+    def _load_system_images(self, node: Node) -> None:
+        system_images.ensure_archives(self.layout.bin, self.layout.images, self.console)
+        store = self._image_store(node)
+        for image in system_images.IMAGES:
+            store.load_archive(image.archive(self.layout.images), self.console)
+
+    def _node_is_ready(self) -> bool:
+        try:
+            return condition(self.api.get("node", self.name), "Ready") == "True"
+        except ClusterError:
+            return False

@@ -1,0 +1,84 @@
+"""The node's namespaces: one process holds them, every component enters them.
+
+A mount and a network namespace per cluster keep ports, interfaces, iptables
+rules, mounts and Unix sockets apart from the host and from the cluster next
+to it, and let the kernel clean up: with the last process they are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster import commands, processes
+from localcluster.console import Console, last_lines
+from localcluster.errors import ClusterError
+from localcluster.layout import TOOL_DIR, Layout
+
+_SCRIPT = TOOL_DIR / "node-namespaces.sh"
+COMPONENT = "node"
+
+
+@dataclass(frozen=True)
+class Node:
+    """The namespaces, held open by the process ``pid``."""
+
+    pid: int
+
+    @property
+    def enter(self) -> list[str]:
+        """The command line prefix that runs a program inside."""
+        # nsenter, not `ip netns exec`: that one mounts a fresh /sys without cgroups.
+        return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--"]
+
+    def capture(self, *argv: str, stdin: str | None = None, timeout_seconds: float = 60) -> str:
+        """Run a short command inside and return its output."""
+        return commands.capture([*self.enter, *argv], stdin=stdin, timeout_seconds=timeout_seconds)
+
+    def succeeds(self, *argv: str, timeout_seconds: float = 10) -> bool:
+        """Run a short command inside and tell whether it ended well."""
+        return commands.succeeds([*self.enter, *argv], timeout_seconds=timeout_seconds)
+
+    def sees(self, path: Path) -> bool:
+        """Tell whether a path exists in the node's file system."""
+        return Path(f"/proc/{self.pid}/root{path}").exists()
+
+
+def held(layout: Layout) -> Node | None:
+    """Return the node whose namespaces are open, if they are."""
+    record = processes.live_record(layout.run / f"{COMPONENT}.json")
+    if record is None:
+        return None
+    node = Node(record.identity.pid)
+    return node if node.sees(Path("/run/node-ready")) else None
+
+
+def create(layout: Layout, console: Console, join_cgroup: Callable[[], None]) -> Node:
+    """Make fresh namespaces for the node."""
+    for directory in ("kubelet", "storage", "containerd", "etcd"):
+        (layout.data / directory).mkdir(parents=True, exist_ok=True)
+    (layout.logs / "pods").mkdir(parents=True, exist_ok=True)
+    layout.tmp.mkdir(parents=True, exist_ok=True)
+    log = layout.logs / f"{COMPONENT}.log"
+    record = layout.run / f"{COMPONENT}.json"
+    pid = processes.spawn(
+        [
+            *("unshare", "--mount", "--net", "--propagation=slave", "--"),
+            *(str(_SCRIPT), str(layout.root), str(layout.bin)),
+        ],
+        record=record,
+        spec="",
+        log=log,
+        env=commands.environment(),
+        before_exec=join_cgroup,
+    )
+    node = Node(pid)
+
+    def ready() -> bool:
+        if processes.live_record(record) is None:
+            raise ClusterError(f"the node's namespaces cannot be made: {last_lines(log)}")
+        return node.sees(Path("/run/node-ready"))
+
+    console.wait_for("the node's namespaces", ready, timeout_seconds=20)
+    return node
