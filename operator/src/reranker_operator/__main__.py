@@ -1,0 +1,5 @@
+"""`python -m reranker_operator`."""
+
+from reranker_operator.main import main
+
+main()

@@ -1,0 +1,37 @@
+"""What the operator asks of a cluster. The Kubernetes implementation is in `kubernetes.py`."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from reranker_operator.api.meta import Resource
+
+Json = dict[str, Any]
+
+
+class Cluster(Protocol):
+    """All calls raise the errors of `reranker_operator.errors`."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        """One object. Raises NotFound."""
+
+    async def list(
+        self, resource: Resource, namespace: str | None, selector: Mapping[str, str] | None = None
+    ) -> list[Json]:
+        """All objects with these labels; namespace None means everywhere."""
+
+    async def apply(self, manifest: Json, manager: str) -> Json:
+        """Server-side apply, forced; returns the merged object."""
+
+    async def apply_status(self, manifest: Json, manager: str) -> Json:
+        """Server-side apply of the status subresource. Raises NotFound."""
+
+    async def create(self, manifest: Json) -> Json:
+        """Create. Raises Conflict when the name is taken."""
+
+    async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Json) -> Json:
+        """JSON merge patch. Raises NotFound or, with a resourceVersion in it, Conflict."""
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+    ) -> None:
+        """Delete with dependents in the background; gone or replaced is fine."""

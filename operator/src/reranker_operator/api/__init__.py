@@ -1,0 +1,1 @@
+"""The public API: kinds, fields, condition types and reasons. Everything here is a promise."""

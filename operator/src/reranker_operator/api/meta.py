@@ -1,0 +1,60 @@
+"""Group, version and kinds of the API, and the base of its pydantic models."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+GROUP = "reranker.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+
+class ApiModel(BaseModel):
+    """Base of every spec and status object: camelCase, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+    )
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready dictionary in API spelling, without absent values."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Where a kind lives in the Kubernetes API."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """As written in a manifest: `v1`, `apps/v1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+RERANKER_SERVICE = Resource(GROUP, VERSION, "rerankerservices", "RerankerService")
+RERANKER_ENGINE = Resource(GROUP, VERSION, "rerankerengines", "RerankerEngine")
+DEPLOYMENT = Resource("apps", "v1", "deployments", "Deployment")
+JOB = Resource("batch", "v1", "jobs", "Job")
+POD = Resource("", "v1", "pods", "Pod")
+SERVICE = Resource("", "v1", "services", "Service")
+PVC = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+EVENT = Resource("", "v1", "events", "Event")
+NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
+
+RESOURCES = {
+    resource.kind: resource
+    for resource in (
+        RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, POD, SERVICE, PVC, EVENT, NODE,
+    )
+}  # fmt: skip

@@ -1,0 +1,67 @@
+"""Cross-field rules in CEL, by kind and schema path; each message says what to do.
+
+The path is that of the schema node the rule stands on: `""` is the object's root, `spec.model` the
+field of that name. Names are limited so that everything derived from them stays within 63
+characters.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One `x-kubernetes-validations` entry."""
+
+    path: str
+    rule: str
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As written in the CRD."""
+        return {"rule": self.rule, "message": self.message}
+
+
+SERVICE_RULES = (
+    Rule(
+        "",
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') "
+        "&& self.metadata.name.size() <= 40",
+        "metadata.name must start with a letter, hold only lower-case letters, digits and '-', "
+        "and have at most 40 characters: the names of Service and pods are derived from it",
+    ),
+    Rule(
+        "spec.model",
+        "!has(self.secretRef) || self.source.startsWith('hf://')",
+        "model.secretRef is the token of an hf:// source; for oci:// use model.imagePullSecret",
+    ),
+    Rule(
+        "spec.model",
+        "!has(self.imagePullSecret) || self.source.startsWith('oci://')",
+        "model.imagePullSecret is for oci:// sources; for hf:// use model.secretRef",
+    ),
+    Rule(
+        "spec.model",
+        "!has(self.revision) || self.source.startsWith('hf://')",
+        "model.revision is for hf:// sources; give an image's tag or digest in model.source",
+    ),
+    Rule(
+        "spec.engine.store",
+        "!has(self.existingClaim) || !has(self.storageClassName)",
+        "engine.store.existingClaim and engine.store.storageClassName exclude each other: "
+        "remove storageClassName to use the existing claim",
+    ),
+    Rule(
+        "spec.accelerator",
+        "self.type != 'none' || (!has(self.count) && !has(self.resourceName))",
+        "accelerator.count and accelerator.resourceName need accelerator.type nvidia",
+    ),
+)
+
+ENGINE_RULES = (
+    Rule(
+        "spec",
+        "self == oldSelf",
+        "spec is immutable: an engine is named by the digest of its inputs; change the "
+        "RerankerService instead",
+    ),
+)

@@ -1,0 +1,70 @@
+"""Configuration: environment variables with the prefix RERANKER_OPERATOR_, checked at start."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from reranker_operator.render.defaults import Defaults
+
+_REGISTRY = "localhost/reranker-operator"
+
+
+class Config(BaseSettings):
+    """One field per setting; the chart writes them."""
+
+    model_config = SettingsConfigDict(env_prefix="RERANKER_OPERATOR_", extra="ignore")
+
+    builder_image: str = Field(f"{_REGISTRY}/engine-builder:dev", description="builds engines")
+    gateway_image: str = Field(f"{_REGISTRY}/gateway:dev", description="serves the API")
+    triton_image: str = Field(f"{_REGISTRY}/triton:dev", description="runs engines on CPU")
+    triton_gpu_image: str = Field(
+        f"{_REGISTRY}/triton:dev-gpu", description="runs engines on NVIDIA GPUs"
+    )
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_secrets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma-separated names, added to every pod"
+    )
+    hub_endpoint: str | None = Field(None, description="mirror of the Hugging Face hub")
+    build_deadline_seconds: int = Field(7200, ge=60, description="of one build Job")
+    resolve_deadline_seconds: int = Field(1800, ge=60, description="of one resolve Job")
+
+    namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma-separated; empty watches all namespaces"
+    )
+    read_nodes: bool = Field(
+        True, description="check accelerators against the nodes; off where RBAC forbids it"
+    )
+    workers: int = Field(4, ge=1, le=64, description="reconciles at the same time")
+    resync_seconds: float = Field(600, ge=10, description="every object is looked at this often")
+
+    leader_election: bool = True
+    lease_name: str = "reranker-operator"
+    lease_namespace: str = Field("default", description="the operator's own namespace")
+    lease_seconds: int = Field(15, ge=5, description="a silent leader is replaced after this")
+    identity: str = Field("reranker-operator", description="this replica, usually the pod's name")
+
+    http_port: int = Field(8080, description="/healthz, /readyz and /metrics")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "json"
+
+    @field_validator("namespaces", "image_pull_secrets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    def defaults(self) -> Defaults:
+        """The part that decisions and builders see."""
+        return Defaults(
+            builder_image=self.builder_image,
+            gateway_image=self.gateway_image,
+            triton_image=self.triton_image,
+            triton_gpu_image=self.triton_gpu_image,
+            image_pull_policy=self.image_pull_policy,
+            image_pull_secrets=self.image_pull_secrets,
+            hub_endpoint=self.hub_endpoint,
+            build_deadline_seconds=self.build_deadline_seconds,
+            resolve_deadline_seconds=self.resolve_deadline_seconds,
+        )

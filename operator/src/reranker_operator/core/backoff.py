@@ -1,0 +1,51 @@
+"""When to try again, computed from what status says, so that a restart changes nothing."""
+
+import datetime
+
+from reranker_contracts import StageReason
+from reranker_operator.api.v1alpha1 import Attempts
+
+_FIRST = 10.0
+_LONGEST = 600.0
+
+#: Failures that the same inputs will meet again; only a changed spec helps.
+PERMANENT = frozenset(
+    reason.value
+    for reason in (
+        StageReason.SOURCE_UNSUPPORTED,
+        StageReason.MODEL_INVALID,
+        StageReason.NOT_A_CROSS_ENCODER,
+        StageReason.ARCHITECTURE_UNSUPPORTED,
+        StageReason.UNSAFE_WEIGHTS,
+        StageReason.MAX_LENGTH_TOO_LONG,
+        StageReason.VALIDATION_FAILED,
+        StageReason.PARITY_REFUSED,
+    )
+)
+
+
+def delay_after(failures: int) -> float:
+    """Seconds to wait after this many failures: 10, 20, 40 … up to 600."""
+    return min(_LONGEST, _FIRST * 2.0 ** max(0, failures - 1))
+
+
+def seconds_until_retry(attempts: Attempts, now: datetime.datetime) -> float | None:
+    """0 or less: now. None: never, the failure is permanent."""
+    if attempts.failures == 0 or attempts.last_failure_time is None:
+        return 0.0
+    if attempts.reason in PERMANENT:
+        return None
+    elapsed = (now - attempts.last_failure_time).total_seconds()
+    return delay_after(attempts.failures) - elapsed
+
+
+def failed(attempts: Attempts, reason: str, message: str, now: datetime.datetime) -> Attempts:
+    """One more failure, seen at `now`."""
+    return attempts.model_copy(
+        update={
+            "failures": attempts.failures + 1,
+            "last_failure_time": now,
+            "reason": reason,
+            "message": message[:1024],
+        }
+    )

@@ -1,0 +1,66 @@
+"""What a Job is doing, read from the Job and its pods."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from reranker_contracts import Stage, StageResult
+from reranker_operator.api.conditions import Reason
+from reranker_operator.core import diagnose
+from reranker_operator.core.diagnose import Finding
+from reranker_operator.core.world import Manifest
+
+State = Literal["absent", "running", "succeeded", "failed"]
+_HELPERS = frozenset({"tools", "source"})
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A Job in short. `finding` tells what blocks or failed it."""
+
+    state: State
+    stage: str | None = None
+    results: tuple[StageResult, ...] = ()
+    finding: Finding | None = None
+
+    def result(self, stage: Stage) -> StageResult | None:
+        """The result of one stage, when its container has ended."""
+        return next((entry for entry in self.results if entry.stage is stage), None)
+
+
+def view(name: str, jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> JobView:
+    """The state of the Job with this name."""
+    job = next((entry for entry in jobs if entry["metadata"]["name"] == name), None)
+    if job is None or "deletionTimestamp" in job["metadata"]:
+        return JobView("absent")
+    mine = [pod for pod in pods if pod["metadata"].get("labels", {}).get("job-name") == name]
+    found = tuple(diagnose.results(mine))
+    ended = {
+        entry["type"]: entry
+        for entry in job.get("status", {}).get("conditions", [])
+        if entry.get("status") == "True"
+    }
+    if "Complete" in ended or "SuccessCriteriaMet" in ended:
+        return JobView("succeeded", results=found)
+    if "Failed" in ended or "FailureTarget" in ended:
+        return JobView("failed", results=found, finding=_why(ended, mine))
+    return JobView("running", _stage(mine), found, diagnose.blocked(mine))
+
+
+def _stage(pods: list[Manifest]) -> str | None:
+    for pod in pods:
+        name = diagnose.running_container(pod, ignore=_HELPERS)
+        if name is not None:
+            return name
+    return None
+
+
+def _why(ended: dict[str, Manifest], pods: list[Manifest]) -> Finding:
+    entry = ended.get("Failed") or ended["FailureTarget"]
+    if entry.get("reason") == "DeadlineExceeded":
+        stuck = diagnose.blocked(pods)
+        detail = f": {stuck.message}" if stuck else ""
+        return Finding(Reason.DEADLINE_EXCEEDED, f"the Job took longer than its deadline{detail}")
+    return diagnose.failure(pods) or Finding(
+        Reason.POD_KILLED, "the pod was deleted or its node went away before it was done"
+    )

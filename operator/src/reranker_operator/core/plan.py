@@ -1,0 +1,75 @@
+"""A plan: what should be done to the cluster, as values.
+
+Steps return plans, the executor carries them out in the order of the fields. `details` says in
+words why; it is logged and shown by failing tests.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from reranker_operator.api.conditions import Condition
+from reranker_operator.api.meta import ApiModel, Resource
+from reranker_operator.names import MANAGER
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Server-side apply of a whole object, or of the few fields one manager owns."""
+
+    manifest: dict[str, Any]
+    manager: str = MANAGER
+
+
+@dataclass(frozen=True)
+class Create:
+    """Create once; an object that is there already is left as it is (Jobs are immutable)."""
+
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Set the replicas of a Deployment and nothing else of it."""
+
+    name: str
+    replicas: int
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete one object, with what it owns in the background, if it still is the one we saw."""
+
+    resource: Resource
+    name: str
+    uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """Take our owner reference off a shared object."""
+
+    resource: Resource
+    name: str
+    manager: str
+
+
+@dataclass(frozen=True)
+class DropFinalizer:
+    """Let go of an object that is being deleted."""
+
+    resource: Resource
+    name: str
+
+
+Action = Apply | Create | Scale | Delete | Release | DropFinalizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Actions in order, then the status; `requeue_after` is in seconds."""
+
+    actions: tuple[Action, ...] = ()
+    judgements: tuple[Condition, ...] = ()
+    status: ApiModel | None = None
+    requeue_after: float | None = None
+    details: tuple[str, ...] = field(default=())

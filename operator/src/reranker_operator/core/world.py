@@ -1,0 +1,42 @@
+"""What a decision may look at: frozen snapshots of the cluster, and the time."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.render.defaults import Defaults
+
+#: A Kubernetes object as JSON; never changed after it was read.
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ServiceWorld:
+    """Everything that the plan of one RerankerService depends on."""
+
+    service: RerankerService
+    now: datetime.datetime
+    defaults: Defaults
+    engines: tuple[RerankerEngine, ...] = ()
+    engine_owners: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    jobs: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    deployments: tuple[Manifest, ...] = ()
+    k8s_service: Manifest | None = None
+    nodes: tuple[Manifest, ...] | None = None
+
+
+@dataclass(frozen=True)
+class EngineWorld:
+    """Everything that the plan of one RerankerEngine depends on."""
+
+    engine: RerankerEngine
+    now: datetime.datetime
+    defaults: Defaults
+    owners: frozenset[str] = frozenset()
+    jobs: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    claim: Manifest | None = None
+    siblings: tuple[RerankerEngine, ...] = ()

@@ -1,0 +1,44 @@
+"""Errors of the control plane.
+
+    OperatorError
+    ├── NotFound              the object is not there (any more)
+    ├── Conflict              somebody was faster, or the object is another one by now
+    ├── Forbidden             RBAC or admission said no; the message names verb and resource
+    │   └── NamespaceTerminating
+    ├── Rejected              the API server refused the object as invalid
+    └── Unavailable           timeout, overload or a broken connection; worth another try
+
+Foreign exceptions are translated at the adapter; nothing above it sees one.
+"""
+
+
+class OperatorError(Exception):
+    """Base of all errors that the operator raises on purpose."""
+
+
+class NotFound(OperatorError):  # noqa: N818 - a state of the cluster, named as the API names it
+    """The object is not there."""
+
+
+class Conflict(OperatorError):  # noqa: N818 - as above
+    """The object exists already, or has changed."""
+
+
+class Forbidden(OperatorError):  # noqa: N818 - as above
+    """Not allowed by RBAC or by an admission policy."""
+
+
+class NamespaceTerminating(Forbidden):
+    """Nothing can be created in a namespace that is going away."""
+
+
+class Rejected(OperatorError):  # noqa: N818 - as above
+    """The API server found the object invalid."""
+
+
+class Unavailable(OperatorError):  # noqa: N818 - as above
+    """The API server could not answer; `retry_after` is in seconds, if it said so."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -1,0 +1,165 @@
+"""Puts the parts together and runs them until a signal or the loss of the Lease."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+
+import kopf
+from kubernetes.aio import config as kubeconfig
+from kubernetes.aio.client.api_client import ApiClient
+from pydantic import ValidationError
+
+from reranker_operator import __version__, logs
+from reranker_operator.adapters.kubernetes import KubernetesCluster
+from reranker_operator.config import Config
+from reranker_operator.runtime.leader import Leader
+from reranker_operator.runtime.metrics import Metrics
+from reranker_operator.runtime.queue import WorkQueue
+from reranker_operator.runtime.reconciler import Reconciler
+from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.worker import Workers
+from reranker_operator.shell import handlers, server, settings
+
+logger = logging.getLogger(__name__)
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, config: Config, client: ApiClient) -> None:
+        cluster = KubernetesCluster(client)
+        self._config = config
+        self._client = client
+        self._queue = WorkQueue()
+        self._metrics = Metrics()
+        self._resync = Resync(
+            cluster, self._queue, config.namespaces, seconds=config.resync_seconds
+        )
+        reconciler = Reconciler(
+            cluster, config.defaults(), identity=config.identity, read_nodes=config.read_nodes
+        )
+        self._workers = Workers(
+            self._queue, reconciler.reconcile, self._metrics, count=config.workers
+        )
+        self._health = server.Health(
+            self._queue, self._resync, self._metrics, config.resync_seconds
+        )
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> int:
+        """Until a signal (0) or the loss of the Lease (1)."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopped.set)
+        runner = await server.serve(self._health, self._config.http_port)
+        leader = self._leader()
+        work = asyncio.create_task(leader.run(self._lead) if leader else self._lead())
+        stop = asyncio.create_task(self._stopped.wait())
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        lost = work.done()
+        if lost and (error := work.exception()) is not None:
+            logger.error("stopping: %s", error, exc_info=error)
+        logger.info("stopping")
+        self._queue.close()
+        for task in (work, stop):
+            task.cancel()
+        await asyncio.gather(work, stop, return_exceptions=True)
+        if leader is not None:
+            await leader.release()
+        await runner.cleanup()
+        return 1 if lost else 0
+
+    def _leader(self) -> Leader | None:
+        config = self._config
+        if not config.leader_election:
+            return None
+        return Leader(
+            self._client,
+            name=config.lease_name,
+            namespace=config.lease_namespace,
+            identity=config.identity,
+            seconds=config.lease_seconds,
+        )
+
+    async def _lead(self) -> None:
+        """The work of the leader. Its end, for whatever reason, ends the process."""
+        logger.info("leading")
+        self._health.leading_since = asyncio.get_running_loop().time()
+        self._metrics.leader.set(1)
+        # kopf cancels every task that was created after it started: ours come first.
+        tasks = [
+            asyncio.create_task(self._workers.run()),
+            asyncio.create_task(self._resync.run()),
+        ]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(self._watch()))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (error := task.exception()) is not None:
+                    logger.error("a part of the operator ended", exc_info=error)
+        finally:
+            self._queue.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._stopped.set()
+
+    async def _watch(self) -> None:
+        registry = kopf.OperatorRegistry()
+        handlers.register(registry, self._queue.add)
+        namespaces = self._config.namespaces
+        await kopf.operator(
+            registry=registry,
+            settings=settings.configure(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=self._stopped,
+        )
+
+
+async def _run(config: Config) -> int:
+    try:
+        kubeconfig.load_incluster_config()  # type: ignore[no-untyped-call]
+    except kubeconfig.ConfigException:
+        await kubeconfig.load_kube_config()  # type: ignore[no-untyped-call]
+    async with ApiClient() as client:
+        return await Operator(config, client).run()
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(
+        prog="reranker-operator",
+        description="Kubernetes operator for reranker deployments. Settings are environment "
+        "variables with the prefix RERANKER_OPERATOR_, for example RERANKER_OPERATOR_WORKERS=8.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--settings", action="store_true", help="print every setting with its default and exit"
+    )
+    arguments = parser.parse_args()
+    if arguments.settings:
+        for name, field in Config.model_fields.items():
+            default = field.default if field.default not in ((), None) else ""
+            text = field.description or ""
+            sys.stdout.write(f"RERANKER_OPERATOR_{name.upper()}={default}  {text}\n")
+        return
+    try:
+        config = Config()
+    except ValidationError as error:
+        for entry in error.errors():
+            name = f"RERANKER_OPERATOR_{str(entry['loc'][0]).upper()}"
+            sys.stderr.write(f"{name}={entry['input']!r}: {entry['msg']}\n")
+        raise SystemExit(2) from None
+    logs.configure(config.log_level, config.log_format)
+    with contextlib.suppress(KeyboardInterrupt):
+        raise SystemExit(asyncio.run(_run(config)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Every name, label, annotation and key that the operator writes, built in one place.
+
+Kubernetes allows 63 characters in labels and most names. Service names are limited to 40 by the
+CRD, engine names to 50 here, so every suffix fits.
+"""
+
+import hashlib
+import re
+
+from reranker_operator.api.meta import GROUP
+
+MANAGER = "reranker-operator"
+STATUS_MANAGER = "reranker-operator-status"
+
+APP_NAME = "app.kubernetes.io/name"
+APP_INSTANCE = "app.kubernetes.io/instance"
+APP_COMPONENT = "app.kubernetes.io/component"
+APP_PART_OF = "app.kubernetes.io/part-of"
+APP_MANAGED_BY = "app.kubernetes.io/managed-by"
+
+SERVICE_LABEL = f"{GROUP}/service"
+REVISION_LABEL = f"{GROUP}/revision"
+ENGINE_LABEL = f"{GROUP}/engine"
+STAGE_LABEL = f"{GROUP}/stage"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+
+APPLIED_HASH = f"{GROUP}/applied-hash"
+DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
+FINALIZER = f"{GROUP}/cleanup"
+
+MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"
+
+_ENGINE_NAME_LIMIT = 50
+
+
+def short_hash(text: str, length: int = 8) -> str:
+    """Leading hex digits of the text's sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def slug(text: str, limit: int) -> str:
+    """Lower-case letters, digits and `-`, at most `limit` characters, never empty."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].strip("-") or "model"
+
+
+def labels(component: str, instance: str) -> dict[str, str]:
+    """The recommended labels that every object of ours carries."""
+    return {
+        APP_NAME: "reranker",
+        APP_INSTANCE: instance,
+        APP_COMPONENT: component,
+        APP_PART_OF: MANAGER,
+        APP_MANAGED_BY: MANAGER,
+    }
+
+
+def engine(model: str, target: str, digest: str) -> str:
+    """`<model>-<target>-<first 10 hex digits>`, at most 50 characters."""
+    tail = f"-{slug(target, 20)}-{digest[:10]}"
+    return slug(model, _ENGINE_NAME_LIMIT - len(tail)) + tail
+
+
+def resolve_job(service: str, key: str, attempt: int) -> str:
+    """Job that resolves a service's source."""
+    return f"{service}-resolve-{short_hash(f'{key}/{attempt}', 6)}"
+
+
+def stage_job(engine_name: str, step: str, attempt: int) -> str:
+    """Job of an engine, `step` being prepare, compile or remove."""
+    return f"{engine_name}-{step}-{attempt}"
+
+
+def deployment(service: str, revision: str) -> str:
+    """Deployment of one revision."""
+    return f"{service}-{revision}"
+
+
+def store_claim(storage_class: str | None, access_mode: str) -> str:
+    """Claim of the namespace's engine store; one for each kind of storage that is asked for."""
+    if storage_class is None and access_mode == "ReadWriteOnce":
+        return "reranker-engines"
+    return f"reranker-engines-{short_hash(f'{storage_class}/{access_mode}', 6)}"
+
+
+def owner_manager(uid: str) -> str:
+    """Field manager under which one owner puts its owner reference on a shared object."""
+    return f"{MANAGER}-owner-{uid}"
+
+
+def url(service: str, namespace: str) -> str:
+    """Address of the HTTP API inside the cluster."""
+    return f"http://{service}.{namespace}.svc:8000"

@@ -1,0 +1,121 @@
+"""RerankerEngine objects and the claim that stores their files.
+
+Both may be shared by several owners. The body is applied by the operator's one manager; every
+owner adds its owner reference under a manager of its own, and takes it back the same way, so that
+owners never overwrite each other and garbage collection removes what nobody owns any more.
+"""
+
+from typing import Any
+
+from reranker_contracts import EngineIdentity, PrepareIdentity, digest_of
+from reranker_operator import names
+from reranker_operator.api.meta import API_VERSION
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService, RerankerServiceStatus
+from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.pods import Json, owner_reference, store_claim_name
+
+
+def identities(
+    service: RerankerService, status: RerankerServiceStatus
+) -> tuple[PrepareIdentity, EngineIdentity]:
+    """What the service's engine is made from. Needs a resolved model in `status`."""
+    if status.model is None:
+        raise ValueError("the model is not resolved")
+    spec = service.spec
+    prepare = PrepareIdentity(
+        revision=status.model.revision,
+        max_length=spec.engine.max_length,
+        toolchain=status.model.toolchain,
+    )
+    identity = EngineIdentity(
+        prepared=digest_of(prepare),
+        runtime="onnxruntime",
+        precision="fp32",
+        accelerator="nvidia" if spec.accelerator.type == "nvidia" else "cpu",
+        max_batch_size=spec.engine.max_batch_size,
+        onnxruntime=status.model.toolchain.onnxruntime,
+    )
+    return prepare, identity
+
+
+def target_of(identity: EngineIdentity) -> str:
+    """Short name of runtime and hardware, as it stands in engine names and status."""
+    return f"onnx-{'cpu' if identity.accelerator == 'cpu' else 'cuda'}-{identity.precision}"
+
+
+def engine(
+    service: RerankerService, status: RerankerServiceStatus, defaults: Defaults
+) -> dict[str, Any]:
+    """The RerankerEngine that the service needs."""
+    prepare, identity = identities(service, status)
+    if status.model is None:
+        raise ValueError("the model is not resolved")
+    digest = digest_of(identity)
+    spec, meta, model = service.spec, service.metadata, status.model
+    name = names.engine(model.name, target_of(identity), digest)
+    source: Json = {"source": spec.model.source}
+    if spec.model.secret_ref:
+        source["secretRef"] = spec.model.secret_ref.to_dict()
+    if spec.model.image_pull_secret:
+        source["imagePullSecret"] = spec.model.image_pull_secret
+    build: Json = {"image": spec.engine.image or defaults.builder_image}
+    if spec.engine.resources:
+        build["resources"] = spec.engine.resources.to_dict()
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "RerankerEngine",
+        "metadata": {
+            "name": name,
+            "namespace": meta.namespace,
+            "labels": names.labels("engine", name),
+            "finalizers": [names.FINALIZER],
+        },
+        "spec": {
+            "digest": digest,
+            "modelName": model.name,
+            "source": source,
+            "prepare": prepare.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "identity": identity.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "build": build,
+            "store": spec.engine.store.to_dict(),
+        },
+    }
+
+
+def owner_claim(
+    kind: str, api_version: str, name: str, owner: RerankerService | RerankerEngine
+) -> Json:
+    """An apply body that holds one owner's reference and nothing else."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": owner.metadata.namespace,
+            "ownerReferences": [owner_reference(owner, controller=False)],
+        },
+    }
+
+
+def claim(engine: RerankerEngine) -> dict[str, Any] | None:
+    """The store's claim; None when the user brought one."""
+    store = engine.spec.store
+    if store.existing_claim:
+        return None
+    name = store_claim_name(store)
+    spec: Json = {
+        "accessModes": [store.access_mode],
+        "resources": {"requests": {"storage": store.size}},
+    }
+    if store.storage_class_name is not None:
+        spec["storageClassName"] = store.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": name,
+            "namespace": engine.metadata.namespace,
+            "labels": names.labels("store", name),
+        },
+        "spec": spec,
+    }

@@ -1,0 +1,267 @@
+"""The Jobs of a build. Each stage is a container of its own.
+
+So the running container tells the stage, every stage gets only what it needs (only the ones that
+fetch see the token), and the result is read from the termination message. Jobs never retry by
+themselves: the operator does, with the attempts counted in status.
+"""
+
+from typing import Any
+
+from reranker_contracts import digest_of
+from reranker_operator import names
+from reranker_operator.api.v1alpha1 import (
+    EngineSource,
+    RerankerEngine,
+    RerankerService,
+    ResourceRequirements,
+)
+from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.pods import (
+    Json,
+    claim_volume,
+    container,
+    empty_dir,
+    mount,
+    owner_reference,
+    pod_spec,
+    store_claim_name,
+)
+from reranker_operator.source import ImageSource, Source, VolumeSource, parse
+
+_TTL_SECONDS = 3600
+_RESULT = ["--result", "/dev/termination-log"]
+_WORK = mount("work", "/work")
+_TMP = mount("tmp", "/tmp")  # noqa: S108 - a volume of the pod
+
+
+class _Stages:
+    """Builds the containers of one Job on one builder image."""
+
+    def __init__(
+        self, defaults: Defaults, image: str, resources: ResourceRequirements | None
+    ) -> None:
+        self._defaults = defaults
+        self._image = image
+        self._resources: Any = resources.to_dict() if resources else defaults.builder_resources
+
+    def stage(
+        self, name: str, args: list[str], *extra: Json, env: list[Json] | None = None
+    ) -> Json:
+        return container(
+            name,
+            self._image,
+            self._defaults,
+            resources=self._resources,
+            mounts=[_WORK, _TMP, *extra],
+            args=[name, *args, *_RESULT],
+            env=env,
+        )
+
+    def copy_image(self, source: ImageSource) -> list[Json]:
+        """Two containers: bring a static tool along, then run the model image with it.
+
+        A model image may be empty but for the files, so it can't be expected to hold `cp`.
+        """
+        small = {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}}
+        tools = mount("tools", "/tools")
+        return [
+            container(
+                "tools",
+                self._image,
+                self._defaults,
+                resources=small,
+                mounts=[tools],
+                command=["cp", "/usr/bin/busybox", "/tools/busybox"],
+            ),
+            container(
+                "source",
+                source.image,
+                self._defaults,
+                resources=small,
+                mounts=[tools, _WORK],
+                command=["/tools/busybox", "cp", "-rL", source.path, "/work/image"],
+            ),
+        ]
+
+
+def _source_access(
+    source: Source, stages: _Stages, spec: EngineSource, defaults: Defaults
+) -> tuple[list[Json], list[Json], list[str], list[Json], list[Json]]:
+    """Init containers, volumes, arguments, mounts and environment that reading a source takes."""
+    if isinstance(source, ImageSource):
+        volumes = [empty_dir("tools", size="64Mi")]
+        return stages.copy_image(source), volumes, ["--source-dir", "/work/image"], [], []
+    if isinstance(source, VolumeSource):
+        mounts = [mount("source", "/source", read_only=True, sub_path=source.path)]
+        volumes = [claim_volume("source", source.claim, read_only=True)]
+        return [], volumes, ["--source-dir", "/source"], mounts, []
+    return [], [], [], [], _hub_environment(spec, defaults)
+
+
+def _hub_environment(spec: EngineSource, defaults: Defaults) -> list[Json]:
+    env: list[Json] = [{"name": "HF_HOME", "value": "/work/hub"}]
+    if defaults.hub_endpoint:
+        env.append({"name": "HF_ENDPOINT", "value": defaults.hub_endpoint})
+    if spec.secret_ref:
+        reference = {"name": spec.secret_ref.name, "key": spec.secret_ref.key}
+        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    return env
+
+
+def _job(
+    name: str,
+    namespace: str,
+    labels: dict[str, str],
+    owner: RerankerService | RerankerEngine,
+    *,
+    pod: Json,
+    deadline: int,
+) -> Json:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": labels,
+            "ownerReferences": [owner_reference(owner, controller=True)],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline,
+            "ttlSecondsAfterFinished": _TTL_SECONDS,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": pod | {"restartPolicy": "Never", "terminationGracePeriodSeconds": 10},
+            },
+        },
+    }
+
+
+def resolve_job(
+    service: RerankerService, source: EngineSource, key: str, attempt: int, defaults: Defaults
+) -> Json:
+    """Finds the fixed revision of a source and checks that the model can be served."""
+    meta, spec = service.metadata, service.spec
+    stages = _Stages(defaults, spec.engine.image or defaults.builder_image, spec.engine.resources)
+    access = _source_access(parse(source.source), stages, source, defaults)
+    init, volumes, arguments, mounts, env = access
+    args = ["--source", source.source, *arguments]
+    if spec.model.revision:
+        args += ["--revision", spec.model.revision]
+    if spec.engine.max_length:
+        args += ["--max-length", str(spec.engine.max_length)]
+    labels = names.labels("resolve", meta.name) | {
+        names.SERVICE_LABEL: meta.name,
+        names.STAGE_LABEL: "resolve",
+        names.ATTEMPT_LABEL: str(attempt),
+    }
+    pod = pod_spec(
+        defaults,
+        init_containers=init,
+        containers=[stages.stage("resolve", args, *mounts, env=env)],
+        volumes=[empty_dir("work"), empty_dir("tmp"), *volumes],
+        pull_secrets=_pull_secrets(source),
+    )
+    name = names.resolve_job(meta.name, key, attempt)
+    return _job(
+        name, meta.namespace, labels, service, pod=pod, deadline=defaults.resolve_deadline_seconds
+    )
+
+
+def prepare_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Json:
+    """fetch → export → publish below `prepared/`."""
+    spec = engine.spec
+    stages = _Stages(defaults, spec.build.image, spec.build.resources)
+    access = _source_access(parse(spec.source.source), stages, spec.source, defaults)
+    init, volumes, arguments, mounts, env = access
+    fetch = stages.stage(
+        "fetch",
+        ["--source", spec.source.source, "--revision", spec.prepare.revision, *arguments,
+         "--out", "/work/source"],
+        *mounts,
+        env=env,
+    )  # fmt: skip
+    export_args = ["--source", "/work/source", "--out", "/work/prepared"]
+    if spec.prepare.max_length:
+        export_args += ["--max-length", str(spec.prepare.max_length)]
+    export_args += ["--name", spec.model_name]
+    publish = stages.stage(
+        "publish",
+        ["--from", "/work/prepared", "--store", "/store", "--identity", spec.prepare.to_json()],
+        mount("store", "/store"),
+    )
+    pod = pod_spec(
+        defaults,
+        init_containers=[*init, fetch, stages.stage("export", export_args)],
+        containers=[publish],
+        volumes=[empty_dir("work"), empty_dir("tmp"), _store(engine), *volumes],
+        pull_secrets=_pull_secrets(spec.source),
+    )
+    return _engine_job(engine, "prepare", attempt, pod, defaults)
+
+
+def compile_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Json:
+    """compile → validate → publish below `engines/`."""
+    spec, identity = engine.spec, engine.spec.identity
+    stages = _Stages(defaults, spec.build.image, spec.build.resources)
+    prepared = ["--prepared", f"/store/prepared/{digest_of(spec.prepare)}"]
+    read_store = mount("store", "/store", read_only=True)
+    compile_args = [
+        *prepared, "--out", "/work/engine", "--runtime", identity.runtime,
+        "--precision", identity.precision, "--accelerator", identity.accelerator,
+        "--max-batch-size", str(identity.max_batch_size),
+    ]  # fmt: skip
+    publish = stages.stage(
+        "publish",
+        ["--from", "/work/engine", "--store", "/store", "--identity", identity.to_json()],
+        mount("store", "/store"),
+    )
+    pod = pod_spec(
+        defaults,
+        init_containers=[
+            stages.stage("compile", compile_args, read_store),
+            stages.stage("validate", [*prepared, "--engine", "/work/engine"], read_store),
+        ],
+        containers=[publish],
+        volumes=[empty_dir("work"), empty_dir("tmp"), _store(engine)],
+    )
+    return _engine_job(engine, "compile", attempt, pod, defaults)
+
+
+def remove_job(engine: RerankerEngine, digests: list[str], defaults: Defaults) -> Json:
+    """Deletes files of an engine that is being deleted while its store stays."""
+    stages = _Stages(defaults, engine.spec.build.image, engine.spec.build.resources)
+    args = ["--store", "/store"]
+    for digest in digests:
+        args += ["--digest", digest]
+    pod = pod_spec(
+        defaults,
+        init_containers=[],
+        containers=[stages.stage("remove", args, mount("store", "/store"))],
+        volumes=[empty_dir("work"), empty_dir("tmp"), _store(engine)],
+    )
+    return _engine_job(engine, "remove", 0, pod, defaults)
+
+
+def _engine_job(
+    engine: RerankerEngine, step: str, attempt: int, pod: Json, defaults: Defaults
+) -> Json:
+    meta = engine.metadata
+    labels = names.labels(step, meta.name) | {
+        names.ENGINE_LABEL: meta.name,
+        names.STAGE_LABEL: step,
+        names.ATTEMPT_LABEL: str(attempt),
+    }
+    name = names.stage_job(meta.name, step, attempt)
+    return _job(
+        name, meta.namespace, labels, engine, pod=pod, deadline=defaults.build_deadline_seconds
+    )
+
+
+def _store(engine: RerankerEngine) -> Json:
+    return claim_volume("store", store_claim_name(engine.spec.store))
+
+
+def _pull_secrets(source: EngineSource) -> tuple[str, ...]:
+    return (source.image_pull_secret,) if source.image_pull_secret else ()

@@ -1,0 +1,1 @@
+"""The loop: queue of keys, reconciler, leader election, resync."""

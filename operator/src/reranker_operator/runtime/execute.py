@@ -1,0 +1,187 @@
+"""Carries a plan out: actions in order, then the status, then events for what changed."""
+
+import datetime
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from reranker_contracts.base import canonical_json
+from reranker_operator import names
+from reranker_operator.adapters.cluster import Cluster, Json
+from reranker_operator.api.conditions import Condition, changes_worth_telling
+from reranker_operator.api.meta import API_VERSION, DEPLOYMENT, RESOURCES, ApiModel
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    DropFinalizer,
+    Plan,
+    Release,
+    Scale,
+)
+from reranker_operator.errors import Conflict, NotFound
+
+logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """Runs the actions of one namespace's plan against a cluster."""
+
+    def __init__(self, cluster: Cluster, identity: str) -> None:
+        self._cluster = cluster
+        self._identity = identity
+
+    async def execute(self, subject: RerankerService | RerankerEngine, plan: Plan) -> int:
+        """Do what the plan says; returns the number of writes."""
+        namespace, writes = subject.metadata.namespace, 0
+        for action in plan.actions:
+            writes += await self._act(namespace, action)
+        if plan.status is not None and plan.status != subject.status:
+            await self._write_status(subject, plan.status)
+            writes += 1
+            await self._tell(subject, subject.status.conditions, plan.status)
+        return writes
+
+    async def _act(self, namespace: str, action: Action) -> int:
+        match action:
+            case Apply(manifest, manager):
+                return await self._apply(namespace, manifest, manager)
+            case Create(manifest):
+                try:
+                    await self._cluster.create(manifest)
+                except Conflict:
+                    return 0
+            case Scale(name, replicas):
+                patch = {"spec": {"replicas": replicas}}
+                await self._cluster.merge_patch(DEPLOYMENT, namespace, name, patch)
+            case Delete(resource, name, uid):
+                await self._cluster.delete(resource, namespace, name, uid)
+            case Release(resource, name, manager):
+                body = {
+                    "apiVersion": resource.api_version,
+                    "kind": resource.kind,
+                    "metadata": {"name": name, "namespace": namespace},
+                }
+                await self._cluster.apply(body, manager)
+            case DropFinalizer(resource, name):
+                try:
+                    await self._drop_finalizer(resource.kind, namespace, name)
+                except NotFound:
+                    return 0
+        logger.info("%s", _describe(action), extra={"namespace": namespace})
+        return 1
+
+    async def _apply(self, namespace: str, manifest: Json, manager: str) -> int:
+        resource, name = RESOURCES[manifest["kind"]], manifest["metadata"]["name"]
+        if manager != names.MANAGER:
+            await self._cluster.apply(manifest, manager)
+            return 1
+        digest = names.short_hash(canonical_json(manifest), 16)
+        try:
+            live = await self._cluster.get(resource, namespace, name)
+        except NotFound:
+            live = None
+        if live is not None and _unchanged(live, manifest, digest):
+            return 0
+        meta = manifest["metadata"]
+        annotations = meta.get("annotations", {}) | {names.APPLIED_HASH: digest}
+        stamped = manifest | {"metadata": meta | {"annotations": annotations}}
+        await self._cluster.apply(stamped, manager)
+        logger.info("applied %s %s", resource.kind, name, extra={"namespace": namespace})
+        return 1
+
+    async def _drop_finalizer(self, kind: str, namespace: str, name: str) -> None:
+        resource = RESOURCES[kind]
+        live = await self._cluster.get(resource, namespace, name)
+        meta = live["metadata"]
+        kept = [entry for entry in meta.get("finalizers", []) if entry != names.FINALIZER]
+        patch = {"metadata": {"finalizers": kept, "resourceVersion": meta["resourceVersion"]}}
+        await self._cluster.merge_patch(resource, namespace, name, patch)
+
+    async def _write_status(
+        self, subject: RerankerService | RerankerEngine, status: ApiModel
+    ) -> None:
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": type(subject).__name__,
+            "metadata": {"name": subject.metadata.name, "namespace": subject.metadata.namespace},
+            "status": status.to_dict(),
+        }
+        await self._cluster.apply_status(body, names.STATUS_MANAGER)
+
+    async def _tell(
+        self,
+        subject: RerankerService | RerankerEngine,
+        before: Sequence[Condition],
+        status: Any,
+    ) -> None:
+        """One Event for each condition that changed in a way that people should know."""
+        for entry in changes_worth_telling(before, status.conditions):
+            await self._cluster.create(self._event(subject, entry))
+
+    def _event(self, subject: RerankerService | RerankerEngine, entry: Condition) -> Json:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        meta = subject.metadata
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "generateName": f"{meta.name}-",
+                "namespace": meta.namespace,
+                "labels": {names.APP_MANAGED_BY: names.MANAGER},
+            },
+            "type": "Warning" if entry.status == "False" else "Normal",
+            "reason": entry.reason,
+            "message": f"{entry.type} is {entry.status}: {entry.message}"[:1000],
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": type(subject).__name__,
+                "name": meta.name,
+                "namespace": meta.namespace,
+                "uid": meta.uid,
+            },
+            "source": {"component": names.MANAGER},
+            "reportingComponent": names.MANAGER,
+            "reportingInstance": self._identity,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+
+
+def _unchanged(live: Json, manifest: Json, digest: str) -> bool:
+    """We applied exactly this, and nobody has changed a field of it since."""
+    applied = live["metadata"].get("annotations", {}).get(names.APPLIED_HASH)
+    return applied == digest and _contains(live, manifest)
+
+
+def _contains(live: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(
+            key in live and _contains(live[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(_contains(have, want) for have, want in zip(live, wanted, strict=True))
+        )
+    return bool(live == wanted)
+
+
+def _describe(action: Action) -> str:
+    match action:
+        case Create(manifest):
+            return f"created {manifest['kind']} {manifest['metadata']['name']}"
+        case Scale(name, replicas):
+            return f"scaled Deployment {name} to {replicas}"
+        case Delete(resource, name, _):
+            return f"deleted {resource.kind} {name}"
+        case Release(resource, name, _):
+            return f"released {resource.kind} {name}"
+        case DropFinalizer(resource, name):
+            return f"let go of {resource.kind} {name}"
+        case Apply(manifest, _):
+            return f"applied {manifest['kind']} {manifest['metadata']['name']}"

@@ -1,0 +1,116 @@
+"""From a key to a World: live reads, one namespace, label selectors."""
+
+import asyncio
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from reranker_operator import names
+from reranker_operator.adapters.cluster import Cluster, Json
+from reranker_operator.api.meta import (
+    DEPLOYMENT,
+    JOB,
+    NODE,
+    POD,
+    PVC,
+    RERANKER_ENGINE,
+    SERVICE,
+    Resource,
+)
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.world import EngineWorld, ServiceWorld
+from reranker_operator.errors import Forbidden, NotFound
+from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.pods import store_claim_name
+
+
+async def service_world(
+    cluster: Cluster,
+    raw: Json,
+    defaults: Defaults,
+    now: datetime.datetime,
+    *,
+    read_nodes: bool,
+) -> ServiceWorld:
+    """Read everything around one RerankerService."""
+    service = RerankerService.model_validate(raw)
+    namespace, name = service.metadata.namespace, service.metadata.name
+    mine = {names.SERVICE_LABEL: name}
+    wants_nodes = read_nodes and service.spec.accelerator.type != "none"
+    engines, jobs, pods, deployments, address, nodes = await asyncio.gather(
+        cluster.list(RERANKER_ENGINE, namespace),
+        cluster.list(JOB, namespace, mine),
+        cluster.list(POD, namespace, mine),
+        cluster.list(DEPLOYMENT, namespace, mine),
+        _get(cluster, SERVICE, namespace, name),
+        _nodes(cluster) if wants_nodes else _nothing(),
+    )
+    return ServiceWorld(
+        service=service,
+        now=now,
+        defaults=defaults,
+        engines=tuple(RerankerEngine.model_validate(entry) for entry in engines),
+        engine_owners={entry["metadata"]["name"]: owners_of(entry) for entry in engines},
+        jobs=tuple(jobs),
+        pods=tuple(pods),
+        deployments=tuple(deployments),
+        k8s_service=address if _is_ours(address, service) else None,
+        nodes=nodes,
+    )
+
+
+async def engine_world(
+    cluster: Cluster, raw: Json, defaults: Defaults, now: datetime.datetime
+) -> EngineWorld:
+    """Read everything around one RerankerEngine."""
+    engine = RerankerEngine.model_validate(raw)
+    namespace, name = engine.metadata.namespace, engine.metadata.name
+    mine = {names.ENGINE_LABEL: name}
+    jobs, pods, claim, siblings = await asyncio.gather(
+        cluster.list(JOB, namespace, mine),
+        cluster.list(POD, namespace, mine),
+        _get(cluster, PVC, namespace, store_claim_name(engine.spec.store)),
+        cluster.list(RERANKER_ENGINE, namespace),
+    )
+    return EngineWorld(
+        engine=engine,
+        now=now,
+        defaults=defaults,
+        owners=owners_of(raw),
+        jobs=tuple(jobs),
+        pods=tuple(pods),
+        claim=claim,
+        siblings=tuple(
+            RerankerEngine.model_validate(entry)
+            for entry in siblings
+            if entry["metadata"]["name"] != name
+        ),
+    )
+
+
+def owners_of(entry: Mapping[str, Any]) -> frozenset[str]:
+    """Uids of an object's owners."""
+    return frozenset(owner["uid"] for owner in entry["metadata"].get("ownerReferences", []))
+
+
+def _is_ours(address: Json | None, service: RerankerService) -> bool:
+    return address is not None and service.metadata.uid in owners_of(address)
+
+
+async def _get(cluster: Cluster, resource: Resource, namespace: str, name: str) -> Json | None:
+    try:
+        return await cluster.get(resource, namespace, name)
+    except NotFound:
+        return None
+
+
+async def _nodes(cluster: Cluster) -> tuple[Json, ...] | None:
+    try:
+        return tuple(await cluster.list(NODE, None))
+    except Forbidden:
+        # A namespaced installation has no right to see nodes; the scheduler will tell.
+        return None
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,89 @@
+"""One writer among the replicas: a Lease, and the process ends when it is lost.
+
+A restart is the cleanest way to forget everything that a former leader knew. On a graceful exit
+the Lease is given back, so that the other replica takes over at once.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import CoordinationV1Api, V1Lease, V1ObjectMeta
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.leaderelection.electionconfig import Config as ElectionConfig
+from kubernetes.aio.leaderelection.leaderelection import LeaderElection
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+logger = logging.getLogger(__name__)
+
+
+class _PatientLock(LeaseLock):
+    """A lost connection is a failed attempt; the library would let it end the process."""
+
+    async def get(
+        self, name: str, namespace: str
+    ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
+        try:
+            return await super().get(name, namespace)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return False, ApiException(status=0, reason=type(error).__name__)
+
+    async def create(
+        self, name: str, namespace: str, election_record: LeaderElectionRecord
+    ) -> bool:
+        # Not the inherited one: in kubernetes 37.0 it passes `pretty=True`, which its own
+        # validation refuses.
+        lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+        except (ApiException, aiohttp.ClientError, TimeoutError):
+            return False
+        return True
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        try:
+            return await super().update(name, namespace, updated_record)
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+
+class Leader:
+    """Runs `lead` while this replica holds the Lease."""
+
+    def __init__(
+        self, client: ApiClient, *, name: str, namespace: str, identity: str, seconds: int
+    ) -> None:
+        self._client = client
+        self._name, self._namespace, self._identity = name, namespace, identity
+        self._seconds = seconds
+
+    async def run(self, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Wait for the Lease, lead, return when it is lost."""
+        lock = _PatientLock(self._name, self._namespace, self._identity, self._client)
+        config = ElectionConfig(
+            lock=lock,
+            lease_duration=self._seconds,
+            renew_deadline=self._seconds * 2 // 3,
+            retry_period=max(1, self._seconds // 7),
+            onstarted_leading=lead,
+            onstopped_leading=self._lost,
+        )
+        await LeaderElection(config).run()
+
+    async def _lost(self) -> None:
+        logger.error("the Lease was lost; this replica stops")
+
+    async def release(self) -> None:
+        """Give the Lease back if it is ours."""
+        api = CoordinationV1Api(self._client)
+        try:
+            lease = await api.read_namespaced_lease(self._name, self._namespace)
+            if lease.spec is None or lease.spec.holder_identity != self._identity:
+                return
+            lease.spec.holder_identity = None
+            await api.replace_namespaced_lease(self._name, self._namespace, lease)
+        except ApiException as error:
+            logger.warning("the Lease could not be given back: %s", error.reason)

@@ -1,0 +1,58 @@
+"""Looks at every object once in a while: repairs lost events, drift and ghosts.
+
+It starts from a live list, never from an index, since a watch that was cut keeps ghosts.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+from reranker_operator.adapters.cluster import Cluster
+from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
+from reranker_operator.errors import OperatorError
+from reranker_operator.runtime.queue import Key, WorkQueue
+
+logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 10.0
+
+
+class Resync:
+    """`last_finished` is on the event loop's clock, for the liveness probe."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        queue: WorkQueue,
+        namespaces: Sequence[str],
+        *,
+        seconds: float,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._cluster = cluster
+        self._queue = queue
+        self._namespaces: Sequence[str | None] = namespaces or [None]
+        self._seconds = seconds
+        self._jitter = jitter
+        self.last_finished: float | None = None
+
+    async def run(self) -> None:
+        """Forever; cancelled at the end."""
+        while True:
+            try:
+                await self.once()
+                pause = self._seconds * (0.9 + 0.2 * self._jitter())
+            except OperatorError as error:
+                logger.warning("resync: %s; again in %.0f s", error, _RETRY_SECONDS)
+                pause = _RETRY_SECONDS
+            await asyncio.sleep(pause)
+
+    async def once(self) -> None:
+        """Queue every object that exists now."""
+        for namespace in self._namespaces:
+            for resource in (RERANKER_SERVICE, RERANKER_ENGINE):
+                for entry in await self._cluster.list(resource, namespace):
+                    meta = entry["metadata"]
+                    self._queue.add(Key(resource.kind, meta["namespace"], meta["name"]))
+        self.last_finished = asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""kopf's place: it watches and translates events to keys. No logic lives here."""

@@ -1,0 +1,42 @@
+"""kopf's settings, with the reason for each that differs from its default."""
+
+import random
+from collections.abc import Iterator
+
+import kopf
+
+from reranker_operator.api.meta import DEPLOYMENT, GROUP, JOB, POD, SERVICE
+from reranker_operator.names import MANAGED_SELECTOR, MANAGER
+
+
+class _Backoffs:
+    """About four minutes of retries with jitter; kopf iterates anew for every call."""
+
+    def __iter__(self) -> Iterator[float]:
+        for delay in (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120):
+            yield delay * (0.75 + 0.5 * random.random())  # noqa: S311 - jitter, no secret
+
+
+def configure() -> kopf.OperatorSettings:
+    """Settings for a watcher that writes nothing."""
+    settings = kopf.OperatorSettings()
+    # kopf strips a finalizer of this name from objects, so ours must have another one.
+    settings.persistence.finalizer = f"{GROUP}/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{GROUP}")
+    settings.posting.enabled = False
+    settings.posting.loggers = False
+    settings.posting.reporting_component = MANAGER
+    # A silent connection is cut by the server, not discovered by nobody.
+    settings.watching.server_timeout = 300
+    settings.watching.connect_timeout = 10
+    settings.watching.reconnect_backoff = 1
+    settings.watching.chunk_size = 500
+    # The server filters; without it the cache would see every pod of the cluster.
+    for made in (JOB, DEPLOYMENT, POD, SERVICE):
+        key = (made.group, made.version, made.plural)
+        settings.watching.label_selectors[key] = MANAGED_SELECTOR
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = _Backoffs()
+    settings.process.ultimate_exiting_timeout = 20
+    return settings
