@@ -15,10 +15,6 @@ from reranker_contracts import ParityReport
 
 Scores = NDArray[np.float64]
 
-#: Thresholds of `build`; in a cluster the operator judges by the service's own.
-MIN_KENDALL_TAU = 0.995
-MAX_NDCG10_DELTA = 0.002
-
 _TOP = 10
 
 
