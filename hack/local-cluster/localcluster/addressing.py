@@ -1,6 +1,6 @@
 """Addresses of one cluster, and the choice of a range that nothing here uses yet.
 
-Every cluster gets one /16 of 10.160.0.0 – 10.223.255.255, numbered by an index::
+Every cluster gets one /16 of 10.160.0.0 - 10.223.255.255, numbered by an index::
 
     10.<160+index>.0.0/18      pods (the node's share is the first /24)
     10.<160+index>.128.0/18    Services; .128.1 the API server, .128.10 the DNS

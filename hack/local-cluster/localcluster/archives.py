@@ -11,13 +11,12 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import platform
 import tarfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from localcluster.errors import ClusterError
 
@@ -83,7 +82,7 @@ def write_program_image(
         _add(tar, "index.json", index)
         for blob in (manifest_blob, config_blob, layer):
             _add(tar, blob_path(_digest(blob)), blob)
-    os.replace(temporary, archive)
+    temporary.replace(archive)
 
 
 def blob_path(digest: str) -> str:
@@ -110,7 +109,7 @@ def open_layout(source: Path) -> Iterator[ImageLayout]:
         )
         return
     try:
-        tar = tarfile.open(source)
+        tar = tarfile.open(source)  # noqa: SIM115 - closed below, with errors of its own
     except (OSError, EOFError, tarfile.TarError) as error:
         raise ClusterError(f"{source} is not an image archive: {error}") from error
     with tar:
@@ -120,9 +119,7 @@ def open_layout(source: Path) -> Iterator[ImageLayout]:
             raise ClusterError(f"{source} is not a whole archive: {error}") from error
 
         def open_member(name: str) -> IO[bytes]:
-            stream = tar.extractfile(members[name])
-            assert stream is not None  # only regular files are listed
-            return stream
+            return cast(IO[bytes], tar.extractfile(members[name]))  # only files are listed
 
         yield ImageLayout({name: m.size for name, m in members.items()}, open_member)
 

@@ -79,9 +79,7 @@ class Tool:
 _COMPONENT_BASE = "k8s.io/component-base/version"
 KUBERNETES = Tool(
     "kubernetes",
-    {
-        name: f"k8s.io/kubernetes/cmd/{name}" for name in (*_KUBERNETES, "kube-proxy", "kubectl")
-    },
+    {name: f"k8s.io/kubernetes/cmd/{name}" for name in (*_KUBERNETES, "kube-proxy", "kubectl")},
     "k8s.io/kubernetes",
     (
         f"{_COMPONENT_BASE}.gitVersion={{version}}",
@@ -130,6 +128,8 @@ def ensure(directory: Path, logs: Path, console: Console) -> None:
         return
     directory.mkdir(parents=True, exist_ok=True)
     with _build_lock(directory, console):
+        for abandoned in directory.glob(".building-*"):
+            files.remove(abandoned)
         tools = missing(directory)
         if tools:
             _check_can_build(directory, tools)
@@ -209,8 +209,6 @@ def _build(tool: Tool, directory: Path, log: Path, console: Console) -> None:
                 env=environment,
             )
         for name in tool.programs:
-            os.replace(f"{making}/{name}", directory / name)
-    files.write_json(
-        _stamp_path(tool, directory), {"stamp": tool.stamp, "version": tool.version}
-    )
+            Path(making, name).replace(directory / name)
+    files.write_json(_stamp_path(tool, directory), {"stamp": tool.stamp, "version": tool.version})
     console.say(f"built {tool.name} {tool.version} in {console.elapsed - began:.0f} s")

@@ -1,9 +1,10 @@
 """The control groups of one cluster, in cgroup v1 and v2.
 
-``/local-cluster-<name>`` is made in every hierarchy: the kubelet keeps the
-pods in ``kubepods`` below it, the cluster's own programs are in
-``components``. A kubelet without a root of its own would take the pods of the
-cluster next to it for orphans and end them.
+``/local-cluster-<id>`` is made in every hierarchy: the kubelet keeps the pods
+in ``kubepods`` below it, the cluster's own programs are in ``components``. A
+kubelet without a root of its own would take the pods of the cluster next to it
+for orphans and end them. The id comes from the cluster's directory alone, so
+no damaged file and no chosen name ever leads to another cluster's processes.
 
 They also are the one complete list of what belongs to the cluster: container
 shims outlive their parents and have no record, but they never leave the group.
@@ -54,17 +55,26 @@ def hierarchies() -> list[Hierarchy]:
 
 @dataclass(frozen=True)
 class ClusterCgroup:
-    """The groups of the cluster with this name."""
+    """The groups of the cluster with this id (see :attr:`Layout.id`)."""
 
-    name: str
+    id: str
 
     @property
     def root(self) -> str:
         """The path that the kubelet is told, below every hierarchy's mount."""
-        return f"/local-cluster-{self.name}"
+        return f"/local-cluster-{self.id}"
 
     def create(self) -> None:
         """Make the groups in every hierarchy; those that exist stay as they are."""
+        try:
+            self._create()
+        except OSError as error:
+            raise PrerequisiteError(
+                f"control groups cannot be made here ({error}): use a machine, or a privileged "
+                "container, whose /sys/fs/cgroup can be written to"
+            ) from error
+
+    def _create(self) -> None:
         for hierarchy in hierarchies():
             top = hierarchy.mount / self.root.lstrip("/")
             for group in (top, top / "components"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from localcluster import backends
 from localcluster.console import Console
-from localcluster.errors import ClusterError, PrerequisiteError
+from localcluster.errors import ClusterError
 from localcluster.layout import REPOSITORY, Layout
 
 _EPILOG = """\
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument(
         "image", nargs="+", help="an archive (OCI or Docker), or a name in buildah's store"
     )
-    commands.add_parser("env", help="print shell settings: eval \"$(cluster env)\"")
+    commands.add_parser("env", help='print shell settings: eval "$(cluster env)"')
     return parser
 
 
@@ -121,7 +121,7 @@ def _environment(layout: Layout) -> str:
 def _cluster_lock(layout: Layout, console: Console) -> Iterator[None]:
     """Let one command at a time change the cluster."""
     layout.root.mkdir(parents=True, exist_ok=True)
-    with layout.lock.open("w") as stream:
+    with layout.lock.open("a") as stream:
 
         def locked() -> bool:
             try:

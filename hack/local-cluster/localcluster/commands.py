@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from localcluster.errors import ClusterError, PrerequisiteError
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def environment() -> dict[str, str]:
     """The environment of the cluster's programs: no proxies, nothing of the user's shell."""
     kept = {key: os.environ[key] for key in ("HOME", "LANG", "TZ") if key in os.environ}
-    return {**kept, "PATH": _SYSTEM_PATH}
+    return {**kept, "PATH": SYSTEM_PATH}
 
 
 def capture(argv: Sequence[str], *, stdin: str | None = None, timeout_seconds: float = 60) -> str:

@@ -119,7 +119,7 @@ def _apiserver(addresses: Addresses) -> Component:
 
 
 def _containerd() -> Component:
-    argv = ("/usr/bin/containerd", "--config", f"{_ETC}/containerd.toml")
+    argv = ("containerd", "--config", f"{_ETC}/containerd.toml")
     return Component("containerd", argv, inputs=("etc/containerd.toml",))
 
 

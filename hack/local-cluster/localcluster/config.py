@@ -12,6 +12,8 @@ from localcluster.errors import ClusterError
 from localcluster.layout import TOOL_DIR, Layout
 from localcluster.system_images import PAUSE
 
+CNI_PLUGIN = "ptp"
+_CNI_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _TEMPLATES = TOOL_DIR / "templates"
 _IDENTITIES = ("kubelet", "controller-manager", "scheduler", "proxy")
 # Overlayfs takes none of these as its upper layer.
@@ -29,13 +31,17 @@ def render(template: str, values: dict[str, str]) -> str:
 def write_all(layout: Layout, name: str, addresses: Addresses) -> None:
     """Write every configuration file; those that would not change stay untouched."""
     etc = layout.etc
-    pause = {"pause_image": PAUSE, "snapshotter": snapshotter(layout.root)}
+    containerd = {
+        "pause_image": PAUSE,
+        "snapshotter": snapshotter(layout.root),
+        "cni": str(cni_directory()),
+    }
     kubelet = {
         "node": addresses.node,
         "dns_service": addresses.dns_service,
-        "cgroup": ClusterCgroup(name).root,
+        "cgroup": ClusterCgroup(layout.id).root,
     }
-    files.write(etc / "containerd.toml", render("containerd.toml", pause))
+    files.write(etc / "containerd.toml", render("containerd.toml", containerd))
     files.write(etc / "kubelet.yaml", render("kubelet.yaml", kubelet))
     files.write(
         etc / "cni" / "10-local-cluster.conflist",
@@ -45,6 +51,11 @@ def write_all(layout: Layout, name: str, addresses: Addresses) -> None:
     for identity in _IDENTITIES:
         kubeconfig = credentials.component_kubeconfig(identity, name, addresses)
         files.write(etc / f"{identity}.kubeconfig", kubeconfig, mode=0o600)
+
+
+def cni_directory() -> Path | None:
+    """Return where this machine's CNI plugins are."""
+    return next((path for path in _CNI_DIRECTORIES if (path / CNI_PLUGIN).is_file()), None)
 
 
 def snapshotter(directory: Path, mounts: Path = Path("/proc/self/mounts")) -> str:

@@ -48,9 +48,7 @@ class CurrentContext:
         if not self.layout.kubeconfig.exists():
             return []
         try:
-            self._kubectl(
-                f"--kubeconfig={self.layout.kubeconfig}", "get", "--raw=/readyz"
-            )
+            self._kubectl(f"--kubeconfig={self.layout.kubeconfig}", "get", "--raw=/readyz")
         except ClusterError as error:
             return [ComponentHealth("kube-apiserver", None, False, str(error))]
         return [ComponentHealth("kube-apiserver", None, True, "of the current context")]
@@ -79,5 +77,7 @@ class CurrentContext:
         own = self.layout.bin / "kubectl"
         found = str(own) if own.is_file() else shutil.which("kubectl")
         if found is None:
-            raise PrerequisiteError("kubectl is not installed: install it, or run `cluster binaries`")
+            raise PrerequisiteError(
+                "kubectl is not installed: install it, or run `cluster binaries`"
+            )
         return str(Path(found))

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from localcluster import addons, binaries, namespaces, network, processes
+from localcluster import addons, namespaces, network, processes
 from localcluster.addressing import Addresses
 from localcluster.api import Api, condition
 from localcluster.components import (
@@ -64,7 +64,7 @@ class Health:
         return lines
 
     def _node(self) -> ComponentHealth:
-        node = namespaces.held(self.layout)
+        node = namespaces.held(self.layout, current=True)
         if node is None:
             return ComponentHealth("node", None, False, "its namespaces are gone")
         if not network.is_connected(self.addresses, self.layout.root):

@@ -8,6 +8,7 @@ write them: a new build of a large image is loaded in seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from localcluster import archives, buildah, commands
 from localcluster.console import Console
@@ -74,16 +75,15 @@ class ImageStore:
             seeded = Path(directory, "blobs", "sha256")
             seeded.mkdir(parents=True)
             for digest in self._present_blobs():
-                os.link(self._blob(digest), seeded / digest)
+                with contextlib.suppress(FileNotFoundError):  # collected meanwhile
+                    os.link(self._blob(digest), seeded / digest)
             buildah.push_layout(name, Path(directory))
             with archives.open_layout(Path(directory)) as opened:
                 names = {image.digest: name for image in opened.images()}
                 copied = self._import_layout(opened, names)
         console.say(f"loaded {name} ({_mib(copied)}, {console.elapsed - began:.1f} s)")
 
-    def _load_docker_archive(
-        self, archive: Path, before: dict[str, str], console: Console
-    ) -> None:
+    def _load_docker_archive(self, archive: Path, before: dict[str, str], console: Console) -> None:
         began = console.elapsed
 
         def feed(target: IO[bytes]) -> int:
@@ -115,13 +115,12 @@ class ImageStore:
             stderr=subprocess.STDOUT,
             env=commands.environment(),
         ) as process:
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                copied = feed(process.stdin)
-                process.stdin.close()
-            except BrokenPipeError:
-                pass  # the importer gave up; its message is read below
-            message = process.stdout.read().decode(errors="replace").strip()
+            target, answer = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
+            # When the importer gives up half way, its message is what counts.
+            with contextlib.suppress(BrokenPipeError):
+                copied = feed(target)
+                target.close()
+            message = answer.read().decode(errors="replace").strip()
         if process.returncode != 0:
             raise ClusterError(f"the image cannot be imported: {message[-800:]}")
         return copied
@@ -134,7 +133,7 @@ class ImageStore:
 
     def _present_blobs(self) -> set[str]:
         directory = self.layout.data / _BLOBS
-        return set(os.listdir(directory)) if directory.is_dir() else set()
+        return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
 
     def _blob(self, digest: str) -> Path:
         return self.layout.data / _BLOBS / digest.removeprefix("sha256:")

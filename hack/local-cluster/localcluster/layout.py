@@ -38,12 +38,16 @@ class Layout:
         return cls(root=root, bin=Path(shared).expanduser().resolve() if shared else root / "bin")
 
     @property
+    def id(self) -> str:
+        """Twelve hex digits that stand for this directory on this machine."""
+        return hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+
+    @property
     def default_name(self) -> str:
         """A name for the cluster that another directory is unlikely to have."""
-        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:6]
         parts = [part for part in self.root.parts[1:] if part != ".cluster"]
         slug = re.sub(r"[^a-z0-9]+", "-", (parts[-1] if parts else "root").lower()).strip("-")
-        return f"{slug[:24].strip('-') or 'cluster'}-{digest}"
+        return f"{slug[:24].strip('-') or 'cluster'}-{self.id[:6]}"
 
     @property
     def state(self) -> Path:
@@ -84,10 +88,6 @@ class Layout:
     @property
     def tmp(self) -> Path:
         return self.root / "tmp"
-
-    def node_path(self, path: Path) -> Path:
-        """Return where the node sees ``path``, which lies in this directory."""
-        return NODE_DIR / path.relative_to(self.root)
 
 
 def valid_name(name: str) -> bool:

@@ -50,7 +50,7 @@ class LocalCluster:
 
     @property
     def cgroup(self) -> ClusterCgroup:
-        return ClusterCgroup(self.name)
+        return ClusterCgroup(self.layout.id)
 
     @property
     def api(self) -> Api:
@@ -66,8 +66,7 @@ class LocalCluster:
         prerequisites.check(self.layout)
         prerequisites.ensure_packages(self.layout, self.console)
         self.binaries()
-        recovery.clear_leftovers(self.layout, self.cgroup, self.console)
-        addresses = self._claim_addresses()
+        node, addresses = self._ensure_node()
         credentials.create(self.layout.pki, self.name, addresses)
         config.write_all(self.layout, self.name, addresses)
         files.write(
@@ -79,7 +78,7 @@ class LocalCluster:
         if all(component.ready for component in health.report()):
             self.console.say(f"cluster {self.name} is up already")
             return
-        self._start(addresses)
+        self._start(node, addresses)
         self.console.say(f"cluster {self.name} is up; kubeconfig: {self.layout.kubeconfig}")
 
     def down(self, *, purge: bool) -> None:
@@ -119,19 +118,7 @@ class LocalCluster:
     def _image_store(self, node: Node) -> ImageStore:
         return ImageStore(self.layout, node, config.snapshotter(self.layout.root))
 
-    def _claim_addresses(self) -> Addresses:
-        """Return the cluster's range: the one it has, or a free one that is written down."""
-        with network.exclusive():
-            known = state.load(self.layout)
-            if known is not None and known.index is not None:
-                return Addresses(known.index)
-            preferred = zlib.crc32(self.name.encode()) % INDEXES
-            addresses = network.choose(preferred)
-            state.save(self.layout, state.State(state.LOCAL, self.name, addresses.index))
-            return addresses
-
-    def _start(self, addresses: Addresses) -> None:
-        node = self._ensure_node(addresses)
+    def _start(self, node: Node, addresses: Addresses) -> None:
         runner = Runner(self.layout, node, self.cgroup, self.console)
         components = {entry.name: entry for entry in all_components(self.name, addresses)}
         recovery.start_etcd(self.layout, addresses, runner, components["etcd"])
@@ -153,25 +140,40 @@ class LocalCluster:
             explain=lambda: addons.explain(self.api),
         )
 
-    def _ensure_node(self, addresses: Addresses) -> Node:
-        """Return the node's namespaces, joined to the host; fresh ones if need be."""
-        node = namespaces.held(self.layout)
-        if node is not None:
-            return node
-        self.console.say(f"making node {self.name}, addresses {addresses.block}")
+    def _ensure_node(self) -> tuple[Node, Addresses]:
+        """Return the node's namespaces, joined to the host, and its addresses."""
+        recovery.clear_leftovers(self.layout, self.cgroup, self.console)
+        node, known = namespaces.held(self.layout), state.load(self.layout)
+        if node is not None and known is not None and known.index is not None:
+            return node, Addresses(known.index)
+        prerequisites.check_kernel()
         self.cgroup.create()
+        # Held until the link exists, which is what claims the range.
+        with network.exclusive():
+            addresses = self._claim_addresses(known)
+            self.console.say(f"making node {self.name}, addresses {addresses.block}")
+            node = namespaces.create(self.layout, self.console, self.cgroup.join)
+            network.connect(node, addresses, self.layout.root)
+        return node, addresses
+
+    def _claim_addresses(self, known: state.State | None) -> Addresses:
+        """Return the range that the cluster had before, or write down a free one."""
+        if known is None or known.index is None:
+            addresses = network.choose(zlib.crc32(self.name.encode()) % INDEXES)
+            state.save(self.layout, state.State(state.LOCAL, self.name, addresses.index))
+            return addresses
+        addresses = Addresses(known.index)
+        # A link lives on for a moment after the namespace that it led to.
         self.console.wait_for(
             f"address range {addresses.block}",
             lambda: network.conflict(addresses) is None,
             timeout_seconds=5,
             explain=lambda: (
-                f"{network.conflict(addresses)}: take the cluster down and up for another range"
+                f"{network.conflict(addresses)}. What is in etcd has these addresses: "
+                "free them, or take the cluster down and up for others"
             ),
         )
-        node = namespaces.create(self.layout, self.console, self.cgroup.join)
-        with network.exclusive():
-            network.connect(node, addresses, self.layout.root)
-        return node
+        return addresses
 
     def _load_system_images(self, node: Node) -> None:
         system_images.ensure_archives(self.layout.bin, self.layout.images, self.console)

@@ -7,6 +7,8 @@ to it, and let the kernel clean up: with the last process they are gone.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +47,15 @@ class Node:
         return Path(f"/proc/{self.pid}/root{path}").exists()
 
 
-def held(layout: Layout) -> Node | None:
-    """Return the node whose namespaces are open, if they are."""
+def fingerprint(layout: Layout) -> str:
+    """Return a digest of what the namespaces are made from."""
+    return hashlib.sha256(_SCRIPT.read_bytes() + os.fsencode(layout.bin)).hexdigest()
+
+
+def held(layout: Layout, *, current: bool = False) -> Node | None:
+    """Return the node whose namespaces are open; ``current``: only if made as of today."""
     record = processes.live_record(layout.run / f"{COMPONENT}.json")
-    if record is None:
+    if record is None or (current and record.spec != fingerprint(layout)):
         return None
     node = Node(record.identity.pid)
     return node if node.sees(Path("/run/node-ready")) else None
@@ -68,7 +75,7 @@ def create(layout: Layout, console: Console, join_cgroup: Callable[[], None]) ->
             *(str(_SCRIPT), str(layout.root), str(layout.bin)),
         ],
         record=record,
-        spec="",
+        spec=fingerprint(layout),
         log=log,
         env=commands.environment(),
         before_exec=join_cgroup,

@@ -10,24 +10,26 @@ import os
 import shutil
 from pathlib import Path
 
-from localcluster import commands
+from localcluster import commands, config
 from localcluster.console import Console
 from localcluster.errors import ClusterError, PrerequisiteError
 from localcluster.layout import Layout
 
-# Program that shows a package to be there, by package.
+# Program that shows a package to be there, by package. Only a missing program
+# counts: where Docker's own containerd is, Debian's package would remove it.
 _PACKAGES = {
-    "containerd": "/usr/bin/containerd",
-    "runc": "/usr/sbin/runc",
-    "containernetworking-plugins": "/usr/lib/cni/ptp",
-    "iptables": "/usr/sbin/iptables",
-    "conntrack": "/usr/sbin/conntrack",
-    "iproute2": "/usr/bin/ip",
-    "procps": "/usr/sbin/sysctl",
-    "openssl": "/usr/bin/openssl",
-    # These build the project's images, as its users do with Docker elsewhere.
-    "buildah": "/usr/bin/buildah",
-    "debootstrap": "/usr/sbin/debootstrap",
+    "containerd": "containerd",
+    "runc": "runc",
+    "containernetworking-plugins": config.CNI_PLUGIN,
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "iproute2": "ip",
+    "mount": "mount",
+    "procps": "sysctl",
+    "openssl": "openssl",
+    # These build the project's images, as Docker does elsewhere.
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
 }
 _FREE_BYTES = 2 * 1024**3
 _HIDDEN = (Path("/run"), Path("/var/run"), Path("/proc"), Path("/sys"), Path("/dev"))
@@ -57,7 +59,7 @@ def check(layout: Layout) -> None:
 
 def ensure_packages(layout: Layout, console: Console) -> None:
     """Install the Debian packages that are missing."""
-    missing = [name for name, program in _PACKAGES.items() if not Path(program).exists()]
+    missing = [name for name, program in _PACKAGES.items() if not _is_there(program)]
     if not missing:
         return
     if shutil.which("apt-get") is None:
@@ -75,11 +77,17 @@ def ensure_packages(layout: Layout, console: Console) -> None:
         # The usual reason is a package index that is old or was never fetched.
         console.run("apt-get update", ["apt-get", "update"], log=log, env=environment)
         console.run("apt-get install", install, log=log, env=environment)
-    still = [name for name in missing if not Path(_PACKAGES[name]).exists()]
+    still = [name for name in missing if not _is_there(_PACKAGES[name])]
     if still:
         raise PrerequisiteError(
             f"after installing package {still[0]}, {_PACKAGES[still[0]]} is still missing"
         )
+
+
+def _is_there(program: str) -> bool:
+    if program == config.CNI_PLUGIN:
+        return config.cni_directory() is not None
+    return shutil.which(program, path=commands.SYSTEM_PATH) is not None
 
 
 def check_kernel() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -111,6 +112,10 @@ def spawn(
         log.replace(log.with_suffix(".1.log"))
 
     def prepare() -> None:
+        os.umask(0o022)
+        # Pods inherit it from containerd: a shell's 1024 files are too few for servers.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         before_exec()
         identity = identify(os.getpid())
         if identity is None:
@@ -128,7 +133,7 @@ def spawn(
                 env=env,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=prepare,
+                preexec_fn=prepare,  # noqa: PLW1509 - this program has one thread
             )
     except (OSError, subprocess.SubprocessError) as error:
         raise ClusterError(f"{argv[0]} could not be started: {error}") from error

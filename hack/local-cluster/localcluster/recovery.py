@@ -17,7 +17,7 @@ from localcluster.components import Component
 from localcluster.console import Console
 from localcluster.health import etcd_problem
 from localcluster.layout import Layout
-from localcluster.runner import ComponentEnded, Runner
+from localcluster.runner import ComponentEndedError, Runner
 
 _START_TIMEOUT_SECONDS = 60
 # What etcd, bbolt and containerd say about data that they cannot read.
@@ -44,7 +44,7 @@ def node_stands(layout: Layout) -> bool:
     """Tell whether the node's namespaces are held and joined to the host."""
     known = state.load(layout)
     return (
-        namespaces.held(layout) is not None
+        namespaces.held(layout, current=True) is not None
         and known is not None
         and known.index is not None
         and network.is_connected(Addresses(known.index), layout.root)
@@ -74,11 +74,12 @@ def start_etcd(layout: Layout, addresses: Addresses, runner: Runner, etcd: Compo
 
     try:
         runner.ensure_ready(etcd, ready, timeout_seconds=_START_TIMEOUT_SECONDS)
-        return
-    except ComponentEnded as ended:
+    except ComponentEndedError as ended:
         data = layout.data / "etcd"
         if not (data / "member").exists() or not looks_damaged(ended.output):
             raise
+    else:
+        return
     aside = layout.data / "etcd.damaged"
     files.remove(aside)
     # The node has the parent directory bound, not this one: a rename is seen there.
@@ -100,10 +101,11 @@ def start_containerd(layout: Layout, runner: Runner, containerd: Component) -> N
 
     try:
         runner.ensure_ready(containerd, ready, timeout_seconds=_START_TIMEOUT_SECONDS)
-        return
-    except ComponentEnded as ended:
+    except ComponentEndedError as ended:
         if not looks_damaged(ended.output):
             raise
+    else:
+        return
     files.remove(layout.data / "containerd")
     runner.console.say("containerd cannot read its image store: load the project's images again")
     runner.ensure_ready(containerd, ready, timeout_seconds=_START_TIMEOUT_SECONDS)

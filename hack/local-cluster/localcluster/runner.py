@@ -18,7 +18,7 @@ from localcluster.processes import ProcessRecord
 _MAX_OUTPUT_BYTES = 256 * 1024
 
 
-class ComponentEnded(ClusterError):
+class ComponentEndedError(ClusterError):
     """A component ended while it was needed; ``output`` is what it wrote since its start."""
 
     def __init__(self, component: str, output: str, log: Path) -> None:
@@ -76,14 +76,14 @@ class Runner:
     def ensure_ready(
         self, component: Component, ready: Callable[[], bool], *, timeout_seconds: float
     ) -> None:
-        """Start a component and wait for it; raise ComponentEnded when it ends instead."""
+        """Start a component and wait for it; raise ComponentEndedError when it ends instead."""
         log = log_path(self.layout, component.name)
         written = log.stat().st_size if log.exists() else 0
         self.ensure(component)
 
         def check() -> bool:
             if not self._runs(component.name):
-                raise ComponentEnded(component.name, _output_since(log, written), log)
+                raise ComponentEndedError(component.name, _output_since(log, written), log)
             return ready()
 
         self.console.wait_for(
@@ -104,7 +104,7 @@ class Runner:
         def check() -> bool:
             for name in needs:
                 if not self._runs(name):
-                    raise ComponentEnded(name, "", log_path(self.layout, name))
+                    raise ComponentEndedError(name, "", log_path(self.layout, name))
             return ready()
 
         self.console.wait_for(what, check, timeout_seconds=timeout_seconds, explain=explain)
