@@ -25,7 +25,7 @@ _TYPES: dict[str, tuple[type, str]] = {
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-class ModelRejected(Exception):
+class ModelRejectedError(Exception):
     """The model file and config.pbtxt do not agree; Triton fails the load with this message."""
 
 
@@ -38,6 +38,7 @@ class TritonPythonModel:
         filename = config.get("default_model_filename") or "model.onnx"
         path = Path(args["model_repository"]) / args["model_version"] / filename
         threads = thread_count()
+        # The image also sets ORT_DISABLE_TELEMETRY, which stops what is sent before this line.
         ort.disable_telemetry_events()
         self._session = open_session(path, threads)
         batched = config["max_batch_size"] > 0
@@ -78,9 +79,9 @@ class TritonPythonModel:
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """A CPU session on `path`. Raises ModelRejected when the file is missing or not a model."""
+    """A CPU session on `path`. Raises ModelRejectedError when it is missing or not a model."""
     if not path.is_file():
-        raise ModelRejected(f"{path} does not exist; the engine is incomplete")
+        raise ModelRejectedError(f"{path} does not exist; the engine is incomplete")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -93,7 +94,7 @@ def open_session(path: Path, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated classes
-        raise ModelRejected(f"{path} cannot be loaded: {error}") from error
+        raise ModelRejectedError(f"{path} cannot be loaded: {error}") from error
 
 
 def check_tensors(
@@ -101,27 +102,27 @@ def check_tensors(
 ) -> dict[str, type]:
     """Name -> numpy type of the configured tensors.
 
-    Raises ModelRejected when one is not in the model or has another type or rank there.
+    Raises ModelRejectedError when one is not in the model or has another type or rank there.
     """
     present = {node.name: node for node in found}
     types = {}
     for tensor in configured:
         name = tensor["name"]
         if name not in present:
-            raise ModelRejected(
+            raise ModelRejectedError(
                 f"config.pbtxt names the {kind} {name!r}; the model has {sorted(present)}"
             )
         if tensor["data_type"] not in _TYPES:
-            raise ModelRejected(f"{kind} {name!r}: {tensor['data_type']} is not supported")
+            raise ModelRejectedError(f"{kind} {name!r}: {tensor['data_type']} is not supported")
         dtype, onnx_type = _TYPES[tensor["data_type"]]
         if present[name].type != onnx_type:
-            raise ModelRejected(
+            raise ModelRejectedError(
                 f"{kind} {name!r} is {tensor['data_type']} in config.pbtxt "
                 f"but {present[name].type} in the model"
             )
         rank = len(tensor["dims"]) + int(batched)
         if len(present[name].shape) != rank:
-            raise ModelRejected(
+            raise ModelRejectedError(
                 f"{kind} {name!r} has rank {rank} in config.pbtxt "
                 f"but shape {present[name].shape} in the model"
             )
@@ -130,10 +131,10 @@ def check_tensors(
 
 
 def check_complete(configured: list[dict[str, Any]], found: list[Any]) -> None:
-    """Raise ModelRejected when the model needs an input that config.pbtxt does not name."""
+    """Raise ModelRejectedError when the model needs an input that config.pbtxt does not name."""
     missing = {node.name for node in found} - {tensor["name"] for tensor in configured}
     if missing:
-        raise ModelRejected(f"the model also needs {sorted(missing)}; add it to config.pbtxt")
+        raise ModelRejectedError(f"the model also needs {sorted(missing)}; add it to config.pbtxt")
 
 
 def thread_count() -> int:
@@ -141,7 +142,9 @@ def thread_count() -> int:
     text = os.environ.get("RERANKER_THREADS", "").strip()
     if text:
         if not text.isdecimal() or int(text) < 1:
-            raise ModelRejected(f"RERANKER_THREADS={text!r}: give a whole number of at least 1")
+            raise ModelRejectedError(
+                f"RERANKER_THREADS={text!r}: give a whole number of at least 1"
+            )
         return int(text)
     return max(1, math.floor(min(len(os.sched_getaffinity(0)), _cgroup_cpus())))
 

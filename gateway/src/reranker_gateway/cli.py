@@ -1,0 +1,85 @@
+"""`reranker-gateway serve` and `reranker-gateway verify`.
+
+Exit codes: 0 done, 1 failed for the reason that is printed, 2 wrong usage or settings.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reranker_gateway import VERSION
+from reranker_gateway.verify import verify_engine
+
+_SERVE_HELP = """\
+Serves until SIGTERM, then drains. Settings are environment variables; the most important:
+  RERANKER_ENGINE_DIR   a published engine (default /engine)
+  RERANKER_TRITON_URL   Triton's gRPC address (default 127.0.0.1:9001)
+  RERANKER_HTTP_PORT    API (default 8000); RERANKER_METRICS_PORT (default 8002)
+All of them: docs/architecture.md, "The serving pod".
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "verify":
+        return _verify(arguments.engine, arguments.result)
+    return _serve()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reranker-gateway", description="HTTP front of a reranker served by Triton."
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
+        "serve",
+        help="answer ranking requests",
+        description=_SERVE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verify = commands.add_parser("verify", help="check an engine's files against its manifest")
+    verify.add_argument(
+        "--engine", type=Path, required=True, metavar="DIR", help="a published engine"
+    )
+    verify.add_argument(
+        "--result", type=Path, metavar="FILE", help="also write the result there, as JSON"
+    )
+    return parser
+
+
+def _verify(engine: Path, result_file: Path | None) -> int:
+    result = verify_engine(engine)
+    print(result.message, file=sys.stdout if result.ok else sys.stderr)
+    if result_file is not None:
+        try:
+            result_file.write_text(result.to_message(), encoding="utf-8")
+        except OSError as error:
+            print(f"--result {result_file}: {error.strerror}", file=sys.stderr)
+            return 1
+    return 0 if result.ok else 1
+
+
+def _serve() -> int:
+    # Imported here: `verify` runs at every pod start and needs none of it.
+    import asyncio  # noqa: PLC0415
+
+    from reranker_gateway.engine_files import EngineInvalidError, load_engine  # noqa: PLC0415
+    from reranker_gateway.logs import configure_logs  # noqa: PLC0415
+    from reranker_gateway.server import ListenError, serve  # noqa: PLC0415
+    from reranker_gateway.settings import SettingsError, load_settings  # noqa: PLC0415
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    configure_logs(settings.log_level)
+    try:
+        asyncio.run(serve(settings, load_engine(settings.engine_dir)))
+    except (EngineInvalidError, ListenError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

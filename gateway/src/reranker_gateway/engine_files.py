@@ -1,0 +1,68 @@
+"""The published engine as the gateway reads it: manifest, served model, tokeniser.
+
+The pod's init container has checked every hash (`reranker-gateway verify`), so serving only parses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+
+from reranker_contracts import ArtefactManifest, EngineIdentity, ServedModel, Shapes
+from reranker_contracts.manifest import MANIFEST
+
+D = TypeVar("D", ArtefactManifest, ServedModel)
+
+
+class EngineInvalidError(Exception):
+    """The engine directory cannot be served; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class EngineFiles:
+    """A parsed engine directory."""
+
+    manifest: ArtefactManifest
+    identity: EngineIdentity
+    shapes: Shapes
+    model: ServedModel
+    tokenizer: Tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens that both the model and the engine allow."""
+        return min(self.model.max_length, self.shapes.max_length)
+
+
+def load_engine(directory: Path) -> EngineFiles:
+    """Parse the engine in `directory`. Raises EngineInvalidError."""
+    manifest = _document(ArtefactManifest, directory / MANIFEST)
+    if not isinstance(manifest.identity, EngineIdentity):
+        raise EngineInvalidError(f"{directory} holds a prepared model, not an engine")
+    if manifest.shapes is None:
+        raise EngineInvalidError(f"{directory / MANIFEST} has no shapes; build the engine again")
+    path = directory / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise EngineInvalidError(f"{path} cannot be read: {error}") from error
+    return EngineFiles(
+        manifest=manifest,
+        identity=manifest.identity,
+        shapes=manifest.shapes,
+        model=_document(ServedModel, directory / "model.json"),
+        tokenizer=tokenizer,
+    )
+
+
+def _document(kind: type[D], path: Path) -> D:
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise EngineInvalidError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise EngineInvalidError(f"{path} is malformed: {where}: {first['msg']}") from error

@@ -1,0 +1,105 @@
+"""What a caller can be told. Every failure of a request ends as one of these.
+
+    GatewayError
+    ├── InvalidRequestError    400, 422   the caller must change the request
+    ├── InputTooLongError      422        a pair is longer than the engine takes
+    ├── ModelNotFoundError     404        another model was asked for
+    ├── BodyTooLargeError      413
+    ├── BodyTimeoutError       408
+    ├── OverloadedError        429        come back after `retry_after` seconds
+    ├── NotReadyError          503        starting, draining, or Triton is away
+    └── EngineError            500        the engine answered wrongly
+        └── EngineUnavailableError  503   the engine did not answer
+
+Messages name the field, the value and the remedy, and never hold texts of a request.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Base: an HTTP status, an error type for programs and a message for people."""
+
+    status: int = 500
+    type: ClassVar[str] = "internal_error"
+    retry_after: int | None = None
+
+    def __init__(self, message: str, detail: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail: Mapping[str, object] = detail or {}
+
+
+class InvalidRequestError(GatewayError):
+    """The body is not JSON (400) or not a valid request (422)."""
+
+    status = 422
+    type = "invalid_request_error"
+
+    def __init__(
+        self, message: str, detail: Mapping[str, object] | None = None, *, status: int = 422
+    ) -> None:
+        super().__init__(message, detail)
+        self.status = status
+
+
+class InputTooLongError(InvalidRequestError):
+    """A pair has more tokens than one engine input may have. The wording is NIM's."""
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(f"Input length {length} exceeds maximum allowed token size {limit}")
+
+
+class ModelNotFoundError(GatewayError):
+    """The request names a model that is not served here."""
+
+    status = 404
+    type = "model_not_found"
+
+
+class BodyTooLargeError(GatewayError):
+    """The body has more bytes than allowed."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class BodyTimeoutError(GatewayError):
+    """The body did not arrive in time."""
+
+    status = 408
+    type = "timeout"
+
+
+class OverloadedError(GatewayError):
+    """The queue is full; `retry_after` is when there should be room, in whole seconds."""
+
+    status = 429
+    type = "overloaded"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NotReadyError(GatewayError):
+    """The server is starting, draining or has lost its engine."""
+
+    status = 503
+    type = "service_unavailable"
+    retry_after = 1
+
+
+class EngineError(GatewayError):
+    """The engine refused a batch or answered with something that is not a score."""
+
+    type = "engine_error"
+
+
+class EngineUnavailableError(EngineError):
+    """The engine did not answer: it is restarting or hangs."""
+
+    status = 503
+    type = "service_unavailable"
+    retry_after = 1

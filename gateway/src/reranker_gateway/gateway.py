@@ -1,0 +1,121 @@
+"""The parts of a running gateway, put together once."""
+
+import time
+from dataclasses import dataclass
+
+from reranker_gateway.admission import Admission
+from reranker_gateway.batching import BatchLimits
+from reranker_gateway.clock import Clock
+from reranker_gateway.drain import Drain
+from reranker_gateway.engine import Engine
+from reranker_gateway.engine_files import EngineFiles
+from reranker_gateway.readiness import Readiness, WarmUp
+from reranker_gateway.scheduler import Scheduler
+from reranker_gateway.scoring import Scorer
+from reranker_gateway.settings import Settings
+from reranker_gateway.telemetry import Telemetry
+from reranker_gateway.throughput import Throughput
+from reranker_gateway.tokenise import PairTokeniser
+
+#: Bodies in progress may together hold this many times the largest single body.
+_BODIES = 2
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What the API and the server need."""
+
+    settings: Settings
+    files: EngineFiles
+    engine: Engine
+    tokeniser: PairTokeniser
+    admission: Admission
+    scorer: Scorer
+    readiness: Readiness
+    drain: Drain
+    telemetry: Telemetry
+
+    @property
+    def served_name(self) -> str:
+        """The model id that callers use."""
+        return self.settings.served_name or self.files.model.name
+
+
+def build_gateway(
+    settings: Settings, files: EngineFiles, engine: Engine, clock: Clock = time.monotonic
+) -> Gateway:
+    """Wire the parts. Needs a running event loop."""
+    telemetry = Telemetry()
+    throughput = Throughput(clock)
+    limits = BatchLimits(
+        max_rows=files.shapes.max_batch_size,
+        token_budget=settings.token_budget or files.shapes.token_budget,
+    )
+    warm_up = WarmUp(
+        engine=engine,
+        model=files.model,
+        max_length=files.max_length,
+        limits=limits,
+        throughput=throughput,
+        clock=clock,
+    )
+    readiness = Readiness(engine, warm_up)
+    drain = Drain(
+        delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds
+    )
+    scheduler = Scheduler(
+        engine=engine,
+        model=files.model,
+        limits=limits,
+        throughput=throughput,
+        telemetry=telemetry,
+        clock=clock,
+        on_unavailable=readiness.suspect,
+    )
+    admission = Admission(
+        max_bytes=_BODIES * settings.max_body_bytes,
+        max_queue_tokens=settings.max_queue_tokens,
+        throughput=throughput,
+    )
+    tokeniser = PairTokeniser(
+        files.tokenizer, files.model, files.max_length, settings.tokenizer_threads
+    )
+    _watch(telemetry, scheduler, throughput, readiness, drain)
+    scorer = Scorer(
+        tokeniser=tokeniser,
+        admission=admission,
+        scheduler=scheduler,
+        readiness=readiness,
+        drain=drain,
+        telemetry=telemetry,
+        clock=clock,
+    )
+    return Gateway(
+        settings, files, engine, tokeniser, admission, scorer, readiness, drain, telemetry
+    )
+
+
+def _watch(
+    telemetry: Telemetry,
+    scheduler: Scheduler,
+    throughput: Throughput,
+    readiness: Readiness,
+    drain: Drain,
+) -> None:
+    telemetry.watch(
+        "reranker_queue_tokens", "Tokens waiting", lambda: float(scheduler.waiting_tokens)
+    )
+    telemetry.watch(
+        "reranker_backlog_seconds",
+        "Time to work off the waiting tokens at the measured rate",
+        lambda: throughput.backlog_seconds(scheduler.waiting_tokens),
+    )
+    telemetry.watch(
+        "reranker_tokens_per_second",
+        "Tokens per second while busy, recent mean",
+        lambda: throughput.tokens_per_second,
+    )
+    telemetry.watch("reranker_ready", "1 when ready", lambda: float(readiness.ready))
+    telemetry.watch(
+        "reranker_requests_in_progress", "Ranking requests in progress", lambda: float(drain.active)
+    )

@@ -1,0 +1,66 @@
+"""The one internal call behind every dialect: texts in, scores out."""
+
+from dataclasses import dataclass
+
+from reranker_gateway.admission import Admission
+from reranker_gateway.clock import Clock
+from reranker_gateway.drain import Drain, Phase
+from reranker_gateway.engine import FloatArray
+from reranker_gateway.errors import NotReadyError
+from reranker_gateway.readiness import Readiness
+from reranker_gateway.scheduler import Scheduler
+from reranker_gateway.telemetry import Telemetry
+from reranker_gateway.tokenise import PairTokeniser, Truncate
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Raw logits of the passages in the caller's order, and the tokens that they took."""
+
+    logits: FloatArray
+    tokens: int
+
+
+class Scorer:
+    """Validated texts to scores."""
+
+    def __init__(
+        self,
+        *,
+        tokeniser: PairTokeniser,
+        admission: Admission,
+        scheduler: Scheduler,
+        readiness: Readiness,
+        drain: Drain,
+        telemetry: Telemetry,
+        clock: Clock,
+    ) -> None:
+        self._tokeniser = tokeniser
+        self._admission = admission
+        self._scheduler = scheduler
+        self._readiness = readiness
+        self._drain = drain
+        self._telemetry = telemetry
+        self._clock = clock
+
+    def check_open(self) -> None:
+        """Raises NotReadyError while no work is taken; called before a body is read."""
+        if self._drain.phase is Phase.CLOSED:
+            raise NotReadyError("the server is shutting down; retry on another replica")
+        if not self._readiness.ready:
+            raise NotReadyError("the engine is not ready; retry in a moment")
+
+    async def score(self, query: str, passages: list[str], truncate: Truncate) -> Scores:
+        """Score every passage against the query.
+
+        Raises InputTooLongError, OverloadedError, NotReadyError, EngineError. Cancelling drops the
+        work that has not reached the engine.
+        """
+        started = self._clock()
+        inputs = await self._tokeniser.run(query, passages, truncate)
+        self._telemetry.tokenise_seconds.observe(self._clock() - started)
+        self._admission.check_tokens(inputs.tokens, self._scheduler.waiting_tokens)
+        self._telemetry.truncated.inc(inputs.truncated)
+        logits = await self._scheduler.run(inputs)
+        self._telemetry.passages.inc(len(passages))
+        return Scores(logits, inputs.tokens)

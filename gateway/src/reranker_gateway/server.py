@@ -1,0 +1,114 @@
+"""The process: two listeners in one event loop, started together and drained on SIGTERM."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from reranker_gateway.api.info import metrics_app
+from reranker_gateway.app import create_app
+from reranker_gateway.drain import Drain
+from reranker_gateway.engine_files import EngineFiles
+from reranker_gateway.gateway import Gateway, build_gateway
+from reranker_gateway.logs import log_event
+from reranker_gateway.settings import Settings
+from reranker_gateway.triton import TritonEngine
+
+#: Time for answers in progress to be written out once the drain is over.
+_FLUSH_SECONDS = 2
+_BACKLOG = 2048
+_log = logging.getLogger(__name__)
+
+
+class ListenError(Exception):
+    """A port cannot be opened; the message names the setting."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: those close the listeners at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+async def serve(settings: Settings, files: EngineFiles) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises ListenError."""
+    api_socket = _listen(settings, "http_port")
+    metrics_socket = _listen(settings, "metrics_port")
+    engine = TritonEngine(
+        url=settings.triton_url,
+        metrics_url=settings.triton_metrics_url,
+        model=files.model,
+        infer_timeout=settings.infer_timeout_seconds,
+    )
+    gateway = build_gateway(settings, files, engine)
+    api = _server(create_app(gateway), lifespan="on")
+    metrics = _server(metrics_app(gateway), lifespan="off")
+    _announce(gateway)
+    drained = asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics]))
+    await asyncio.gather(api.serve([api_socket]), metrics.serve([metrics_socket]))
+    drained.cancel()
+    _log.info("stopped")
+
+
+async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
+    """First signal: drain. Second: stop waiting for anything."""
+    first = asyncio.Event()
+
+    def on_signal() -> None:
+        if first.is_set():
+            drain.hurry()
+        first.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await first.wait()
+    log_event(_log, "draining", inProgress=drain.active)
+    if not await drain.run():
+        _log.warning("drain timeout: %d requests are cut off", drain.active)
+    for server in servers:
+        server.should_exit = True
+
+
+def _server(app: ASGIApp, lifespan: str) -> _Server:
+    config = uvicorn.Config(
+        app,
+        lifespan="on" if lifespan == "on" else "off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_FLUSH_SECONDS,
+    )
+    return _Server(config)
+
+
+def _listen(settings: Settings, field: str) -> socket.socket:
+    port: int = getattr(settings, field)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ListenError(
+            f"RERANKER_{field.upper()}={port}: cannot listen on {settings.host}: {error.strerror}"
+        ) from error
+    return listener
+
+
+def _announce(gateway: Gateway) -> None:
+    log_event(
+        _log,
+        "starting",
+        model=gateway.served_name,
+        engine=gateway.files.manifest.digest,
+        maxLength=gateway.files.max_length,
+        port=gateway.settings.http_port,
+    )

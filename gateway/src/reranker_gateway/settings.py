@@ -1,0 +1,72 @@
+"""Settings of the gateway: environment variables with the prefix `RERANKER_`, checked at start."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names each variable, its value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. What the engine itself decides is not here."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RERANKER_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    engine_dir: Path = Field(Path("/engine"), description="a published engine")
+    triton_url: str = Field("127.0.0.1:9001", description="Triton's gRPC address, host:port")
+    triton_metrics_url: str = Field(
+        "http://127.0.0.1:9002/metrics", description="merged into our metrics; empty: none"
+    )
+    served_name: Name | None = Field(None, description="model id; default: from model.json")
+    aliases: Annotated[tuple[Name, ...], NoDecode] = Field(
+        (), description="more accepted model ids, separated by commas"
+    )
+    truncate: Literal["NONE", "END"] = Field("NONE", description="default of `truncate`")
+    max_passages: int = Field(512, ge=1, description="passages in one request")
+    max_body_bytes: int = Field(16 << 20, ge=1024, description="bytes of one request's body")
+    token_budget: int | None = Field(
+        None, ge=1, description="padded tokens in one batch; default: from the engine's manifest"
+    )
+    max_queue_tokens: int = Field(262_144, ge=1, description="waiting tokens; over it 429")
+    drain_delay_seconds: float = Field(
+        5, ge=0, description="serve on after SIGTERM until endpoints have moved away"
+    )
+    drain_timeout_seconds: float = Field(
+        60, ge=0, description="longest time from SIGTERM to the exit; keep it under the pod's grace"
+    )
+    tokenizer_threads: int = Field(1, ge=1, le=64, description="threads")
+    infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
+    host: str = Field("0.0.0.0", description="address of both listeners")  # noqa: S104
+    http_port: Port = 8000
+    metrics_port: Port = 8002
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("aliases", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises SettingsError that lists every wrong variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_describe(entry) for entry in error.errors())) from error
+
+
+def _describe(entry: object) -> str:
+    assert isinstance(entry, dict)  # noqa: S101 (pydantic's TypedDict)
+    variable = "RERANKER_" + str(entry["loc"][0]).upper()
+    return f"{variable}={str(entry['input'])[:100]!r}: {entry['msg']}"

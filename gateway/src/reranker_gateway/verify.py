@@ -1,0 +1,53 @@
+"""`reranker-gateway verify`: the init container of the serving pod.
+
+A wrong or damaged engine becomes a stage result that the operator shows as a condition, instead of
+a server that crashes in a loop.
+"""
+
+import time
+from pathlib import Path
+
+from reranker_contracts import (
+    ArtefactManifest,
+    EngineIdentity,
+    IntegrityError,
+    Stage,
+    StageReason,
+    StageResult,
+    verify_artefact,
+)
+
+_NEEDED = ("model.json", "tokenizer.json", "repository/reranker/config.pbtxt")
+
+
+def verify_engine(directory: Path) -> StageResult:
+    """Check every file of the engine in `directory` against its manifest; never raises."""
+    started = time.monotonic()
+    try:
+        manifest = verify_artefact(directory)
+        _check_complete(manifest)
+    except (IntegrityError, OSError) as error:
+        return StageResult(
+            stage=Stage.VERIFY,
+            ok=False,
+            reason=StageReason.CHECKSUM_MISMATCH,
+            message=f"{directory}: {error}; delete the engine, it will be built again",
+            seconds=time.monotonic() - started,
+        )
+    return StageResult(
+        stage=Stage.VERIFY,
+        ok=True,
+        reason=StageReason.SUCCEEDED,
+        message=f"{len(manifest.files)} files of engine {manifest.digest[:10]} are intact",
+        seconds=time.monotonic() - started,
+        size_bytes=manifest.size,
+    )
+
+
+def _check_complete(manifest: ArtefactManifest) -> None:
+    if not isinstance(manifest.identity, EngineIdentity):
+        raise IntegrityError("it is a prepared model, not an engine")
+    present = {entry.path for entry in manifest.files}
+    for path in _NEEDED:
+        if path not in present:
+            raise IntegrityError(f"the manifest lists no {path}")
