@@ -1,0 +1,95 @@
+# The commands people type. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+CLUSTER_CLI := hack/local-cluster/cluster
+HELM := .cluster/bin/helm
+KUSTOMIZE := .cluster/bin/kustomize
+# As in the images' Python path: one folder for each program.
+SOURCES := contracts/src operator/src gateway/src engine-builder/src
+CHECKED := $(SOURCES) triton tests bench hack/demo hack/local-cluster/localcluster hack/demo-model
+
+.PHONY: help
+help: ## This list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+# --- the demo ---------------------------------------------------------------------------------
+
+.PHONY: demo demo-url demo-down
+demo: ## From an empty machine to ranked answers on a real cluster.
+	@hack/demo/run
+
+demo-url: ## Print the address of the demo's ranking API.
+	@hack/demo/url
+
+demo-down: ## Remove the demo's service and operator; the cluster stays (see cluster-down).
+	@hack/demo/down
+
+# --- cluster and images -----------------------------------------------------------------------
+
+.PHONY: cluster cluster-down cluster-status images
+cluster: ## A Kubernetes for development: local node, kind, or CLUSTER=current.
+	@$(CLUSTER_CLI) up
+
+cluster-down: ## Stop it and leave nothing behind but .cluster/.
+	@$(CLUSTER_CLI) down
+
+cluster-status: ## What of the cluster runs.
+	@$(CLUSTER_CLI) status
+
+images: ## Build all images and bring them into the cluster.
+	@hack/images/build
+
+# --- checks -----------------------------------------------------------------------------------
+
+$(VENV)/.ready: requirements/dev.txt
+	@echo "venv: installing the pinned development tools"
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	@printf '%s\n' $(foreach dir,$(SOURCES),$(CURDIR)/$(dir)) > "$$($(PY) -c 'import site; print(site.getsitepackages()[0])')/reranker-operator.pth"
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.ready ## The Python environment of tests and tools, in .venv.
+
+.PHONY: test lint test-unit test-reconcile test-builder test-cluster test-e2e
+test: ## Everything: lint, unit, reconcile, cluster, e2e.
+	@hack/test
+
+lint: $(VENV)/.ready ## ruff, mypy, import-linter, charts, kustomize, generated files.
+	@hack/lint
+
+test-unit: $(VENV)/.ready ## Pure tests, seconds.
+	@$(PY) -m pytest tests/unit
+
+test-reconcile: $(VENV)/.ready ## The loop over a fake cluster.
+	@$(PY) -m pytest tests/reconcile
+
+test-builder: ## The builder's golden tests, inside its image.
+	@engine-builder/test-in-image
+
+test-cluster: $(VENV)/.ready ## CRDs, admission and RBAC on the cluster's API server.
+	@$(PY) -m pytest tests/cluster
+
+test-e2e: $(VENV)/.ready ## Real pods on the cluster.
+	@$(PY) -m pytest tests/e2e
+
+.PHONY: format
+format: $(VENV)/.ready ## Format the Python code.
+	@$(VENV)/bin/ruff format -q $(SOURCES) tests
+	@$(VENV)/bin/ruff check -q --fix $(SOURCES) tests
+
+# --- generated files --------------------------------------------------------------------------
+
+.PHONY: crds manifests lock
+crds: $(VENV)/.ready ## Write crds/ and the chart's copy from the API models.
+	@$(PY) -m reranker_operator.api.crd crds charts/reranker-operator-crds/templates
+
+manifests: crds ## Render manifests/base from the chart.
+	@hack/render-manifests > manifests/base/operator.yaml
+
+lock: $(VENV)/.ready ## Pin all dependencies anew, with hashes.
+	@hack/lock

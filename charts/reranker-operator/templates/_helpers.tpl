@@ -1,0 +1,55 @@
+{{- define "reranker-operator.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "reranker-operator.selectorLabels" -}}
+app.kubernetes.io/name: reranker-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "reranker-operator.labels" -}}
+{{ include "reranker-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: reranker-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* What the operator may do with the objects that live in a namespace. */}}
+{{- define "reranker-operator.rules" -}}
+- apiGroups: [reranker.dev]
+  resources: [rerankerservices]
+  verbs: [get, list, watch]
+- apiGroups: [reranker.dev]
+  resources: [rerankerengines]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [reranker.dev]
+  resources: [rerankerservices/status, rerankerengines/status]
+  verbs: [patch]
+# Owner references that block their owner's deletion need this where the API server checks them.
+- apiGroups: [reranker.dev]
+  resources: [rerankerservices/finalizers, rerankerengines/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
