@@ -19,14 +19,14 @@ help: ## This list.
 # --- the demo ---------------------------------------------------------------------------------
 
 .PHONY: demo demo-url demo-down
-demo: ## From an empty machine to ranked answers on a real cluster.
-	@hack/demo/run
+demo: $(VENV)/.ready ## From an empty machine to ranked answers on a real cluster.
+	@$(PY) hack/demo/demo.py run
 
-demo-url: ## Print the address of the demo's ranking API.
-	@hack/demo/url
+demo-url: $(VENV)/.ready ## Print the address of the demo's ranking API.
+	@$(PY) hack/demo/demo.py url
 
-demo-down: ## Remove the demo's service and operator; the cluster stays (see cluster-down).
-	@hack/demo/down
+demo-down: $(VENV)/.ready ## Remove the demo's service and operator; the cluster stays.
+	@$(PY) hack/demo/demo.py down
 
 # --- cluster and images -----------------------------------------------------------------------
 

@@ -1,0 +1,99 @@
+"""`make demo`, `make demo-url` and `make demo-down`."""
+
+import argparse
+import sys
+import time
+
+import forward
+from ask import three_questions
+from shell import CLUSTER, ROOT, DemoError, output, run, say, step
+from watch import until_ready
+
+_SERVICE, _NAMESPACE, _SYSTEM = "demo", "default", "reranker-system"
+_TAG = "dev"
+
+
+def install(tag: str) -> None:
+    """Both charts, with the images that were just built."""
+    charts = ROOT / "charts"
+    helm = ("helm", "upgrade", "--install", "--namespace", _SYSTEM, "--create-namespace")
+    run(*helm, "reranker-operator-crds", charts / "reranker-operator-crds", "--wait", "--hide-notes")
+    images = ("--set", f"image.tag={tag}", "--set", f"images.tag={tag}")
+    run(
+        *helm, "reranker-operator", charts / "reranker-operator", *images,
+        "--wait", "--timeout", "5m", "--hide-notes",
+    )  # fmt: skip
+    # The tag stays the same when images are built anew: let the pods start over.
+    run("kubectl", "label", "namespace", _SYSTEM, "--overwrite",
+        "pod-security.kubernetes.io/enforce=restricted")  # fmt: skip
+
+
+def demo() -> None:
+    """Every step of the way."""
+    started = time.monotonic()
+    with step("A Kubernetes cluster"):
+        run(CLUSTER, "up")
+    with step("Images: operator, engine-builder, gateway, triton, demo model"):
+        run(ROOT / "hack/images/build")
+    with step("helm install reranker-operator"):
+        install(_TAG)
+    with step("kubectl apply -f manifests/samples/demo.yaml"):
+        run("kubectl", "apply", "-n", _NAMESPACE, "-f", "manifests/samples/demo.yaml")
+        until_ready(_SERVICE, _NAMESPACE)
+    with step("Three questions through the Service"):
+        url = forward.start(_SERVICE, _NAMESPACE)
+        three_questions(url)
+    say()
+    say(output("kubectl", "get", "rr,rre,pods", "-n", _NAMESPACE))
+    _go_on(url)
+    say(f"make demo took {time.monotonic() - started:.0f} s")
+
+
+def _go_on(url: str) -> None:
+    say("Go on:")
+    say('  eval "$(hack/local-cluster/cluster env)"     # kubectl for this cluster')
+    say("  kubectl get rr -w")
+    say("  kubectl describe rr demo")
+    say("  kubectl scale rr demo --replicas=2")
+    say("  make demo-down                               # remove the demo, keep the cluster")
+    say("  make cluster-down                            # remove everything")
+    say()
+    say(f"Ranking API: {url}/v1/ranking")
+
+
+def down() -> None:
+    """Service, operator, CRDs; the cluster and the images stay."""
+    forward.stop()
+    run("kubectl", "delete", "rr", "--all", "--all-namespaces", "--ignore-not-found", "--wait")
+    run("kubectl", "delete", "rre", "--all", "--all-namespaces", "--ignore-not-found", "--wait")
+    for release in ("reranker-operator", "reranker-operator-crds"):
+        run("helm", "uninstall", release, "-n", _SYSTEM, "--ignore-not-found", "--wait")
+    run("kubectl", "delete", "namespace", _SYSTEM, "--ignore-not-found", "--wait")
+    say("The demo is gone; `make cluster-down` removes the cluster.")
+
+
+def main() -> int:
+    """Exit code 1 with one line for what went wrong."""
+    parser = argparse.ArgumentParser(prog="hack/demo", description=__doc__)
+    parser.add_argument("command", choices=["run", "url", "down", "install"])
+    command = parser.parse_args().command
+    try:
+        if command == "run":
+            demo()
+        elif command == "install":
+            install(_TAG)
+        elif command == "down":
+            down()
+        else:
+            url = forward.address()
+            if url is None:
+                raise DemoError("the demo does not run; start it with `make demo`")
+            say(f"{url}/v1/ranking")
+    except DemoError as error:
+        say(f"demo: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
