@@ -137,11 +137,11 @@ class Store:
 
 
 def _last_change(path: Path) -> float:
-    latest = 0.0
+    times = []
     for entry in (path, *path.rglob("*")):
         with contextlib.suppress(FileNotFoundError):  # Its owner has just moved it.
-            latest = max(latest, entry.lstat().st_mtime)
-    return latest or time.time()
+            times.append(entry.lstat().st_mtime)
+    return max(times, default=time.time())
 
 
 def _tree_size(root: Path) -> int:

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -115,6 +116,9 @@ class HubSource:
         about = self._about(revision)
         try:
             yield
+        except LocalEntryNotFoundError as error:
+            # The client's name for a download that failed without a cached copy to fall back on.
+            raise _unreachable(about, error.__cause__ or error) from error
         except (RevisionNotFoundError, EntryNotFoundError) as error:
             raise StageError(
                 StageReason.SOURCE_NOT_FOUND,
@@ -131,11 +135,15 @@ class HubSource:
         except (httpx.TransportError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None and error.filename:
                 raise  # A local file, not the network.
-            raise StageError(
-                StageReason.SOURCE_UNREACHABLE,
-                f"{about}: the hub cannot be reached ({type(error).__name__}); check the network, "
-                "the proxy and HF_ENDPOINT",
-            ) from error
+            raise _unreachable(about, error) from error
+
+
+def _unreachable(about: str, error: BaseException) -> StageError:
+    return StageError(
+        StageReason.SOURCE_UNREACHABLE,
+        f"{about}: the hub cannot be reached ({type(error).__name__}); check the network, the "
+        "proxy and HF_ENDPOINT",
+    )
 
 
 def _http_failure(about: str, error: HfHubHTTPError) -> StageError:

@@ -1,0 +1,207 @@
+"""The hub source against a small server that speaks the hub's HTTP API."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from engine_builder.cli import main
+from engine_builder.errors import StageError, UsageError
+from engine_builder.progress import Progress
+from engine_builder.sources.hub import HubSource
+from engine_builder.stages.fetch import fetch
+from reranker_contracts import StageReason, StageResult
+
+COMMIT, OLDER = "c" * 40, "0" * 40
+REPO = "acme/reranker"
+
+
+@dataclass
+class Hub:
+    """What the server has; tests change it between requests."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT, "v1": OLDER})
+    token: str | None = None
+    gated: bool = False
+    broken: bool = False
+    corrupt: str | None = None
+    downloads: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def listed(self) -> list[dict[str, object]]:
+        entries: list[dict[str, object]] = [{"type": "directory", "oid": "d" * 40, "path": "onnx"}]
+        for path, data in self.files.items():
+            blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+            entry: dict[str, object] = {
+                "type": "file",
+                "path": path,
+                "size": len(data),
+                "oid": blob,
+            }
+            if path.endswith(".safetensors"):
+                digest = hashlib.sha256(data).hexdigest()
+                entry["lfs"] = {"oid": digest, "size": len(data), "pointerSize": 134}
+            entries.append(entry)
+        return entries
+
+    def etag(self, path: str) -> str:
+        (entry,) = (entry for entry in self.listed() if entry["path"] == path)
+        lfs = entry.get("lfs")
+        return str(lfs["oid"] if isinstance(lfs, dict) else entry["oid"])
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Model info, tree listing and downloads of one repository."""
+
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Keep the test's output clean."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub, path = self.hub, unquote(urlsplit(self.path).path)
+        if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            return self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if path.startswith(f"/api/models/{REPO}/tree/"):
+            return self._json(hub.listed())
+        if path.startswith(f"/api/models/{REPO}"):
+            revision = path.removeprefix(f"/api/models/{REPO}").removeprefix("/revision/")
+            commit = hub.revisions.get(revision or "main")
+            if commit is None and revision not in hub.revisions.values():
+                return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            return self._json({"id": REPO, "sha": commit or revision, "siblings": []})
+        if path.startswith(f"/{REPO}/resolve/"):
+            return self._file(*path.removeprefix(f"/{REPO}/resolve/").split("/", 1))
+        return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def _file(self, revision: str, name: str) -> None:
+        if self.hub.gated:
+            return self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+        if self.hub.broken:
+            return self._send(501, b"", {})
+        if name not in self.hub.files:
+            return self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        data = self.hub.files[name]
+        if self.command == "GET":
+            self.hub.downloads.append(name)
+            if name == self.hub.corrupt:
+                data = data[:-1] + b"!"
+        headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": revision}
+        return self._send(200, data, headers)
+
+    def _json(self, value: object) -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def hub(make_source, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    source: Path = make_source("hub")
+    hub = Hub(files={entry.name: entry.read_bytes() for entry in source.iterdir()})
+    hub.files |= {"README.md": b"read me", "pytorch_model.bin": b"pickle", "onnx/a.onnx": b"x"}
+    handler = type("BoundHandler", (Handler,), {"hub": hub})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        hub.url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+        server.shutdown()
+        thread.join()
+
+
+def reason_of(tmp_path: Path, revision: str | None = None) -> StageReason:
+    with pytest.raises(StageError) as caught:
+        HubSource(REPO, None).resolve(revision, tmp_path)
+    return caught.value.reason
+
+
+def test_resolve_fixes_the_commit_and_reads_metadata_only(hub: Hub, tmp_path: Path) -> None:
+    snapshot = HubSource(REPO, None).resolve(None, tmp_path)
+    assert snapshot.revision == COMMIT
+    assert sorted(hub.downloads) == ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    assert HubSource(REPO, "v1").resolve(None, tmp_path).revision == OLDER
+    assert HubSource(REPO, None).resolve(COMMIT, tmp_path).revision == COMMIT
+    with pytest.raises(UsageError, match="contradicts"):
+        HubSource(REPO, "v1").resolve("main", tmp_path)
+
+
+def test_fetch_gets_exactly_the_needed_files(hub: Hub, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fetch(f"hf://{REPO}", revision=COMMIT, source_dir=None, out=out, progress=Progress("fetch"))
+    found = {entry.name for entry in out.iterdir()} - {"source.json", ".engine-builder-output"}
+    wanted = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert found == wanted == set(hub.downloads)
+    assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_bytes_other_than_the_listed_ones_are_refused(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.corrupt = name
+    with pytest.raises(StageError, match=name) as caught:
+        HubSource(REPO, None).fetch(COMMIT, tmp_path, Progress("fetch"))
+    assert caught.value.reason is StageReason.SOURCE_CHANGED
+
+
+def test_a_moving_revision_cannot_be_fetched(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="commit"):
+        HubSource(REPO, None).fetch("main", tmp_path, Progress("fetch"))
+    assert not hub.downloads
+
+
+def test_token_opens_a_private_repository(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.token = "secret"
+    assert reason_of(tmp_path) is StageReason.SOURCE_UNAUTHORIZED
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    assert reason_of(tmp_path) is StageReason.SOURCE_UNAUTHORIZED
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert HubSource(REPO, None).resolve(None, tmp_path).revision == COMMIT
+
+
+def test_each_failure_has_its_reason(hub: Hub, tmp_path: Path) -> None:
+    assert reason_of(tmp_path, "no-such-branch") is StageReason.SOURCE_NOT_FOUND
+    with pytest.raises(StageError) as caught:
+        HubSource("acme/missing", None).resolve(None, tmp_path)
+    assert caught.value.reason is StageReason.SOURCE_NOT_FOUND
+    hub.gated = True
+    assert reason_of(tmp_path) is StageReason.SOURCE_UNAUTHORIZED
+    hub.gated, hub.files["config.json"] = False, b" " * (2 << 20)
+    assert reason_of(tmp_path) is StageReason.MODEL_INVALID
+    assert "config.json" not in hub.downloads, "its listed size is reason enough"
+    hub.files["config.json"], hub.broken = b"{}", True
+    assert reason_of(tmp_path) is StageReason.SOURCE_UNREACHABLE
+
+
+def test_unreachable_hub_is_not_a_missing_model(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # The discard port: nobody listens.
+    assert reason_of(tmp_path) is StageReason.SOURCE_UNREACHABLE
+    result = tmp_path / "result.json"
+    assert main(["resolve", "--source", f"hf://{REPO}", "--result", str(result)]) == 1
+    found = StageResult.model_validate_json(result.read_bytes())
+    assert found.reason is StageReason.SOURCE_UNREACHABLE

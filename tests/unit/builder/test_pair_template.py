@@ -1,0 +1,95 @@
+"""Pair templates read off real (small) tokenizers, and joining that equals them."""
+
+from collections.abc import Callable
+
+import pytest
+from tokenizers import Tokenizer, processors
+
+from engine_builder.errors import StageError
+from engine_builder.pair_template import PairEncoder, Tokens, check_template, derive_template
+from engine_builder.probes import load_probes
+
+PAIRS = [
+    *load_probes().pairs(),
+    ("", ""),
+    ("a", ""),
+    ("", "b"),
+    ("[SEP] x", "</s> y"),
+    ("  a ", "\n"),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "kinds"),
+    [
+        ("bert", [("special", 0), ("query", 0), ("special", 0), ("passage", 1), ("special", 1)]),
+        ("roberta", [("special", 0), ("query", 0), ("special", 0), ("passage", 0), ("special", 0)]),
+        (
+            "xlm-roberta",
+            [("special", 0), ("query", 0), ("special", 0), ("passage", 0), ("special", 0)],
+        ),
+        (
+            "modernbert",
+            [("special", 0), ("query", 0), ("special", 0), ("passage", 0), ("special", 0)],
+        ),
+    ],
+)
+def test_template_joins_as_the_tokenizer_does(
+    make_tokenizer: Callable[[str], Tokenizer], family: str, kinds: list[tuple[str, int]]
+) -> None:
+    tokenizer = make_tokenizer(family)
+    types = family == "bert"
+    template = derive_template(tokenizer, token_types=types)
+    assert [(piece.kind, piece.type_id) for piece in template.pieces] == kinds
+    assert template.special_tokens == (4 if "roberta" in family else 3)
+    check_template(tokenizer, template, PAIRS, token_types=types)
+
+
+def test_types_are_zero_for_models_without_them(
+    make_tokenizer: Callable[[str], Tokenizer],
+) -> None:
+    template = derive_template(make_tokenizer("bert"), token_types=False)
+    assert {piece.type_id for piece in template.pieces} == {0}
+
+
+def test_tokenizers_that_cannot_be_joined_are_refused(
+    make_tokenizer: Callable[[str], Tokenizer],
+) -> None:
+    tokenizer = make_tokenizer("bert")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $B [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    with pytest.raises(StageError, match="query, then passage"):
+        derive_template(tokenizer, token_types=True)
+
+    template = derive_template(make_tokenizer("bert"), token_types=True)
+    with pytest.raises(StageError, match="where"):
+        check_template(
+            make_tokenizer("modernbert"), template, [("where", "here")], token_types=True
+        )
+
+
+def test_cutting_takes_the_passage_first_then_the_query(
+    make_tokenizer: Callable[[str], Tokenizer],
+) -> None:
+    tokenizer = make_tokenizer("bert")
+    template = derive_template(tokenizer, token_types=True)
+    query, passage = "what is the longest river", "the longest river is here"
+    whole = PairEncoder(tokenizer, template, 512).encode(query, passage)
+    query_length = whole.type_ids.index(1) - 2
+    for limit in range(8, len(whole.ids) + 1):
+        cut = PairEncoder(tokenizer, template, limit).encode(query, passage)
+        assert len(cut.ids) == min(limit, len(whole.ids))
+        kept = min(query_length, limit - 3)
+        assert cut.ids[: 1 + kept] == whole.ids[: 1 + kept]
+        assert (cut.ids[1 + kept], cut.ids[-1]) == (3, 3)
+        assert cut == Tokens(cut.ids, (0,) * (2 + kept) + (1,) * (len(cut.ids) - 2 - kept))
+
+
+def test_probe_set_is_what_validation_needs() -> None:
+    probes = load_probes()
+    pairs = probes.pairs()
+    assert len(probes.queries) >= 12
+    assert len(pairs) == len(set(pairs)) >= 120, "equal pairs would be ties that mean nothing"
+    assert max(len(passage.split()) for _query, passage in pairs) >= 700
+    assert probes == load_probes()
