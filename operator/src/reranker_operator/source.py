@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 _IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,511}")
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
-_PATH = re.compile(r"(/?[A-Za-z0-9_][A-Za-z0-9._-]*)+/?")
+#: Each segment ends at a slash: with optional slashes the match would take exponential time.
+_PATH = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?")
 
 SUPPORTED = "hf://ORG/NAME, oci://IMAGE[?path=/models] or pvc://CLAIM/PATH"
 
