@@ -7,6 +7,7 @@ from reranker_operator.api.v1alpha1 import Attempts
 
 _FIRST = 10.0
 _LONGEST = 600.0
+_LAST_DOUBLING = 16
 
 #: Failures that the same inputs will meet again; only a changed spec helps.
 PERMANENT = frozenset(
@@ -26,7 +27,8 @@ PERMANENT = frozenset(
 
 def delay_after(failures: int) -> float:
     """Seconds to wait after this many failures: 10, 20, 40 … up to 600."""
-    return min(_LONGEST, _FIRST * 2.0 ** max(0, failures - 1))
+    # Bounded before the power: a float overflows after a thousand failures.
+    return min(_LONGEST, _FIRST * 2.0 ** min(max(0, failures - 1), _LAST_DOUBLING))
 
 
 def seconds_until_retry(attempts: Attempts, now: datetime.datetime) -> float | None:

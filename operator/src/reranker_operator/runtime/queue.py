@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 300.0
+#: Past the longest delay anyway; a float overflows after a thousand failures.
+_LAST_DOUBLING = 16
 
 
 class Key(NamedTuple):
@@ -68,12 +70,12 @@ class WorkQueue:
         heapq.heappush(self._heap, (deadline, key))
         self._wake.set()
 
-    def retry(self, key: Key) -> float:
-        """Put a failed key back after its backoff; returns the delay in seconds."""
+    def retry(self, key: Key, at_least: float = 0.0) -> float:
+        """Put a failed key back after its backoff or `at_least`; returns the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0**failures)
-        delay *= 0.5 + 0.5 * self._jitter()
+        delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures, _LAST_DOUBLING))
+        delay = max(at_least, delay * (0.5 + 0.5 * self._jitter()))
         self.add_after(key, delay)
         return float(delay)
 

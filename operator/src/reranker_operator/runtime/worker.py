@@ -42,9 +42,7 @@ class Workers:
             with self._metrics.reconcile(key.kind):
                 requeue_after = await self._reconcile(key)
         except Unavailable as error:
-            delay = self._queue.retry(key)
-            if error.retry_after is not None:
-                delay = max(delay, error.retry_after)
+            delay = self._queue.retry(key, at_least=error.retry_after or 0.0)
             logger.warning("%s: %s; again in %.0f s", key, error, delay)
         except OperatorError as error:
             logger.warning("%s: %s; again in %.0f s", key, error, self._queue.retry(key))
