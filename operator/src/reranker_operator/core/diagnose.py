@@ -1,6 +1,7 @@
 """Why a pod does not get on: one reason and what to do, from what the pod itself says."""
 
 import datetime
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from reranker_operator.core.world import Manifest
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
 _KILLED_EXIT_CODES = {137, 143}
+#: `secret "hub" not found` and `couldn't find key token in Secret shop/hub`.
+_MISSING_SECRET = re.compile(r"secret .*not found|find key .* in secret", re.IGNORECASE)
 
 
 class Finding(NamedTuple):
@@ -106,7 +109,7 @@ def _blockers(pod: Manifest) -> Iterator[Finding]:
                 f"image {status['image']} of container {status['name']} can't be pulled: {text}; "
                 "check the name and the pull secret",
             )
-        elif reason in _CONFIG and "secret" in text and ("not found" in text or "find key" in text):
+        elif reason in _CONFIG and _MISSING_SECRET.search(text):
             yield Finding(
                 Reason.SECRET_NOT_FOUND,
                 f"{text}; create the Secret or correct spec.model.secretRef",
