@@ -46,10 +46,17 @@ def live_deployments(world: ServiceWorld) -> dict[str, Manifest]:
 
 
 def serving_revision(world: ServiceWorld) -> str | None:
-    """The revision that the Service selects, if its Deployment is there."""
+    """The revision that the Service selects, if its Deployment is there.
+
+    When somebody deleted or changed the Service it is the one that was seen to serve last: its
+    pods still run, and the next revision may be far from ready.
+    """
     selector = (world.k8s_service or {}).get("spec", {}).get("selector", {})
-    revision = selector.get(names.REVISION_LABEL)
-    return str(revision) if revision in live_deployments(world) else None
+    live = live_deployments(world)
+    for revision in (selector.get(names.REVISION_LABEL), world.service.status.revision):
+        if revision in live:
+            return str(revision)
+    return None
 
 
 def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:
