@@ -64,6 +64,7 @@ class ModelFacts:
     architecture: str
     family: Family
     max_length: int
+    vocab_size: int
     token_types: bool
     pad_id: int | None
     activation: Literal["none", "sigmoid"]
@@ -95,6 +96,7 @@ def read_facts(directory: Path) -> ModelFacts:
         architecture=family.architecture,
         family=family,
         max_length=_longest_input(config, tokenizer, family),
+        vocab_size=config.vocab_size,
         token_types=family.token_types and config.type_vocab_size > 1,
         pad_id=config.pad_token_id,
         activation=_activation(config),

@@ -117,7 +117,7 @@ def export_onnx(model: CrossEncoder, example: Tensors, path: Path) -> None:
                     "logits": {0: "batch"},
                 },
             )
-        except (RuntimeError, TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise StageError(
                 StageReason.EXPORT_FAILED, f"export to ONNX failed: {_first_line(error)}"
             ) from error

@@ -187,20 +187,41 @@ def test_export_is_deterministic_and_splits_large_weights(
     assert (tmp_path / "engine" / ENGINE_VERSION / ONNX_DATA).exists()
 
 
-def test_weights_without_a_score_head_are_refused(
-    make_model: Callable[[str], Path], tmp_path: Path
+def test_damaged_models_are_refused_before_an_engine_exists(
+    make_model: Callable[[str], Path],
+    make_tokenizer: Callable[[str], Tokenizer],
+    tmp_path: Path,
 ) -> None:
     from safetensors.numpy import load_file, save_file
 
     from engine_builder.stages.export import export
 
     model = make_model("bert")
-    weights = load_file(model / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if "classifier" not in name}
-    save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StageError, match=r"lack 2 tensors.*classifier\.bias") as caught:
-        export(model, tmp_path / "out", max_length=None, progress=Progress("export"))
-    assert caught.value.reason is StageReason.MODEL_INVALID
+    intact = load_file(model / "model.safetensors")
+
+    def failure() -> StageError:
+        with pytest.raises(StageError) as caught:
+            export(model, tmp_path / "out", max_length=None, progress=Progress("export"))
+        return caught.value
+
+    def with_weights(weights: dict[str, np.ndarray]) -> StageError:
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+        return failure()
+
+    headless = {name: value for name, value in intact.items() if "classifier" not in name}
+    nan = intact | {"classifier.weight": np.full_like(intact["classifier.weight"], np.nan)}
+    untrained = intact | {"classifier.weight": np.zeros_like(intact["classifier.weight"])}
+    failures = [with_weights(weights) for weights in (headless, nan, untrained)]
+    assert [error.reason for error in failures] == [StageReason.MODEL_INVALID] * 3
+    assert "lack 2 tensors" in failures[0].message
+    assert "classifier.bias" in failures[0].message
+    assert "NaN" in failures[1].message
+    assert "alike" in failures[2].message
+
+    tokenizer = make_tokenizer("bert")
+    tokenizer.add_tokens(["another"])
+    tokenizer.save(str(model / "tokenizer.json"))
+    assert "vocab_size" in with_weights(intact).message
 
 
 def test_configuration_larger_than_its_weights_is_refused(

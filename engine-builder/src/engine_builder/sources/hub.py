@@ -42,7 +42,7 @@ class HubSource:
         self._revision = revision
         self._api = HfApi(
             endpoint=os.environ.get("HF_ENDPOINT") or None,
-            token=os.environ.get("HF_TOKEN") or False,
+            token=os.environ.get("HF_TOKEN") or None,
         )
 
     @property
@@ -132,9 +132,7 @@ class HubSource:
             ) from error
         except HfHubHTTPError as error:
             raise _http_failure(about, error) from error
-        except (httpx.TransportError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None and error.filename:
-                raise  # A local file, not the network.
+        except (httpx.TransportError, ConnectionError, TimeoutError) as error:
             raise _unreachable(about, error) from error
 
 

@@ -70,12 +70,12 @@ def export(
     rows = _encode(tokenizer, served, probes)
     with progress.step(f"loading {parameters / 1e6:.1f} M parameters"):
         model = load_cross_encoder(source, served.inputs, parameters)
+    with progress.step(f"reference scores of {len(rows)} pairs"):
+        logits = _reference(model, served, rows)
     with progress.step("export to ONNX"):
         _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)
     with progress.step("comparing the graph with PyTorch"):
         _check_graph(model, served, rows, out / ONNX)
-    with progress.step(f"reference scores of {len(rows)} pairs"):
-        logits = _reference(model, served, rows)
     tokenizer.save(str(out / TOKENIZER))
     write_document(out / MODEL, served)
     write_document(out / PROBES, probes)
@@ -132,6 +132,13 @@ def _load_tokenizer(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
         raise StageError(
             StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; name the padding id"
         )
+    largest = max(pad_id, *tokenizer.get_vocab(with_added_tokens=True).values())
+    if largest >= facts.vocab_size:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"the tokenizer has token {largest}, config.json says vocab_size {facts.vocab_size}; "
+            "use the tokenizer that belongs to the model",
+        )
     return tokenizer, int(pad_id)
 
 
@@ -170,12 +177,18 @@ def _check_graph(
     model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens], path: Path
 ) -> None:
     """Compare graph and model on a single short row and on a padded batch of mixed lengths."""
-    engine = OnnxEngine(path)
     by_length = sorted(rows, key=lambda row: len(row.ids))
-    for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::40]]):
-        tensors = pad_batch(batch, served.pad_id, served.inputs)
-        wanted, found = score(model, tensors), engine.run(tensors, served.labels)
-        worst = float(np.abs(wanted - found).max())
+    batches = [
+        pad_batch(batch, served.pad_id, served.inputs)
+        for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::40]])
+    ]
+    try:
+        engine = OnnxEngine(path)
+        answers = [engine.run(tensors, served.labels) for tensors in batches]
+    except StageError as error:
+        raise StageError(StageReason.EXPORT_FAILED, error.message) from error
+    for tensors, found in zip(batches, answers, strict=True):
+        worst = float(np.abs(score(model, tensors) - found).max())
         if not worst <= _TOLERANCE:
             raise StageError(
                 StageReason.EXPORT_FAILED,

@@ -42,11 +42,11 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
         require_published(prepared)
     probes = ProbeSet.model_validate_json((prepared / PROBES).read_bytes())
     reference = Reference.model_validate_json((prepared / REFERENCE).read_bytes())
-    model, tokenizer = _read_engine(engine)
+    model, tokenizer, gpu = _read_engine(engine)
     encoder = PairEncoder(tokenizer, model.template, model.max_length)
     rows = [encoder.encode(query, passage) for query, passage in probes.pairs()]
     with progress.step("loading the engine"):
-        loaded = OnnxEngine(engine / ENGINE_VERSION / ONNX, gpu=_wants_gpu(engine))
+        loaded = OnnxEngine(engine / ENGINE_VERSION / ONNX, gpu=gpu)
     if sorted(loaded.inputs) != sorted(model.inputs):
         raise StageError(
             StageReason.VALIDATION_FAILED,
@@ -67,19 +67,18 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
     )
 
 
-def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer]:
+def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer, bool]:
+    """Model, tokenizer and whether the engine is for a GPU."""
     try:
-        return read_served_model(engine), Tokenizer.from_file(str(engine / TOKENIZER))
+        config = (engine / TRITON_CONFIG).read_text(encoding="utf-8")
+        tokenizer = Tokenizer.from_file(str(engine / TOKENIZER))
+        return read_served_model(engine), tokenizer, "KIND_GPU" in config
     # The Rust tokenizers library raises plain Exception, also for a missing file.
     except Exception as error:
         raise StageError(
             StageReason.VALIDATION_FAILED,
             f"{engine}: is not a compiled engine ({str(error)[:120]}); run compile first",
         ) from error
-
-
-def _wants_gpu(engine: Path) -> bool:
-    return "KIND_GPU" in (engine / TRITON_CONFIG).read_text(encoding="utf-8")
 
 
 def _score(
