@@ -33,7 +33,7 @@ def view(name: str, jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> JobVi
     job = next((entry for entry in jobs if entry["metadata"]["name"] == name), None)
     if job is None or "deletionTimestamp" in job["metadata"]:
         return JobView("absent")
-    mine = [pod for pod in pods if pod["metadata"].get("labels", {}).get("job-name") == name]
+    mine = [pod for pod in pods if _made_by(pod, job)]
     found = tuple(diagnose.results(mine))
     ended = {
         entry["type"]: entry
@@ -45,6 +45,12 @@ def view(name: str, jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> JobVi
     if "Failed" in ended or "FailureTarget" in ended:
         return JobView("failed", results=found, finding=_why(ended, mine))
     return JobView("running", _stage(mine), found, diagnose.blocked(mine))
+
+
+def _made_by(pod: Manifest, job: Manifest) -> bool:
+    """By uid: pods of an earlier Job of the same name may still be around."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return job["metadata"]["uid"] in {owner["uid"] for owner in owners}
 
 
 def _stage(pods: list[Manifest]) -> str | None:

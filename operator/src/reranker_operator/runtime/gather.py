@@ -2,8 +2,11 @@
 
 import asyncio
 import datetime
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
@@ -22,6 +25,8 @@ from reranker_operator.core.world import EngineWorld, ServiceWorld
 from reranker_operator.errors import Forbidden, NotFound
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
+
+logger = logging.getLogger(__name__)
 
 
 async def service_world(
@@ -49,9 +54,9 @@ async def service_world(
         service=service,
         now=now,
         defaults=defaults,
-        engines=tuple(RerankerEngine.model_validate(entry) for entry in engines),
+        engines=_readable(engines),
         engine_owners={entry["metadata"]["name"]: owners_of(entry) for entry in engines},
-        jobs=tuple(jobs),
+        jobs=_jobs_of(service, jobs),
         pods=tuple(pods),
         deployments=tuple(deployments),
         k8s_service=address if _is_ours(address, service) else None,
@@ -77,20 +82,36 @@ async def engine_world(
         now=now,
         defaults=defaults,
         owners=owners_of(raw),
-        jobs=tuple(jobs),
+        jobs=_jobs_of(engine, jobs),
         pods=tuple(pods),
         claim=claim,
-        siblings=tuple(
-            RerankerEngine.model_validate(entry)
-            for entry in siblings
-            if entry["metadata"]["name"] != name
-        ),
+        siblings=_readable([entry for entry in siblings if entry["metadata"]["name"] != name]),
     )
 
 
 def owners_of(entry: Mapping[str, Any]) -> frozenset[str]:
     """Uids of an object's owners."""
     return frozenset(owner["uid"] for owner in entry["metadata"].get("ownerReferences", []))
+
+
+def _jobs_of(subject: RerankerService | RerankerEngine, jobs: Iterable[Json]) -> tuple[Json, ...]:
+    """Without those of a deleted object of the same name that garbage collection has yet to see.
+
+    Their results tell of files that may be gone.
+    """
+    return tuple(job for job in jobs if subject.metadata.uid in owners_of(job))
+
+
+def _readable(entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:
+    """Without engines of another version's making; their own reconcile says what is wrong."""
+    engines = []
+    for entry in entries:
+        try:
+            engines.append(RerankerEngine.model_validate(entry))
+        except ValidationError as error:
+            name = entry["metadata"]["name"]
+            logger.warning("RerankerEngine %s is left out: %s", name, error.errors()[0]["msg"])
+    return tuple(engines)
 
 
 def _is_ours(address: Json | None, service: RerankerService) -> bool:
