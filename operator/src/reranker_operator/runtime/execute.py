@@ -21,7 +21,7 @@ from reranker_operator.core.plan import (
     Release,
     Scale,
 )
-from reranker_operator.errors import Conflict, NotFound
+from reranker_operator.errors import Conflict, NotFound, OperatorError
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,11 @@ class Executor:
     ) -> None:
         """One Event for each condition that changed in a way that people should know."""
         for entry in changes_worth_telling(before, status.conditions):
-            await self._cluster.create(self._event(subject, entry))
+            try:
+                await self._cluster.create(self._event(subject, entry))
+            except OperatorError as error:
+                # The condition says it all; a refused Event must not undo it.
+                logger.warning("no Event for %s: %s", subject.metadata.name, error)
 
     def _event(self, subject: RerankerService | RerankerEngine, entry: Condition) -> Json:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
