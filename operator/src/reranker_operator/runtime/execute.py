@@ -3,7 +3,10 @@
 import datetime
 import logging
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
@@ -22,6 +25,9 @@ from reranker_operator.core.plan import (
     Scale,
 )
 from reranker_operator.errors import Conflict, NotFound, OperatorError
+
+#: Maps of resource names to quantities.
+_QUANTITIES = frozenset({"requests", "limits"})
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +170,9 @@ def _unchanged(live: Json, manifest: Json, digest: str) -> bool:
 def _contains(live: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            key in live and _contains(live[key], value) for key, value in wanted.items()
+            key in live
+            and (_same_quantities if key in _QUANTITIES else _contains)(live[key], value)
+            for key, value in wanted.items()
         )
     if isinstance(wanted, list):
         return (
@@ -173,6 +181,21 @@ def _contains(live: Any, wanted: Any) -> bool:
             and all(_contains(have, want) for have, want in zip(live, wanted, strict=True))
         )
     return bool(live == wanted)
+
+
+def _same_quantities(live: Any, wanted: Any) -> bool:
+    """The API server rewrites quantities: `0.5` comes back as `500m`, 1 as `"1"`."""
+    try:
+        return isinstance(live, dict) and all(
+            _amount(live[name]) == _amount(amount) for name, amount in wanted.items()
+        )
+    except (KeyError, ValueError):
+        return False
+
+
+def _amount(quantity: object) -> Decimal:
+    amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
+    return amount
 
 
 def _describe(action: Action) -> str:
