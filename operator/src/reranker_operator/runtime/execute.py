@@ -24,7 +24,7 @@ from reranker_operator.core.plan import (
     Release,
     Scale,
 )
-from reranker_operator.errors import Conflict, NotFound, OperatorError
+from reranker_operator.errors import Conflict, NotFound, OperatorError, Rejected
 
 #: Maps of resource names to quantities.
 _QUANTITIES = frozenset({"requests", "limits"})
@@ -70,7 +70,11 @@ class Executor:
                     "kind": resource.kind,
                     "metadata": {"name": name, "namespace": namespace},
                 }
-                await self._cluster.apply(body, manager)
+                try:
+                    await self._cluster.apply(body, manager)
+                except Rejected:
+                    # An apply of nothing is only refused where nothing is there any more.
+                    return 0
             case DropFinalizer(resource, name):
                 try:
                     await self._drop_finalizer(resource.kind, namespace, name)
@@ -89,6 +93,11 @@ class Executor:
             live = await self._cluster.get(resource, namespace, name)
         except NotFound:
             live = None
+        if live is not None and _is_foreign(live, manifest):
+            raise Rejected(
+                f"{resource.kind} {name} exists and was not made by this operator; rename the "
+                f"RerankerService or delete that {resource.kind}"
+            )
         if live is not None and _unchanged(live, manifest, digest):
             return 0
         meta = manifest["metadata"]
@@ -159,6 +168,15 @@ class Executor:
             "lastTimestamp": now,
             "count": 1,
         }
+
+
+def _is_foreign(live: Json, manifest: Json) -> bool:
+    """Somebody else's object of the same name: a forced apply would take it over."""
+    meta = live["metadata"]
+    have = {owner["uid"] for owner in meta.get("ownerReferences", [])}
+    ours = {owner["uid"] for owner in manifest["metadata"].get("ownerReferences", [])}
+    managed = meta.get("labels", {}).get(names.APP_MANAGED_BY) == names.MANAGER
+    return not managed and not have & ours
 
 
 def _unchanged(live: Json, manifest: Json, digest: str) -> bool:

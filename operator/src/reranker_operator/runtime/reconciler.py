@@ -100,14 +100,16 @@ class Reconciler:
         judgement = condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
         judgements = [judgement, summarise([judgement], [ConditionType.ACCEPTED])]
         conditions = merge((), judgements, meta.get("generation", 1), self._clock())
-        previous = raw.get("status", {}).get("conditions", [])
+        status = raw.get("status", {})
+        previous = status.get("conditions", [])
         if any(c.get("type") == "Accepted" and c.get("message") == message for c in previous):
             return
         body = {
             "apiVersion": API_VERSION,
             "kind": key.kind,
             "metadata": {"name": key.name, "namespace": key.namespace},
-            "status": {"conditions": [entry.to_dict() for entry in conditions]},
+            # Server-side apply would drop what is left out, and the model be resolved again.
+            "status": status | {"conditions": [entry.to_dict() for entry in conditions]},
         }
         logger.warning("%s: %s", key, message)
         await self._cluster.apply_status(body, names.STATUS_MANAGER)
