@@ -238,8 +238,12 @@ def _no_node(world: ServiceWorld) -> diagnose.Finding | None:
     selector = accelerator.node_selector or {}
     for node in world.nodes:
         labels = node["metadata"].get("labels", {})
-        free = int(node.get("status", {}).get("allocatable", {}).get(resource, 0))
-        if free >= count and all(labels.get(key) == value for key, value in selector.items()):
+        free = str(node.get("status", {}).get("allocatable", {}).get(resource, 0))
+        if (
+            free.isdecimal()
+            and int(free) >= count
+            and all(labels.get(key) == value for key, value in selector.items())
+        ):
             return None
     wish = f"{count} {resource}" + (f" and labels {selector}" if selector else "")
     return diagnose.Finding(

@@ -81,10 +81,20 @@ def container(
         },
         "volumeMounts": mounts,
     }
-    for key, value in (("command", command), ("args", args), ("env", env)):
+    literal_env = [
+        entry | {"value": _literal(entry["value"])} if "value" in entry else entry
+        for entry in env or []
+    ]
+    literal_args = [_literal(argument) for argument in args or []]
+    for key, value in (("command", command), ("args", literal_args), ("env", literal_env)):
         if value:
             result[key] = value
     return result
+
+
+def _literal(text: str) -> str:
+    """Kubernetes replaces `$(NAME)`: a spec could bring a secret of the environment to light."""
+    return text.replace("$", "$$")
 
 
 def mount(name: str, path: str, *, read_only: bool = False, sub_path: str = "") -> Json:
