@@ -6,9 +6,11 @@ where there is none: Triton starts one process per model instance, which loads t
 request. The gateway has batched already, so requests are never merged here.
 """
 
+import ctypes
 import json
 import math
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ _TYPES: dict[str, tuple[type, str]] = {
     "TYPE_INT64": (np.int64, "tensor(int64)"),
     "TYPE_FP32": (np.float32, "tensor(float)"),
 }
+_UNLOAD = b"unload\n"
+_CONSUMED = b"used_dltensor"
+_set_capsule_name = ctypes.pythonapi.PyCapsule_SetName
+_set_capsule_name.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -47,10 +53,15 @@ class TritonPythonModel:
         self._outputs = check_tensors(
             "output", config["output"], self._session.get_outputs(), batched
         )
+        self._guard = start_guard()
         pb_utils.Logger.log_info(
             f"onnxruntime {ort.__version__}: {path.name} with {threads} threads, "
             f"inputs {', '.join(self._inputs)}"
         )
+
+    def finalize(self) -> None:
+        """Triton unloads the model: tell the guard that the end of this process is meant."""
+        self._guard.communicate(_UNLOAD)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by one session call; a failure fails only its own request."""
@@ -58,8 +69,7 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         try:
-            # DLPack both ways: with NumPy 2, as_numpy() of this stub gives wrong strides and
-            # Tensor(name, array) an empty buffer, both without an error.
+            # Not as_numpy(): with NumPy 2 it gives wrong strides, without an error.
             feeds = {
                 name: np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name))
                 for name in self._inputs
@@ -72,10 +82,32 @@ class TritonPythonModel:
             )
         return pb_utils.InferenceResponse(
             output_tensors=[
-                pb_utils.Tensor.from_dlpack(name, np.ascontiguousarray(value, dtype=dtype))
+                output_tensor(name, np.ascontiguousarray(value, dtype=dtype))
                 for (name, dtype), value in zip(self._outputs.items(), values, strict=True)
             ]
         )
+
+
+def output_tensor(name: str, value: np.ndarray) -> Any:
+    """`value` as Triton's tensor, by DLPack: with NumPy 2 Tensor(name, value) holds no data."""
+    capsule = value.__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    # The stub marks the capsule as consumed by a name that NumPy does not know, and NumPy would
+    # print a traceback for every answer when it drops the capsule.
+    _set_capsule_name(capsule, _CONSUMED)
+    return tensor
+
+
+def start_guard() -> "subprocess.Popen[bytes]":
+    """A shell that ends Triton when this process dies (crash, out of memory).
+
+    Triton would go on and report the model as ready while every request fails. The kernel closes
+    the pipe when this process is gone, so the shell neither polls nor outlives its purpose.
+    """
+    script = 'read -r word; [[ $word == unload ]] || kill -TERM "$1"'
+    return subprocess.Popen(
+        ["/bin/bash", "-c", script, "backend-guard", str(os.getppid())], stdin=subprocess.PIPE
+    )
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:
@@ -88,8 +120,8 @@ def open_session(path: Path, threads: int) -> ort.InferenceSession:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Shapes change with every batch: a memory plan per shape would only pile up.
     options.enable_mem_pattern = False
-    # Threads spin inside a call, but leave the cores to the gateway between two calls.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Waiting threads sleep: spinning would burn the pod's CPU quota, which the gateway shares.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -66,6 +66,8 @@ def _serve() -> int:
     # Imported here: `verify` runs at every pod start and needs none of it.
     import asyncio  # noqa: PLC0415
 
+    from prometheus_client import disable_created_metrics  # noqa: PLC0415
+
     from reranker_gateway.engine_files import EngineInvalidError, load_engine  # noqa: PLC0415
     from reranker_gateway.logs import configure_logs  # noqa: PLC0415
     from reranker_gateway.server import ListenError, serve  # noqa: PLC0415
@@ -77,6 +79,7 @@ def _serve() -> int:
         print(error, file=sys.stderr)
         return 2
     configure_logs(settings.log_level)
+    disable_created_metrics()
     try:
         asyncio.run(serve(settings, load_engine(settings.engine_dir)))
     except (EngineInvalidError, ListenError) as error:

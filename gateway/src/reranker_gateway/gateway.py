@@ -70,7 +70,7 @@ def build_gateway(
         throughput=throughput,
         telemetry=telemetry,
         clock=clock,
-        on_unavailable=readiness.suspect,
+        on_failure=readiness.suspect,
     )
     admission = Admission(
         max_bytes=_BODIES * settings.max_body_bytes,

@@ -1,8 +1,13 @@
-"""Readiness: Triton has the model, and it was warmed up since Triton last started."""
+"""Readiness: Triton has the model, it was warmed up, and batches do not fail.
+
+A server can report a model as ready while every batch fails (a crashed backend process, a lost
+GPU). So a failed batch is followed by a small one of our own: if that fails too, traffic must go
+elsewhere; if it does not, the fault was in the batch.
+"""
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
 from reranker_contracts import ServedModel
@@ -15,6 +20,9 @@ from reranker_gateway.throughput import Throughput
 
 _INTERVAL = 1.0
 _SHORTEST_BUCKET = 64
+#: A full batch is run only where one row foretells less than this: on a CPU it would warm nothing
+#: that a single row does not, and hold up a pod that traffic waits for.
+_FULL_BATCH_SECONDS = 1.0
 #: No further bucket is begun after this: a long-context model on a small CPU must get ready too.
 _WARM_UP_SECONDS = 30.0
 _log = logging.getLogger(__name__)
@@ -30,7 +38,7 @@ def warm_up_lengths(max_length: int) -> Iterator[int]:
 
 
 class WarmUp:
-    """Runs one full batch per length bucket, so that no caller pays for first-time work."""
+    """Runs every length bucket once, so that no caller pays for first-time work."""
 
     def __init__(
         self,
@@ -52,14 +60,29 @@ class WarmUp:
     async def __call__(self) -> None:
         """Raises EngineError when the engine fails on one of the batches."""
         started = self._clock()
+        largest = 0
         for length in warm_up_lengths(self._max_length):
             if self._clock() - started > _WARM_UP_SECONDS:
                 _log.warning("warm-up ended before length %d: it took too long", length)
                 return
+            seconds = await self._run(1, length)
             rows = max(1, min(self._limits.max_rows, self._limits.token_budget // length))
-            self._throughput.begin()
-            await self._engine.infer(self._assembler.uniform(rows, length))
-            self._throughput.finish(rows * length)
+            if rows * seconds <= _FULL_BATCH_SECONDS:
+                seconds = await self._run(rows, length)
+            else:
+                rows = 1
+            if rows * length >= largest:
+                largest = rows * length
+                self._throughput.seed(largest, seconds)
+
+    async def probe(self) -> None:
+        """One short row. Raises EngineError when the engine fails on it."""
+        await self._run(1, min(_SHORTEST_BUCKET, self._max_length))
+
+    async def _run(self, rows: int, length: int) -> float:
+        started = self._clock()
+        await self._engine.infer(self._assembler.uniform(rows, length))
+        return self._clock() - started
 
 
 class Readiness:
@@ -69,34 +92,45 @@ class Readiness:
         self._engine = engine
         self._warm_up = warm_up
         self._interval = interval
-        self._nudge = asyncio.Event()
+        self._suspicion = asyncio.Event()
+        self._complained = False
         self.ready = False
 
     def suspect(self) -> None:
-        """Look at once: a batch has just failed because the engine did not answer."""
-        self._nudge.set()
+        """A batch has just failed: look at once."""
+        self._suspicion.set()
 
     async def watch(self) -> None:
         """Run until cancelled."""
         while True:
-            self._nudge.clear()
-            await self._look()
+            suspected = self._suspicion.is_set()
+            self._suspicion.clear()
+            await self._look(suspected)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
-                    await self._nudge.wait()
+                    await self._suspicion.wait()
 
-    async def _look(self) -> None:
+    async def _look(self, suspected: bool) -> None:
         if not await self._engine.ready():
             if self.ready:
-                _log.warning("the engine is away; not ready")
+                _log.warning("not ready: the engine is away")
             self.ready = False
-            return
-        if self.ready:
-            return
+        elif not self.ready:
+            await self._try(self._warm_up)
+        elif suspected:
+            await self._try(self._warm_up.probe)
+
+    async def _try(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Ready is whether `run` succeeds; only changes are logged."""
         try:
-            await self._warm_up()
+            await run()
         except EngineError as error:
-            _log.warning("warm-up failed: %s", error)
+            if self.ready or not self._complained:
+                _log.warning("not ready: the engine is loaded but fails: %s", error)
+            self.ready = False
+            self._complained = True
             return
-        _log.info("warmed up; ready")
+        if not self.ready:
+            _log.info("warmed up; ready")
         self.ready = True
+        self._complained = False

@@ -19,7 +19,7 @@ from reranker_gateway.assembly import BatchAssembler
 from reranker_gateway.batching import BatchLimits, choose_batch
 from reranker_gateway.clock import Clock
 from reranker_gateway.engine import Batch, Engine, FloatArray
-from reranker_gateway.errors import EngineError, EngineUnavailableError
+from reranker_gateway.errors import EngineError
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import TokenisedRequest
@@ -66,7 +66,7 @@ class Scheduler:
         throughput: Throughput,
         telemetry: Telemetry,
         clock: Clock,
-        on_unavailable: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._assembler = BatchAssembler(model)
@@ -74,7 +74,7 @@ class Scheduler:
         self._throughput = throughput
         self._telemetry = telemetry
         self._clock = clock
-        self._on_unavailable = on_unavailable
+        self._on_failure = on_failure
         # Two lists in step, ascending by length; pairs of one length in the order of arrival.
         self._lengths: list[int] = []
         self._pairs: list[_Pair] = []
@@ -184,10 +184,9 @@ class Scheduler:
         try:
             scores = await self._engine.infer(batch)
             _check_scores(batch, scores)
-        except EngineError as error:
+        except EngineError:
             self._telemetry.batch_failures.inc()
-            if isinstance(error, EngineUnavailableError):
-                self._on_unavailable()
+            self._on_failure()
             raise
         return scores
 

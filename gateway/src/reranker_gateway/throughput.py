@@ -25,6 +25,11 @@ class Throughput:
         rate = self.tokens_per_second
         return tokens / rate if rate > 0 else 0.0
 
+    def seed(self, tokens: int, seconds: float) -> None:
+        """Forget everything but this measurement, from the warm-up."""
+        self._tokens = float(tokens)
+        self._seconds = max(seconds, 1e-6)
+
     def begin(self) -> None:
         """The engine goes from idle to busy."""
         self._mark = self._clock()
