@@ -21,7 +21,7 @@ def install(tag: str) -> None:
     images = ("--set", f"image.tag={tag}", "--set", f"images.tag={tag}")
     run(
         *helm, "reranker-operator", charts / "reranker-operator", *images,
-        "--wait", "--timeout", "5m", "--hide-notes",
+        "--wait", "--timeout", "2m", "--hide-notes",
     )  # fmt: skip
     # The tag stays the same when images are built anew: let the pods start over.
     run("kubectl", "label", "namespace", _SYSTEM, "--overwrite",

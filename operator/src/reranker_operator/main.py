@@ -116,6 +116,8 @@ class Operator:
             registry=registry,
             settings=settings.configure(),
             standalone=True,
+            # Else kopf looks for a user name, and the image has none for its uid.
+            identity=self._config.identity,  # type: ignore[arg-type]
             clusterwide=not namespaces,
             namespaces=namespaces,
             stop_flag=self._stopped,

@@ -143,10 +143,9 @@ def _terminated(name: str, terminated: dict[str, Any] | None) -> Finding | None:
         )
     if code in _KILLED_EXIT_CODES:
         return Finding(Reason.POD_KILLED, f"container {name} was killed (exit code {code})")
-    return Finding(
-        Reason.CONTAINER_FAILED,
-        f"container {name} ended with exit code {code}; see its log",
-    )
+    last_words = str(terminated.get("message", "")).strip().rsplit("\n", 1)[-1][:300]
+    detail = f": {last_words}" if last_words else "; see its log"
+    return Finding(Reason.CONTAINER_FAILED, f"container {name} ended with exit code {code}{detail}")
 
 
 def _result(terminated: dict[str, Any] | None) -> StageResult | None:

@@ -18,6 +18,7 @@ from reranker_operator.api.conditions import (
 from reranker_operator.api.meta import JOB, RERANKER_ENGINE
 from reranker_operator.api.v1alpha1 import (
     Attempts,
+    RerankerEngine,
     RerankerEngineStatus,
     StageStatus,
 )
@@ -31,6 +32,8 @@ from reranker_operator.render.pods import store_claim_name
 
 #: A new engine gets its first owner in a second write; until then nobody may think it orphaned.
 _ORPHAN_GRACE = datetime.timedelta(seconds=60)
+#: Seconds until a claim that is being deleted is looked at again.
+_STORE_RECHECK = 5.0
 _ORDER = (ConditionType.PREPARED, ConditionType.COMPILED, ConditionType.VALIDATED)
 
 
@@ -84,6 +87,8 @@ def _store(world: EngineWorld) -> tuple[Action, ...]:
         return ()
     actions: list[Action] = []
     live = world.claim
+    if _store_is_leaving(world):
+        return ()
     if live is None:
         actions.append(Apply(claim))
     owners = live["metadata"].get("ownerReferences", []) if live else []
@@ -92,6 +97,11 @@ def _store(world: EngineWorld) -> tuple[Action, ...]:
         body = render.owner_claim("PersistentVolumeClaim", "v1", name, world.engine)
         actions.append(Apply(body, manager=names.owner_manager(world.engine.metadata.uid)))
     return tuple(actions)
+
+
+def _store_is_leaving(world: EngineWorld) -> bool:
+    """A former engine took the claim along; claims are not watched, so look again soon."""
+    return world.claim is not None and "deletionTimestamp" in world.claim["metadata"]
 
 
 def _notice_damage(world: EngineWorld, progress: _Progress) -> _Progress:
@@ -165,7 +175,8 @@ def _published(world: EngineWorld, progress: _Progress, view: JobView) -> _Progr
     parity = validated.parity if validated else None
     if parity is None:
         text = "the compile Job left no parity report; building again"
-        lost = JobView("failed", finding=diagnose.Finding(StageReason.VALIDATION_FAILED, text))
+        # A reason that is tried again: the pod went away before anybody read it.
+        lost = JobView("failed", finding=diagnose.Finding(Reason.POD_KILLED, text))
         return _failed(world, progress, lost, ConditionType.VALIDATED)
     progress = _timed(progress, view)
     status = progress.status.model_copy(
@@ -268,8 +279,16 @@ def _conclude(world: EngineWorld, progress: _Progress) -> Plan:
         actions=progress.actions,
         judgements=tuple(judgements),
         status=status,
-        requeue_after=progress.requeue_after,
+        requeue_after=_STORE_RECHECK if _store_is_leaving(world) else progress.requeue_after,
     )
+
+
+def _unshared_digests(engine: RerankerEngine, sharing: list[RerankerEngine]) -> list[str]:
+    """What may be removed: engines of other names can have the same digests."""
+    mine = [engine.spec.digest, digest_of(engine.spec.prepare)]
+    used = {other.spec.digest for other in sharing}
+    used |= {digest_of(other.spec.prepare) for other in sharing}
+    return [digest for digest in mine if digest not in used]
 
 
 def _title(stage: str) -> str:
@@ -313,10 +332,9 @@ def _cleanup(world: EngineWorld) -> Plan:
         return Plan(actions=(drop,), details=(f"removal {view.state}",))
     if view.state == "running":
         return Plan(actions=tuple(builds), details=("files are being removed",))
-    digests = [world.engine.spec.digest]
-    prepared = digest_of(world.engine.spec.prepare)
-    if all(digest_of(other.spec.prepare) != prepared for other in sharing):
-        digests.append(prepared)
+    digests = _unshared_digests(world.engine, sharing)
+    if not digests:
+        return Plan(actions=(*builds, drop), details=("others use the same files",))
     return Plan(
         actions=(*builds, Create(remove_job(world.engine, digests, world.defaults))),
         details=("removing the engine's files",),

@@ -185,7 +185,6 @@ def prepare_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Jso
     export_args = ["--source", "/work/source", "--out", "/work/prepared"]
     if spec.prepare.max_length:
         export_args += ["--max-length", str(spec.prepare.max_length)]
-    export_args += ["--name", spec.model_name]
     publish = stages.stage(
         "publish",
         ["--from", "/work/prepared", "--store", "/store", "--identity", spec.prepare.to_json()],
@@ -232,9 +231,7 @@ def compile_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Jso
 def remove_job(engine: RerankerEngine, digests: list[str], defaults: Defaults) -> Json:
     """Deletes files of an engine that is being deleted while its store stays."""
     stages = _Stages(defaults, engine.spec.build.image, engine.spec.build.resources)
-    args = ["--store", "/store"]
-    for digest in digests:
-        args += ["--digest", digest]
+    args = ["--store", "/store", "--digest", *digests]
     pod = pod_spec(
         defaults,
         init_containers=[],

@@ -73,7 +73,7 @@ def container(
         "image": image,
         "imagePullPolicy": defaults.image_pull_policy,
         "resources": resources,
-        "terminationMessagePolicy": "File",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
