@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from localcluster import config, files, system_images
 from localcluster.addressing import Addresses
-from localcluster.api import Api
+from localcluster.api import Api, condition
 from localcluster.errors import ClusterError
 
 _LABEL = "local-cluster/addon"
-_HASH = "local-cluster/manifests"
-_DEPLOYMENTS = frozenset({"coredns", "local-path-provisioner"})
+_DIGEST = "local-cluster/manifests"
+_ADDONS = ("dns", "storage")
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,7 @@ class AddonStatus:
     """One addon as the API server sees it."""
 
     name: str
-    available: bool
-    current: bool
-    """Whether it was made from today's manifests."""
+    ready: bool
 
 
 @dataclass(frozen=True)
@@ -53,38 +53,52 @@ def render(addresses: Addresses, images: Path) -> Manifests:
     return Manifests(fill(digest), digest)
 
 
-def status(api: Api, manifests: Manifests) -> list[AddonStatus]:
-    """Return the state of every addon; one that is missing is not available."""
-    listed = api.get("deployments", "--all-namespaces", f"--selector={_LABEL}")
-    found = {item["metadata"]["name"]: item for item in listed.get("items", [])}
-    states = []
-    for name in sorted(_DEPLOYMENTS):
-        item = found.get(name, {})
-        meta, observed = item.get("metadata", {}), item.get("status", {})
-        available = (
-            observed.get("observedGeneration") == meta.get("generation", 0)
-            and observed.get("updatedReplicas", 0) >= 1
-            and observed.get("availableReplicas", 0) >= 1
-            and not observed.get("unavailableReplicas", 0)
-        )
-        current = meta.get("annotations", {}).get(_HASH) == manifests.digest
-        states.append(AddonStatus(name, available, current))
-    return states
+def status(api: Api, manifests: Manifests, node_started: datetime) -> list[AddonStatus]:
+    """Return the state of every addon; one that is missing is not ready."""
+    running = {
+        pod["metadata"]["labels"][_LABEL]
+        for pod in api.pods(_LABEL)
+        if _is_ready(pod, manifests.digest, node_started)
+    }
+    return [AddonStatus(name, name in running) for name in _ADDONS]
 
 
-def are_ready(api: Api, manifests: Manifests) -> bool:
+def are_ready(api: Api, manifests: Manifests, node_started: datetime) -> bool:
     """Tell whether every addon runs in its current form."""
     try:
-        return all(addon.available and addon.current for addon in status(api, manifests))
+        return all(addon.ready for addon in status(api, manifests, node_started))
     except ClusterError:
         return False
 
 
+def _is_ready(pod: dict[str, Any], digest: str, node_started: datetime) -> bool:
+    """Tell whether a pod of today's manifests serves.
+
+    After a crash the API server still tells of the time before: only what has
+    been started in these namespaces counts.
+    """
+    metadata = pod["metadata"]
+    if "deletionTimestamp" in metadata or metadata["annotations"].get(_DIGEST) != digest:
+        return False
+    status = pod.get("status", {})
+    containers = status.get("containerStatuses", [])
+    starts = [container["state"].get("running", {}).get("startedAt") for container in containers]
+    return condition(status.get("conditions", []), "Ready") == "True" and all(
+        start is not None and datetime.fromisoformat(start) >= node_started for start in starts
+    )
+
+
 def explain(api: Api) -> str:
-    """Say what keeps the addons from running: the pods that are not ready, and their events."""
+    """Say in what state the addons' pods are, for an error message."""
     try:
-        return "pods:\n" + api.kubectl(
-            *("get", "pods", "--all-namespaces", f"--selector={_LABEL}", "--output=wide")
-        )
+        pods = api.pods(_LABEL)
     except ClusterError as error:
         return str(error)
+    return "".join(f"\n    {_describe(pod)}" for pod in pods) or "no pod was made"
+
+
+def _describe(pod: dict[str, Any]) -> str:
+    status = pod.get("status", {})
+    states = [container["state"] for container in status.get("containerStatuses", [])]
+    problems = [s["waiting"].get("message", "") for s in states if "waiting" in s]
+    return f"pod {pod['metadata']['name']}: {status.get('phase')} {' '.join(problems)}".rstrip()

@@ -111,7 +111,8 @@ def open_layout(source: Path) -> Iterator[ImageLayout]:
     try:
         tar = tarfile.open(source)  # noqa: SIM115 - closed below, with errors of its own
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise ClusterError(f"{source} is not an image archive: {error}") from error
+        reason = str(error).partition(":")[0]
+        raise ClusterError(f"{source} is not an image archive: {reason}") from error
     with tar:
         try:
             members = {m.name.removeprefix("./"): m for m in tar.getmembers() if m.isfile()}
@@ -157,7 +158,8 @@ class ImageLayout:
             entry["annotations"] = {IMAGE_NAME: names[entry["digest"]]}
         copied = 0
         with tarfile.open(fileobj=target, mode="w|") as tar:
-            _add(tar, "oci-layout", self.open("oci-layout").read())
+            with self.open("oci-layout") as stream:
+                _add(tar, "oci-layout", stream.read())
             _add(tar, "index.json", _json(index))
             for path in sorted(self.sizes):
                 size = self.sizes[path]

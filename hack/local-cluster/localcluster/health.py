@@ -7,9 +7,9 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from localcluster import addons, namespaces, network, processes
+from localcluster import addons, network, processes
 from localcluster.addressing import Addresses
-from localcluster.api import Api, condition
+from localcluster.api import Api, condition, node_is_ready
 from localcluster.components import (
     ETCD_HEALTH_PORT,
     KUBE_PROXY_HEALTH_PORT,
@@ -19,6 +19,7 @@ from localcluster.components import (
 )
 from localcluster.errors import ClusterError
 from localcluster.layout import Layout
+from localcluster.namespaces import Node
 from localcluster.runner import current_record, record_path
 
 _HTTP_TIMEOUT_SECONDS = 2.0
@@ -43,28 +44,20 @@ class Health:
     addresses: Addresses
     api: Api
     manifests: addons.Manifests
+    node: Node | None
 
     def report(self) -> list[ComponentHealth]:
         """Return the health of every component and addon."""
         api_ready = self.api.is_ready()
-        lines = [self._node()]
+        lines = [self._namespaces()]
         for component in all_components(self.name, self.addresses):
             lines.append(self._component(component, api_ready))
-        if not api_ready:
+        if self.node is None or not api_ready:
             return [*lines, ComponentHealth("addons", None, False, "the API server is not ready")]
-        lines += [
-            ComponentHealth(
-                addon.name,
-                None,
-                addon.available and addon.current,
-                "" if addon.available else "not available",
-            )
-            for addon in self._addons()
-        ]
-        return lines
+        return [*lines, *self._addons(self.node)]
 
-    def _node(self) -> ComponentHealth:
-        node = namespaces.held(self.layout, current=True)
+    def _namespaces(self) -> ComponentHealth:
+        node = self.node
         if node is None:
             return ComponentHealth("node", None, False, "its namespaces are gone")
         if not network.is_connected(self.addresses, self.layout.root):
@@ -97,10 +90,10 @@ class Health:
 
     def _kubelet(self, api_ready: bool) -> str | None:
         problem = self._http(KUBELET_HEALTH_PORT, "/healthz")
-        if problem is not None or not api_ready:
+        if problem is not None or not api_ready or self.node is None:
             return problem
         try:
-            ready = condition(self.api.get("node", self.name), "Ready") == "True"
+            ready = node_is_ready(self.api.node(self.name), self.node.started)
         except ClusterError as error:
             return str(error)
         return None if ready else "the node is not Ready"
@@ -109,20 +102,27 @@ class Health:
         if not api_ready:
             return "the API server is not ready"
         try:
-            status = self.api.get("componentstatus", component)
+            status = self.api.control_plane().get(component, {})
         except ClusterError as error:
             return str(error)
         # An old kind: its conditions are not below a status.
-        return None if condition({"status": status}, "Healthy") == "True" else "not healthy"
+        healthy = condition(status.get("conditions", []), "Healthy") == "True"
+        return None if healthy else "not healthy"
 
     def _http(self, port: int, path: str) -> str | None:
         return http_problem(f"http://{self.addresses.node}:{port}{path}")
 
-    def _addons(self) -> list[addons.AddonStatus]:
+    def _addons(self, node: Node) -> list[ComponentHealth]:
         try:
-            return addons.status(self.api, self.manifests)
-        except ClusterError:
-            return [addons.AddonStatus("addons", available=False, current=False)]
+            states = addons.status(self.api, self.manifests, node.started)
+        except ClusterError as error:
+            return [ComponentHealth("addons", None, False, str(error))]
+        return [
+            ComponentHealth(
+                f"addon {addon.name}", None, addon.ready, "" if addon.ready else "no pod is ready"
+            )
+            for addon in states
+        ]
 
 
 def etcd_problem(addresses: Addresses) -> str | None:
@@ -138,6 +138,7 @@ def http_problem(url: str) -> str | None:
         with opener.open(url, timeout=_HTTP_TIMEOUT_SECONDS):
             return None
     except urllib.error.HTTPError as error:
-        return f"health check answers {error.code}"
+        with error:
+            return f"health check answers {error.code}"
     except OSError as error:
         return f"health check: {error}"

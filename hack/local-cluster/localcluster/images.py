@@ -2,8 +2,8 @@
 
 There is no registry. Images come from archives or from buildah's store, and
 only blobs that the node lacks travel. For an image of the store, the node's
-blobs are hard-linked into the layout beforehand, so that buildah does not even
-write them: a new build of a large image is loaded in seconds.
+blobs are hard-linked into the layout beforehand, so that those are not even
+written: a new build of a large image is loaded in seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from localcluster import archives, buildah, commands
+from localcluster import archives, commands, storage
 from localcluster.console import Console
 from localcluster.errors import ClusterError
 from localcluster.layout import Layout
@@ -61,11 +61,12 @@ class ImageStore:
                 console.say(f"{shown}: there already")
                 return
             copied = self._import_layout(opened, names)
+        self._forget_replaced()
         console.say(f"loaded {shown} ({_mib(copied)}, {console.elapsed - began:.1f} s)")
 
     def _load_from_buildah(self, name: str, console: Console) -> None:
         began = console.elapsed
-        image_id = buildah.image_id(name)
+        image_id = storage.image_id(name)
         present = self._digests().get(name)
         if present is not None and self._config_digest(present) == image_id:
             console.say(f"{name}: there already")
@@ -77,10 +78,11 @@ class ImageStore:
             for digest in self._present_blobs():
                 with contextlib.suppress(FileNotFoundError):  # collected meanwhile
                     os.link(self._blob(digest), seeded / digest)
-            buildah.push_layout(name, Path(directory))
+            storage.copy_to_layout(name, Path(directory))
             with archives.open_layout(Path(directory)) as opened:
                 names = {image.digest: name for image in opened.images()}
                 copied = self._import_layout(opened, names)
+        self._forget_replaced()
         console.say(f"loaded {name} ({_mib(copied)}, {console.elapsed - began:.1f} s)")
 
     def _load_docker_archive(self, archive: Path, before: dict[str, str], console: Console) -> None:
@@ -94,7 +96,11 @@ class ImageStore:
 
         copied = self._import(feed)
         after = self._digests()
-        changed = sorted(name for name, digest in after.items() if before.get(name) != digest)
+        changed = sorted(
+            name
+            for name, digest in after.items()
+            if not _is_id(name) and before.get(name) != digest
+        )
         console.say(
             f"loaded {', '.join(changed) or 'nothing new'} "
             f"({_mib(copied)}, {console.elapsed - began:.1f} s)"
@@ -125,6 +131,18 @@ class ImageStore:
             raise ClusterError(f"the image cannot be imported: {message[-800:]}")
         return copied
 
+    def _forget_replaced(self) -> None:
+        """Drop images that no name leads to any more: nothing else collects them.
+
+        The runtime also knows every image by its id alone, which would keep each
+        of a developer's builds on disk. Containers that run from one are not affected.
+        """
+        digests = self._digests()
+        named = {digest for name, digest in digests.items() if not _is_id(name)}
+        stale = [name for name, digest in digests.items() if _is_id(name) and digest not in named]
+        if stale:
+            self.node.capture(*_CTR, "images", "remove", *stale)
+
     def _digests(self) -> dict[str, str]:
         """Return the manifest digest of every image, by name."""
         rows = self.node.capture(*_CTR, "images", "list").splitlines()[1:]
@@ -144,6 +162,10 @@ class ImageStore:
             return archives.manifest_config(self._blob(manifest).read_bytes())
         except (OSError, ValueError, KeyError):
             return ""
+
+
+def _is_id(name: str) -> bool:
+    return name.startswith("sha256:")
 
 
 def _checked_name(image: archives.ArchivedImage, archive: Path) -> str:

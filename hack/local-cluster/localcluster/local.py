@@ -24,7 +24,7 @@ from localcluster import (
     system_images,
 )
 from localcluster.addressing import INDEXES, Addresses
-from localcluster.api import Api, condition
+from localcluster.api import Api, node_is_ready
 from localcluster.cgroups import ClusterCgroup
 from localcluster.components import all_components
 from localcluster.console import Console
@@ -51,10 +51,6 @@ class LocalCluster:
     @property
     def cgroup(self) -> ClusterCgroup:
         return ClusterCgroup(self.layout.id)
-
-    @property
-    def api(self) -> Api:
-        return Api(self.layout)
 
     def binaries(self) -> None:
         """Build what the cluster runs."""
@@ -107,7 +103,11 @@ class LocalCluster:
 
     def _health(self, addresses: Addresses) -> Health:
         manifests = addons.render(addresses, self.layout.images)
-        return Health(self.layout, self.name, addresses, self.api, manifests)
+        node = namespaces.held(self.layout, current=True)
+        return Health(self.layout, self.name, addresses, self._api(addresses), manifests, node)
+
+    def _api(self, addresses: Addresses) -> Api:
+        return Api(self.layout, addresses)
 
     def _running_node(self) -> Node:
         node = namespaces.held(self.layout)
@@ -119,6 +119,7 @@ class LocalCluster:
         return ImageStore(self.layout, node, config.snapshotter(self.layout.root))
 
     def _start(self, node: Node, addresses: Addresses) -> None:
+        api = self._api(addresses)
         runner = Runner(self.layout, node, self.cgroup, self.console)
         components = {entry.name: entry for entry in all_components(self.name, addresses)}
         recovery.start_etcd(self.layout, addresses, runner, components["etcd"])
@@ -126,18 +127,18 @@ class LocalCluster:
         runner.ensure(components["kube-apiserver"])
         recovery.start_containerd(self.layout, runner, components["containerd"])
         self._load_system_images(node)
-        runner.wait("the API server", self.api.is_ready, needs=_STORAGE)
+        runner.wait("the API server", api.is_ready, needs=_STORAGE)
         for name in _CLIENTS:
             runner.ensure(components[name])
         manifests = addons.render(addresses, self.layout.images)
-        self.api.apply(manifests.text)
+        api.apply(manifests.text)
         needs = [*_STORAGE, "containerd", *_CLIENTS]
-        runner.wait("the node", self._node_is_ready, needs=needs)
+        runner.wait("the node", lambda: self._is_ready(api, node), needs=needs)
         runner.wait(
             "CoreDNS and the default StorageClass",
-            lambda: addons.are_ready(self.api, manifests),
+            lambda: addons.are_ready(api, manifests, node.started),
             needs=needs,
-            explain=lambda: addons.explain(self.api),
+            explain=lambda: addons.explain(api),
         )
 
     def _ensure_node(self) -> tuple[Node, Addresses]:
@@ -181,8 +182,8 @@ class LocalCluster:
         for image in system_images.IMAGES:
             store.load_archive(image.archive(self.layout.images), self.console)
 
-    def _node_is_ready(self) -> bool:
+    def _is_ready(self, api: Api, node: Node) -> bool:
         try:
-            return condition(self.api.get("node", self.name), "Ready") == "True"
+            return node_is_ready(api.node(self.name), node.started)
         except ClusterError:
             return False

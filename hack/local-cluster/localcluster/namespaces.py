@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from localcluster import commands, processes
@@ -20,6 +21,7 @@ from localcluster.layout import TOOL_DIR, Layout
 
 _SCRIPT = TOOL_DIR / "node-namespaces.sh"
 COMPONENT = "node"
+_READY = Path("/run/node-ready")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Node:
         """Run a short command inside and tell whether it ended well."""
         return commands.succeeds([*self.enter, *argv], timeout_seconds=timeout_seconds)
 
+    @property
+    def started(self) -> datetime:
+        """When the namespaces were made, in the whole seconds that Kubernetes tells time in."""
+        marker = Path(f"/proc/{self.pid}/root{_READY}").stat()
+        return datetime.fromtimestamp(int(marker.st_mtime), tz=UTC)
+
     def sees(self, path: Path) -> bool:
         """Tell whether a path exists in the node's file system."""
         return Path(f"/proc/{self.pid}/root{path}").exists()
@@ -58,7 +66,7 @@ def held(layout: Layout, *, current: bool = False) -> Node | None:
     if record is None or (current and record.spec != fingerprint(layout)):
         return None
     node = Node(record.identity.pid)
-    return node if node.sees(Path("/run/node-ready")) else None
+    return node if node.sees(_READY) else None
 
 
 def create(layout: Layout, console: Console, join_cgroup: Callable[[], None]) -> Node:
@@ -85,7 +93,7 @@ def create(layout: Layout, console: Console, join_cgroup: Callable[[], None]) ->
     def ready() -> bool:
         if processes.live_record(record) is None:
             raise ClusterError(f"the node's namespaces cannot be made: {last_lines(log)}")
-        return node.sees(Path("/run/node-ready"))
+        return node.sees(_READY)
 
     console.wait_for("the node's namespaces", ready, timeout_seconds=20)
     return node

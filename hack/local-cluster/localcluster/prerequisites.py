@@ -29,6 +29,7 @@ _PACKAGES = {
     "openssl": "openssl",
     # These build the project's images, as Docker does elsewhere.
     "buildah": "buildah",
+    "skopeo": "skopeo",
     "debootstrap": "debootstrap",
 }
 _FREE_BYTES = 2 * 1024**3

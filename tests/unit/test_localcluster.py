@@ -1,0 +1,213 @@
+"""The parts of the local cluster that decide something without touching the machine."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "hack" / "local-cluster"))
+
+from localcluster import archives, binaries, files, processes, recovery, state
+from localcluster.addressing import INDEXES, Addresses, choose_index
+from localcluster.layout import Layout, valid_name
+
+INDEX = st.integers(0, INDEXES - 1)
+
+
+class TestAddressing:
+    @given(INDEX, INDEX)
+    def test_clusters_share_no_address(self, one: int, other: int) -> None:
+        overlap = Addresses(one).block.overlaps(Addresses(other).block)
+        assert overlap == (one == other)
+
+    @given(INDEX)
+    def test_a_cluster_keeps_pods_services_and_link_apart(self, index: int) -> None:
+        addresses = Addresses(index)
+        link = f"{addresses.node}/{addresses.link_prefix}"
+        parts = [
+            ipaddress.IPv4Network(text, strict=False)
+            for text in (addresses.pods, addresses.services, link)
+        ]
+        assert all(part.subnet_of(addresses.block) for part in parts)
+        assert not any(a.overlaps(b) for a in parts for b in parts if a is not b)
+        assert ipaddress.ip_address(addresses.dns_service) in parts[1]
+        assert ipaddress.ip_address(addresses.host) in parts[2]
+        assert len(addresses.interface) <= 15  # the kernel's limit
+
+    def test_the_preferred_index_is_taken_when_free(self) -> None:
+        assert choose_index(7, ["192.0.2.0/24", "10.0.0.0/24"], ["eth0"]) == 7
+
+    def test_indexes_in_use_are_skipped(self) -> None:
+        used = [str(Addresses(7).block), f"{Addresses(8).host}/30", "0.0.0.0/0"]
+        assert choose_index(7, used, [Addresses(9).interface]) == 10
+        assert choose_index(INDEXES - 1, [str(Addresses(INDEXES - 1).block)], []) == 0
+
+    def test_inside_a_route_that_covers_everything_the_more_specific_one_wins(self) -> None:
+        assert choose_index(3, ["10.0.0.0/8"], []) == 3
+        assert choose_index(3, ["10.0.0.0/8", str(Addresses(3).block)], []) == 4
+
+    def test_none_is_left(self) -> None:
+        assert choose_index(0, [], [Addresses(index).interface for index in range(INDEXES)]) is None
+
+
+class TestProcessIdentity:
+    def test_a_command_name_may_look_like_fields(self) -> None:
+        stat = f"42 (a) R 1 (b c) S {' '.join(str(n) for n in range(4, 60))}"
+        assert processes.parse_start_ticks(stat) == 22
+
+    @pytest.mark.parametrize("gone", ["Z", "X"])
+    def test_an_ended_process_is_not_alive(self, gone: str) -> None:
+        stat = f"42 (sleep) {gone} {' '.join('0' for _ in range(50))}"
+        assert processes.parse_start_ticks(stat) is None
+
+    def test_a_recycled_pid_is_somebody_else_and_is_not_killed(self, tmp_path: Path) -> None:
+        with subprocess.Popen(["sleep", "60"]) as bystander:
+            identity = processes.identify(bystander.pid)
+            assert identity is not None
+            earlier = processes.ProcessIdentity(
+                identity.pid, identity.start_ticks - 1, identity.boot_id
+            )
+            record = processes.ProcessRecord(earlier, "spec")
+            processes.write_record(tmp_path / "kubelet.json", record)
+            assert processes.live_record(tmp_path / "kubelet.json") is None
+            processes.stop(record)
+            assert bystander.poll() is None
+            processes.stop(processes.ProcessRecord(identity, "spec"))
+            assert bystander.wait(timeout=10) != 0
+
+    def test_a_damaged_record_is_none(self, tmp_path: Path) -> None:
+        for text in ("", "{", "[]", '{"pid": "x"}', '{"pid": 1}'):
+            (tmp_path / "etcd.json").write_text(text)
+            assert processes.read_record(tmp_path / "etcd.json") is None
+
+
+class TestState:
+    def test_it_comes_back(self, tmp_path: Path) -> None:
+        layout = Layout(tmp_path, tmp_path / "bin")
+        kept = state.State(state.LOCAL, "dev-1", 5)
+        state.save(layout, kept)
+        assert state.load(layout) == kept
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{", '{"backend": "local"}', '{"backend": "local", "name": "x", "index": 64}',
+         '{"backend": "local", "name": "../x", "index": 1}', '{"backend": "vm", "name": "x"}'],
+    )  # fmt: skip
+    def test_a_damaged_file_is_no_state(self, tmp_path: Path, text: str) -> None:
+        layout = Layout(tmp_path, tmp_path / "bin")
+        layout.state.write_text(text)
+        assert state.load(layout) is None
+
+
+def test_a_directory_gives_a_valid_name_and_an_id_of_its_own(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a", "b", "Größe_1", "-" * 60, "x" * 200)]
+    layouts = [Layout(path / ".cluster", path / "bin") for path in paths]
+    assert all(valid_name(layout.default_name) for layout in layouts)
+    assert len({layout.id for layout in layouts}) == len(layouts)
+
+
+def test_writing_the_same_again_touches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    assert files.write(path, "one", mode=0o600)
+    os.utime(path, ns=(1, 1))
+    assert not files.write(path, "one", mode=0o600)
+    assert path.stat().st_mtime_ns == 1
+    assert files.write(path, "two", mode=0o600)
+    assert path.read_text() == "two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+class TestStamp:
+    def test_every_tool_is_pinned_and_its_stamp_is_stable(self) -> None:
+        assert all(tool.version.startswith("v") for tool in binaries.TOOLS)
+        assert len({tool.stamp for tool in binaries.TOOLS}) == len(binaries.TOOLS)
+        assert [tool.stamp for tool in binaries.TOOLS] == [t.stamp for t in binaries.TOOLS]
+        assert "gitVersion=v1." in binaries.KUBERNETES.linker_flags
+
+    def test_what_is_not_built_as_pinned_is_missing(self, tmp_path: Path) -> None:
+        assert binaries.missing(tmp_path) == list(binaries.TOOLS)
+        (tmp_path / "pause").touch()
+        stamp = tmp_path / ".stamps" / "pause.json"
+        files.write_json(stamp, {"stamp": "of an older version"})
+        assert binaries.PAUSE in binaries.missing(tmp_path)
+        files.write_json(stamp, {"stamp": binaries.PAUSE.stamp})
+        assert binaries.PAUSE not in binaries.missing(tmp_path)
+        (tmp_path / "pause").unlink()
+        assert binaries.PAUSE in binaries.missing(tmp_path)
+
+
+class TestRecovery:
+    @pytest.mark.parametrize(
+        "output",
+        ["panic: invalid page type: 0: 10", "wal: crc mismatch", "snap: file unexpectedly short",
+         'fatal "failed to open WAL" error "wal: file not found" unexpected EOF'],
+    )  # fmt: skip
+    def test_unreadable_data_is_recognised(self, output: str) -> None:
+        assert recovery.looks_damaged(output)
+
+    @pytest.mark.parametrize(
+        "output",
+        ["listen tcp 127.0.0.1:2380: bind: address already in use",
+         "panic: write wal: no space left on device", "", "received signal; shutting down"],
+    )  # fmt: skip
+    def test_anything_else_never_costs_the_data(self, output: str) -> None:
+        assert not recovery.looks_damaged(output)
+
+
+class TestArchives:
+    NAME = "localhost/test/program:v1"
+
+    def _write(self, tmp_path: Path) -> Path:
+        program = tmp_path / "program"
+        program.write_bytes(b"\x7fELF" + os.urandom(8))
+        archive = tmp_path / "image.tar"
+        archives.write_program_image(
+            archive, name=self.NAME, program=program, target="/bin/program", entrypoint=["/p"]
+        )
+        return archive
+
+    def test_the_same_program_gives_the_same_bytes(self, tmp_path: Path) -> None:
+        archive = self._write(tmp_path)
+        first = archive.read_bytes()
+        os.utime(tmp_path / "program", (0, 0))
+        archives.write_program_image(
+            archive,
+            name=self.NAME,
+            program=tmp_path / "program",
+            target="/bin/program",
+            entrypoint=["/p"],
+        )
+        assert archive.read_bytes() == first
+
+    def test_a_copy_has_the_names_it_is_given(self, tmp_path: Path) -> None:
+        copy = tmp_path / "copy.tar"
+        with archives.open_layout(self._write(tmp_path)) as opened, copy.open("wb") as stream:
+            (image,) = opened.images()
+            assert image.name == self.NAME
+            opened.copy(stream, {image.digest: "localhost/other:v2"}, present=set())
+        with archives.open_layout(copy) as copied:
+            assert copied.images() == [archives.ArchivedImage("localhost/other:v2", image.digest)]
+
+    def test_large_blobs_that_are_present_do_not_travel(self, tmp_path: Path) -> None:
+        layout = tmp_path / "layout"
+        with tarfile.open(self._write(tmp_path)) as tar:
+            tar.extractall(layout, filter="data")
+        blob = layout / "blobs" / "sha256" / ("f" * 64)
+        blob.write_bytes(b"\0" * 2 * 1024**2)
+        with archives.open_layout(layout) as opened:
+            (image,) = opened.images()
+            names = {image.digest: self.NAME}
+            everything, without = io.BytesIO(), io.BytesIO()
+            copied = opened.copy(everything, names, present=set())
+            saved = copied - opened.copy(without, names, present={blob.name})
+        assert saved == 2 * 1024**2
