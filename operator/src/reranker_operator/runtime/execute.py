@@ -2,7 +2,8 @@
 
 import datetime
 import logging
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -25,9 +26,6 @@ from reranker_operator.core.plan import (
     Scale,
 )
 from reranker_operator.errors import Conflict, NotFound, OperatorError, Rejected
-
-#: Maps of resource names to quantities.
-_QUANTITIES = frozenset({"requests", "limits"})
 
 logger = logging.getLogger(__name__)
 
@@ -188,8 +186,7 @@ def _unchanged(live: Json, manifest: Json, digest: str) -> bool:
 def _contains(live: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            key in live
-            and (_same_quantities if key in _QUANTITIES else _contains)(live[key], value)
+            key in live and _COMPARED.get(key, _contains)(live[key], value)
             for key, value in wanted.items()
         )
     if isinstance(wanted, list):
@@ -209,6 +206,14 @@ def _same_quantities(live: Any, wanted: Any) -> bool:
         )
     except (KeyError, ValueError):
         return False
+
+
+#: Not every map may hold more than we put there: one key more and a selector leads nowhere.
+_COMPARED: dict[str, Callable[[Any, Any], bool]] = {
+    "requests": _same_quantities,
+    "limits": _same_quantities,
+    "selector": operator.eq,
+}
 
 
 def _amount(quantity: object) -> Decimal:
