@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "verify":
-        return _verify(arguments.engine, arguments.result)
+        return _verify(arguments.engine, arguments.digest, arguments.result)
     return _serve()
 
 
@@ -44,14 +44,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--engine", type=Path, required=True, metavar="DIR", help="a published engine"
     )
+    verify.add_argument("--digest", metavar="HEX", help="the engine that this should be")
     verify.add_argument(
         "--result", type=Path, metavar="FILE", help="also write the result there, as JSON"
     )
     return parser
 
 
-def _verify(engine: Path, result_file: Path | None) -> int:
-    result = verify_engine(engine)
+def _verify(engine: Path, digest: str | None, result_file: Path | None) -> int:
+    result = verify_engine(engine, digest)
     print(result.message, file=sys.stdout if result.ok else sys.stderr)
     if result_file is not None:
         try:
@@ -79,7 +80,7 @@ def _serve() -> int:
         print(error, file=sys.stderr)
         return 2
     configure_logs(settings.log_level)
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         asyncio.run(serve(settings, load_engine(settings.engine_dir)))
     except (EngineInvalidError, ListenError) as error:

@@ -96,6 +96,11 @@ class Readiness:
         self._complained = False
         self.ready = False
 
+    @property
+    def suspected(self) -> bool:
+        """Whether a look is due at once."""
+        return self._suspicion.is_set()
+
     def suspect(self) -> None:
         """A batch has just failed: look at once."""
         self._suspicion.set()
@@ -103,7 +108,7 @@ class Readiness:
     async def watch(self) -> None:
         """Run until cancelled."""
         while True:
-            suspected = self._suspicion.is_set()
+            suspected = self.suspected
             self._suspicion.clear()
             await self._look(suspected)
             with suppress(TimeoutError):

@@ -20,11 +20,14 @@ from reranker_contracts import (
 _NEEDED = ("model.json", "tokenizer.json", "repository/reranker/config.pbtxt")
 
 
-def verify_engine(directory: Path) -> StageResult:
-    """Check every file of the engine in `directory` against its manifest; never raises."""
+def verify_engine(directory: Path, digest: str | None = None) -> StageResult:
+    """Check every file of the engine in `directory` against its manifest; never raises.
+
+    With a `digest` the engine must also be that one.
+    """
     started = time.monotonic()
     try:
-        manifest = verify_artefact(directory)
+        manifest = verify_artefact(directory, digest)
         _check_complete(manifest)
     except (IntegrityError, OSError) as error:
         return StageResult(

@@ -1,0 +1,83 @@
+"""Commands, exit codes and messages."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reranker_gateway.cli import main
+from reranker_gateway.engine_files import EngineInvalidError, load_engine
+from reranker_gateway.settings import SettingsError, load_settings
+
+
+def test_verify_accepts_an_intact_engine(engine_dir: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    assert main(["verify", "--engine", str(engine_dir), "--result", str(result)]) == 0
+    found = json.loads(result.read_text())
+    assert (found["stage"], found["ok"], found["reason"]) == ("verify", True, "Succeeded")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("repository/reranker/1/model.onnx", "model.onnx does not match its sha256"),
+        ("model.json", "model.json does not match its sha256"),
+        ("manifest.json", "manifest.json is malformed"),
+    ],
+)
+def test_verify_names_the_damaged_file(
+    engine_dir: Path, tmp_path: Path, name: str, message: str
+) -> None:
+    result = tmp_path / "result.json"
+    (engine_dir / name).write_bytes(b"damaged")
+    assert main(["verify", "--engine", str(engine_dir), "--result", str(result)]) == 1
+    found = json.loads(result.read_text())
+    assert found["reason"] == "ChecksumMismatch"
+    assert message in found["message"]
+
+
+def test_verify_without_an_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--engine", str(tmp_path / "none")]) == 1
+    assert "manifest.json cannot be read" in capsys.readouterr().err
+
+
+def test_serve_refuses_wrong_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RERANKER_HTTP_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("RERANKER_TRUNCATE", "START")
+    assert main(["serve"]) == 2
+    said = capsys.readouterr().err
+    assert "RERANKER_HTTP_PORT='tcp://10.0.0.1:80': " in said
+    assert "RERANKER_TRUNCATE='START': " in said
+
+
+def test_serve_refuses_a_directory_without_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RERANKER_ENGINE_DIR", str(tmp_path))
+    assert main(["serve"]) == 1
+    assert "manifest.json cannot be read" in capsys.readouterr().err
+
+
+def test_usage_errors_exit_with_2() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["verify"])
+    assert caught.value.code == 2
+
+
+def test_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RERANKER_ALIASES", "a, b,,")
+    monkeypatch.setenv("RERANKER_SERVED_NAME", "")
+    settings = load_settings()
+    assert settings.aliases == ("a", "b")
+    assert settings.served_name is None
+    monkeypatch.setenv("RERANKER_MAX_PASSAGES", "0")
+    with pytest.raises(SettingsError, match="RERANKER_MAX_PASSAGES='0'"):
+        load_settings()
+
+
+def test_an_engine_without_tokeniser_is_named(engine_dir: Path) -> None:
+    (engine_dir / "tokenizer.json").unlink()
+    with pytest.raises(EngineInvalidError, match=r"tokenizer\.json cannot be read"):
+        load_engine(engine_dir)

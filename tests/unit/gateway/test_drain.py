@@ -1,0 +1,63 @@
+"""Leaving without a failed request."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from reranker_gateway.drain import Drain, Phase
+
+
+async def test_waits_for_the_last_answer(eventually: Callable[..., Any]) -> None:
+    drain = Drain(delay_seconds=0, timeout_seconds=100)
+    drain.enter()
+    drain.enter()
+    run = asyncio.create_task(drain.run())
+    await eventually(lambda: drain.phase is Phase.CLOSED)
+    drain.leave()
+    await asyncio.sleep(0)
+    assert not run.done()
+    drain.leave()
+    assert await run
+
+
+async def test_the_total_is_bounded() -> None:
+    drain = Drain(delay_seconds=100, timeout_seconds=0)
+    drain.enter()
+    assert not await drain.run()
+
+
+async def test_a_second_signal_ends_the_delay() -> None:
+    drain = Drain(delay_seconds=100, timeout_seconds=100)
+    run = asyncio.create_task(drain.run())
+    await asyncio.sleep(0)
+    assert drain.phase is Phase.LEAVING
+    drain.hurry()
+    assert await run
+
+
+async def test_what_callers_see(
+    gateway_of: Callable[..., Any],
+    client_of: Callable[..., Any],
+    engine: Any,
+    body: Callable[..., Any],
+    eventually: Callable[..., Any],
+) -> None:
+    gateway = gateway_of()
+    async with client_of(gateway) as client:
+        assert "connection" not in (await client.post("/v1/ranking", json=body())).headers
+        gateway.drain.phase = Phase.LEAVING
+        assert (await client.get("/v1/health/ready")).status_code == 503
+        assert (await client.get("/v1/health/live")).status_code == 200
+        served = await client.post("/v1/ranking", json=body())
+        assert (served.status_code, served.headers["connection"]) == (200, "close")
+
+        engine.open.clear()
+        running = asyncio.create_task(client.post("/v1/ranking", json=body()))
+        await eventually(lambda: len(engine.batches) == 3)
+        gateway.drain.phase = Phase.CLOSED
+        refused = await client.post("/v1/ranking", json=body())
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert gateway.drain.active == 1
+        engine.open.set()
+        assert (await running).status_code == 200
+        assert gateway.drain.active == 0

@@ -1,0 +1,100 @@
+"""Our join of query and passage equals the tokeniser's own pair."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+
+from reranker_contracts import ServedModel
+from reranker_gateway.errors import InputTooLongError
+from reranker_gateway.tokenise import PairTokeniser
+
+LIMIT = 24
+VOCABULARY = {
+    token: number
+    for number, token in enumerate(["[PAD]", "[UNK]", "<s>", "</s>", *map(str, range(50))])
+}
+#: pair template of the tokeniser, the same as pieces, tokens that it adds
+FAMILIES = {
+    "bert": (
+        "<s> $A </s> $B:1 </s>:1",
+        [
+            {"kind": "special", "ids": [2]},
+            {"kind": "query"},
+            {"kind": "special", "ids": [3]},
+            {"kind": "passage", "type_id": 1},
+            {"kind": "special", "ids": [3], "type_id": 1},
+        ],
+    ),
+    "roberta": (
+        "<s> $A </s> </s> $B </s>",
+        [
+            {"kind": "special", "ids": [2]},
+            {"kind": "query"},
+            {"kind": "special", "ids": [3, 3]},
+            {"kind": "passage"},
+            {"kind": "special", "ids": [3]},
+        ],
+    ),
+}
+TEXTS = st.lists(st.integers(0, 60).map(str), max_size=30).map(" ".join)
+
+
+def tokeniser(family: str) -> tuple[PairTokeniser, Tokenizer]:
+    """Ours, and the reference: the same tokeniser with its own post-processor."""
+    template, pieces = FAMILIES[family]
+    both = []
+    for _ in range(2):
+        tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.post_processor = TemplateProcessing(
+            single="<s> $A </s>", pair=template, special_tokens=[("<s>", 2), ("</s>", 3)]
+        )
+        both.append(tokenizer)
+    model = ServedModel(
+        name="demo",
+        architecture="Demo",
+        family=family,
+        max_length=LIMIT,
+        pad_id=0,
+        template={"pieces": pieces},
+        inputs=("input_ids", "attention_mask", "token_type_ids"),
+    )
+    reference = both[1]
+    reference.enable_truncation(LIMIT, strategy="only_second")
+    return PairTokeniser(both[0], model, LIMIT, threads=1), reference
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(
+    query=st.lists(st.integers(0, 60).map(str), min_size=1, max_size=15).map(" ".join),
+    passages=st.lists(TEXTS, min_size=1, max_size=5),
+)
+def test_equals_the_tokenisers_own_pair(family: str, query: str, passages: list[str]) -> None:
+    ours, reference = tokeniser(family)
+    found = ours.tokenise(query, passages, "END")
+    expected = [reference.encode(query, passage) for passage in passages]
+    assert [row.tolist() for row in found.ids] == [pair.ids for pair in expected]
+    assert found.types is not None
+    assert [row.tolist() for row in found.types] == [pair.type_ids for pair in expected]
+    assert found.lengths == [len(pair.ids) for pair in expected]
+    assert found.truncated == sum(bool(pair.overflowing) for pair in expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_query_longer_than_the_input_is_cut_too(family: str) -> None:
+    ours, _ = tokeniser(family)
+    found = ours.tokenise(" ".join(["7"] * 40), ["8 8", ""], "END")
+    assert found.lengths == [LIMIT, LIMIT]
+    assert all(row.tolist().count(VOCABULARY["8"]) == 0 for row in found.ids)
+    assert found.truncated == 2
+
+
+def test_none_refuses_and_names_the_first_length() -> None:
+    ours, _ = tokeniser("bert")
+    passages = ["1", " ".join(["2"] * 30), " ".join(["3"] * 40)]
+    with pytest.raises(InputTooLongError) as caught:
+        ours.tokenise("4 4", passages, "NONE")
+    assert caught.value.message == "Input length 35 exceeds maximum allowed token size 24"
+    assert ours.tokenise("4 4", passages[:1], "NONE").tokens == 6
