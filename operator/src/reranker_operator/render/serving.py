@@ -23,7 +23,7 @@ from reranker_operator.render.pods import (
 HTTP_PORT = 8000
 METRICS_PORT = 8002
 #: Longer than the gateway's drain delay and the longest request together.
-_GRACE_SECONDS = 60
+_GRACE_SECONDS = 75
 _GPU = "nvidia.com/gpu"
 
 _TRITON = [
@@ -37,7 +37,7 @@ _TRITON = [
     "--http-address=127.0.0.1", "--http-port=9000",
     "--grpc-address=127.0.0.1", "--grpc-port=9001",
     "--metrics-address=127.0.0.1", "--metrics-port=9002",
-    "--exit-timeout-secs=20",
+    "--exit-timeout-secs=10",
 ]  # fmt: skip
 
 
