@@ -1,0 +1,93 @@
+"""The gateway's process: start, loss of Triton, end."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+REQUEST = {
+    "model": "demo",
+    "query": {"text": "a"},
+    "passages": [{"text": "b"}, {"text": "d d"}, {"text": ""}],
+}
+
+
+async def test_answers_and_follows_triton(start_gateway: Callable[..., Any], triton: Any) -> None:
+    gateway = await start_gateway()
+    await gateway.until_ready(503)
+    assert (await gateway.client.get("/v1/health/live")).status_code == 200
+
+    await triton.start()
+    await gateway.until_ready()
+    answer = await gateway.client.post("/v1/ranking", json=REQUEST)
+    assert answer.json() == {
+        "rankings": [
+            {"index": 1, "logit": 12.0},
+            {"index": 0, "logit": 5.0},
+            {"index": 2, "logit": 2.0},
+        ],
+        "usage": {"prompt_tokens": 6, "total_tokens": 6},
+    }
+
+    await triton.stop()
+    lost = await gateway.client.post("/v1/ranking", json=REQUEST)
+    assert (lost.status_code, lost.headers["retry-after"]) == (503, "1")
+    await gateway.until_ready(503)
+    await triton.start()
+    await gateway.until_ready()
+    assert (await gateway.client.post("/v1/ranking", json=REQUEST)).status_code == 200
+
+
+async def test_sigterm_finishes_what_is_in_flight(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    await triton.start()
+    gateway = await start_gateway()
+    await gateway.until_ready()
+    triton.model.open.clear()
+    calls = triton.model.calls
+    running = asyncio.create_task(gateway.client.post("/v1/ranking", json=REQUEST))
+    while triton.model.calls == calls:  # noqa: ASYNC110 (the other end is another process)
+        await asyncio.sleep(0.01)
+    gateway.process.send_signal(signal.SIGTERM)
+    await gateway.until_ready(503)
+    while True:
+        refused = await gateway.client.post("/v1/ranking", json=REQUEST)
+        if refused.status_code == 503:
+            break
+    assert refused.headers["connection"] == "close"
+    triton.model.open.set()
+    assert (await running).status_code == 200
+    _, log = await gateway.process.communicate()
+    assert gateway.process.returncode == 0
+    events = [json.loads(line)["event"] for line in log.decode().splitlines()]
+    assert events[-1] == "stopped"
+    assert "draining" in events
+
+
+async def test_the_drain_timeout_ends_the_process(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    await triton.start()
+    gateway = await start_gateway(DRAIN_TIMEOUT_SECONDS=0.2)
+    await gateway.until_ready()
+    triton.model.open.clear()
+    calls = triton.model.calls
+    running = asyncio.create_task(gateway.client.post("/v1/ranking", json=REQUEST))
+    while triton.model.calls == calls:  # noqa: ASYNC110 (the other end is another process)
+        await asyncio.sleep(0.01)
+    gateway.process.send_signal(signal.SIGTERM)
+    assert await gateway.process.wait() == 0
+    [outcome] = await asyncio.gather(running, return_exceptions=True)
+    assert isinstance(outcome, httpx.TransportError) or outcome.status_code >= 500
+    triton.model.open.set()
+
+
+async def test_a_taken_port_is_named(start_gateway: Callable[..., Any], triton: Any) -> None:
+    gateway = await start_gateway(HTTP_PORT=triton.port, METRICS_PORT=triton.port)
+    _, said = await gateway.process.communicate()
+    assert gateway.process.returncode == 1
+    assert f"RERANKER_METRICS_PORT={triton.port}: cannot listen" in said.decode()
