@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+TICK_SECONDS = 10
+
 
 class Progress:
     """Prints `[seconds] stage: text` lines to standard output."""
@@ -12,6 +14,7 @@ class Progress:
         self.stage = stage
         self._clock = clock
         self._started = clock()
+        self._last_tick = self._started
 
     @property
     def seconds(self) -> float:
@@ -21,6 +24,12 @@ class Progress:
     def say(self, text: str) -> None:
         """Print one line."""
         print(f"[{self.seconds:7.1f} s] {self.stage}: {text}", flush=True)
+
+    def tick(self, done: int, total: int, what: str) -> None:
+        """How far a long step is; prints at most every TICK_SECONDS."""
+        if self._clock() - self._last_tick >= TICK_SECONDS:
+            self._last_tick = self._clock()
+            self.say(f"{done} of {total} {what}")
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:

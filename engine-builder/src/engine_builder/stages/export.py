@@ -71,7 +71,7 @@ def export(
     with progress.step(f"loading {parameters / 1e6:.1f} M parameters"):
         model = load_cross_encoder(source, served.inputs, parameters)
     with progress.step(f"reference scores of {len(rows)} pairs"):
-        logits = _reference(model, served, rows)
+        logits = _reference(model, served, rows, progress)
     with progress.step("export to ONNX"):
         _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)
     with progress.step("comparing the graph with PyTorch"):
@@ -197,12 +197,15 @@ def _check_graph(
             )
 
 
-def _reference(model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens]) -> list[float]:
+def _reference(
+    model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens], progress: Progress
+) -> list[float]:
     """FP32 logits in the order of `rows`; batches are by length, so that little is padding."""
     logits = np.zeros(len(rows))
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
-    for batch in in_batches(order, _BATCH):
-        tensors = pad_batch([rows[number] for number in batch], served.pad_id, served.inputs)
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row].ids))
+    for number, batch in enumerate(in_batches(order, _BATCH)):
+        progress.tick(number * _BATCH, len(rows), "pairs")
+        tensors = pad_batch([rows[row] for row in batch], served.pad_id, served.inputs)
         logits[list(batch)] = score(model, tensors)[:, served.label]
     if not np.isfinite(logits).all():
         raise StageError(

@@ -55,8 +55,8 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
     with progress.step(f"scoring {len(rows)} pairs twice on {loaded.provider}"):
         order = list(range(len(rows)))
         runs = [
-            _score(loaded, model, rows, order, _FORWARD),
-            _score(loaded, model, rows, order[::-1], _BACKWARD),
+            _score(loaded, model, rows, order, batch_size=_FORWARD, progress=progress),
+            _score(loaded, model, rows, order[::-1], batch_size=_BACKWARD, progress=progress),
         ]
     report = compare(probes, reference.logits, runs)
     write_document(engine / PARITY, report)
@@ -86,11 +86,14 @@ def _score(
     model: ServedModel,
     rows: Sequence[Tokens],
     order: Sequence[int],
+    *,
     batch_size: int,
+    progress: Progress,
 ) -> list[float]:
     """Logits in the order of `rows`, computed in the given order."""
     logits = np.zeros(len(rows))
-    for batch in in_batches(order, batch_size):
-        tensors = pad_batch([rows[number] for number in batch], model.pad_id, model.inputs)
+    for number, batch in enumerate(in_batches(order, batch_size)):
+        progress.tick(number * batch_size, len(rows), "pairs")
+        tensors = pad_batch([rows[row] for row in batch], model.pad_id, model.inputs)
         logits[list(batch)] = engine.run(tensors, model.labels)[:, model.label]
     return [float(logit) for logit in logits]
