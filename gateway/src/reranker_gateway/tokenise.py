@@ -7,6 +7,7 @@ included (`only_second`), at half the work: the query is not tokenised again for
 
 import asyncio
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -16,10 +17,14 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from reranker_contracts import ServedModel, TemplatePiece
-from reranker_gateway.errors import InputTooLongError
+from reranker_gateway.errors import InputTooLongError, InvalidRequestError
 
 IntArray = npt.NDArray[np.int32]
 Truncate = Literal["NONE", "END"]
+
+#: Texts are cut here before they are tokenised. Natural text has 1 to 8 characters per token.
+_CHARACTERS_PER_TOKEN = 32
+_CHUNK_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class PairTokeniser:
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._max_characters = max_length * _CHARACTERS_PER_TOKEN
         self._specials = model.template.special_tokens
         self._with_types = "token_type_ids" in model.inputs
         pieces = model.template.pieces
@@ -65,29 +71,44 @@ class PairTokeniser:
 
     def tokenise(self, query: str, passages: list[str], truncate: Truncate) -> TokenisedRequest:
         """Tokenise in this thread. Raises InputTooLongError when `truncate` is NONE."""
-        encodings = self._tokenizer.encode_batch_fast([query, *passages], add_special_tokens=False)
-        query_ids, *passage_ids = (encoding.ids for encoding in encodings)
-        truncated = self._check_lengths(query_ids, passage_ids, truncate)
-        if truncated:
-            # The pair is cut from the right: the passage first, the query only when it alone is
-            # longer than the input.
-            query_ids = query_ids[: self._max_length - self._specials]
-            room = self._max_length - self._specials - len(query_ids)
-            passage_ids = [ids[:room] for ids in passage_ids]
-        return self._join(query_ids, passage_ids, truncated)
+        [query_ids] = self._encode([query])
+        # Negative when the query alone is longer than the input.
+        room = self._max_length - self._specials - len(query_ids)
+        passage_ids = []
+        truncated = 0
+        for ids in self._encode(passages):
+            if len(ids) > room:
+                if truncate == "NONE":
+                    raise InputTooLongError(self._max_length - room + len(ids), self._max_length)
+                truncated += 1
+            # The pair is cut from the right: the passage first, then the query.
+            passage_ids.append(ids[: max(room, 0)])
+        if truncate == "NONE":
+            self._check_uncut("query.text", [query])
+            self._check_uncut("passages", passages)
+        return self._join(query_ids[: self._max_length - self._specials], passage_ids, truncated)
 
     def close(self) -> None:
         """Stop the threads; work that has not begun is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _check_lengths(
-        self, query: list[int], passages: list[list[int]], truncate: Truncate
-    ) -> int:
-        fixed = self._specials + len(query)
-        over = [fixed + len(ids) for ids in passages if fixed + len(ids) > self._max_length]
-        if over and truncate == "NONE":
-            raise InputTooLongError(over[0], self._max_length)
-        return len(over)
+    def _encode(self, texts: list[str]) -> Iterator[list[int]]:
+        """Ids of each text, a bounded number of characters at a time.
+
+        An encoding holds some 250 bytes per token, so a body of 16 MiB encoded at once would take
+        gigabytes; and no text needs more than its first characters to fill the input.
+        """
+        for chunk in _chunks([text[: self._max_characters] for text in texts]):
+            for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+                yield encoding.ids
+
+    def _check_uncut(self, field: str, texts: list[str]) -> None:
+        """Refuse what `_encode` cut although its tokens did not show it (blanks, giant words)."""
+        if any(len(text) > self._max_characters for text in texts):
+            raise InvalidRequestError(
+                f"{field}: a text has more than {self._max_characters} characters, the most that "
+                "this model can take; shorten it or set truncate to END"
+            )
 
     def _join(
         self, query: list[int], passages: list[list[int]], truncated: int
@@ -115,6 +136,19 @@ class PairTokeniser:
             lengths=[fixed + len(ids) for ids in passages],
             truncated=truncated,
         )
+
+
+def _chunks(texts: list[str]) -> Iterator[list[str]]:
+    """`texts` in order, in lists of about _CHUNK_CHARACTERS, each with one text at least."""
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        if chunk and size + len(text) > _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += len(text)
+    yield chunk
 
 
 def _fixed_part(pieces: tuple[TemplatePiece, ...], query: list[int]) -> tuple[list[int], list[int]]:

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from reranker_contracts import ServedModel
-from reranker_gateway.errors import InputTooLongError
+from reranker_gateway.errors import InputTooLongError, InvalidRequestError
 from reranker_gateway.tokenise import PairTokeniser
 
 LIMIT = 24
@@ -98,3 +98,13 @@ def test_none_refuses_and_names_the_first_length() -> None:
         ours.tokenise("4 4", passages, "NONE")
     assert caught.value.message == "Input length 35 exceeds maximum allowed token size 24"
     assert ours.tokenise("4 4", passages[:1], "NONE").tokens == 6
+
+
+def test_a_text_that_no_input_can_hold_is_cut_before_it_is_tokenised() -> None:
+    ours, _ = tokeniser("bert")
+    dense, sparse = "5 " * 300_000, " " * 600_000 + "6"
+    assert ours.tokenise("4", [dense, "1", dense], "END").lengths == [LIMIT, 5, LIMIT]
+    with pytest.raises(InputTooLongError):
+        ours.tokenise("4", [dense], "NONE")
+    with pytest.raises(InvalidRequestError, match=r"passages: .* more than 768 characters"):
+        ours.tokenise("4", [sparse], "NONE")

@@ -14,6 +14,8 @@ from reranker_gateway.errors import InvalidRequestError
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BLANKS = b" \t\r\n"
+_STRINGS_BASE = 64
+_STRINGS_PER_PASSAGE = 2
 _STRUCTURE_BASE = 256
 _STRUCTURE_PER_PASSAGE = 16
 _MOST_ERRORS = 10
@@ -80,7 +82,9 @@ class ErrorBody(BaseModel):
 
 def parse_ranking(body: bytes, max_passages: int) -> RankingRequest:
     """Read a request. Raises InvalidRequestError: 400 for what is not JSON, 422 for the rest."""
-    structure = _STRING.sub(b"", body).translate(None, _BLANKS)
+    # As many strings as a ranking request can hold; more of them count as structure themselves.
+    strings = _STRINGS_BASE + _STRINGS_PER_PASSAGE * max_passages
+    structure = _STRING.sub(b"", body, count=strings).translate(None, _BLANKS)
     if len(structure) > _STRUCTURE_BASE + _STRUCTURE_PER_PASSAGE * max_passages:
         raise InvalidRequestError(
             "the body is not a ranking request: it holds too much besides texts; send model, query "
