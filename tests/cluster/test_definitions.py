@@ -1,0 +1,80 @@
+"""What the API server does with manifests: refuse with the field path, fill in, keep immutable."""
+
+from typing import Any
+
+import pytest
+from support.kubectl import Json, Kubectl, KubectlError
+
+pytestmark = pytest.mark.cluster
+
+
+def service(spec: Json, name: str = "x") -> Json:
+    return {
+        "apiVersion": "reranker.dev/v1alpha1",
+        "kind": "RerankerService",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+HUB = {"source": "hf://org/model"}
+OCI = {"source": "oci://registry/model:v1"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"model": HUB, "modle": 1}, 'unknown field "spec.modle"'),
+        ({}, "spec.model: Required value"),
+        ({"model": HUB, "replicas": "three"}, "spec.replicas: Invalid value"),
+        ({"model": HUB, "replicas": -1}, "spec.replicas in body should be greater than or equal"),
+        ({"model": HUB, "engine": {"maxLength": 4}}, "spec.engine.maxLength"),
+        ({"model": HUB, "engine": {"runtime": "tflite"}}, "spec.engine.runtime: Unsupported value"),
+        ({"model": HUB, "accelerator": {"count": 2}}, "need accelerator.type nvidia"),
+        (
+            {"model": OCI | {"secretRef": {"name": "s"}}},
+            "for oci:// use model.imagePullSecret",
+        ),
+        ({"model": HUB | {"imagePullSecret": "s"}}, "for hf:// use model.secretRef"),
+        ({"model": OCI | {"revision": "v2"}}, "model.revision is for hf:// sources"),
+        (
+            {
+                "model": HUB,
+                "engine": {"store": {"existingClaim": "a", "storageClassName": "b"}},
+            },
+            "exclude each other",
+        ),
+    ],
+)
+def test_bad_manifests_are_refused_with_the_field(
+    api: Kubectl, spec: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(KubectlError) as refused:
+        api.apply(service(spec))
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "1st", "a.b"])
+def test_names_that_no_service_could_have_are_refused(api: Kubectl, name: str) -> None:
+    with pytest.raises(KubectlError, match="at most 40 characters"):
+        api.apply(service({"model": HUB}, name))
+
+
+def test_defaults_scale_and_columns(api: Kubectl) -> None:
+    api.apply(service({"model": HUB}, "plain"))
+    spec = api.get("rr", "plain")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["engine"]["parity"] == {"minKendallTau": 0.995, "maxNdcgDelta": 0.002}
+    assert spec["serving"]["truncate"] == "NONE"
+    api("scale", "rr", "plain", "--replicas=3")
+    assert api.get("rr", "plain")["spec"]["replicas"] == 3
+    head = api("get", "rr", "plain").splitlines()[0].split()
+    assert head == ["NAME", "MODEL", "ENGINE", "READY", "STAGE", "REPLICAS", "URL", "AGE"]
+    api("delete", "rr", "plain")
+
+
+def test_every_field_is_explained(api: Kubectl) -> None:
+    text = api("explain", "rr.spec", "--recursive=false")
+    for field in ("model", "engine", "accelerator", "serving", "replicas"):
+        assert field in text
+    assert "<no description>" not in api("explain", "rr.spec.engine")

@@ -1,0 +1,57 @@
+"""What the installed operator may do, asked of the API server itself."""
+
+import pytest
+from support.cluster import ROOT, Cluster
+from support.kubectl import Kubectl, KubectlError
+
+pytestmark = pytest.mark.cluster
+
+
+def _install(cluster: Cluster, release: str, namespace: str, *values: str) -> str:
+    """Everything but running pods; returns the service account's user name."""
+    chart = str(ROOT / "charts/reranker-operator")
+    cluster.helm("upgrade", "--install", release, chart, "-n", namespace, "--create-namespace",
+                 "--set", "image.tag=none", *values)  # fmt: skip
+    return f"system:serviceaccount:{namespace}:{release}-reranker-operator"
+
+
+def _may(api: Kubectl, user: str, verb: str, resource: str, namespace: str) -> bool:
+    try:
+        answer = api.within(namespace)("auth", "can-i", verb, resource, f"--as={user}")
+    except KubectlError:
+        return False
+    return answer.strip() == "yes"
+
+
+def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> None:
+    user = _install(cluster, "wide", "rights-wide")
+    try:
+        assert _may(api, user, "create", "deployments", api.namespace)
+        assert _may(api, user, "patch", "rerankerservices/status", api.namespace)
+        for verb, resource in [
+            ("get", "secrets"),
+            ("list", "secrets"),
+            ("create", "pods"),
+            ("create", "pods/exec"),
+            ("update", "rerankerservices"),
+            ("delete", "rerankerservices"),
+            ("delete", "persistentvolumeclaims"),
+            ("create", "clusterrolebindings"),
+            ("impersonate", "users"),
+        ]:
+            assert not _may(api, user, verb, resource, api.namespace), f"{verb} {resource}"
+    finally:
+        cluster.helm("uninstall", "wide", "-n", "rights-wide", "--wait")
+
+
+def test_namespaced_mode_stays_in_its_namespaces(cluster: Cluster, api: Kubectl) -> None:
+    user = _install(
+        cluster, "narrow", "rights-narrow", "--set", f"watchNamespaces={{{api.namespace}}}"
+    )
+    try:
+        assert _may(api, user, "create", "jobs", api.namespace)
+        assert not _may(api, user, "create", "jobs", "default")
+        assert not _may(api, user, "list", "rerankerservices", "default")
+        assert not _may(api, user, "list", "nodes", "default")
+    finally:
+        cluster.helm("uninstall", "narrow", "-n", "rights-narrow", "--wait")

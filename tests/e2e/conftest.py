@@ -1,0 +1,97 @@
+"""The installed operator, model images, and a namespace that admits only restricted pods."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster import PREFIX, ROOT, Cluster
+from support.kubectl import Kubectl, KubectlError, eventually
+from support.services import Services
+
+_SYSTEM = "reranker-system"
+_IMAGES = ("operator", "gateway", "triton", "engine-builder", "demo-model")
+_MODELS = ("first", "second", "embedding")
+
+
+def _build_models() -> list[str]:
+    """Tiny model images, from the builder image that is under test."""
+    tool = "docker" if os.environ.get("CONTAINER_TOOL") == "docker" else "buildah"
+    folder = Path(__file__).parent / "models"
+    build = ["docker", "build"] if tool == "docker" else ["buildah", "bud", "--layers"]
+    if tool == "buildah":
+        build += ["--isolation", "chroot", "--network", "host"]
+    names = []
+    for kind in _MODELS:
+        name = f"{PREFIX}/test-{kind}:v1"
+        command = [*build, "--build-arg", f"KIND={kind}", "-t", name, str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
+        names.append(name)
+    return names
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster) -> Iterator[Kubectl]:
+    """kubectl in the operator's namespace; images are built by `make images` beforehand."""
+    images = [f"{PREFIX}/{name}:{'v1' if name == 'demo-model' else 'dev'}" for name in _IMAGES]
+    cluster.load(*images, *_build_models())
+    charts = ROOT / "charts"
+    common = ("-n", _SYSTEM, "--create-namespace", "--wait", "--timeout", "3m")
+    install = ("upgrade", "--install")
+    crds = str(charts / "reranker-operator-crds")
+    cluster.helm(*install, "reranker-operator-crds", crds, *common)
+    cluster.helm(
+        *install, "reranker-operator", str(charts / "reranker-operator"), *common,
+        "--set", "image.tag=dev", "--set", "images.tag=dev",
+    )  # fmt: skip
+    system = cluster.kubectl.within(_SYSTEM)
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    system("label", "namespace", _SYSTEM, label, "--overwrite")
+    yield system
+    cluster.helm("uninstall", "reranker-operator", "-n", _SYSTEM, "--wait")
+
+
+@pytest.fixture
+def services(
+    cluster: Cluster, operator: Kubectl, request: pytest.FixtureRequest
+) -> Iterator[Services]:
+    """RerankerServices in a namespace of this test; deleted in order, looked at when it failed."""
+    namespace = (
+        "e2e-" + request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")[:50]
+    )
+    kubectl = cluster.kubectl.within(namespace)
+    kubectl("create", "namespace", namespace)
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    kubectl("label", "namespace", namespace, label)
+    yield Services(kubectl)
+    if getattr(request.node, "failed", False):
+        _show(kubectl, operator)
+    kubectl("delete", "rr", "--all", "--wait")
+    eventually(lambda: not kubectl.list("rre"), within=90, describe=lambda: kubectl("get", "rre"))
+    kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Let fixtures know that the test failed."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call" and report.failed:
+        item.failed = True  # type: ignore[attr-defined]
+
+
+def _show(kubectl: Kubectl, operator: Kubectl) -> None:
+    """What one would look at first."""
+    for command in (
+        ("get", "rr,rre,jobs,pods,pvc", "-o", "wide"),
+        ("describe", "rr"),
+        ("get", "events", "--sort-by=.lastTimestamp"),
+    ):
+        try:
+            print(f"--- kubectl {' '.join(command)}\n{kubectl(*command)}")
+        except KubectlError as error:
+            print(error)
+    print(
+        f"--- operator\n{operator('logs', '-l', 'app.kubernetes.io/name=reranker-operator', '--tail=40')}"
+    )

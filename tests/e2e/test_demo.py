@@ -1,0 +1,28 @@
+"""The demo's path: the committed sample, the real model, three questions."""
+
+import pytest
+import yaml
+from support.cluster import ROOT
+from support.services import Services, order, post
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+def test_demo(services: Services) -> None:
+    services.kubectl("apply", "-f", str(ROOT / "manifests/samples/demo.yaml"))
+    status = services.wait_ready("demo")["status"]
+    assert status["engines"][0]["parity"]["kendallTau"] > 0.995
+    model = yaml.safe_load((ROOT / "manifests/samples/demo.yaml").read_text())["spec"]["model"]
+    questions = yaml.safe_load((ROOT / "hack/demo-model/questions.yaml").read_text())
+    for entry in questions:
+        answer = post(
+            f"{services.base_url('demo')}/v1/ranking",
+            {
+                "model": model["servedName"],
+                "query": {"text": entry["question"]},
+                "passages": [{"text": passage["text"]} for passage in entry["passages"]],
+                "truncate": "END",
+            },
+        )
+        first = entry["passages"][order(answer)[0]]["name"]
+        assert first == entry["answer"], entry["question"]

@@ -1,0 +1,1 @@
+"""What cluster and e2e tests share."""
