@@ -8,6 +8,7 @@ recorded; `after_call` lets a test look, or crash the caller, once the call has 
 
 import datetime
 import itertools
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -127,10 +128,10 @@ class FakeCluster:
     ) -> Iterator[Json]:
         """Live objects in the API's order. Not copies: don't change them."""
         wanted = (selector or {}).items()
-        for (kind, where, _), entry in sorted(self._objects.items(), key=lambda item: item[0]):
-            labels = entry["metadata"].get("labels", {})
-            if kind == resource.kind and namespace in (None, where) and wanted <= labels.items():
-                yield entry
+        keys = [key for key in self._objects if key[0] == resource.kind]
+        for key in sorted(key for key in keys if namespace in (None, key[1])):
+            if wanted <= self._objects[key]["metadata"].get("labels", {}).items():
+                yield self._objects[key]
 
     def find(self, resource: Resource, namespace: str, name: str) -> Json | None:
         """One live object, or None."""
@@ -276,10 +277,8 @@ def _validate(manifest: Json) -> None:
 
 
 def _copy(node: Any) -> Any:
-    """Of JSON; several times faster than `copy.deepcopy`."""
-    if isinstance(node, dict):
-        return {key: _copy(value) for key, value in node.items()}
-    return [_copy(value) for value in node] if isinstance(node, list) else node
+    """Of JSON; many times faster than `copy.deepcopy`, and most of what a test here does."""
+    return pickle.loads(pickle.dumps(node, pickle.HIGHEST_PROTOCOL))  # noqa: S301 - our own
 
 
 def _merged(live: Any, patch: Any) -> Any:

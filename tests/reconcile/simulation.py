@@ -163,11 +163,20 @@ class Simulation:
         """Everything but Events, without what differs from run to run: uids, versions, times."""
         entries = [
             entry
-            for resource in (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, POD)
+            for resource in (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC)
             for entry in self.cluster.select(resource, NAMESPACE)
         ]
         known = {entry["metadata"]["uid"]: _title(entry) for entry in entries}
-        return {_title(entry): _timeless(entry, known) for entry in entries}
+        return {_title(entry): _timeless(entry, known) for entry in entries} | self._pods()
+
+    def _pods(self) -> dict[str, Json]:
+        """Phases by owner: a pod's name ends in a number that differs from run to run."""
+        pods: defaultdict[str, Json] = defaultdict(list)
+        for pod in self.cluster.select(POD, NAMESPACE):
+            pods[f"Pods/{pod['metadata']['name'].rpartition('-')[0]}"].append(
+                pod["status"]["phase"]
+            )
+        return dict(pods)
 
     # How time goes on.
 
@@ -294,6 +303,7 @@ class Simulation:
     def _run_job(self, job: Json, pod: Json) -> None:
         template = pod["spec"]
         statuses: list[Json] = []
+        how: set[str] = set()
         for container in [*template.get("initContainers", []), *template["containers"]]:
             stage = container["name"]
             if stage in self.held:
@@ -302,12 +312,14 @@ class Simulation:
                 return
             fault = self.faults[stage].pop(0) if self.faults[stage] else None
             statuses.append(_status(container, self._end(container, fault)))
-            if fault is not None:
+            ok = statuses[-1]["state"]["terminated"]["exitCode"] == 0
+            how |= {fault.how} if fault else set()
+            if not ok or "vanished" in how:
                 break
-        ok = fault is None or fault.how == "lost"
+        ok = ok and "vanished" not in how
         phase = "Succeeded" if ok else "Failed"
         self._set_pod(pod, _pod_status(phase, template, statuses))
-        if fault is not None and fault.how in ("vanished", "lost"):
+        if how & {"vanished", "lost"}:
             self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
         ended = {"type": "Complete" if ok else "Failed", "status": "True"}
         self.cluster.edit(
@@ -374,7 +386,8 @@ class Simulation:
             self._add_pod(entry, {})
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         for pod in pods:
-            if self.pods_start and pod["status"]["phase"] == "Pending":
+            # One that failed is in its crash loop, minutes away from the next try.
+            if self.pods_start and pod["status"] == {"phase": "Pending"}:
                 self._start_serving(pod)
         ready = sum(pod["status"]["phase"] == "Running" for pod in pods)
         meta = entry["metadata"]
@@ -430,9 +443,7 @@ def revision_of(deployment: Json) -> str:
 
 
 def _title(entry: Json) -> str:
-    name = entry["metadata"]["name"]
-    # A pod's name ends in a number that only says how many there were before it.
-    return f"{entry['kind']}/{name.rpartition('-')[0] if entry['kind'] == POD.kind else name}"
+    return f"{entry['kind']}/{entry['metadata']['name']}"
 
 
 def _timeless(node: Any, known: dict[str, str]) -> Any:

@@ -1,0 +1,62 @@
+"""The process may die, or an answer get lost, after any single call: the end is the same."""
+
+from collections.abc import Callable
+
+from reranker_operator.errors import Unavailable
+
+from .fake_cluster import Call
+from .simulation import Simulation
+
+#: The life of a service, each step from rest to rest.
+STORY: dict[str, Callable[[Simulation], None]] = {
+    "create": lambda sim: sim.create_service(),
+    "scale": lambda sim: sim.edit_service(replicas=2),
+    "another model": lambda sim: sim.edit_service(model={"source": "hf://org/other"}),
+    "a second service": lambda sim: sim.create_service("second", model={"source": "hf://org/tiny"}),
+    "delete the first": lambda sim: sim.delete_service(),
+    "delete the second": lambda sim: sim.delete_service("second"),
+}
+
+
+async def test_a_crash_after_every_single_call_ends_in_the_same_state() -> None:
+    sim, crashes = Simulation(), 0
+    for step, act in STORY.items():
+        died: list[tuple[Call, Simulation]] = []
+
+        def die_here(call: Call, died: list[tuple[Call, Simulation]] = died) -> None:
+            # What is left of a process that dies now. Reads and Events leave nothing new behind.
+            if call.writes and call.kind != "Event":
+                died.append((call, sim.fork()))
+
+        act(sim)
+        died.append((Call("none", "", ""), sim.fork()))
+        sim.cluster.after_call = die_here
+        await sim.converge()
+        sim.cluster.after_call = lambda _: None
+        expected = sim.picture()
+        for call, left in died:
+            await left.resync()
+            await left.converge()
+            assert left.picture() == expected, f"{step}: died after {call}"
+        crashes += len(died)
+    assert sim.picture() == {}
+    assert crashes > 60
+
+
+async def test_a_lost_answer_to_any_write_ends_in_the_same_state() -> None:
+    """The call took effect, the process lives on and tries again."""
+    reference = Simulation()
+    STORY["create"](reference)
+    await reference.converge()
+    expected = reference.picture()
+    for number in [at for at, call in enumerate(reference.cluster.calls) if call.writes]:
+        sim = Simulation()
+
+        def lose(call: Call, sim: Simulation = sim, number: int = number) -> None:
+            if len(sim.cluster.calls) == number + 1:
+                raise Unavailable(f"no answer to {call}")
+
+        sim.cluster.after_call = lose
+        STORY["create"](sim)
+        await sim.converge()
+        assert sim.picture() == expected, f"no answer to {reference.cluster.calls[number]}"

@@ -1,0 +1,321 @@
+"""What goes wrong: pods that die, models that can't be served, files that rot, rights that lack."""
+
+import datetime
+
+import pytest
+
+from reranker_contracts import ParityReport, StageReason
+from reranker_operator.api.conditions import Reason
+from reranker_operator.api.meta import DEPLOYMENT, POD, RERANKER_ENGINE, RERANKER_SERVICE, SERVICE
+from reranker_operator.errors import (
+    Forbidden,
+    NamespaceTerminating,
+    OperatorError,
+    Rejected,
+    Unavailable,
+)
+
+from .simulation import NAMESPACE, START, Fault, Simulation, revision_of
+
+OTHER = {"source": "hf://org/other"}
+
+
+async def _serving(sim: Simulation, **spec: object) -> None:
+    sim.create_service(**spec)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault("killed"), Reason.POD_KILLED),
+        (Fault("vanished"), Reason.POD_KILLED),
+        (Fault("oom"), Reason.OUT_OF_MEMORY),
+        (Fault("refused", StageReason.STORE_FULL), StageReason.STORE_FULL),
+    ],
+    ids=lambda value: value.how if isinstance(value, Fault) else "",
+)
+@pytest.mark.parametrize("stage", ["export", "compile"])
+async def test_a_failed_build_is_tried_again_after_a_growing_pause(
+    sim: Simulation, stage: str, fault: Fault, reason: str
+) -> None:
+    sim.faults[stage] = [fault, fault]
+    sim.create_service()
+    pauses = []
+    for failures in (1, 2):
+        await sim.settle()
+        (engine,) = sim.engines()
+        attempts = engine.status.attempts
+        assert attempts is not None
+        assert (attempts.failures, attempts.reason) == (failures, reason)
+        assert sim.condition("EngineReady") == ("False", reason)
+        assert sim.service().status.stage == reason
+        pauses.append(sim.next_wake)
+        await sim.advance(sim.next_wake or 0)
+    assert pauses == [10, 20]
+    assert sim.condition("Ready") == ("True", "Ready")
+    (engine,) = sim.engines()
+    assert engine.status.attempts is None
+    step = "prepare" if stage == "export" else "compile"
+    assert f"{engine.metadata.name}-{step}-3" in sim.names("Job")
+
+
+async def test_a_restart_in_the_pause_changes_nothing(sim: Simulation) -> None:
+    sim.faults["compile"] = [Fault("killed"), Fault("killed")]
+    sim.create_service()
+    await sim.settle()
+    await sim.advance(10)
+    jobs = sim.names("Job")
+    sim.now += datetime.timedelta(seconds=5)
+    sim.restart_operator()
+    await sim.resync()
+    await sim.settle()
+    assert sim.names("Job") == jobs
+    assert sim.next_wake == 15
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+@pytest.mark.parametrize("stage", ["resolve", "export", "validate"])
+async def test_a_permanent_failure_is_not_tried_again(sim: Simulation, stage: str) -> None:
+    sim.faults[stage] = [Fault("refused", StageReason.UNSAFE_WEIGHTS)]
+    sim.create_service()
+    await sim.converge()
+    kind = "ModelResolved" if stage == "resolve" else "EngineReady"
+    assert sim.condition(kind) == ("False", "UnsafeWeights")
+    assert sim.condition("Ready") == ("False", "UnsafeWeights")
+    jobs = sim.names("Job")
+    await sim.advance(7 * 86400)
+    await sim.resync()
+    await sim.settle()
+    assert sim.names("Job") == jobs
+    # Another model is another story.
+    sim.edit_service(model=OTHER)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+@pytest.mark.parametrize("stage", ["resolve", "publish", "compile", "validate"])
+async def test_results_lost_with_their_pod_are_made_again(sim: Simulation, stage: str) -> None:
+    """The Job is complete, but its pod went away before anybody read it."""
+    sim.faults[stage] = [Fault("lost")]
+    sim.create_service()
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert sim.engines()[0].status.parity == sim.parity
+
+
+async def test_a_resolve_is_tried_again_and_keeps_the_last_failed_job(sim: Simulation) -> None:
+    sim.faults["resolve"] = [Fault("refused", StageReason.SOURCE_UNREACHABLE)] * 3
+    sim.create_service()
+    await sim.settle()
+    for pause in (10, 20, 40):
+        assert sim.condition("ModelResolved") == ("False", "SourceUnreachable")
+        assert sim.next_wake == pause
+        assert len(sim.names("Job")) == 1
+        await sim.advance(pause)
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_damaged_files_are_built_again_and_the_pod_starts_over(sim: Simulation) -> None:
+    await _serving(sim)
+    (engine,) = sim.engines()
+    path = f"engines/{engine.spec.digest}"
+    sim.damaged.add(path)
+    (pod,) = _serving_pods(sim)
+    sim.now += datetime.timedelta(minutes=5)
+    sim.cluster.remove(POD, NAMESPACE, pod)
+    await sim.settle()
+    assert sim.condition("EngineReady") == ("False", "ChecksumMismatch")
+    (waiting,) = _serving_pods(sim)
+
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert path not in sim.damaged
+    assert f"{engine.metadata.name}-compile-2" in sim.names("Job")
+    # A pod in its crash loop would be minutes away from trying again.
+    assert waiting not in _serving_pods(sim)
+
+    # And once more: no Job's name is used twice.
+    sim.damaged.add(path)
+    sim.now += datetime.timedelta(minutes=5)
+    sim.cluster.remove(POD, NAMESPACE, _serving_pods(sim)[0])
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert f"{engine.metadata.name}-compile-3" in sim.names("Job")
+
+
+async def test_a_damaged_prepared_model_is_prepared_again(sim: Simulation) -> None:
+    await _serving(sim)
+    (engine,) = sim.engines()
+    sim.damaged |= sim.stored[sim.store]
+    sim.now += datetime.timedelta(minutes=5)
+    sim.cluster.remove(POD, NAMESPACE, _serving_pods(sim)[0])
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert sim.damaged == set()
+    assert any("prepare-3" in name for name in sim.names("Job"))
+
+
+async def test_an_engine_below_the_threshold_never_serves(sim: Simulation) -> None:
+    await _serving(sim)
+    revision = sim.service().status.revision
+    sim.parity = ParityReport(
+        pairs=64, queries=8, kendall_tau=0.9, ndcg10_delta=0.0, max_abs_diff=0.1
+    )
+    sim.edit_service(model=OTHER)
+    await sim.converge()
+    assert sim.condition("EngineReady") == ("False", "ParityRefused")
+    assert sim.condition("Ready") == ("False", "ParityRefused")
+    assert sim.condition("Serving") == ("True", "Available")
+    assert revision_of(sim.selected() or {}) == revision
+    assert len(sim.names("Deployment")) == 1
+
+    sim.edit_service(engine={"parity": {"minKendallTau": 0.8}})
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert sim.service().status.revision != revision
+
+
+async def test_an_unknown_source_is_refused_and_what_serves_stays(sim: Simulation) -> None:
+    await _serving(sim)
+    good = sim.picture()
+    sim.edit_service(model={"source": "gopher://x"})
+    await sim.converge()
+    assert sim.condition("Accepted") == ("False", "UnknownSource")
+    assert sim.condition("Ready") == ("False", "UnknownSource")
+    assert sim.condition("Serving") == ("True", "Available")
+    sim.edit_service(model={"source": "hf://org/tiny"})
+    await sim.converge()
+    assert sim.picture() == good
+
+
+async def test_a_spec_the_models_refuse_is_said_once_and_status_is_kept(sim: Simulation) -> None:
+    """For example one that a newer version's schema let through."""
+    await _serving(sim)
+    before = sim.service().status
+    sim.edit_service(engine={"runtime": "tensorrt"})
+    await sim.converge()
+    raw = sim.cluster.find(RERANKER_SERVICE, NAMESPACE, "rank") or {}
+    accepted = raw["status"]["conditions"][0]
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert "spec.engine.runtime" in accepted["message"]
+    writes = len(sim.cluster.writes)
+    await sim.resync()
+    await sim.settle()
+    assert len(sim.cluster.writes) == writes
+    sim.edit_service(engine={"runtime": "auto"})
+    await sim.converge()
+    assert sim.service().status.model == before.model
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_an_unreadable_engine_does_not_stop_the_others(sim: Simulation) -> None:
+    foreign = {"apiVersion": "reranker.dev/v1alpha1", "kind": "RerankerEngine"}
+    meta = {"name": "from-the-future", "namespace": NAMESPACE}
+    sim.cluster.put(foreign | {"metadata": meta, "spec": {"identity": {"runtime": "tensorrt"}}})
+    await _serving(sim)
+
+
+async def test_an_address_of_somebody_else_is_not_taken_over(sim: Simulation) -> None:
+    theirs = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "shop"}}}
+    sim.cluster.put(theirs | {"metadata": {"name": "rank", "namespace": NAMESPACE}})
+    sim.create_service()
+    for _ in range(3):
+        await sim.settle()
+        await sim.advance(1)
+    address = sim.cluster.find(SERVICE, NAMESPACE, "rank") or {}
+    assert address["spec"] == {"selector": {"app": "shop"}}
+    assert "ownerReferences" not in address["metadata"]
+    assert sim.condition("Ready") == ("False", "Rejected")
+    sim.cluster.remove(SERVICE, NAMESPACE, "rank")
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(Forbidden("no right to patch deployments"), "Forbidden"), (Rejected("no"), "Rejected")],
+    ids=["forbidden", "rejected"],
+)
+async def test_a_refused_write_is_told_and_tried_again(
+    sim: Simulation, error: OperatorError, reason: str
+) -> None:
+    sim.cluster.refusals["apply", "Deployment"] = error
+    sim.create_service()
+    for _ in range(5):
+        await sim.settle()
+        await sim.advance(1)
+    assert sim.condition("Ready") == ("False", reason)
+    writes = len(sim.cluster.writes)
+    await sim.advance(1)
+    assert len(sim.cluster.writes) == writes
+    sim.cluster.refusals.clear()
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_events_are_a_courtesy(sim: Simulation) -> None:
+    sim.cluster.refusals["create", "Event"] = Forbidden("events are not for you")
+    await _serving(sim)
+    assert sim.errors == []
+
+
+async def test_lost_answers_are_asked_for_again(sim: Simulation) -> None:
+    sim.cluster.refusals["list", "Pod"] = Unavailable("timeout")
+    sim.create_service()
+    await sim.settle()
+    sim.cluster.refusals.clear()
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_a_namespace_that_goes_away_is_let_go(sim: Simulation) -> None:
+    """Nothing can be created there any more, also no Job that would remove an engine's files."""
+    sim.create_service("one")
+    sim.create_service("two", model=OTHER)
+    await sim.converge()
+    sim.cluster.terminating.add(NAMESPACE)
+    sim.cluster.remove(DEPLOYMENT, NAMESPACE, sim.names("Deployment")[0])
+    await sim.converge()
+    # The namespace controller deletes in any order: an engine first, while another one stays.
+    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, sim.engines()[0].metadata.name)
+    await sim.converge()
+    assert len(sim.engines()) == 1
+    for name in ("one", "two"):
+        sim.delete_service(name)
+    await sim.converge()
+    assert sim.picture() == {}
+    assert not [error for error in sim.errors if not isinstance(error, NamespaceTerminating)]
+
+
+async def test_files_that_cannot_be_removed_do_not_hold_the_engine(sim: Simulation) -> None:
+    sim.create_service("one")
+    sim.create_service("two", model=OTHER)
+    await sim.converge()
+    sim.faults["remove"] = [Fault("refused", StageReason.STORE_UNWRITABLE)]
+    sim.delete_service("one")
+    await sim.converge()
+    assert [entry.spec.model_name for entry in sim.engines()] == ["other"]
+
+
+async def test_a_new_engine_without_owner_has_a_minute_to_find_one(sim: Simulation) -> None:
+    await _serving(sim)
+    (engine,) = sim.engines()
+    sim.cluster.edit(
+        RERANKER_ENGINE, NAMESPACE, engine.metadata.name, {"metadata": {"ownerReferences": None}}
+    )
+    sim.restart_operator()
+    name = engine.metadata.name
+    await sim.advance(30)
+    assert [entry.metadata.name for entry in sim.engines()] == [name]
+    sim.delete_service()
+    await sim.converge()
+    assert sim.now <= START + datetime.timedelta(seconds=90)
+    assert sim.engines() == []
+
+
+def _serving_pods(sim: Simulation) -> list[str]:
+    selector = {"reranker.dev/service": "rank", "app.kubernetes.io/component": "serving"}
+    return [pod["metadata"]["name"] for pod in sim.cluster.select(POD, NAMESPACE, selector)]
