@@ -36,6 +36,15 @@ def test_verify_names_the_damaged_file(
     assert message in found["message"]
 
 
+def test_verify_refuses_another_engine(
+    engine_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = json.loads((engine_dir / "manifest.json").read_text())["digest"]
+    assert main(["verify", "--engine", str(engine_dir), "--digest", digest]) == 0
+    assert main(["verify", "--engine", str(engine_dir), "--digest", "f" * 64]) == 1
+    assert f"is of {digest[:10]}, expected ffffffffff" in capsys.readouterr().err
+
+
 def test_verify_without_an_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--engine", str(tmp_path / "none")]) == 1
     assert "manifest.json cannot be read" in capsys.readouterr().err
