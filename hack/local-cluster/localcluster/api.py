@@ -24,6 +24,7 @@ from localcluster.layout import Layout
 
 _FIELD_MANAGER = "local-cluster"
 _TIMEOUT_SECONDS = 10.0
+_NODE_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,16 @@ class Api:
         except ClusterError:
             return False
 
-    def node(self, name: str) -> dict[str, Any]:
-        """Return a Node."""
-        return self._get(f"/api/v1/nodes/{name}")
+    def node_is_ready(self, name: str, since: datetime) -> bool:
+        """Tell whether a node is Ready, said by a kubelet that was alive after ``since``.
+
+        The condition alone may date from before a crash, and is written anew only
+        every few minutes; the kubelet renews its lease every few seconds.
+        """
+        conditions = self._get(f"/api/v1/nodes/{name}").get("status", {}).get("conditions", [])
+        lease = self._get(f"{_NODE_LEASES}/{name}").get("spec", {})
+        renewed = datetime.fromisoformat(lease["renewTime"]) if "renewTime" in lease else None
+        return condition(conditions, "Ready") == "True" and renewed is not None and renewed >= since
 
     def control_plane(self) -> dict[str, dict[str, Any]]:
         """Return the ComponentStatus objects by name: etcd, scheduler, controller manager.
@@ -98,16 +106,6 @@ def _tls(layout: Layout) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(layout.pki / "ca.crt"))
     context.load_cert_chain(layout.pki / "admin.crt", layout.pki / "admin.key")
     return context
-
-
-def node_is_ready(node: dict[str, Any], since: datetime) -> bool:
-    """Tell whether the kubelet has called the node Ready after this time."""
-    beats = [
-        datetime.fromisoformat(entry["lastHeartbeatTime"])
-        for entry in node.get("status", {}).get("conditions", [])
-        if entry.get("type") == "Ready" and entry.get("status") == "True"
-    ]
-    return any(beat >= since for beat in beats)
 
 
 def condition(conditions: list[dict[str, Any]], kind: str) -> str:

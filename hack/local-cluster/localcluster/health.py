@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from localcluster import addons, network, processes
 from localcluster.addressing import Addresses
-from localcluster.api import Api, condition, node_is_ready
+from localcluster.api import Api, condition
 from localcluster.components import (
     ETCD_HEALTH_PORT,
     KUBE_PROXY_HEALTH_PORT,
@@ -93,7 +93,7 @@ class Health:
         if problem is not None or not api_ready or self.node is None:
             return problem
         try:
-            ready = node_is_ready(self.api.node(self.name), self.node.started)
+            ready = self.api.node_is_ready(self.name, self.node.started)
         except ClusterError as error:
             return str(error)
         return None if ready else "the node is not Ready"

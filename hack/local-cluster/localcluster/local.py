@@ -24,7 +24,7 @@ from localcluster import (
     system_images,
 )
 from localcluster.addressing import INDEXES, Addresses
-from localcluster.api import Api, node_is_ready
+from localcluster.api import Api
 from localcluster.cgroups import ClusterCgroup
 from localcluster.components import all_components
 from localcluster.console import Console
@@ -184,6 +184,6 @@ class LocalCluster:
 
     def _is_ready(self, api: Api, node: Node) -> bool:
         try:
-            return node_is_ready(api.node(self.name), node.started)
+            return api.node_is_ready(self.name, node.started)
         except ClusterError:
             return False

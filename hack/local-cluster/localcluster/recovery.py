@@ -56,6 +56,8 @@ def clear_leftovers(layout: Layout, cgroup: ClusterCgroup, console: Console) -> 
     if node_stands(layout):
         return
     ended = cgroup.kill_all(console)
+    # The kubelet looks for a container in every group it finds, seconds for each.
+    cgroup.remove()
     links = network.disconnect(layout.root)
     if ended or links:
         console.say(f"cleared what an earlier run left: {ended} processes, {len(links)} links")
