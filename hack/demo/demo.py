@@ -6,24 +6,30 @@ import time
 
 import forward
 from ask import three_questions
-from shell import CLUSTER, ROOT, DemoError, output, run, say, step
+from shell import CLUSTER, ROOT, DemoError, image_id, output, run, say, step
 from watch import until_ready
 
 _SERVICE, _NAMESPACE, _SYSTEM = "demo", "default", "reranker-system"
-_TAG = "dev"
+_TAG, _PREFIX = "dev", "localhost/reranker-operator"
 
 
 def install(tag: str) -> None:
     """Both charts, with the images that were just built."""
     charts = ROOT / "charts"
     helm = ("helm", "upgrade", "--install", "--namespace", _SYSTEM, "--create-namespace")
-    run(*helm, "reranker-operator-crds", charts / "reranker-operator-crds", "--wait", "--hide-notes")
-    images = ("--set", f"image.tag={tag}", "--set", f"images.tag={tag}")
+    run(
+        *helm, "reranker-operator-crds", charts / "reranker-operator-crds", "--wait", "--hide-notes"
+    )
+    built = image_id(f"{_PREFIX}/operator:{tag}")
+    # The tag stays the same when the image is built anew; its id makes the pods start over.
+    images = (
+        "--set", f"image.tag={tag}", "--set", f"images.tag={tag}",
+        "--set-string", f"podAnnotations.reranker\\.dev/image={built}",
+    )  # fmt: skip
     run(
         *helm, "reranker-operator", charts / "reranker-operator", *images,
         "--wait", "--timeout", "2m", "--hide-notes",
     )  # fmt: skip
-    # The tag stays the same when images are built anew: let the pods start over.
     run("kubectl", "label", "namespace", _SYSTEM, "--overwrite",
         "pod-security.kubernetes.io/enforce=restricted")  # fmt: skip
 
@@ -72,6 +78,14 @@ def down() -> None:
     say("The demo is gone; `make cluster-down` removes the cluster.")
 
 
+def print_url() -> None:
+    """The address of a running demo. Raises DemoError."""
+    url = forward.address()
+    if url is None:
+        raise DemoError("the demo does not run; start it with `make demo`")
+    say(f"{url}/v1/ranking")
+
+
 def main() -> int:
     """Exit code 1 with one line for what went wrong."""
     parser = argparse.ArgumentParser(prog="hack/demo", description=__doc__)
@@ -85,10 +99,7 @@ def main() -> int:
         elif command == "down":
             down()
         else:
-            url = forward.address()
-            if url is None:
-                raise DemoError("the demo does not run; start it with `make demo`")
-            say(f"{url}/v1/ranking")
+            print_url()
     except DemoError as error:
         say(f"demo: {error}")
         return 1

@@ -1,6 +1,7 @@
 """Running other programs, and saying how long each step took."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -38,6 +39,19 @@ def output(*command: str) -> str:
     if done.returncode != 0:
         raise DemoError(f"`{' '.join(command)}`: {done.stderr.strip()}")
     return done.stdout
+
+
+def image_id(reference: str) -> str:
+    """Leading digits of the id of an image that was built here."""
+    formats = {"docker": "{{.Id}}", "buildah": "{{.FromImageID}}"}
+    for tool, form in formats.items():
+        if shutil.which(tool) is None:
+            continue
+        inspect = ("inspect", "--type", "image", "--format", form, reference)
+        done = subprocess.run((tool, *inspect), check=False, capture_output=True, text=True)
+        if done.returncode == 0:
+            return done.stdout.strip().removeprefix("sha256:")[:12]
+    raise DemoError(f"image {reference} is not there; build it with `make images`")
 
 
 def say(text: str = "") -> None:

@@ -16,8 +16,10 @@ def _install(cluster: Cluster, release: str, namespace: str, *values: str) -> st
 
 
 def _may(api: Kubectl, user: str, verb: str, resource: str, namespace: str) -> bool:
+    resource, _, subresource = resource.partition("/")
+    extra = [f"--subresource={subresource}"] if subresource else []
     try:
-        answer = api.within(namespace)("auth", "can-i", verb, resource, f"--as={user}")
+        answer = api.within(namespace)("auth", "can-i", verb, resource, f"--as={user}", *extra)
     except KubectlError:
         return False
     return answer.strip() == "yes"

@@ -11,7 +11,7 @@ from support.kubectl import Kubectl, KubectlError, eventually
 from support.services import Services
 
 _SYSTEM = "reranker-system"
-_IMAGES = ("operator", "gateway", "triton", "engine-builder", "demo-model")
+_IMAGES = ("operator", "gateway", "triton", "engine-builder")
 _MODELS = ("first", "second", "embedding")
 
 
@@ -34,7 +34,7 @@ def _build_models() -> list[str]:
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster) -> Iterator[Kubectl]:
     """kubectl in the operator's namespace; images are built by `make images` beforehand."""
-    images = [f"{PREFIX}/{name}:{'v1' if name == 'demo-model' else 'dev'}" for name in _IMAGES]
+    images = [f"{PREFIX}/{name}:dev" for name in _IMAGES]
     cluster.load(*images, *_build_models())
     charts = ROOT / "charts"
     common = ("-n", _SYSTEM, "--create-namespace", "--wait", "--timeout", "3m")

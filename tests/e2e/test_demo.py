@@ -2,13 +2,14 @@
 
 import pytest
 import yaml
-from support.cluster import ROOT
+from support.cluster import PREFIX, ROOT, Cluster
 from support.services import Services, order, post
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
-def test_demo(services: Services) -> None:
+def test_demo(cluster: Cluster, services: Services) -> None:
+    cluster.load(f"{PREFIX}/demo-model:v1")
     services.kubectl("apply", "-f", str(ROOT / "manifests/samples/demo.yaml"))
     status = services.wait_ready("demo")["status"]
     assert status["engines"][0]["parity"]["kendallTau"] > 0.995

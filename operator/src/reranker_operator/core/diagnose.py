@@ -77,26 +77,37 @@ def failure(pods: Iterable[Manifest]) -> Finding | None:
 
 
 def crashing(pods: Iterable[Manifest]) -> Finding | None:
-    """A serving container that ends again and again."""
+    """A serving container that ends again and again.
+
+    Told from the second restart on, also while the container happens to run again, so that the
+    condition does not flap with every attempt.
+    """
     for pod in pods:
         if "deletionTimestamp" in pod["metadata"]:
             continue
         for status in container_statuses(pod):
-            name, waiting = status["name"], status.get("state", {}).get("waiting", {})
+            if status.get("ready"):
+                continue
             last = status.get("lastState", {}).get("terminated")
-            now = status.get("state", {}).get("terminated")
-            result = _result(now) or _result(last)
+            result = _result(status.get("state", {}).get("terminated")) or _result(last)
             if result is not None and not result.ok:
                 return Finding(result.reason, result.message)
-            if waiting.get("reason") == "CrashLoopBackOff":
-                why = _terminated(name, last)
-                detail = f" ({why.message})" if why else ""
-                return Finding(
-                    why.reason if why and why.reason is Reason.OUT_OF_MEMORY else Reason.CRASH_LOOP,
-                    f"container {name} keeps ending{detail}; see "
-                    f"`kubectl logs {pod['metadata']['name']} -c {name} --previous`",
-                )
+            waiting = status.get("state", {}).get("waiting", {})
+            backing_off = waiting.get("reason") == "CrashLoopBackOff"
+            why = _terminated(status["name"], last)
+            if why is not None and (backing_off or status.get("restartCount", 0) > 1):
+                return _crash(pod, status["name"], why)
     return None
+
+
+def _crash(pod: Manifest, name: str, why: Finding) -> Finding:
+    if why.reason is Reason.OUT_OF_MEMORY:
+        return why
+    return Finding(
+        Reason.CRASH_LOOP,
+        f"container {name} keeps ending ({why.message}); see "
+        f"`kubectl logs {pod['metadata']['name']} -c {name} --previous`",
+    )
 
 
 def _blockers(pod: Manifest) -> Iterator[Finding]:
