@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
@@ -23,8 +23,15 @@ from reranker_operator.api.meta import (
     RESOURCES,
     Resource,
 )
-from reranker_operator.errors import Conflict, NamespaceTerminating, NotFound, OperatorError, Rejected
+from reranker_operator.errors import (
+    Conflict,
+    NamespaceTerminating,
+    NotFound,
+    OperatorError,
+    Rejected,
+)
 
+T = TypeVar("T")
 Path = tuple[str, ...]
 _WRITES = frozenset({"apply", "apply_status", "create", "merge_patch", "delete"})
 #: Replaced as a whole by server-side apply.
@@ -158,9 +165,7 @@ class FakeCluster:
         live = self._find(resource.kind, namespace, name)
         self._store(live, _merged(live, _copy(patch)))
 
-    def remove(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
-    ) -> None:
+    def remove(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete in the background; dependents wait for `collect_garbage`."""
         live = self.find(resource, namespace, name)
         if live is None or uid not in (None, live["metadata"]["uid"]):
@@ -182,9 +187,7 @@ class FakeCluster:
                 self.remove(RESOURCES[kind], namespace, name)
                 did = True
             elif left != owners and left:
-                self.edit(
-                    RESOURCES[kind], namespace, name, {"metadata": {"ownerReferences": left}}
-                )
+                self.edit(RESOURCES[kind], namespace, name, {"metadata": {"ownerReferences": left}})
                 did = True
         return did
 
@@ -276,9 +279,10 @@ def _validate(manifest: Json) -> None:
         raise Rejected(f"{kind} {meta['name']}: name is too long")
 
 
-def _copy(node: Any) -> Any:
+def _copy(node: T) -> T:
     """Of JSON; many times faster than `copy.deepcopy`, and most of what a test here does."""
-    return pickle.loads(pickle.dumps(node, pickle.HIGHEST_PROTOCOL))  # noqa: S301 - our own
+    twin: T = pickle.loads(pickle.dumps(node, pickle.HIGHEST_PROTOCOL))  # noqa: S301 - our own
+    return twin
 
 
 def _merged(live: Any, patch: Any) -> Any:

@@ -159,7 +159,7 @@ class Simulation:
     def engine_of(self, deployment: Json) -> str:
         return str(deployment["metadata"]["labels"]["reranker.dev/engine"])
 
-    def picture(self) -> dict[str, Json]:
+    def picture(self) -> dict[str, Any]:
         """Everything but Events, without what differs from run to run: uids, versions, times."""
         entries = [
             entry
@@ -169,9 +169,9 @@ class Simulation:
         known = {entry["metadata"]["uid"]: _title(entry) for entry in entries}
         return {_title(entry): _timeless(entry, known) for entry in entries} | self._pods()
 
-    def _pods(self) -> dict[str, Json]:
+    def _pods(self) -> dict[str, list[str]]:
         """Phases by owner: a pod's name ends in a number that differs from run to run."""
-        pods: defaultdict[str, Json] = defaultdict(list)
+        pods: defaultdict[str, list[str]] = defaultdict(list)
         for pod in self.cluster.select(POD, NAMESPACE):
             pods[f"Pods/{pod['metadata']['name'].rpartition('-')[0]}"].append(
                 pod["status"]["phase"]
@@ -182,7 +182,8 @@ class Simulation:
 
     def restart_operator(self) -> None:
         """A new process: nothing but the cluster is remembered."""
-        self.queue = WorkQueue(clock=lambda: self.now.timestamp(), jitter=lambda: 1.0)
+        clock = lambda: self.now.timestamp()  # noqa: E731, PLW0108 - `now` is another one each time
+        self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
         self._reconciler = Reconciler(self.cluster, self.defaults, clock=lambda: self.now)
 
@@ -450,9 +451,7 @@ def _timeless(node: Any, known: dict[str, str]) -> Any:
     if isinstance(node, list):
         return [_timeless(entry, known) for entry in node]
     if isinstance(node, dict):
-        return {
-            key: _timeless(value, known) for key, value in node.items() if key not in _CHANGING
-        }
+        return {key: _timeless(value, known) for key, value in node.items() if key not in _CHANGING}
     return known.get(node, node) if isinstance(node, str) else node
 
 

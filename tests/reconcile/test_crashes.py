@@ -7,12 +7,12 @@ from reranker_operator.errors import Unavailable
 from .fake_cluster import Call
 from .simulation import Simulation
 
+OTHER = {"source": "hf://org/other"}
 #: The life of a service, each step from rest to rest.
 STORY: dict[str, Callable[[Simulation], None]] = {
     "create": lambda sim: sim.create_service(),
-    "scale": lambda sim: sim.edit_service(replicas=2),
-    "another model": lambda sim: sim.edit_service(model={"source": "hf://org/other"}),
-    "a second service": lambda sim: sim.create_service("second", model={"source": "hf://org/tiny"}),
+    "another model": lambda sim: sim.edit_service(model=OTHER, replicas=2),
+    "a second service": lambda sim: sim.create_service("second", model=OTHER),
     "delete the first": lambda sim: sim.delete_service(),
     "delete the second": lambda sim: sim.delete_service("second"),
 }

@@ -1,6 +1,7 @@
 """What goes wrong: pods that die, models that can't be served, files that rot, rights that lack."""
 
 import datetime
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from .simulation import NAMESPACE, START, Fault, Simulation, revision_of
 OTHER = {"source": "hf://org/other"}
 
 
-async def _serving(sim: Simulation, **spec: object) -> None:
+async def _serving(sim: Simulation, **spec: Any) -> None:
     sim.create_service(**spec)
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
@@ -148,7 +149,6 @@ async def test_damaged_files_are_built_again_and_the_pod_starts_over(sim: Simula
 
 async def test_a_damaged_prepared_model_is_prepared_again(sim: Simulation) -> None:
     await _serving(sim)
-    (engine,) = sim.engines()
     sim.damaged |= sim.stored[sim.store]
     sim.now += datetime.timedelta(minutes=5)
     sim.cluster.remove(POD, NAMESPACE, _serving_pods(sim)[0])

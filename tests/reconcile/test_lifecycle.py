@@ -1,6 +1,7 @@
 """What a user does, from the first apply to the last delete, with everything else going well."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ Watch = Callable[[Simulation], None]
 OTHER = {"source": "hf://org/other"}
 
 
-async def _serving(sim: Simulation, **spec: object) -> None:
+async def _serving(sim: Simulation, **spec: Any) -> None:
     sim.create_service(**spec)
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
@@ -26,8 +27,15 @@ async def test_a_source_alone_becomes_a_served_model(sim: Simulation) -> None:
         "Progressing": "False", "Ready": "True",
     }  # fmt: skip
     assert all(entry.observed_generation == 1 for entry in status.conditions)
-    assert (status.stage, status.ready, status.url) == ("Serving", "1/1", "http://rank.shop.svc:8000")
-    assert (status.engine, status.revision) == (engine.metadata.name, revision_of(sim.selected() or {}))
+    assert (status.stage, status.ready, status.url) == (
+        "Serving",
+        "1/1",
+        "http://rank.shop.svc:8000",
+    )
+    assert (status.engine, status.revision) == (
+        engine.metadata.name,
+        revision_of(sim.selected() or {}),
+    )
     assert sim.stored["reranker-engines"] >= {f"engines/{engine.spec.digest}"}
     stages = {entry.name for entry in engine.status.stages}
     assert stages >= {"fetch", "export", "compile", "validate", "publish", "publish-prepared"}
@@ -61,7 +69,7 @@ async def test_the_stages_can_be_followed_in_status(sim: Simulation) -> None:
     ids=["defaults", "zero", "uncanonical quantities"],
 )
 async def test_a_reconcile_with_nothing_to_do_writes_nothing(
-    sim: Simulation, spec: dict[str, object]
+    sim: Simulation, spec: dict[str, Any]
 ) -> None:
     sim.create_service(**spec)
     await sim.converge()
@@ -74,10 +82,14 @@ async def test_a_reconcile_with_nothing_to_do_writes_nothing(
 
 @pytest.mark.parametrize(
     "change",
-    [{"type": "NodePort"}, {"selector": {"app": "x"}}, {"selector": {"reranker.dev/revision": "x"}}],
+    [
+        {"type": "NodePort"},
+        {"selector": {"app": "x"}},
+        {"selector": {"reranker.dev/revision": "x"}},
+    ],
     ids=["value", "added to an atomic map", "moved selector"],
 )
-async def test_drift_is_repaired(sim: Simulation, change: dict[str, object]) -> None:
+async def test_drift_is_repaired(sim: Simulation, change: dict[str, Any]) -> None:
     await _serving(sim)
     good = sim.picture()
     name = sim.names("Deployment")[0]
@@ -176,12 +188,12 @@ async def test_a_deleted_address_comes_back_to_the_same_pods(sim: Simulation, du
     await _serving(sim)
     revision = sim.service().status.revision
     sim.held, sim.pods_start = {"compile"}, False
-    change = {
+    changes: dict[str, dict[str, Any]] = {
         "build": {"model": OTHER},
         "rollout": {"serving": {"maxPassages": 100}},
         "invalid edit": {"model": {"source": "gopher://x"}},
-    }[during]
-    sim.edit_service(**change)
+    }
+    sim.edit_service(**changes[during])
     await sim.converge()
     sim.cluster.remove(SERVICE, NAMESPACE, "rank")
     await sim.converge()
@@ -265,7 +277,11 @@ async def test_engines_of_other_names_keep_the_same_files(sim: Simulation) -> No
 
 async def test_a_claim_of_the_user_stays(sim: Simulation) -> None:
     sim.store = "mine"
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": {"accessModes": ["ReadWriteOnce"]}}
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "spec": {"accessModes": ["ReadWriteOnce"]},
+    }
     sim.cluster.put(claim | {"metadata": {"name": "mine", "namespace": NAMESPACE}})
     await _serving(sim, engine={"store": {"existingClaim": "mine"}})
     assert sim.names("PVC") == ["mine"]
@@ -289,7 +305,9 @@ async def test_deleted_and_created_again_before_garbage_collection(sim: Simulati
     assert f"engines/{sim.engines()[0].spec.digest}" in sim.stored["reranker-engines"]
 
 
-async def test_results_of_a_former_engine_of_the_same_name_are_not_believed(sim: Simulation) -> None:
+async def test_results_of_a_former_engine_of_the_same_name_are_not_believed(
+    sim: Simulation,
+) -> None:
     """Its Jobs outlive it until garbage collection, its files don't."""
     sim.create_service("keeps", model=OTHER)
     await _serving(sim)
@@ -308,14 +326,20 @@ async def test_results_of_a_former_engine_of_the_same_name_are_not_believed(sim:
 
 async def test_a_store_on_its_way_out_is_waited_for(sim: Simulation) -> None:
     await _serving(sim)
-    spec = {"containers": [], "volumes": [{"persistentVolumeClaim": {"claimName": "reranker-engines"}}]}
+    spec = {
+        "containers": [],
+        "volumes": [{"persistentVolumeClaim": {"claimName": "reranker-engines"}}],
+    }
     pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec, "status": {"phase": "Running"}}
     sim.cluster.put(pod | {"metadata": {"name": "lingering", "namespace": NAMESPACE}})
     sim.delete_service()
     await sim.converge()
     sim.create_service()
     await sim.settle()
-    assert "deletionTimestamp" in (sim.cluster.find(PVC, NAMESPACE, "reranker-engines") or {})["metadata"]
+    assert (
+        "deletionTimestamp"
+        in (sim.cluster.find(PVC, NAMESPACE, "reranker-engines") or {})["metadata"]
+    )
     sim.cluster.remove(POD, NAMESPACE, "lingering")
     await sim.settle()
     await sim.converge()
@@ -329,4 +353,6 @@ async def test_garbage_of_a_build_does_not_pile_up(sim: Simulation) -> None:
         await sim.converge()
     (engine,) = sim.engines()
     assert all(name.startswith(engine.metadata.name) for name in sim.names("Job"))
-    assert [job for job in sim.cluster.select(JOB, NAMESPACE) if "resolve" in job["metadata"]["name"]] == []
+    assert [
+        job for job in sim.cluster.select(JOB, NAMESPACE) if "resolve" in job["metadata"]["name"]
+    ] == []

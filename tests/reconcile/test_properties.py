@@ -148,7 +148,7 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
             assert f"engines/{engine.spec.digest}" in sim.stored[sim.store]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(ACTS, PACE), max_size=8))
 def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]]) -> None:
     async def story() -> None:

@@ -1,0 +1,57 @@
+"""A stage result always fits the termination message, or the kubelet cuts it into rubbish."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reranker_contracts import ResolvedModel, Stage, StageReason, StageResult, Toolchain
+from reranker_contracts.stages import MESSAGE_LIMIT
+
+TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
+
+
+def _result(message: str, name: str = "tiny") -> StageResult:
+    return StageResult(
+        stage=Stage.RESOLVE,
+        ok=True,
+        reason=StageReason.SUCCEEDED,
+        message=message,
+        seconds=1.25,
+        resolved=ResolvedModel(
+            revision="0123abcd", name=name, architecture="Bert", family="bert", max_length=512,
+            toolchain=TOOLCHAIN,
+        ),
+    )  # fmt: skip
+
+
+@given(st.text(max_size=6000))
+@example("\x00" * 5000)
+@example('"\\' * 4000)
+@example("日本" * 3000)
+@example("🚀" * 3000)
+def test_any_message_fits_and_the_rest_survives(message: str) -> None:
+    result = _result(message)
+    text = result.to_message()
+    assert len(text.encode()) <= MESSAGE_LIMIT
+    read = StageResult.model_validate_json(text)
+    assert read.model_copy(update={"message": ""}) == result.model_copy(update={"message": ""})
+    if len(result.to_json()) <= MESSAGE_LIMIT:
+        assert read.message == message
+
+
+def test_a_cut_message_keeps_its_beginning() -> None:
+    read = StageResult.model_validate_json(_result("x" * 5000).to_message())
+    assert len(read.message) > 3000
+
+
+@pytest.mark.xfail(strict=True, reason="cuts by the escaped length, then keeps nothing")
+@pytest.mark.parametrize("letter", ["й", "日", "🚀"])
+def test_a_cut_message_still_says_something(letter: str) -> None:
+    assert len(StageResult.model_validate_json(_result(letter * 3000).to_message()).message) > 200
+
+
+@pytest.mark.xfail(strict=True, reason="only the message is cut, not what a model calls itself")
+def test_a_hostile_name_does_not_break_the_message() -> None:
+    """Names come from the model's own files."""
+    text = _result("found", name="n" * 5000).to_message()
+    assert len(text.encode()) <= MESSAGE_LIMIT

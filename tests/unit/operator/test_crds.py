@@ -1,0 +1,39 @@
+"""The committed definitions are those of the models, in the form that the API server takes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reranker_operator.api.crd import definitions, render
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("folder", ["crds", "charts/reranker-operator-crds/templates"])
+def test_committed_definitions_are_those_of_the_models(folder: str) -> None:
+    files = (ROOT / folder).glob("reranker*.yaml")
+    written = {path.name: path.read_text(encoding="utf-8") for path in files}
+    assert written == {name: render(entry) for name, entry in definitions().items()}
+
+
+def _nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from _nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from _nodes(schema[key], f"{path}[{key}]")
+
+
+@pytest.mark.parametrize("name", sorted(definitions()))
+def test_schemas_are_structural(name: str) -> None:
+    (version,) = definitions()[name]["spec"]["versions"]
+    for path, node in _nodes(version["schema"]["openAPIV3Schema"]):
+        assert node.get("type") or node.get("x-kubernetes-int-or-string"), path
+        assert not node.keys() & {"$ref", "$defs", "anyOf", "oneOf", "allOf", "title", "const"}, (
+            path
+        )
+        assert not ("properties" in node and "additionalProperties" in node), path
+        assert set(node.get("required", [])) <= node.get("properties", {}).keys(), path

@@ -1,0 +1,306 @@
+"""Pod statuses as the kubelet and the scheduler write them, and what we make of them."""
+
+from typing import Any
+
+import pytest
+
+from reranker_contracts import Stage, StageReason, StageResult
+from reranker_operator.core import diagnose
+from reranker_operator.core.jobs import view
+
+Json = dict[str, Any]
+
+
+def _pod(*statuses: Json, init: tuple[Json, ...] = (), **status: Any) -> Json:
+    owner = {"kind": "Job", "name": "build-1", "uid": "job"}
+    return {
+        "metadata": {"name": "build-1-x7k2p", "uid": "pod", "ownerReferences": [owner]},
+        "status": {"initContainerStatuses": list(init), "containerStatuses": list(statuses)}
+        | status,
+    }
+
+
+def _waiting(reason: str, message: str = "", name: str = "fetch") -> Json:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"name": name, "image": "builder:1", "ready": False, "state": state, "lastState": {}}
+
+
+def _ended(code: int, reason: str = "Error", message: str = "", name: str = "export") -> Json:
+    ended = {
+        "exitCode": code,
+        "reason": reason,
+        "startedAt": "2026-01-05T12:00:00Z",
+        "finishedAt": "2026-01-05T12:00:09Z",
+        "containerID": "containerd://4fe1",
+    }
+    if message:
+        ended["message"] = message
+    state = {"terminated": ended}
+    return {"name": name, "image": "builder:1", "ready": False, "state": state, "lastState": {}}
+
+
+def _unscheduled(reason: str, message: str) -> Json:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    return _pod(phase="Pending", conditions=[condition])
+
+
+def _said(stage: Stage, reason: StageReason, *, ok: bool = False) -> str:
+    return StageResult(stage=stage, ok=ok, reason=reason, message="words", seconds=1).to_message()
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "text"),
+    [
+        (
+            _pod(
+                _waiting(
+                    "ErrImagePull", 'failed to pull and unpack image "docker.io/x/y:1": not found'
+                )
+            ),
+            "ImagePullFailed",
+            "pull secret",
+        ),
+        (
+            _pod(_waiting("ImagePullBackOff", 'Back-off pulling image "builder:1"')),
+            "ImagePullFailed",
+            "builder:1",
+        ),
+        (
+            _pod(_waiting("InvalidImageName", "couldn't parse image name")),
+            "ImagePullFailed",
+            "parse",
+        ),
+        (
+            _pod(
+                _waiting(
+                    "ErrImageNeverPull",
+                    'Container image "x" is not present with pull policy of Never',
+                )
+            ),
+            "ImagePullFailed",
+            "not present",
+        ),
+        (
+            _pod(_waiting("CreateContainerConfigError", 'secret "hub" not found')),
+            "SecretNotFound",
+            "spec.model.secretRef",
+        ),
+        (
+            _pod(
+                _waiting("CreateContainerConfigError", "couldn't find key token in Secret shop/hub")
+            ),
+            "SecretNotFound",
+            "token",
+        ),
+        (
+            _pod(
+                _waiting(
+                    "CreateContainerConfigError",
+                    'failed to create subPath directory for volumeMount "engine" of container "verify"',
+                )
+            ),
+            "ContainerFailed",
+            "subPath",
+        ),
+        (
+            _pod(
+                _waiting(
+                    "CreateContainerConfigError",
+                    "container has runAsNonRoot and image will run as root",
+                )
+            ),
+            "ContainerFailed",
+            "root",
+        ),
+        (
+            _unscheduled(
+                "Unschedulable",
+                "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. "
+                "preemption: 0/3 nodes are available: 3 No preemption victims found.",
+            ),
+            "Unschedulable",
+            "spec.accelerator",
+        ),
+        (
+            _unscheduled(
+                "Unschedulable",
+                "0/1 nodes are available: pod has unbound immediate "
+                "PersistentVolumeClaims. not found",
+            ),
+            "VolumePending",
+            "spec.engine.store",
+        ),
+        (
+            _unscheduled(
+                "Unschedulable",
+                "0/2 nodes are available: 2 node(s) had volume node affinity conflict",
+            ),
+            "VolumePending",
+            "affinity",
+        ),
+    ],
+)
+def test_what_keeps_a_pod_from_starting(pod: Json, reason: str, text: str) -> None:
+    finding = diagnose.blocked([pod])
+    assert finding is not None
+    assert finding.reason == reason
+    assert text in finding.message
+    pod["metadata"]["deletionTimestamp"] = "2026-01-05T12:00:00Z"
+    assert diagnose.blocked([pod]) is None
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        _pod(),
+        {"metadata": {"name": "x"}},
+        _pod(_waiting("PodInitializing"), init=(_waiting("ContainerCreating"),)),
+        _unscheduled("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates"),
+    ],
+)
+def test_a_pod_that_is_only_slow_is_not_blocked(pod: Json) -> None:
+    assert diagnose.blocked([pod]) is None
+
+
+FETCHED = _ended(0, "Completed", _said(Stage.FETCH, StageReason.SUCCEEDED, ok=True), name="fetch")
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "text"),
+    [
+        (_pod(init=(FETCHED, _ended(137, "OOMKilled"))), "OutOfMemory", "export"),
+        (_pod(init=(FETCHED, _ended(137, "Error"))), "PodKilled", "137"),
+        (_pod(init=(FETCHED, _ended(143, "Error"))), "PodKilled", "143"),
+        (
+            _pod(
+                init=(
+                    FETCHED,
+                    _ended(
+                        137,
+                        "ContainerStatusUnknown",
+                        "The container could not be located when the pod was deleted.",
+                    ),
+                )
+            ),
+            "PodKilled",
+            "export",
+        ),
+        (
+            _pod(init=(FETCHED, _ended(1, message=_said(Stage.EXPORT, StageReason.EXPORT_FAILED)))),
+            "ExportFailed",
+            "export: words",
+        ),
+        (
+            _pod(init=(FETCHED, _ended(2, message="usage: engine-builder\nerror: no such option"))),
+            "ContainerFailed",
+            "no such option",
+        ),
+        (
+            _pod(init=(FETCHED, _ended(128, "StartError", 'exec: "x": not found in $PATH'))),
+            "ContainerFailed",
+            "not found",
+        ),
+        (
+            _pod(init=(FETCHED, _ended(1, message='{"stage":"export","ok":false,"reason":"Made'))),
+            "ContainerFailed",
+            "exit code 1",
+        ),
+    ],
+)
+def test_why_a_job_failed(pod: Json, reason: str, text: str) -> None:
+    finding = diagnose.failure([pod])
+    assert finding is not None
+    assert finding.reason == reason
+    assert text in finding.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "pods", "state", "told"),
+    [
+        ("Complete", "CompletionsReached", [_pod(FETCHED)], "succeeded", None),
+        ("SuccessCriteriaMet", "CompletionsReached", [_pod(FETCHED)], "succeeded", None),
+        ("Failed", "BackoffLimitExceeded", [], "failed", "PodKilled"),
+        (
+            "FailureTarget",
+            "BackoffLimitExceeded",
+            [_pod(_ended(137, "OOMKilled"))],
+            "failed",
+            "OutOfMemory",
+        ),
+        ("Failed", "DeadlineExceeded", [], "failed", "DeadlineExceeded"),
+        (
+            "Failed",
+            "DeadlineExceeded",
+            [_pod(_waiting("ImagePullBackOff", "no such host"))],
+            "failed",
+            "DeadlineExceeded",
+        ),
+        ("Suspended", "", [], "running", None),
+    ],
+)
+def test_the_state_of_a_job(
+    kind: str, reason: str, pods: list[Json], state: str, told: str | None
+) -> None:
+    meta = {"name": "build-1", "uid": "job"}
+    job = {
+        "metadata": meta,
+        "status": {"conditions": [{"type": kind, "status": "True", "reason": reason}]},
+    }
+    seen = view("build-1", [job], pods)
+    assert seen.state == state
+    assert (seen.finding.reason if seen.finding else None) == told
+    if pods and told == "DeadlineExceeded":
+        assert seen.finding is not None
+        assert "no such host" in seen.finding.message
+    leaving = job | {"metadata": meta | {"deletionTimestamp": "2026-01-05T12:00:00Z"}}
+    assert view("build-1", [leaving], pods).state == "absent"
+    assert view("build-2", [job], pods).state == "absent"
+
+
+def test_pods_of_another_job_of_the_same_name_do_not_count() -> None:
+    job = {"metadata": {"name": "build-1", "uid": "new"}, "status": {}}
+    assert view("build-1", [job], [_pod(_ended(137, "OOMKilled"), FETCHED)]).results == ()
+
+
+def _looping(name: str, code: int, reason: str = "Error", message: str = "") -> Json:
+    waiting = _waiting("CrashLoopBackOff", "back-off 5m0s restarting failed container", name)
+    return waiting | {"lastState": _ended(code, reason, message)["state"]}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (_looping("triton", 1), "CrashLoop"),
+        (_looping("triton", 137, "OOMKilled"), "OutOfMemory"),
+        (
+            _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.CHECKSUM_MISMATCH)),
+            "ChecksumMismatch",
+        ),
+        (
+            {
+                "name": "gateway",
+                "image": "g",
+                "state": {"running": {"startedAt": "x"}},
+                "lastState": {},
+            },
+            None,
+        ),
+    ],
+)
+def test_serving_containers_that_end_again_and_again(status: Json, reason: str | None) -> None:
+    finding = diagnose.crashing([_pod(init=(status,))])
+    assert (finding.reason if finding else None) == reason
+
+
+def test_only_a_checksum_of_the_verify_container_is_damage() -> None:
+    damaged = _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.CHECKSUM_MISMATCH))
+    found = diagnose.verify_failure(_pod(init=(damaged,)))
+    assert found is not None
+    assert found.seen_at.isoformat() == "2026-01-05T12:00:09+00:00"
+    for other in (
+        _looping("gateway", 1, message=_said(Stage.VERIFY, StageReason.CHECKSUM_MISMATCH)),
+        _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.INTERNAL_ERROR)),
+        _looping("verify", 137, "OOMKilled"),
+        _ended(0, "Completed", _said(Stage.VERIFY, StageReason.SUCCEEDED, ok=True), name="verify"),
+    ):
+        assert diagnose.verify_failure(_pod(init=(other,))) is None

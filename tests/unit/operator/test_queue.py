@@ -1,0 +1,162 @@
+"""The work queue, on a clock that only the test moves."""
+
+import asyncio
+
+import pytest
+
+from reranker_operator.errors import Conflict, OperatorError, Unavailable
+from reranker_operator.runtime.metrics import Metrics
+from reranker_operator.runtime.queue import Key, WorkQueue
+from reranker_operator.runtime.worker import Workers
+
+A, B, C = (Key("RerankerService", "shop", name) for name in "abc")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> WorkQueue:
+    return WorkQueue(clock=clock, jitter=lambda: 1.0)
+
+
+async def _ready(queue: WorkQueue) -> list[Key]:
+    """All keys that are due now, taken and finished."""
+    queue.add(Key("end", "", ""))
+    taken: list[Key] = []
+    while (key := await queue.get()) is not None:
+        queue.done(key)
+        if key.kind == "end":
+            return taken
+        taken.append(key)
+    return taken
+
+
+async def test_a_key_is_queued_once_and_keys_come_in_order(queue: WorkQueue) -> None:
+    for key in (A, B, A, C, B):
+        queue.add(key)
+    assert len(queue) == 3
+    assert await _ready(queue) == [A, B, C]
+
+
+async def test_a_key_added_while_it_is_worked_on_comes_back_once(queue: WorkQueue) -> None:
+    queue.add(A)
+    assert await queue.get() == A
+    queue.add(A)
+    queue.add(A)
+    assert await _ready(queue) == []
+    queue.done(A)
+    assert await _ready(queue) == [A]
+    assert await _ready(queue) == []
+
+
+async def test_the_earliest_deadline_wins(queue: WorkQueue, clock: Clock) -> None:
+    for seconds in (30, 10, 20):
+        queue.add_after(A, seconds)
+    clock.now += 9
+    assert await _ready(queue) == []
+    clock.now += 1
+    queue.add_after(B, -5)
+    # `end` was added at once, what was due only on the way to it.
+    assert sorted(await _ready(queue) + await _ready(queue)) == [A, B]
+    clock.now += 100
+    assert await _ready(queue) + await _ready(queue) == []
+
+
+async def test_an_event_replaces_a_deadline(queue: WorkQueue, clock: Clock) -> None:
+    queue.add_after(A, 10)
+    queue.add(A)
+    assert await _ready(queue) == [A]
+    clock.now += 10
+    assert await _ready(queue) + await _ready(queue) == []
+
+
+async def test_a_deadline_that_passes_while_the_key_is_worked_on(
+    queue: WorkQueue, clock: Clock
+) -> None:
+    queue.add(A)
+    await queue.get()
+    queue.add_after(A, 5)
+    clock.now += 5
+    assert await _ready(queue) + await _ready(queue) == []
+    queue.done(A)
+    assert await _ready(queue) == [A]
+
+
+def test_failures_double_the_delay_until_success(clock: Clock) -> None:
+    queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
+    assert [queue.retry(A) for _ in range(10)][:4] == [1, 2, 4, 8]
+    assert queue.retry(A) == 300
+    assert queue.retry(B) == 1
+    queue.forget(A)
+    assert queue.retry(A) == 1
+    assert WorkQueue(clock=clock, jitter=lambda: 0.0).retry(A) == 0.5
+
+
+def test_a_thousand_failures_are_only_a_long_delay(queue: WorkQueue) -> None:
+    assert {queue.retry(A) for _ in range(1100)} >= {300.0}
+
+
+async def test_closing_wakes_waiting_workers(queue: WorkQueue) -> None:
+    waiting = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queue.close()
+    assert await asyncio.gather(*waiting) == [None] * 3
+    queue.add(A)
+    queue.add_after(A, 0)
+    assert len(queue) == 0
+    assert await queue.get() is None
+
+
+def test_the_age_of_the_longest_waiting_key(queue: WorkQueue, clock: Clock) -> None:
+    assert queue.oldest_age() == 0
+    queue.add(A)
+    clock.now += 7
+    queue.add(B)
+    assert queue.oldest_age() == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "due"),
+    [
+        (Conflict("changed"), 1),
+        (Unavailable("busy"), 1),
+        (Unavailable("busy", retry_after=40), 40),
+        (RuntimeError("a defect"), 1),
+        (None, 25),
+    ],
+    ids=["conflict", "unavailable", "retry-after", "defect", "requeue"],
+)
+async def test_a_worker_survives_and_comes_back_in_time(
+    queue: WorkQueue, clock: Clock, error: OperatorError | None, due: float
+) -> None:
+    last = asyncio.Event()
+
+    async def reconcile(key: Key) -> float | None:
+        if key is B:
+            last.set()
+            return None
+        if error is not None:
+            raise error
+        return 25
+
+    queue.add(A)
+    queue.add(B)
+    workers = asyncio.create_task(Workers(queue, reconcile, Metrics(), count=1).run())
+    await last.wait()
+    workers.cancel()
+    await asyncio.gather(workers, return_exceptions=True)
+    clock.now += due - 0.1
+    assert await _ready(queue) + await _ready(queue) == []
+    clock.now += 0.1
+    assert await _ready(queue) + await _ready(queue) == [A]
