@@ -67,6 +67,7 @@ class Traffic:
                 connection.close()
                 connection = self._connect()
             self._stop.wait(0.02)
+        connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=30)
