@@ -92,6 +92,5 @@ def _show(kubectl: Kubectl, operator: Kubectl) -> None:
             print(f"--- kubectl {' '.join(command)}\n{kubectl(*command)}")
         except KubectlError as error:
             print(error)
-    print(
-        f"--- operator\n{operator('logs', '-l', 'app.kubernetes.io/name=reranker-operator', '--tail=40')}"
-    )
+    logs = operator("logs", "-l", "app.kubernetes.io/name=reranker-operator", "--tail=40")
+    print(f"--- operator\n{logs}")
