@@ -1,7 +1,6 @@
-"""The rest of the world around a `FakeCluster`, so that whole stories can be played through.
+"""The operator and its users around the controllers, so that whole stories can be played through.
 
-`Simulation` runs the real reconciler on the keys that the real event handler makes of changes, lets
-Jobs run and Deployments start (leaving StageResults in termination messages as the images do), and
+`Simulation` runs the real reconciler on the keys that the real event handler makes of changes, and
 owns the clock. Nothing waits: `settle` goes on until nobody has anything to do at this moment,
 `converge` also jumps to the moments at which somebody asked to be woken.
 """
@@ -11,23 +10,8 @@ import datetime
 import itertools
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import TypeAdapter
-
-from reranker_contracts import (
-    EngineIdentity,
-    ParityReport,
-    PrepareIdentity,
-    ResolvedModel,
-    Stage,
-    StageReason,
-    StageResult,
-    Toolchain,
-    digest_of,
-)
-from reranker_contracts.base import Document
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     API_VERSION,
@@ -41,60 +25,32 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.errors import OperatorError
-from reranker_operator.names import APP_MANAGED_BY, MANAGER, REVISION_LABEL, short_hash
+from reranker_operator.names import APP_MANAGED_BY, MANAGER, REVISION_LABEL
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.resync import Resync
 from reranker_operator.shell.handlers import keys_of
 
-from .fake_cluster import FakeCluster
+from .controllers import NAMESPACE, Controllers
 
-NAMESPACE = "shop"
-START = datetime.datetime(2026, 1, 5, 12, 0, tzinfo=datetime.UTC)
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
-PARITY = ParityReport(
-    pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007
-)
-TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
 _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
     "lastTransitionTime", "lastFailureTime", "readyTime", "finishedAt",
 }  # fmt: skip
-_PROTECTION = "kubernetes.io/pvc-protection"
-_IDENTITY: TypeAdapter[PrepareIdentity | EngineIdentity] = TypeAdapter(
-    PrepareIdentity | EngineIdentity
-)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """How one run of a stage ends; `lost` lets it succeed, but its pod vanishes at once."""
-
-    how: Literal["refused", "killed", "oom", "vanished", "lost"]
-    reason: StageReason = StageReason.INTERNAL_ERROR
-
-
-class Simulation:
-    """One namespace with its controllers, nodes, users and our operator."""
+class Simulation(Controllers):
+    """One namespace with its users and our operator, on top of the controllers."""
 
     def __init__(self, defaults: Defaults = DEFAULTS) -> None:
-        self.now = START
-        self.cluster = FakeCluster(lambda: self.now)
+        super().__init__()
         self.defaults = defaults
-        self.faults: defaultdict[str, list[Fault]] = defaultdict(list)
-        self.held: set[str] = set()
-        self.pods_start = True
-        self.parity = PARITY
-        self.stored: defaultdict[str, set[str]] = defaultdict(set)
-        self.damaged: set[str] = set()
-        self.revisions: dict[str, str] = {}
-        self.store = "reranker-engines"
-        self.garbage_is_collected = True
         self.errors: list[OperatorError] = []
+        self.garbage_is_collected = True
         self.after_step: Callable[[], None] = lambda: None
         self._deadlines: dict[Key, datetime.datetime] = {}
-        self._numbers = itertools.count(1)
         self.restart_operator()
 
     def fork(self) -> "Simulation":
@@ -258,185 +214,6 @@ class Simulation:
                     self.queue.add(key)
         self.cluster.changed.clear()
 
-    # Controllers and kubelet.
-
-    def step(self) -> bool:
-        """Let every Job, Deployment and claim take one step; whether anything changed."""
-        before = len(self.cluster.changed)
-        for job in list(self.cluster.select(JOB, NAMESPACE)):
-            self._step_job(job)
-        for entry in list(self.cluster.select(DEPLOYMENT, NAMESPACE)):
-            self._step_deployment(entry)
-        for claim in list(self.cluster.select(PVC, NAMESPACE)):
-            self._protect(claim)
-        present = {claim["metadata"]["name"] for claim in self.cluster.select(PVC, NAMESPACE)}
-        for name in [name for name in self.stored if name not in present]:
-            del self.stored[name]
-        return len(self.cluster.changed) != before
-
-    def _protect(self, claim: Json) -> None:
-        meta, name = claim["metadata"], claim["metadata"]["name"]
-        used = any(
-            name in _claims(pod)
-            for pod in self.cluster.select(POD, NAMESPACE)
-            if pod.get("status", {}).get("phase") == "Running"
-        )
-        leaving = "deletionTimestamp" in meta
-        wanted = [] if leaving and not used else [_PROTECTION]
-        if meta.get("finalizers", []) != wanted:
-            self.cluster.edit(PVC, NAMESPACE, name, {"metadata": {"finalizers": wanted}})
-
-    def _step_job(self, job: Json) -> None:
-        name = job["metadata"]["name"]
-        if job.get("status", {}).get("conditions"):
-            return
-        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, job)]
-        if not pods:
-            self._add_pod(job, {"job-name": name})
-            return
-        missing = [claim for claim in _claims(pods[0]) if not self._is_there(claim)]
-        if missing:
-            why = [_unschedulable(missing[0])]
-            self._set_pod(pods[0], {"phase": "Pending", "conditions": why})
-        else:
-            self._run_job(job, pods[0])
-
-    def _run_job(self, job: Json, pod: Json) -> None:
-        template = pod["spec"]
-        statuses: list[Json] = []
-        how: set[str] = set()
-        for container in [*template.get("initContainers", []), *template["containers"]]:
-            stage = container["name"]
-            if stage in self.held:
-                statuses.append(_status(container, {"running": {}}))
-                self._set_pod(pod, _pod_status("Running", template, statuses))
-                return
-            fault = self.faults[stage].pop(0) if self.faults[stage] else None
-            statuses.append(_status(container, self._end(container, fault)))
-            ok = statuses[-1]["state"]["terminated"]["exitCode"] == 0
-            how |= {fault.how} if fault else set()
-            if not ok or "vanished" in how:
-                break
-        ok = ok and "vanished" not in how
-        phase = "Succeeded" if ok else "Failed"
-        self._set_pod(pod, _pod_status(phase, template, statuses))
-        if how & {"vanished", "lost"}:
-            self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
-        ended = {"type": "Complete" if ok else "Failed", "status": "True"}
-        self.cluster.edit(
-            JOB, NAMESPACE, job["metadata"]["name"], {"status": {"conditions": [ended]}}
-        )
-
-    def _end(self, container: Json, fault: Fault | None) -> Json:
-        """The terminated state of a container, after its effect on the store."""
-        end: Json = {"exitCode": 0, "reason": "Completed", "finishedAt": _iso(self.now)}
-        if fault is not None and fault.how == "killed":
-            return {"terminated": end | {"exitCode": 137, "reason": "Error"}}
-        if fault is not None and fault.how == "oom":
-            return {"terminated": end | {"exitCode": 137, "reason": "OOMKilled"}}
-        stage = container["name"]
-        if stage not in set(Stage):
-            return {"terminated": end}
-        if fault is not None and fault.how == "refused":
-            result = _result(stage, reason=fault.reason)
-        else:
-            result = self._work(stage, container["args"])
-        code = 0 if result.ok else 1
-        return {"terminated": end | {"exitCode": code, "message": result.to_message()}}
-
-    def _work(self, stage: str, args: list[str]) -> StageResult:
-        if stage == Stage.RESOLVE:
-            return _result(stage, resolved=self._resolved(_option(args, "--source")))
-        if stage == Stage.VALIDATE:
-            return _result(stage, parity=self.parity)
-        if stage == Stage.PUBLISH:
-            identity = _IDENTITY.validate_json(_option(args, "--identity"))
-            folder = "engines" if isinstance(identity, EngineIdentity) else "prepared"
-            path = f"{folder}/{digest_of(identity)}"
-            self.stored[self.store].add(path)
-            self.damaged.discard(path)
-            return _result(stage, size_bytes=1000)
-        if stage == Stage.COMPILE:
-            return self._check(stage, _option(args, "--prepared").removeprefix("/store/"))
-        if stage == Stage.REMOVE:
-            gone = set(args[args.index("--digest") + 1 : args.index("--result")])
-            kept = {path for path in self.stored[self.store] if path.split("/")[1] not in gone}
-            self.stored[self.store] = kept
-        return _result(stage)
-
-    def _resolved(self, source: str) -> ResolvedModel:
-        return ResolvedModel(
-            revision=self.revisions.get(source, short_hash(source, 40)),
-            name=source.rsplit("/", 1)[1],
-            architecture="BertForSequenceClassification",
-            family="bert",
-            max_length=512,
-            toolchain=TOOLCHAIN,
-        )
-
-    def _check(self, stage: str, path: str) -> StageResult:
-        whole = path in self.stored[self.store] and path not in self.damaged
-        return _result(stage) if whole else _result(stage, reason=StageReason.CHECKSUM_MISMATCH)
-
-    def _step_deployment(self, entry: Json) -> None:
-        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
-        wanted = entry["spec"].get("replicas", 1)
-        for pod in pods[wanted:]:
-            self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
-        for _ in range(wanted - len(pods)):
-            self._add_pod(entry, {})
-        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
-        for pod in pods:
-            # One that failed is in its crash loop, minutes away from the next try.
-            if self.pods_start and pod["status"] == {"phase": "Pending"}:
-                self._start_serving(pod)
-        ready = sum(pod["status"]["phase"] == "Running" for pod in pods)
-        meta = entry["metadata"]
-        status = {
-            "observedGeneration": meta["generation"],
-            "replicas": len(pods),
-            "readyReplicas": ready,
-            "availableReplicas": ready,
-        }
-        self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
-
-    def _start_serving(self, pod: Json) -> None:
-        verify = pod["spec"]["initContainers"][0]
-        result = self._check("verify", f"engines/{_option(verify['args'], '--digest')}")
-        end = {
-            "exitCode": 0 if result.ok else 1,
-            "finishedAt": _iso(self.now),
-            "message": result.to_message(),
-        }
-        states = [_status(verify, {"terminated": end})]
-        phase = "Running" if result.ok else "Pending"
-        self._set_pod(pod, _pod_status(phase, pod["spec"], states))
-
-    def _add_pod(self, owner: Json, labels: dict[str, str]) -> None:
-        meta, template = owner["metadata"], owner["spec"]["template"]
-        reference = {"kind": owner["kind"], "name": meta["name"], "uid": meta["uid"]}
-        self.cluster.put(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {
-                    "name": f"{meta['name']}-{next(self._numbers)}",
-                    "namespace": NAMESPACE,
-                    "labels": template["metadata"]["labels"] | labels,
-                    "ownerReferences": [reference | {"controller": True}],
-                },
-                "spec": template["spec"],
-                "status": {"phase": "Pending"},
-            }
-        )
-
-    def _set_pod(self, pod: Json, status: Json) -> None:
-        self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], {"status": status})
-
-    def _is_there(self, claim: str) -> bool:
-        live = self.cluster.find(PVC, NAMESPACE, claim)
-        return live is not None and "deletionTimestamp" not in live["metadata"]
-
 
 def revision_of(deployment: Json) -> str:
     """The revision's label."""
@@ -453,55 +230,3 @@ def _timeless(node: Any, known: dict[str, str]) -> Any:
     if isinstance(node, dict):
         return {key: _timeless(value, known) for key, value in node.items() if key not in _CHANGING}
     return known.get(node, node) if isinstance(node, str) else node
-
-
-def _owned(entry: Json, owner: Json) -> bool:
-    uids = {reference["uid"] for reference in entry["metadata"].get("ownerReferences", [])}
-    return owner["metadata"]["uid"] in uids
-
-
-def _claims(pod: Json) -> list[str]:
-    volumes = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes", [])]
-    return [volume["claimName"] for volume in volumes if volume]
-
-
-def _option(args: list[str], name: str) -> str:
-    return args[args.index(name) + 1]
-
-
-def _iso(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _result(stage: str, reason: StageReason | None = None, **found: Document | int) -> StageResult:
-    return StageResult.model_validate(
-        {
-            "stage": stage,
-            "ok": reason is None,
-            "reason": reason or StageReason.SUCCEEDED,
-            "message": f"{stage} has ended",
-            "seconds": 1.5,
-        }
-        | found
-    )
-
-
-def _status(container: Json, state: Json) -> Json:
-    return {"name": container["name"], "image": container["image"], "state": state}
-
-
-def _pod_status(phase: str, template: Json, statuses: list[Json]) -> Json:
-    first = len(template.get("initContainers", []))
-    return {
-        "phase": phase,
-        "conditions": [],
-        "initContainerStatuses": statuses[:first],
-        "containerStatuses": statuses[first:],
-    }
-
-
-def _unschedulable(claim: str) -> Json:
-    text = f'0/1 nodes are available: persistentvolumeclaim "{claim}" not found.'
-    return {
-        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text,
-    }  # fmt: skip

@@ -24,8 +24,8 @@ async def test_a_crash_after_every_single_call_ends_in_the_same_state() -> None:
         died: list[tuple[Call, Simulation]] = []
 
         def die_here(call: Call, died: list[tuple[Call, Simulation]] = died) -> None:
-            # What is left of a process that dies now. Reads and Events leave nothing new behind.
-            if call.writes and call.kind != "Event":
+            # What is left of a process that dies now.
+            if _lasts(call):
                 died.append((call, sim.fork()))
 
         act(sim)
@@ -49,7 +49,7 @@ async def test_a_lost_answer_to_any_write_ends_in_the_same_state() -> None:
     STORY["create"](reference)
     await reference.converge()
     expected = reference.picture()
-    for number in [at for at, call in enumerate(reference.cluster.calls) if call.writes]:
+    for number in [at for at, call in enumerate(reference.cluster.calls) if _lasts(call)]:
         sim = Simulation()
 
         def lose(call: Call, sim: Simulation = sim, number: int = number) -> None:
@@ -60,3 +60,8 @@ async def test_a_lost_answer_to_any_write_ends_in_the_same_state() -> None:
         STORY["create"](sim)
         await sim.converge()
         assert sim.picture() == expected, f"no answer to {reference.cluster.calls[number]}"
+
+
+def _lasts(call: Call) -> bool:
+    """Reads leave nothing new behind, Events nothing that anybody looks at."""
+    return call.writes and call.kind != "Event"

@@ -16,7 +16,8 @@ from reranker_operator.errors import (
     Unavailable,
 )
 
-from .simulation import NAMESPACE, START, Fault, Simulation, revision_of
+from .controllers import NAMESPACE, START, Fault
+from .simulation import Simulation, revision_of
 
 OTHER = {"source": "hf://org/other"}
 

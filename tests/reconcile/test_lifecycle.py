@@ -7,7 +7,8 @@ import pytest
 
 from reranker_operator.api.meta import DEPLOYMENT, JOB, POD, PVC, RERANKER_ENGINE, SERVICE
 
-from .simulation import NAMESPACE, Simulation, revision_of
+from .controllers import NAMESPACE
+from .simulation import Simulation, revision_of
 
 Watch = Callable[[Simulation], None]
 OTHER = {"source": "hf://org/other"}

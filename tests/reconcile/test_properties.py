@@ -20,7 +20,8 @@ from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.service_plan import plan_service
 from reranker_operator.runtime.gather import engine_world, service_world
 
-from .simulation import DEFAULTS, NAMESPACE, Fault, Simulation
+from .controllers import NAMESPACE, Fault
+from .simulation import DEFAULTS, Simulation
 
 Act = Callable[[Simulation], None]
 

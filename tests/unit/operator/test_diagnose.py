@@ -96,7 +96,7 @@ def _said(stage: Stage, reason: StageReason, *, ok: bool = False) -> str:
             _pod(
                 _waiting(
                     "CreateContainerConfigError",
-                    'failed to create subPath directory for volumeMount "engine" of container "verify"',
+                    'failed to create subPath directory for volumeMount "engine" of "verify"',
                 )
             ),
             "ContainerFailed",
