@@ -48,7 +48,7 @@ def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
     """Read the manifest of `root` and check every file against it.
 
     Raises IntegrityError when the manifest is missing or malformed, when a file is missing,
-    added or changed, or when the artefact is not the one with this `digest`.
+    added, changed or cannot be read, or when the artefact is not the one with this `digest`.
     """
     try:
         text = (root / MANIFEST).read_text(encoding="utf-8")
@@ -60,7 +60,11 @@ def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
         raise IntegrityError(f"{MANIFEST} is malformed ({error.error_count()} errors)") from error
     if digest is not None and manifest.digest != digest:
         raise IntegrityError(f"{MANIFEST} is of {manifest.digest[:10]}, expected {digest[:10]}")
-    _compare(manifest.files, file_entries(root))
+    try:
+        found = file_entries(root)
+    except OSError as error:
+        raise IntegrityError(f"a file cannot be read: {type(error).__name__}") from error
+    _compare(manifest.files, found)
     return manifest
 
 

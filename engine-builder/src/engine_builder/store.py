@@ -137,10 +137,12 @@ class Store:
 
 
 def _last_change(path: Path) -> float:
+    """Newest change below `path`; now, when its owner has just moved it."""
     times = []
-    for entry in (path, *path.rglob("*")):
-        with contextlib.suppress(FileNotFoundError):  # Its owner has just moved it.
-            times.append(entry.lstat().st_mtime)
+    for folder, _folders, files in os.walk(path):
+        for name in ("", *files):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(Path(folder, name).lstat().st_mtime)
     return max(times, default=time.time())
 
 

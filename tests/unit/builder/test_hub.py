@@ -61,7 +61,6 @@ class Handler(BaseHTTPRequestHandler):
     """Model info, tree listing and downloads of one repository."""
 
     hub: Hub
-    protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Keep the test's output clean."""
