@@ -18,36 +18,10 @@ import time
 import httpx
 
 _WORDS = [
-    "tool",
-    "image",
-    "file",
-    "network",
-    "server",
-    "library",
-    "text",
-    "editor",
-    "system",
-    "data",
-    "format",
-    "view",
-    "convert",
-    "print",
-    "search",
-    "index",
-    "package",
-    "build",
-    "test",
-    "secure",
-    "mail",
-    "sound",
-    "video",
-    "graph",
-    "table",
-    "query",
-    "cache",
-    "log",
-    "user",
-]
+    "tool", "image", "file", "network", "server", "library", "text", "editor", "system", "data",
+    "format", "view", "convert", "print", "search", "index", "package", "build", "test",
+    "secure", "mail", "sound", "video", "graph", "table", "query", "cache", "log", "user",
+]  # fmt: skip
 
 
 def passage(rng: random.Random, fixed: bool) -> str:

@@ -64,14 +64,14 @@ class Services:
         address = self.kubectl.get("service", name)["spec"]["clusterIP"]
         return f"http://{address}:8000"
 
-    def rank(self, name: str, query: str, passages: Sequence[str], **more: Any) -> Json:
+    def rank(self, name: str, query: str, texts: Sequence[str], **more: Any) -> Json:
         """POST /v1/ranking. Raises urllib.error.HTTPError."""
         return post(
             f"{self.base_url(name)}/v1/ranking",
             {
                 "model": self.kubectl.get("rr", name)["status"]["model"]["name"],
                 "query": {"text": query},
-                "passages": [{"text": text} for text in passages],
+                "passages": [{"text": text} for text in texts],
             }
             | more,
         )
