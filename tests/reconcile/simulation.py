@@ -21,6 +21,7 @@ from reranker_operator.api.meta import (
     PVC,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
+    RESOURCES,
     SERVICE,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
@@ -96,7 +97,7 @@ class Simulation(Controllers):
         return [RerankerEngine.model_validate(entry) for entry in found]
 
     def names(self, kind: str) -> list[str]:
-        resource = {"Job": JOB, "Deployment": DEPLOYMENT, "Pod": POD, "PVC": PVC}[kind]
+        resource = RESOURCES[kind]
         return [entry["metadata"]["name"] for entry in self.cluster.select(resource, NAMESPACE)]
 
     def condition(self, kind: str, name: str = "rank") -> tuple[str, str]:

@@ -202,6 +202,7 @@ async def test_a_spec_the_models_refuse_is_said_once_and_status_is_kept(sim: Sim
     accepted = raw["status"]["conditions"][0]
     assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
     assert "spec.engine.runtime" in accepted["message"]
+    assert raw["status"] | {"conditions": []} == before.to_dict() | {"conditions": []}
     writes = len(sim.cluster.writes)
     await sim.resync()
     await sim.settle()
