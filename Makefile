@@ -10,7 +10,6 @@ HELM := .cluster/bin/helm
 KUSTOMIZE := .cluster/bin/kustomize
 # As in the images' Python path: one folder for each program.
 SOURCES := contracts/src operator/src gateway/src engine-builder/src
-CHECKED := $(SOURCES) triton tests bench hack/demo hack/local-cluster/localcluster hack/demo-model
 
 .PHONY: help
 help: ## This list.
@@ -76,6 +75,13 @@ test-cluster: $(VENV)/.ready ## CRDs, admission and RBAC on the cluster's API se
 
 test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 	@$(PY) -m pytest tests/e2e
+
+.PHONY: test-cluster-bringup bench
+test-cluster-bringup: ## The local cluster itself: two side by side, power loss, a clean end.
+	@hack/local-cluster/selftest
+
+bench: $(VENV)/.ready ## Load on the running demo's ranking API.
+	@$(PY) bench/ranking.py "$$($(PY) hack/demo/demo.py url | sed 's#/v1/ranking##')"
 
 .PHONY: format
 format: $(VENV)/.ready ## Format the Python code.

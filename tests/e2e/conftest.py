@@ -1,12 +1,11 @@
 """The installed operator, model images, and a namespace that admits only restricted pods."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster import PREFIX, ROOT, Cluster
+from support.cluster import PREFIX, ROOT, Cluster, has_kind
 from support.kubectl import Kubectl, KubectlError, eventually
 from support.services import Services
 
@@ -17,11 +16,10 @@ _MODELS = ("first", "second", "embedding")
 
 def _build_models() -> list[str]:
     """Tiny model images, from the builder image that is under test."""
-    tool = "docker" if os.environ.get("CONTAINER_TOOL") == "docker" else "buildah"
     folder = Path(__file__).parent / "models"
-    build = ["docker", "build"] if tool == "docker" else ["buildah", "bud", "--layers"]
-    if tool == "buildah":
-        build += ["--isolation", "chroot", "--network", "host"]
+    build = ["buildah", "bud", "--layers", "--isolation", "chroot", "--network", "host"]
+    if has_kind():
+        build = ["docker", "build"]
     names = []
     for kind in _MODELS:
         name = f"{PREFIX}/test-{kind}:v1"

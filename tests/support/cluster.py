@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = Path(os.environ.get("RERANKER_TEST_CLUSTER", ROOT / ".cluster-test"))
 BINARIES = Path(os.environ.get("RERANKER_CLUSTER_BIN", ROOT / ".cluster/bin"))
 PREFIX = "localhost/reranker-operator"
+#: kind's default range of Service addresses.
+_KIND_SERVICES = "10.96.0.0/16"
 
 
 class Cluster(abc.ABC):
@@ -45,14 +47,20 @@ class LocalCluster(Cluster):
 
 
 class KindCluster(Cluster):
-    """pytest-kind's cluster."""
+    """pytest-kind's cluster. Tests talk to Services, so this host gets a route to them."""
 
     def __init__(self) -> None:
         from pytest_kind import KindCluster as PytestKind  # noqa: PLC0415 - only where Docker is
 
-        self._kind = PytestKind("reranker-test")
+        # Named, or pytest-kind downloads versions of its own.
+        programs = {"kind_path": Path(shutil.which("kind") or "kind"),
+                    "kubectl_path": BINARIES / "kubectl"}  # fmt: skip
+        self._kind = PytestKind("reranker-test", **programs)
         self._kind.create()
-        super().__init__(Path(self._kind.kubeconfig_path))
+        super().__init__(Path(self._kind.kubeconfig_path).resolve())
+        address = "{.items[0].status.addresses[?(@.type=='InternalIP')].address}"
+        node = self.kubectl("get", "nodes", "-o", f"jsonpath={address}")
+        subprocess.run(["ip", "route", "replace", _KIND_SERVICES, "via", node], check=True)
 
     def load(self, *images: str) -> None:
         """By `kind load`."""
@@ -60,7 +68,8 @@ class KindCluster(Cluster):
             self._kind.load_docker_image(image)
 
     def delete(self) -> None:
-        """Remove the cluster."""
+        """Remove the cluster and the route."""
+        subprocess.run(["ip", "route", "del", _KIND_SERVICES], check=False)
         self._kind.delete()
 
 
@@ -79,9 +88,11 @@ def open_cluster(*, keep: bool) -> Iterator[Cluster]:
     """Bring a cluster up and, unless `keep`, down again."""
     if has_kind():
         kind = KindCluster()
-        yield kind
-        if not keep:
-            kind.delete()
+        try:
+            yield kind
+        finally:
+            if not keep:
+                kind.delete()
         return
     try:
         yield LocalCluster()
