@@ -44,8 +44,13 @@ class Services:
 
     def wait_for(self, name: str, kind: str, reason: str, within: float = 60) -> Json:
         """Until this condition has this reason."""
+
+        def told() -> Json:
+            now = self.condition(name, kind)
+            return now if now.get("reason") == reason else {}
+
         return eventually(
-            lambda: (c := self.condition(name, kind)).get("reason") == reason and c,
+            told,
             within=within,
             describe=lambda: f"{kind}/{reason}; now {self.condition(name, kind)}",
         )

@@ -1,1 +1,0 @@
-"""The demo: from an empty machine to ranked answers, as a user would do it."""
