@@ -271,16 +271,18 @@ def _restart_damaged(
 
 def _release(world: ServiceWorld, engine: _EngineStep, rollout: Rollout) -> tuple[Action, ...]:
     """Let go of engines that neither run nor are wanted."""
-    uid = world.service.metadata.uid
-    used = {
-        entry["metadata"]["labels"].get(names.ENGINE_LABEL)
-        for entry in live_deployments(world).values()
-    }
+    uid, used = world.service.metadata.uid, _used(world, engine)
     return tuple(
         Release(RERANKER_ENGINE, name, names.owner_manager(uid))
         for name, owners in sorted(world.engine_owners.items())
-        if uid in owners and name not in used and name != engine.name
+        if uid in owners and name not in used
     )
+
+
+def _used(world: ServiceWorld, engine: _EngineStep) -> set[str | None]:
+    """Names of the engines that run or are wanted."""
+    running = {_serving_engine(entry) for entry in live_deployments(world).values()}
+    return running | {engine.name}
 
 
 def _status(
@@ -341,11 +343,12 @@ def _stage(
 
 
 def _summaries(world: ServiceWorld, engine: _EngineStep) -> tuple[EngineSummary, ...]:
-    uid = world.service.metadata.uid
+    # Without those that are released now: nobody would tell this service of their end.
+    used = _used(world, engine)
     rows = []
     for entry in sorted(world.engines, key=lambda item: item.metadata.name):
         name = entry.metadata.name
-        if uid not in world.engine_owners.get(name, frozenset()) and name != engine.name:
+        if name not in used:
             continue
         ready = is_true(entry.status.conditions, ConditionType.READY)
         seconds = sum(stage.seconds for stage in entry.status.stages)
