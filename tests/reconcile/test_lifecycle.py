@@ -351,6 +351,18 @@ async def test_a_store_on_its_way_out_is_waited_for(sim: Simulation) -> None:
     assert sim.condition("Ready") == ("True", "Ready")
 
 
+async def test_a_released_engine_leaves_status_with_the_release(sim: Simulation) -> None:
+    """Scaled to zero, no pod's event would bring the service back later."""
+    await _serving(sim)
+    sim.edit_service(replicas=0)
+    await sim.converge()
+    sim.edit_service(model=OTHER)
+    await sim.converge()
+    assert [entry.name for entry in sim.service().status.engines] == [
+        entry.metadata.name for entry in sim.engines()
+    ]
+
+
 async def test_garbage_of_a_build_does_not_pile_up(sim: Simulation) -> None:
     await _serving(sim)
     for number in range(4):
