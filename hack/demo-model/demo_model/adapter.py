@@ -13,8 +13,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from demo_model import parallel  # noqa: F401  first: sets the thread counts that torch reads
-
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,7 +21,10 @@ from transformers import BertForSequenceClassification
 RANK, ALPHA = 32, 64
 # The two lowest layers stay as they are: a sixth of the cost, and no loss seen.
 FIRST_LAYER = 2
-TARGETS = r".*encoder\.layer\.[2-5]\.(attention\.self\.(query|key|value)|(attention\.output|intermediate|output)\.dense)"
+TARGETS = (
+    r".*encoder\.layer\.[2-5]\."
+    r"(attention\.self\.(query|key|value)|(attention\.output|intermediate|output)\.dense)"
+)
 # Trained in full and stored whole: the part that turns the first token into a score.
 HEAD = ("bert.pooler.dense", "classifier")
 _PREFIX = "base_model.model."
@@ -33,7 +34,9 @@ class _MergedLinear(torch.autograd.Function):
     """x -> x (W + s B A)^T + b, with gradients for x, A and B only."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, merged: Tensor, bias: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(  # noqa: PLR0917  the order is that of apply()
+        ctx: Any, x: Tensor, merged: Tensor, bias: Tensor, a: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
         ctx.save_for_backward(x, merged, a, b)
         ctx.scale = scale
         return nn.functional.linear(x, merged, bias)
@@ -67,7 +70,9 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (..., in) -> (..., out)."""
-        result: Tensor = _MergedLinear.apply(x, self.merged, self.base.bias, self.lora_A, self.lora_B, self.scale)
+        result: Tensor = _MergedLinear.apply(
+            x, self.merged, self.base.bias, self.lora_A, self.lora_B, self.scale
+        )
         return result
 
 
@@ -127,7 +132,9 @@ def save_adapter(reranker: Reranker, directory: Path) -> None:
     """Writes the adapter in PEFT's layout. The low-rank part is stored as float16."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name: parameter.detach().to(torch.float16 if ".lora_" in name else torch.float32).contiguous()
+        name: parameter.detach()
+        .to(torch.float16 if ".lora_" in name else torch.float32)
+        .contiguous()
         for name, parameter in sorted(reranker.trainable().items())
     }
     save_file(tensors, directory / "adapter_model.safetensors")

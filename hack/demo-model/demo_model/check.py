@@ -13,8 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from demo_model import parallel  # noqa: F401  first: sets the thread counts that torch reads
-
 import peft
 import torch
 import yaml
@@ -38,16 +36,24 @@ def sample_pairs(here: Path) -> list[tuple[str, str]]:
 def scores(model: torch.nn.Module, directory: Path, pairs: list[tuple[str, str]]) -> torch.Tensor:
     """Scores of shape (pairs,) with the tokenizer in `directory`."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    inputs = tokenizer([q for q, _ in pairs], [p for _, p in pairs], padding=True, return_tensors="pt")
+    inputs = tokenizer(
+        [q for q, _ in pairs], [p for _, p in pairs], padding=True, return_tensors="pt"
+    )
     logits: torch.Tensor = model.eval()(**inputs).logits
     return logits.squeeze(-1)
 
 
 def main() -> int:
     """Command line: `python -m demo_model.check ADAPTER [--merged DIRECTORY]`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("adapter", type=Path)
-    parser.add_argument("--merged", type=Path, help="a merged model, such as /models of the image (default: merge now)")
+    parser.add_argument(
+        "--merged",
+        type=Path,
+        help="a merged model, such as /models of the image (default: merge now)",
+    )
     arguments = parser.parse_args()
     here = Path(__file__).resolve().parent.parent
     base = base_model_directory()
@@ -55,7 +61,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         merged = arguments.merged or Path(temporary)
         if arguments.merged is None:
-            subprocess.run([sys.executable, here / "merge.py", base, arguments.adapter, merged], check=True)
+            subprocess.run(
+                [sys.executable, here / "merge.py", base, arguments.adapter, merged], check=True
+            )
         expected = torch.from_numpy(Scorer(arguments.adapter).scores(pairs))
         ordinary = BertForSequenceClassification.from_pretrained(merged)
         adapted = peft.PeftModel.from_pretrained(

@@ -23,7 +23,10 @@ DATA_PACKAGES = ("wordnet-base", "dict-gcide")
 
 # Packages nobody looks for by need: the parts of other packages.
 SKIPPED_SECTIONS = frozenset(
-    "debug doc fonts introspection kernel libdevel libs localization metapackages oldlibs tasks translations".split()
+    {
+        *("debug", "doc", "fonts", "introspection", "kernel", "libdevel", "libs", "localization"),
+        *("metapackages", "oldlibs", "tasks", "translations"),
+    }
 )
 # Language modules are many and much alike: this share of each such section is kept.
 THINNED_SECTIONS = {
@@ -40,7 +43,9 @@ THINNED_SECTIONS = {
     "ruby": 0.25,
     "rust": 0.05,
 }
-_SKIPPED_NAMES = re.compile(r"-(dev|doc|docs|dbg|dbgsym|data|common|l10n.*|examples?|locale.*)$|^lib.*\d$|^dict-freedict-")
+_SKIPPED_NAMES = re.compile(
+    r"-(dev|doc|docs|dbg|dbgsym|data|common|l10n.*|examples?|locale.*)$|^lib.*\d$|^dict-freedict-"
+)
 
 APT_OPTIONS = """\
 Dir::State::Lists "{lists}";
@@ -80,7 +85,12 @@ def fetch(directory: Path) -> None:
     config.write_text(APT_OPTIONS.format(lists=lists), encoding="utf-8")
     # On the command line, because the slim images switch translations off in a
     # file that is read after APT_CONFIG.
-    apt = ["apt-get", f"-oDir::State::Lists={lists}", "-oAcquire::Languages=en", "-oAPT::Sandbox::User=root"]
+    apt = [
+        "apt-get",
+        f"-oDir::State::Lists={lists}",
+        "-oAcquire::Languages=en",
+        "-oAPT::Sandbox::User=root",
+    ]
     environment = {"APT_CONFIG": str(config.resolve()), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     subprocess.run([*apt, "update"], check=True, env=environment)
     subprocess.run([*apt, "download", *DATA_PACKAGES], check=True, env=environment, cwd=directory)
@@ -102,13 +112,17 @@ def read_packages(directory: Path) -> list[Package]:
     return _distinct(packages)
 
 
-def _package(fields: dict[str, str], descriptions: dict[str, str], summaries: dict[str, str]) -> Package | None:
+def _package(
+    fields: dict[str, str], descriptions: dict[str, str], summaries: dict[str, str]
+) -> Package | None:
     name, section = fields["Package"], fields.get("Section", "")
     if section in SKIPPED_SECTIONS or _SKIPPED_NAMES.search(name):
         return None
     short = fields.get("Description", "")
     long = descriptions.get(fields.get("Description-md5", ""), "")
-    if len(long) < 60 or re.search(r"transitional|dummy|metapackage|meta-package", short + long, re.IGNORECASE):
+    if len(long) < 60 or re.search(
+        r"transitional|dummy|metapackage|meta-package", short + long, re.IGNORECASE
+    ):
         return None
     tags = frozenset(re.split(r",\s*", fields["Tag"])) if "Tag" in fields else frozenset[str]()
     source = fields.get("Source", name).split()[0]
@@ -125,7 +139,9 @@ def _distinct(packages: dict[str, Package]) -> list[Package]:
 
 def _read(path: Path) -> str:
     """The text of an index file, which apt may keep compressed."""
-    output = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], check=True, stdout=subprocess.PIPE)
+    output = subprocess.run(
+        ["/usr/lib/apt/apt-helper", "cat-file", str(path)], check=True, stdout=subprocess.PIPE
+    )
     return output.stdout.decode("utf-8", errors="replace")
 
 
@@ -166,7 +182,9 @@ def _unwrap(long: str) -> str:
         else:
             lines.append(text)
     parts = [" ".join(part.split()) for part in re.split(r"\n\n+", "\n".join(lines))]
-    return " ".join(part if part.endswith((".", "!", "?", ":")) else part + "." for part in parts if part)
+    return " ".join(
+        part if part.endswith((".", "!", "?", ":")) else part + "." for part in parts if part
+    )
 
 
 def _read_summaries(directory: Path) -> dict[str, str]:

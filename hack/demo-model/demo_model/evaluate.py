@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo_model import parallel  # first: sets the thread counts that torch reads
-
 import numpy as np
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from demo_model import outside, wordnet
+from demo_model import outside, parallel, wordnet
 from demo_model.adapter import Reranker
 from demo_model.bm25 import Bm25
 from demo_model.encoder import Encoder, FloatArray, base_model_directory
@@ -38,7 +36,7 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Task:
-    """One query: positions of its candidate passages, and which of them answers (None: none does)."""
+    """One query: positions of its candidate passages and the one that answers (None: none)."""
 
     query: str
     candidates: list[int]
@@ -59,12 +57,16 @@ class Scorer:
         """Unbounded scores, shape (pairs,)."""
         queries = self._tokenizer.ids([q for q, _ in pairs])
         passages = self._tokenizer.ids([p for _, p in pairs])
-        order = sorted(range(len(pairs)), key=lambda i: len(queries[i]) + min(len(passages[i]), PASSAGE_TOKENS))
+        order = sorted(
+            range(len(pairs)), key=lambda i: len(queries[i]) + min(len(passages[i]), PASSAGE_TOKENS)
+        )
         parts = [order[i : i + _BATCH] for i in range(0, len(order), _BATCH)]
 
         def score(part: list[int]) -> FloatArray:
             with torch.inference_mode():
-                batch = self._tokenizer.batch([(queries[i], passages[i]) for i in part], PASSAGE_TOKENS)
+                batch = self._tokenizer.batch(
+                    [(queries[i], passages[i]) for i in part], PASSAGE_TOKENS
+                )
                 return self._reranker(**batch).numpy()
 
         result = np.empty(len(pairs), dtype=np.float32)
@@ -73,7 +75,9 @@ class Scorer:
         return result
 
 
-def rank_of(answer: int | None, candidates: Sequence[int], scores: Sequence[float] | FloatArray) -> float:
+def rank_of(
+    answer: int | None, candidates: Sequence[int], scores: Sequence[float] | FloatArray
+) -> float:
     """The answer's place, 1 is best; ties count against it; infinity when it is not a candidate."""
     if answer is None:
         return math.inf
@@ -97,7 +101,7 @@ class Judge:
         self._encoder, self._scorer = encoder, scorer
 
     def compare(self, tasks: Sequence[Task], passages: Sequence[str], bm25: Bm25) -> dict[str, Any]:
-        """The measures of each method over `tasks`, whose candidates are positions in `passages`."""
+        """The measures of each method over `tasks`; candidates are positions in `passages`."""
         vectors = self._encoder.encode(passages)
         query_vectors = self._encoder.encode([task.query for task in tasks])
         pairs = [(task.query, passages[c]) for task in tasks for c in task.candidates]
@@ -161,11 +165,13 @@ def by_hand(path: Path, judge: Judge) -> dict[str, Any]:
 
 def elsewhere(work: Path, judge: Judge) -> dict[str, Any]:
     """Definitions of words, outside the software domain."""
-    groups = [json.loads(line) for line in (work / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    groups = [
+        json.loads(line) for line in (work / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     seen = frozenset(p for g in groups if g["kind"] == "gloss" for p in g["passages"])
     synsets = wordnet.read_synsets(work / "wordnet-base/usr/share/wordnet")
     definitions = outside.read_definitions(work / "dict-gcide/usr/share/dictd", synsets, seen)
-    rng = random.Random(SEED)
+    rng = random.Random(SEED)  # noqa: S311  seeded on purpose
     definitions = rng.sample(definitions, min(OUTSIDE_PASSAGES, len(definitions)))
     passages = [d.text for d in definitions]
     bm25 = Bm25(passages)
@@ -177,7 +183,9 @@ def elsewhere(work: Path, judge: Judge) -> dict[str, Any]:
 
 def main() -> None:
     """Command line: `python -m demo_model.evaluate WORK ADAPTER RESULTS`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, help="directory that `prepare` filled")
     parser.add_argument("adapter", type=Path, help="directory that `train` wrote")
     parser.add_argument("results", type=Path, help="the JSON file to write")
@@ -187,7 +195,10 @@ def main() -> None:
     judge = Judge(Encoder(base_model_directory(), PASSAGE_TOKENS), Scorer(arguments.adapter))
     results: dict[str, Any] = {"needs": by_hand(here / "needs.yaml", judge)}
     if not arguments.needs_only:
-        results |= {"held_out": held_out(arguments.work, judge), "definitions": elsewhere(arguments.work, judge)}
+        results |= {
+            "held_out": held_out(arguments.work, judge),
+            "definitions": elsewhere(arguments.work, judge),
+        }
     arguments.results.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

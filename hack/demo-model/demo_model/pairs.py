@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo_model import parallel  # noqa: F401  first: sets the thread counts that torch reads
-
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -34,15 +32,20 @@ class PairTokenizer:
         """Token ids without special tokens."""
         return [e.ids for e in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
-    def batch(self, pairs: Sequence[tuple[list[int], list[int]]], max_passage: int) -> dict[str, Tensor]:
+    def batch(
+        self, pairs: Sequence[tuple[list[int], list[int]]], max_passage: int
+    ) -> dict[str, Tensor]:
         """Padded inputs for (query ids, passage ids) pairs, each of shape (pairs, longest)."""
         rows = [
-            ([CLS, *query[: self.max_query], SEP], [*passage[:max_passage], SEP]) for query, passage in pairs
+            ([CLS, *query[: self.max_query], SEP], [*passage[:max_passage], SEP])
+            for query, passage in pairs
         ]
         longest = max(len(a) + len(b) for a, b in rows)
         pad = [longest - len(a) - len(b) for a, b in rows]
         return {
-            "input_ids": torch.tensor([[*a, *b] + [0] * p for (a, b), p in zip(rows, pad, strict=True)]),
+            "input_ids": torch.tensor(
+                [[*a, *b] + [0] * p for (a, b), p in zip(rows, pad, strict=True)]
+            ),
             "attention_mask": torch.tensor([[1] * (longest - p) + [0] * p for p in pad]),
             "token_type_ids": torch.tensor(
                 [[0] * len(a) + [1] * len(b) + [0] * p for (a, b), p in zip(rows, pad, strict=True)]

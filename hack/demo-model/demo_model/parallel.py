@@ -1,9 +1,7 @@
-"""Two ways to use all cores that do not fight: one thread per core, each with one BLAS thread.
+"""All cores at once: independent batches in a thread each, with one BLAS thread each.
 
-The matrices of a small model are too small for a BLAS or OpenMP team: its
-threads wait for each other longer than they compute, and on shared cores they
-spin. Independent batches in independent threads reach the full speed of a core
-(PyTorch releases the interpreter lock inside its operators).
+PyTorch releases the interpreter lock inside its operators, so that threads reach
+the full speed of a core; the package's `__init__` keeps BLAS from adding its own.
 """
 
 from __future__ import annotations
@@ -12,10 +10,6 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
-
-# Read by the libraries when they are first loaded: before `import torch`.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 T = TypeVar("T")
 R = TypeVar("R")

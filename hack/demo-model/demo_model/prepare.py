@@ -37,7 +37,13 @@ PASSAGE_CHARACTERS = 600
 ENCODER_TOKENS = 64
 DEV_GROUPS, TEST_QUERIES = 160, 300
 # How a passage shows a package; one form for a whole group, so that the form tells nothing.
-FORMS = ("{name}: {short}. {long}", "{short}. {long}", "{name} - {short}. {long}", "{long}", "{short}")
+FORMS = (
+    "{name}: {short}. {long}",
+    "{short}. {long}",
+    "{name} - {short}. {long}",
+    "{long}",
+    "{short}",
+)
 FORM_WEIGHTS = (0.2, 0.4, 0.1, 0.2, 0.1)
 FORMS_WITHOUT_SHORT = ("{long}", "{name}: {long}")
 
@@ -58,7 +64,7 @@ class Group:
 
 
 def split_of(source: str, reserved: frozenset[str]) -> str:
-    """"train", "dev" or "test": fixed by the name of the source package."""
+    """ "train", "dev" or "test": fixed by the name of the source package."""
     if source in reserved:
         return "test"
     share = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big") / 2**32
@@ -116,17 +122,21 @@ class Grouper:
         alike = _top(corpus.vectors @ corpus.vectors[target], 30)
         if question.tags:
             # A package without tags may well answer: only tagged ones can be told not to.
-            tagged = [i for i in (*alike, *near, *lexical) if _comparable(corpus.packages[i], question)]
+            tagged = [
+                i for i in (*alike, *near, *lexical) if _comparable(corpus.packages[i], question)
+            ]
             pools = [(tagged, 4), (near, 2)]
         else:
             pools = [(near, 3), (lexical, 2), (alike, 1)]
         pools.append((range(len(corpus.packages)), GROUP_SIZE))
         chosen: list[int] = []
-        for pool, wanted in pools:
-            wanted = min(wanted, GROUP_SIZE - 1 - len(chosen))
-            candidates = [
-                i for i in dict.fromkeys(pool) if i not in chosen and self._may_follow(i, target)
-            ] if len(pool) < 1000 else self._strangers(target, chosen, wanted)
+        for pool, most in pools:
+            wanted = min(most, GROUP_SIZE - 1 - len(chosen))
+            candidates = (
+                [i for i in dict.fromkeys(pool) if i not in chosen and self._may_follow(i, target)]
+                if len(pool) < 1000
+                else self._strangers(target, chosen, wanted)
+            )
             chosen += rng.sample(candidates, min(wanted, len(candidates)))
         return chosen
 
@@ -172,7 +182,13 @@ def questions_about(package: Package, rng: random.Random) -> Iterator[tuple[str,
             yield kind, question
 
 
-def software_groups(corpus: Corpus, asked: list[Package], encoder: Encoder, synonyms: dict[str, tuple[str, ...]], rng: random.Random) -> list[Group]:
+def software_groups(
+    corpus: Corpus,
+    asked: list[Package],
+    encoder: Encoder,
+    synonyms: dict[str, tuple[str, ...]],
+    rng: random.Random,
+) -> list[Group]:
     """Groups of all questions about the packages in `asked`, candidates from `corpus`."""
     items = []
     for package in asked:
@@ -181,32 +197,58 @@ def software_groups(corpus: Corpus, asked: list[Package], encoder: Encoder, syno
             items.append((kind, package, dataclasses.replace(question, query=reworded)))
     vectors = encoder.encode([question.query for _, _, question in items])
     grouper = Grouper(corpus, rng)
-    return [grouper.group(kind, package, question, v) for (kind, package, question), v in zip(items, vectors, strict=True)]
+    return [
+        grouper.group(kind, package, question, v)
+        for (kind, package, question), v in zip(items, vectors, strict=True)
+    ]
 
 
-def gloss_groups(synsets: list[wordnet.Synset], encoder: Encoder, rng: random.Random) -> list[Group]:
+def gloss_groups(
+    synsets: list[wordnet.Synset], encoder: Encoder, rng: random.Random
+) -> list[Group]:
     """Ordinary English: a word or a sentence that uses it, and its definition among others."""
     synsets = rng.sample([s for s in synsets if len(s.gloss.split()) > 3], SYNSETS)
     glosses = [s.gloss for s in synsets]
     vectors = encoder.encode(glosses)
     asked = rng.sample(range(len(synsets)), SYNSETS // 3)
-    texts = [rng.choice(synsets[i].examples) if synsets[i].examples and rng.random() < 0.6 else ", ".join(synsets[i].words[:3]) for i in asked]
+    texts = [
+        rng.choice(synsets[i].examples)
+        if synsets[i].examples and rng.random() < 0.6
+        else ", ".join(synsets[i].words[:3])
+        for i in asked
+    ]
     groups = []
     for i, text, vector in zip(asked, texts, encoder.encode(texts), strict=True):
         cosines = vectors @ vector
-        near = [j for j in _top(cosines, 30) if j != i and not set(synsets[j].words) & set(synsets[i].words)]
+        near = [
+            j
+            for j in _top(cosines, 30)
+            if j != i and not set(synsets[j].words) & set(synsets[i].words)
+        ]
         members = [i, *rng.sample(near, 4)]
         while len(members) < GROUP_SIZE:
             members += [j for j in [rng.randrange(len(synsets))] if j not in members]
         similarities = [round(float(cosines[j]), 4) for j in members]
-        groups.append(Group("gloss", text, [glosses[j] for j in members], similarities, [1] + [0] * (GROUP_SIZE - 1)))
+        groups.append(
+            Group(
+                "gloss",
+                text,
+                [glosses[j] for j in members],
+                similarities,
+                [1] + [0] * (GROUP_SIZE - 1),
+            )
+        )
     return groups
 
 
-def held_out_queries(packages: list[Package], rng: random.Random) -> dict[str, list[dict[str, str]]]:
+def held_out_queries(
+    packages: list[Package], rng: random.Random
+) -> dict[str, list[dict[str, str]]]:
     """The test queries: both kinds are text that people wrote, taken as it is."""
     titles = rng.sample([p for p in packages if len(p.short.split()) > 2], TEST_QUERIES)
-    told = [p for p in packages if len(p.summary.split()) > 2 and p.summary.lower() != p.short.lower()]
+    told = [
+        p for p in packages if len(p.summary.split()) > 2 and p.summary.lower() != p.short.lower()
+    ]
     told = rng.sample(told, min(TEST_QUERIES, len(told)))
     return {
         "title": [{"query": p.short, "answer": p.name} for p in titles],
@@ -216,7 +258,12 @@ def held_out_queries(packages: list[Package], rng: random.Random) -> dict[str, l
 
 def reserved_sources(packages: Iterable[Package], files: Iterable[Path]) -> frozenset[str]:
     """The source packages that the hand-written files ask about."""
-    names = {p["name"] for file in files for item in yaml.safe_load(file.read_text(encoding="utf-8")) for p in item["passages"]}
+    names = {
+        p["name"]
+        for file in files
+        for item in yaml.safe_load(file.read_text(encoding="utf-8"))
+        for p in item["passages"]
+    }
     return frozenset({p.source for p in packages if p.name in names} | names)
 
 
@@ -228,12 +275,14 @@ def thin(packages: list[Package], rng: random.Random) -> list[Package]:
 
 def write_lines(path: Path, items: Iterable[object]) -> None:
     """One JSON document a line."""
-    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8"
+    )
 
 
 def prepare(work: Path, here: Path) -> None:
-    """Writes train.jsonl, dev.jsonl and test.json into `work`, from the files that `debian.fetch` left there."""
-    rng = random.Random(SEED)
+    """Writes train.jsonl, dev.jsonl and test.json into `work`, from what `debian.fetch` left."""
+    rng = random.Random(SEED)  # noqa: S311  seeded on purpose
     packages = debian.read_packages(work)
     reserved = reserved_sources(packages, [here / "needs.yaml", here / "questions.yaml"])
     packages = thin(packages, rng)
@@ -257,14 +306,23 @@ def prepare(work: Path, here: Path) -> None:
         "packages": [{"name": p.name, "short": p.short, "long": p.long} for p in splits["test"]],
     }
     (work / "test.json").write_text(json.dumps(test, ensure_ascii=False), encoding="utf-8")
-    print({kind: sum(g.kind == kind for g in train) for kind in ("short", "clause", "summary", "tags", "gloss")})
+    print(
+        {
+            kind: sum(g.kind == kind for g in train)
+            for kind in ("short", "clause", "summary", "tags", "gloss")
+        }
+    )
 
 
 def main() -> None:
     """Command line: `python -m demo_model.prepare WORK`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, help="directory for downloads and data sets")
-    parser.add_argument("--offline", action="store_true", help="use the files that an earlier run downloaded")
+    parser.add_argument(
+        "--offline", action="store_true", help="use the files that an earlier run downloaded"
+    )
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     if not arguments.offline:

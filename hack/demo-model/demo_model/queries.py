@@ -19,20 +19,69 @@ from demo_model.phrases import ACTIONS, NOUNS, OBJECTS, WAYS
 _CLAUSE = re.compile(
     r"\b(?:allows?|lets?|enables?|helps?)\s+(?:(?:you|users?|the user|one|people|anyone|developers?"
     r"|administrators?)\s+)?(?:to\s+)?(?P<a>[a-z]{3,}\b[^.;:()]{8,90})"
-    r"|\b(?:can be used|used|designed|useful|able|want|need|wish|intended|aims?|tries|ability|way|utility|tool|program)"
-    r"\s+to\s+(?P<b>[a-z]{3,}\b[^.;:()]{8,90})"
-    r"|\b(?:used|useful|tool|utility|program|application|support|software)\s+for\s+(?P<c>[a-z]{3,}\b[^.;:()]{8,90})"
+    r"|\b(?:can be used|used|designed|useful|able|want|need|wish|intended|aims?|tries|ability|way"
+    r"|utility|tool|program)\s+to\s+(?P<b>[a-z]{3,}\b[^.;:()]{8,90})"
+    r"|\b(?:used|useful|tool|utility|program|application|support|software)\s+for\s+"
+    r"(?P<c>[a-z]{3,}\b[^.;:()]{8,90})"
 )
 _VERB_WRAPPERS = (
-    "{}", "{}", "{}", "how to {}", "how do I {}?", "I want to {}", "tool to {}", "a program to {}",
-    "something that can {}", "what can I use to {}?", "I need to {}", "which program lets me {}?",
+    "{}",
+    "{}",
+    "{}",
+    "how to {}",
+    "how do I {}?",
+    "I want to {}",
+    "tool to {}",
+    "a program to {}",
+    "something that can {}",
+    "what can I use to {}?",
+    "I need to {}",
+    "which program lets me {}?",
 )
 _NOUN_WRAPPERS = (
-    "{}", "{}", "{}", "{}", "looking for {}", "I need {}", "is there {}?", "recommend {}",
-    "software: {}", "{} for Linux",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "looking for {}",
+    "I need {}",
+    "is there {}?",
+    "recommend {}",
+    "software: {}",
+    "{} for Linux",
+)
+_VERBS = frozenset(
+    {action.split()[0] for wordings in ACTIONS.values() for action in wordings}
+    | {
+        "add",
+        "build",
+        "control",
+        "draw",
+        "find",
+        "generate",
+        "get",
+        "handle",
+        "keep",
+        "make",
+        "open",
+        "produce",
+        "read",
+        "run",
+        "send",
+        "set",
+        "show",
+        "use",
+        "visualize",
+        "work",
+        "write",
+    }
 )
 _THING = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
-_BOILERPLATE = re.compile(r"\b(this package|this is the|these packages|homepage|see also|e\.g|package provides|package contains)\b", re.I)
+_BOILERPLATE = re.compile(
+    r"\b(this package|this is the|these packages|homepage|see also|e\.g|package provides"
+    r"|package contains)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +96,7 @@ class Question:
 
 def from_short(package: Package, rng: random.Random) -> Question | None:
     """The one-line description asked for; the passage keeps only the long one."""
-    text = re.sub(r"\([^)]*\)|\s+[-–—]+ .*$", " ", package.short)
+    text = re.sub(r"\([^)]*\)|\s+[-\u2013\u2014]+ .*$", " ", package.short)
     text = _without_names(text, package)
     if len(text.split()) < 2:
         return None
@@ -84,7 +133,10 @@ def from_tags(package: Package, rng: random.Random) -> Question | None:
     chosen: list[str] = []
     if actions and objects and (not nouns or rng.random() < 0.7):
         action, thing = rng.choice(actions), rng.choice(objects)
-        chosen, text = [action, thing], f"{rng.choice(ACTIONS[action])} {rng.choice(OBJECTS[thing])}"
+        chosen, text = (
+            [action, thing],
+            f"{rng.choice(ACTIONS[action])} {rng.choice(OBJECTS[thing])}",
+        )
         text = rng.choice(_VERB_WRAPPERS[:7]).format(text)
     elif nouns:
         noun = rng.choice(nouns)
@@ -124,10 +176,17 @@ def _needs(sentence: str, package: Package) -> list[str]:
     needs = []
     for match in _CLAUSE.finditer(sentence):
         text = match["a"] or match["b"] or match["c"]
-        text = re.split(r",| which | that | so that | in order to | without having | such as ", text)[0]
+        text = re.split(
+            r",| which | that | so that | in order to | without having | such as ", text
+        )[0]
         needs.append(_without_names(text, package))
     words = sentence.split()
-    if not needs and 3 <= len(words) <= 12 and not _BOILERPLATE.search(sentence) and not sentence.endswith(":"):
+    if (
+        not needs
+        and 3 <= len(words) <= 12
+        and not _BOILERPLATE.search(sentence)
+        and not sentence.endswith(":")
+    ):
         needs.append(_lower(_without_names(sentence.rstrip(".!"), package)))
     return [n for n in needs if 3 <= len(n.split()) <= 14]
 
@@ -144,7 +203,7 @@ def _without_names(text: str, package: Package) -> str:
 def _lower(text: str) -> str:
     """Lower-cases the first letter unless the word looks like a proper name."""
     text = _THING.sub("", text)
-    first = text.split(" ", 1)[0]
+    first = text.partition(" ")[0]
     return text if first[1:] != first[1:].lower() else text[:1].lower() + text[1:]
 
 
@@ -152,13 +211,12 @@ def _wrap(need: str, rng: random.Random) -> str:
     """Puts a need the way people ask; a verb phrase is told by its first word."""
     if rng.random() < 0.5:
         return need
-    verbs = {a.split()[0] for names in ACTIONS.values() for a in names} | {
-        "add", "build", "control", "draw", "find", "generate", "get", "handle", "keep", "make", "open", "produce",
-        "read", "run", "send", "set", "show", "use", "visualize", "work", "write",
-    }
-    if need.split()[0] in verbs:
+    first = need.split(maxsplit=1)[0]
+    if first in _VERBS:
         return rng.choice(_VERB_WRAPPERS).format(need)
     wrapper = rng.choice(_NOUN_WRAPPERS)
     article = "an " if need[:1] in "aeiou" else "a "
-    plural = need.split()[0].endswith("s") or need[:1].isupper()
-    return wrapper.format(need if plural or wrapper.startswith(("{}", "software")) else article + need)
+    plural = first.endswith("s") or need[:1].isupper()
+    return wrapper.format(
+        need if plural or wrapper.startswith(("{}", "software")) else article + need
+    )

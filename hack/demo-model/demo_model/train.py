@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo_model import parallel  # first: sets the thread counts that torch reads
-
 import torch
 from torch import Tensor
 
+from demo_model import parallel
 from demo_model.adapter import Reranker, save_adapter
 from demo_model.encoder import base_model_directory
 from demo_model.pairs import PairTokenizer
@@ -75,7 +74,9 @@ def read_examples(path: Path, tokenizer: PairTokenizer) -> list[Example]:
         relevant = torch.tensor(group["relevant"], dtype=torch.float32)
         opinion = torch.tensor(group["similarities"]) / temperature
         target = torch.softmax(opinion + BONUS * relevant, dim=0)
-        examples.append(Example(query, [next(passage_ids) for _ in group["passages"]], target, relevant))
+        examples.append(
+            Example(query, [next(passage_ids) for _ in group["passages"]], target, relevant)
+        )
     return examples
 
 
@@ -85,7 +86,7 @@ def batches(examples: list[Example], steps: int) -> list[list[Batch]]:
     Always two to a step, whatever the number of cores: the order in which
     gradients are added up is part of the result.
     """
-    rng = random.Random(SEED)
+    rng = random.Random(SEED)  # noqa: S311  seeded on purpose
     half = GROUPS_PER_STEP // 2
     waiting: dict[int, list[Example]] = {}
     ready: list[list[Batch]] = []
@@ -131,7 +132,9 @@ class Trainer:
         target = torch.stack([e.target for e in batch.examples])
         relevant = torch.stack([e.relevant for e in batch.examples])
         ranking = -(target * torch.log_softmax(scores, dim=1)).sum()
-        calibration = torch.nn.functional.binary_cross_entropy_with_logits(scores, relevant, reduction="sum")
+        calibration = torch.nn.functional.binary_cross_entropy_with_logits(
+            scores, relevant, reduction="sum"
+        )
         loss = ranking + CALIBRATION * calibration
         return loss.item(), torch.autograd.grad(loss, self.parameters)
 
@@ -168,13 +171,22 @@ def train(work: Path, output: Path, steps: int) -> None:
     plan = batches(examples, steps)
     start = _resume(trainer, work, last=round(steps * (1 - FALL)))
     began, loss_sum = time.monotonic(), 0.0
-    with ThreadPoolExecutor(parallel.workers()) as pool, (work / "train.log").open("a", encoding="utf-8") as log:
+    with (
+        ThreadPoolExecutor(parallel.workers()) as pool,
+        (work / "train.log").open("a", encoding="utf-8") as log,
+    ):
         for step in range(start, steps):
             results = list(pool.map(trainer.gradients, plan[step]))
-            trainer.update([gradients for _, gradients in results], learning_rate_factor(step, steps))
+            trainer.update(
+                [gradients for _, gradients in results], learning_rate_factor(step, steps)
+            )
             loss_sum += sum(loss for loss, _ in results) / GROUPS_PER_STEP
             if (step + 1) % 25 == 0:
-                entry: dict[str, Any] = {"step": step + 1, "loss": round(loss_sum / 25, 4), "seconds": round(time.monotonic() - began)}
+                entry: dict[str, Any] = {
+                    "step": step + 1,
+                    "loss": round(loss_sum / 25, 4),
+                    "seconds": round(time.monotonic() - began),
+                }
                 loss_sum = 0.0
                 if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
                     entry |= trainer.judge(dev)
@@ -185,7 +197,10 @@ def train(work: Path, output: Path, steps: int) -> None:
 
 
 def _checkpoint(trainer: Trainer, work: Path, step: int) -> None:
-    state = {"parameters": [p.detach() for p in trainer.parameters], "optimizer": trainer.optimizer.state_dict()}
+    state = {
+        "parameters": [p.detach() for p in trainer.parameters],
+        "optimizer": trainer.optimizer.state_dict(),
+    }
     temporary = work / "checkpoint.tmp"
     torch.save(state, temporary)
     temporary.replace(work / f"checkpoint-{step}.pt")
@@ -207,7 +222,9 @@ def _resume(trainer: Trainer, work: Path, last: int) -> int:
 
 def main() -> None:
     """Command line: `python -m demo_model.train WORK OUTPUT --steps N`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, help="directory that `prepare` filled")
     parser.add_argument("output", type=Path, help="directory for the adapter")
     parser.add_argument("--steps", type=int, default=4000)
