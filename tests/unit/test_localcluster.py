@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "hack" / "local-clu
 
 from localcluster import archives, binaries, files, processes, recovery, state
 from localcluster.addressing import INDEXES, Addresses, choose_index
-from localcluster.layout import Layout, valid_name
+from localcluster.layout import TOOL_DIR, Layout, valid_name
 
 INDEX = st.integers(0, INDEXES - 1)
 
@@ -211,3 +211,100 @@ class TestArchives:
             copied = opened.copy(everything, names, present=set())
             saved = copied - opened.copy(without, names, present={blob.name})
         assert saved == 2 * 1024**2
+
+    def test_a_damaged_manifest_is_noticed(self, tmp_path: Path) -> None:
+        with archives.open_layout(self._write(tmp_path)) as opened:
+            (image,) = opened.images()
+            with opened.open(archives.blob_path(image.digest)) as stream:
+                manifest = stream.read()
+            sizes = archives.blob_sizes(manifest, image.digest)
+            assert {opened.sizes[archives.blob_path(blob)] for blob in sizes} == set(sizes.values())
+        with pytest.raises(ValueError, match=image.digest):
+            archives.blob_sizes(b"", image.digest)
+
+
+FAKES = {
+    "docker": "echo 28.0",
+    "kind": """
+        echo "$@" >> "$FAKE_LOG"
+        for word; do case "$word" in
+            --name=*) name=${word#--name=} ;; --kubeconfig=*) kubeconfig=${word#*=} ;;
+        esac; done
+        case "$1 $2" in
+            "get clusters") cat "$FAKE_LOG.clusters" 2>/dev/null ;;
+            "create cluster") echo "$name" > "$FAKE_LOG.clusters"; echo k > "$kubeconfig" ;;
+            "export kubeconfig") echo k > "$kubeconfig" ;;
+            "delete cluster") rm "$FAKE_LOG.clusters" ;;
+        esac
+        exit 0
+    """,
+    "kubectl": """
+        echo "$@" >> "$FAKE_LOG"
+        [ "$2" = view ] && echo '{"kind": "Config"}'; [ "$2" = current-context ] && echo mine
+        exit 0
+    """,
+}
+
+
+class TestKindAndCurrentContext:
+    """The command line itself, with stand-ins for docker, kind and kubectl on PATH."""
+
+    def _cluster(self, tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+        """Run ``cluster`` for a directory of its own; return its exit code and its output."""
+        programs = tmp_path / "bin"
+        programs.mkdir(exist_ok=True)
+        for name, body in FAKES.items():
+            (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+            (programs / name).chmod(0o755)
+        cluster = [
+            sys.executable,
+            str(TOOL_DIR / "cluster"),
+            f"--dir={tmp_path / 'c'}",
+            "--name=dev",
+        ]
+        done = subprocess.run(
+            [*cluster, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={
+                "PATH": f"{programs}:/usr/bin:/bin",
+                "FAKE_LOG": str(tmp_path / "log"),
+                **variables,
+            },
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    def test_kind_is_used_where_docker_and_kind_are_there(self, tmp_path: Path) -> None:
+        image = tmp_path / "image.tar"
+        image.touch()
+        kubeconfig = tmp_path / "c" / "kubeconfig"
+        for arguments in (["up"], ["up"], ["load-image", str(image)]):
+            assert self._cluster(tmp_path, *arguments)[0] == 0
+        assert kubeconfig.stat().st_mode & 0o777 == 0o600
+        asked = (tmp_path / "log").read_text()
+        assert asked.count("create cluster") == 1
+        assert f"load image-archive {image} --name=dev" in asked
+        code, output = self._cluster(tmp_path, "up", CLUSTER="local")
+        assert code == 2
+        assert "holds a kind cluster" in output
+        assert self._cluster(tmp_path, "down")[0] == 0
+        assert not kubeconfig.exists()
+
+    def test_the_current_context_is_copied_and_otherwise_left_alone(self, tmp_path: Path) -> None:
+        assert self._cluster(tmp_path, "up", CLUSTER="current")[0] == 0
+        kubeconfig = tmp_path / "c" / "kubeconfig"
+        assert kubeconfig.read_text().strip() == '{"kind": "Config"}'
+        assert kubeconfig.stat().st_mode & 0o777 == 0o600
+        code, output = self._cluster(tmp_path, "load-image", "localhost/x:v1")
+        assert code == 2
+        assert "push localhost/x:v1 to a registry" in output
+        assert self._cluster(tmp_path, "down")[0] == 0
+        assert not (tmp_path / "c").exists()
+        assert "delete" not in (tmp_path / "log").read_text()
+
+    def test_an_unknown_kind_of_cluster_is_refused(self, tmp_path: Path) -> None:
+        code, output = self._cluster(tmp_path, "up", CLUSTER="vm")
+        assert code == 2
+        assert "CLUSTER=vm: use one of local, kind, current" in output

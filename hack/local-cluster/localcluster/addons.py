@@ -100,5 +100,6 @@ def explain(api: Api) -> str:
 def _describe(pod: dict[str, Any]) -> str:
     status = pod.get("status", {})
     states = [container["state"] for container in status.get("containerStatuses", [])]
-    problems = [s["waiting"].get("message", "") for s in states if "waiting" in s]
+    waiting = [state["waiting"] for state in states if "waiting" in state]
+    problems = [entry.get("message") or entry.get("reason", "") for entry in waiting]
     return f"pod {pod['metadata']['name']}: {status.get('phase')} {' '.join(problems)}".rstrip()

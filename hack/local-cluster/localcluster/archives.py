@@ -96,6 +96,18 @@ def manifest_config(manifest: bytes) -> str:
     return str(json.loads(manifest)["config"]["digest"])
 
 
+def blob_sizes(manifest: bytes, digest: str) -> dict[str, int]:
+    """Return the sizes in bytes of an image's configuration and layers, by digest.
+
+    ValueError or KeyError when the manifest is not the one with this digest.
+    """
+    if _digest(manifest) != digest:
+        raise ValueError(f"it is not what {digest} stands for")
+    document = json.loads(manifest)
+    parts = document.get("manifests") or [document["config"], *document["layers"]]
+    return {str(part["digest"]): int(part["size"]) for part in parts}
+
+
 @contextlib.contextmanager
 def open_layout(source: Path) -> Iterator[ImageLayout]:
     """Open an OCI layout, a directory or a tar archive of one."""

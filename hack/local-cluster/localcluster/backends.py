@@ -8,15 +8,13 @@ kind are at hand, and this package's own cluster everywhere else.
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Protocol
 
-from localcluster import commands, state
+from localcluster import kind, state
 from localcluster.console import Console
 from localcluster.current import CurrentContext
 from localcluster.errors import PrerequisiteError
 from localcluster.health import ComponentHealth
-from localcluster.kind import KindCluster
 from localcluster.layout import Layout, valid_name
 from localcluster.local import LocalCluster
 
@@ -66,14 +64,10 @@ def select(layout: Layout, name: str | None, console: Console) -> Backend:
     if wanted == state.CURRENT:
         return CurrentContext(layout, chosen, console)
     if wanted == state.KIND:
-        return KindCluster(layout, chosen, console)
+        return kind.KindCluster(layout, chosen, console)
     return LocalCluster(layout, chosen, console)
 
 
 def _detect() -> str:
     """Return the kind of cluster that a machine is best served with."""
-    if shutil.which("kind") and shutil.which("docker"):
-        engine = ["docker", "version", "--format={{.Server.Version}}"]
-        if commands.succeeds([shutil.which("docker") or "docker", *engine[1:]], timeout_seconds=10):
-            return state.KIND
-    return state.LOCAL
+    return state.KIND if kind.is_available() else state.LOCAL

@@ -61,8 +61,6 @@ def _run(options: argparse.Namespace, layout: Layout, console: Console) -> int:
             backend.load_images(options.image)
         else:
             backend.down(purge=options.purge)
-    if options.command == "down":
-        _remove_if_empty(layout)
     return 0
 
 
@@ -119,25 +117,28 @@ def _environment(layout: Layout) -> str:
 
 @contextlib.contextmanager
 def _cluster_lock(layout: Layout, console: Console) -> Iterator[None]:
-    """Let one command at a time change the cluster."""
-    layout.root.mkdir(parents=True, exist_ok=True)
-    with layout.lock.open("a") as stream:
+    """Let one command at a time change the cluster; leave no directory that holds nothing."""
+    with contextlib.ExitStack() as stack:
 
         def locked() -> bool:
+            layout.root.mkdir(parents=True, exist_ok=True)
+            stream = layout.lock.open("a")
+            stack.callback(stream.close)
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                # Whoever held it before may have removed it on the way out.
+                return os.fstat(stream.fileno()).st_ino == layout.lock.stat().st_ino
+            except (BlockingIOError, FileNotFoundError):
+                stream.close()
                 return False
-            return True
 
         console.wait_for("another cluster command to end", locked, timeout_seconds=1800)
-        yield
-
-
-def _remove_if_empty(layout: Layout) -> None:
-    layout.lock.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        layout.root.rmdir()
+        try:
+            yield
+        finally:
+            if [path.name for path in layout.root.iterdir()] == [layout.lock.name]:
+                layout.lock.unlink()
+                layout.root.rmdir()
 
 
 def _describe(error: OSError) -> str:

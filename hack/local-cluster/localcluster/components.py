@@ -11,14 +11,15 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from localcluster.addressing import API_PORT, Addresses
 from localcluster.layout import NODE_BIN, NODE_DIR, Layout
 
 _PKI = NODE_DIR / "pki"
 _ETC = NODE_DIR / "etc"
-_ETCD_SOCKET = "unix:///run/etcd/client.sock"
-ETCD_HEALTH_PORT = 2381
+ETCD_SOCKET = Path("/run/etcd/client.sock")
+_ETCD_URL = f"unix://{ETCD_SOCKET}"
 KUBE_PROXY_HEALTH_PORT = 10256
 KUBELET_HEALTH_PORT = 10248
 
@@ -45,7 +46,7 @@ class Component:
 def all_components(node: str, addresses: Addresses) -> list[Component]:
     """Return every component in the order of starting."""
     return [
-        _etcd(addresses),
+        _etcd(),
         _apiserver(addresses),
         _containerd(),
         _controller_manager(addresses),
@@ -59,17 +60,16 @@ def _flags(program: str, values: dict[str, str]) -> tuple[str, ...]:
     return (str(NODE_BIN / program), *(f"--{name}={value}" for name, value in values.items()))
 
 
-def _etcd(addresses: Addresses) -> Component:
+def _etcd() -> Component:
     peer = "http://127.0.0.1:2380"
     flags = {
         "name": "local",
         "data-dir": str(NODE_DIR / "data" / "etcd"),
-        "listen-client-urls": _ETCD_SOCKET,
-        "advertise-client-urls": _ETCD_SOCKET,
+        "listen-client-urls": _ETCD_URL,
+        "advertise-client-urls": _ETCD_URL,
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"local={peer}",
-        "listen-metrics-urls": f"http://{addresses.node}:{ETCD_HEALTH_PORT}",
         # A test cluster's speed must not hang on the disk; recovery copes with the loss.
         "unsafe-no-fsync": "true",
         "auto-compaction-retention": "1h",
@@ -81,7 +81,7 @@ def _etcd(addresses: Addresses) -> Component:
 
 def _apiserver(addresses: Addresses) -> Component:
     flags = {
-        "etcd-servers": _ETCD_SOCKET,
+        "etcd-servers": _ETCD_URL,
         "bind-address": addresses.node,
         "advertise-address": addresses.node,
         "secure-port": str(API_PORT),

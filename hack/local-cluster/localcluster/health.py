@@ -7,11 +7,11 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from localcluster import addons, network, processes
+from localcluster import addons, etcd, network, processes
 from localcluster.addressing import Addresses
 from localcluster.api import Api, condition
 from localcluster.components import (
-    ETCD_HEALTH_PORT,
+    ETCD_SOCKET,
     KUBE_PROXY_HEALTH_PORT,
     KUBELET_HEALTH_PORT,
     Component,
@@ -78,7 +78,7 @@ class Health:
     def _probe(self, component: str, api_ready: bool) -> str | None:
         """Return what is wrong with a component whose process runs; None if nothing is."""
         probes: dict[str, Callable[[], str | None]] = {
-            "etcd": lambda: etcd_problem(self.addresses),
+            "etcd": lambda: etcd_problem(self.node),
             "kube-apiserver": lambda: None if api_ready else "does not answer",
             "kubelet": lambda: self._kubelet(api_ready),
             "kube-proxy": lambda: self._http(KUBE_PROXY_HEALTH_PORT, "/healthz"),
@@ -125,9 +125,9 @@ class Health:
         ]
 
 
-def etcd_problem(addresses: Addresses) -> str | None:
+def etcd_problem(node: Node | None) -> str | None:
     """Return why etcd does not serve; None when it does."""
-    return http_problem(f"http://{addresses.node}:{ETCD_HEALTH_PORT}/health")
+    return "its node is gone" if node is None else etcd.problem(node.path(ETCD_SOCKET))
 
 
 def http_problem(url: str) -> str | None:

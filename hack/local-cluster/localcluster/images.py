@@ -29,6 +29,10 @@ _BLOBS = Path("containerd/io.containerd.content.v1.content/blobs/sha256")
 _FULL_NAME = re.compile(r"[^/:]+(:\d+)?(/[^/:]+)+:[^/:]+")
 
 
+class ImageStoreError(ClusterError):
+    """The node's containerd cannot list its images or take one in."""
+
+
 @dataclass(frozen=True)
 class ImageStore:
     """The images of one node."""
@@ -36,6 +40,22 @@ class ImageStore:
     layout: Layout
     node: Node
     snapshotter: str
+
+    def check(self) -> None:
+        """Raise ImageStoreError when an image is not whole, as after a power loss.
+
+        Manifests are compared with their digests, what they list with its size.
+        """
+        for name, digest in self._digests().items():
+            try:
+                sizes = archives.blob_sizes(self._blob(digest).read_bytes(), digest)
+            except (OSError, ValueError, KeyError) as error:
+                raise ImageStoreError(f"the manifest of {name} is damaged: {error}") from error
+            for blob, size in sizes.items():
+                path = self._blob(blob)
+                # An absent layer is fine: its unpacked copy is what counts.
+                if path.exists() and path.stat().st_size != size:
+                    raise ImageStoreError(f"part {blob} of {name} is damaged")
 
     def load(self, source: str, console: Console) -> None:
         """Load an archive file, or an image of buildah's store by its name."""
@@ -128,7 +148,7 @@ class ImageStore:
                 target.close()
             message = answer.read().decode(errors="replace").strip()
         if process.returncode != 0:
-            raise ClusterError(f"the image cannot be imported: {message[-800:]}")
+            raise ImageStoreError(f"the image cannot be imported: {message[-800:]}")
         return copied
 
     def _forget_replaced(self) -> None:
@@ -145,7 +165,10 @@ class ImageStore:
 
     def _digests(self) -> dict[str, str]:
         """Return the manifest digest of every image, by name."""
-        rows = self.node.capture(*_CTR, "images", "list").splitlines()[1:]
+        try:
+            rows = self.node.capture(*_CTR, "images", "list").splitlines()[1:]
+        except ClusterError as error:
+            raise ImageStoreError(f"containerd cannot list its images: {error}") from error
         columns = (row.split() for row in rows)
         return {column[0]: column[2] for column in columns if len(column) > 2}
 

@@ -15,6 +15,19 @@ from localcluster.errors import ClusterError, PrerequisiteError
 from localcluster.health import ComponentHealth
 from localcluster.layout import Layout
 
+_TIMEOUT_SECONDS = 600
+
+
+def is_available() -> bool:
+    """Tell whether kind is installed and a Docker engine answers."""
+    if shutil.which("kind") is None or shutil.which("docker") is None:
+        return False
+    try:
+        _run(["docker", "version", "--format={{.Server.Version}}"])
+    except (ClusterError, subprocess.TimeoutExpired):
+        return False
+    return True
+
 
 @dataclass(frozen=True)
 class KindCluster:
@@ -98,6 +111,7 @@ def _run(argv: list[str]) -> str:
             text=True,
             env=os.environ,
             check=False,
+            timeout=_TIMEOUT_SECONDS,
         )
     except FileNotFoundError as error:
         raise PrerequisiteError(f"{argv[0]} is not installed") from error

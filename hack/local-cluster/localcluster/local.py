@@ -122,11 +122,12 @@ class LocalCluster:
         api = self._api(addresses)
         runner = Runner(self.layout, node, self.cgroup, self.console)
         components = {entry.name: entry for entry in all_components(self.name, addresses)}
-        recovery.start_etcd(self.layout, addresses, runner, components["etcd"])
+        recovery.start_etcd(self.layout, runner, components["etcd"])
         # The API server needs seconds to come up: containerd and the images use them.
         runner.ensure(components["kube-apiserver"])
-        recovery.start_containerd(self.layout, runner, components["containerd"])
-        self._load_system_images(node)
+        recovery.start_containerd(
+            self.layout, runner, components["containerd"], lambda: self._load_system_images(node)
+        )
         runner.wait("the API server", api.is_ready, needs=_STORAGE)
         for name in _CLIENTS:
             runner.ensure(components[name])
@@ -179,6 +180,7 @@ class LocalCluster:
     def _load_system_images(self, node: Node) -> None:
         system_images.ensure_archives(self.layout.bin, self.layout.images, self.console)
         store = self._image_store(node)
+        store.check()
         for image in system_images.IMAGES:
             store.load_archive(image.archive(self.layout.images), self.console)
 

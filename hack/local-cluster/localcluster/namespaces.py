@@ -47,12 +47,12 @@ class Node:
     @property
     def started(self) -> datetime:
         """When the namespaces were made, in the whole seconds that Kubernetes tells time in."""
-        marker = Path(f"/proc/{self.pid}/root{_READY}").stat()
+        marker = self.path(_READY).stat()
         return datetime.fromtimestamp(int(marker.st_mtime), tz=UTC)
 
-    def sees(self, path: Path) -> bool:
-        """Tell whether a path exists in the node's file system."""
-        return Path(f"/proc/{self.pid}/root{path}").exists()
+    def path(self, inside: Path) -> Path:
+        """Return where the host sees a path of the node's file system."""
+        return Path(f"/proc/{self.pid}/root{inside}")
 
 
 def fingerprint(layout: Layout) -> str:
@@ -66,7 +66,7 @@ def held(layout: Layout, *, current: bool = False) -> Node | None:
     if record is None or (current and record.spec != fingerprint(layout)):
         return None
     node = Node(record.identity.pid)
-    return node if node.sees(_READY) else None
+    return node if node.path(_READY).exists() else None
 
 
 def create(layout: Layout, console: Console, join_cgroup: Callable[[], None]) -> Node:
@@ -93,7 +93,7 @@ def create(layout: Layout, console: Console, join_cgroup: Callable[[], None]) ->
     def ready() -> bool:
         if processes.live_record(record) is None:
             raise ClusterError(f"the node's namespaces cannot be made: {last_lines(log)}")
-        return node.sees(_READY)
+        return node.path(_READY).exists()
 
     console.wait_for("the node's namespaces", ready, timeout_seconds=20)
     return node

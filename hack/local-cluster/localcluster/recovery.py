@@ -9,15 +9,17 @@ still open; when they do not, the cluster starts again without them and says so.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from localcluster import files, namespaces, network, state
+from localcluster import etcd, files, namespaces, network, state
 from localcluster.addressing import Addresses
 from localcluster.cgroups import ClusterCgroup
 from localcluster.components import Component
 from localcluster.console import Console
 from localcluster.health import etcd_problem
+from localcluster.images import ImageStoreError
 from localcluster.layout import Layout
-from localcluster.runner import ComponentEndedError, Runner
+from localcluster.runner import ComponentFailedError, Runner
 
 _START_TIMEOUT_SECONDS = 60
 # What etcd, bbolt and containerd say about data that they cannot read.
@@ -68,46 +70,69 @@ def clear_leftovers(layout: Layout, cgroup: ClusterCgroup, console: Console) -> 
         checkpoint.unlink()
 
 
-def start_etcd(layout: Layout, addresses: Addresses, runner: Runner, etcd: Component) -> None:
-    """Start etcd; when it cannot read its data, set that aside and start from nothing."""
+def start_etcd(layout: Layout, runner: Runner, component: Component) -> None:
+    """Start etcd; when it cannot use its data, set that aside and start from nothing."""
 
-    def ready() -> bool:
-        return etcd_problem(addresses) is None
+    def start() -> None:
+        runner.ensure_ready(
+            component,
+            lambda: etcd_problem(runner.node) is None,
+            timeout_seconds=_START_TIMEOUT_SECONDS,
+            hopeless=etcd.drops_writes,
+        )
 
+    data = layout.data / "etcd"
+    fresh = not (data / "member").exists()
     try:
-        runner.ensure_ready(etcd, ready, timeout_seconds=_START_TIMEOUT_SECONDS)
-    except ComponentEndedError as ended:
-        data = layout.data / "etcd"
-        if not (data / "member").exists() or not looks_damaged(ended.output):
+        start()
+    except ComponentFailedError as failed:
+        damaged = looks_damaged(failed.output) or etcd.drops_writes(failed.output)
+        if fresh or not damaged:
             raise
     else:
         return
+    runner.stop(component)
     aside = layout.data / "etcd.damaged"
     files.remove(aside)
     # The node has the parent directory bound, not this one: a rename is seen there.
     data.rename(aside)
     data.mkdir(mode=0o700)
     runner.console.say(
-        f"etcd cannot read its data, which is now in {aside}: the cluster starts empty, apply "
+        f"etcd cannot use its data, which is now in {aside}: the cluster starts empty, apply "
         f"your manifests again (files of old volumes are still in {layout.data / 'storage'})"
     )
-    runner.ensure_ready(etcd, ready, timeout_seconds=_START_TIMEOUT_SECONDS)
+    start()
 
 
-def start_containerd(layout: Layout, runner: Runner, containerd: Component) -> None:
-    """Start containerd; when it cannot read its image store, start with an empty one."""
+def start_containerd(
+    layout: Layout, runner: Runner, containerd: Component, load_images: Callable[[], None]
+) -> None:
+    """Start containerd and load the cluster's own images.
 
-    def ready() -> bool:
-        # A version check is answered only once all plugins are loaded.
-        return runner.node.succeeds("ctr", "version")
+    An image store that cannot be read or added to is given up: it only holds
+    copies.
+    """
+
+    def start() -> None:
+        # It comes up without its store, too: only asking for images tells.
+        runner.ensure_ready(
+            containerd,
+            lambda: runner.node.succeeds("ctr", "version"),
+            timeout_seconds=_START_TIMEOUT_SECONDS,
+        )
+        load_images()
 
     try:
-        runner.ensure_ready(containerd, ready, timeout_seconds=_START_TIMEOUT_SECONDS)
-    except ComponentEndedError as ended:
-        if not looks_damaged(ended.output):
+        start()
+    except ComponentFailedError as failed:
+        if not looks_damaged(failed.output):
+            raise
+    except ImageStoreError as error:
+        if _NOT_DAMAGED.search(str(error)) or not (layout.data / "containerd").exists():
             raise
     else:
         return
+    runner.stop(containerd)
     files.remove(layout.data / "containerd")
-    runner.console.say("containerd cannot read its image store: load the project's images again")
-    runner.ensure_ready(containerd, ready, timeout_seconds=_START_TIMEOUT_SECONDS)
+    runner.console.say("containerd cannot use its image store: load the project's images again")
+    start()

@@ -18,11 +18,11 @@ from localcluster.processes import ProcessRecord
 _MAX_OUTPUT_BYTES = 256 * 1024
 
 
-class ComponentEndedError(ClusterError):
-    """A component ended while it was needed; ``output`` is what it wrote since its start."""
+class ComponentFailedError(ClusterError):
+    """A component ended, or said that it cannot work; ``output`` is what it wrote."""
 
     def __init__(self, component: str, output: str, log: Path) -> None:
-        super().__init__(f"{component} has ended:{last_lines(log)}\n  see {log}")
+        super().__init__(f"{component} has failed:{last_lines(log)}\n  see {log}")
         self.output = output
 
 
@@ -74,16 +74,26 @@ class Runner:
         )
 
     def ensure_ready(
-        self, component: Component, ready: Callable[[], bool], *, timeout_seconds: float
+        self,
+        component: Component,
+        ready: Callable[[], bool],
+        *,
+        timeout_seconds: float,
+        hopeless: Callable[[str], bool] = lambda output: False,
     ) -> None:
-        """Start a component and wait for it; raise ComponentEndedError when it ends instead."""
+        """Start a component and wait until it is ready.
+
+        ComponentFailedError when it ends instead, or when ``hopeless`` holds for
+        what it has written since its start.
+        """
         log = log_path(self.layout, component.name)
         written = log.stat().st_size if log.exists() else 0
         self.ensure(component)
 
         def check() -> bool:
-            if not self._runs(component.name):
-                raise ComponentEndedError(component.name, _output_since(log, written), log)
+            output = _output_since(log, written)
+            if not self._runs(component.name) or hopeless(output):
+                raise ComponentFailedError(component.name, output, log)
             return ready()
 
         self.console.wait_for(
@@ -104,10 +114,16 @@ class Runner:
         def check() -> bool:
             for name in needs:
                 if not self._runs(name):
-                    raise ComponentEndedError(name, "", log_path(self.layout, name))
+                    raise ComponentFailedError(name, "", log_path(self.layout, name))
             return ready()
 
         self.console.wait_for(what, check, timeout_seconds=timeout_seconds, explain=explain)
+
+    def stop(self, component: Component) -> None:
+        """End a component."""
+        record = processes.live_record(record_path(self.layout, component.name))
+        if record is not None:
+            processes.stop(record)
 
     def _runs(self, component: str) -> bool:
         return processes.live_record(record_path(self.layout, component)) is not None

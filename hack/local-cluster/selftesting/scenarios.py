@@ -171,7 +171,7 @@ def starts_over_without_etcd_data(cluster: TestedCluster) -> None:
     with database.open("r+b") as stream:
         stream.write(b"\xa5" * min(size, 64 * 1024))
     report = cluster.run("up")
-    check("etcd cannot read its data" in report, "the loss is said")
+    check("etcd cannot use its data" in report, "the loss is said")
     check(Path(cluster.layout.data, "etcd.damaged").exists(), "the damaged data is kept aside")
     runs_pods(cluster)
 
