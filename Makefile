@@ -44,10 +44,11 @@ images: ## Build all images and bring them into the cluster.
 
 # --- checks -----------------------------------------------------------------------------------
 
-$(VENV)/.ready: requirements/dev.txt
+$(VENV)/.ready: requirements/dev.txt requirements/uv.txt
 	@echo "venv: installing the pinned development tools"
 	@python3 -m venv $(VENV)
-	@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements/uv.txt
+	@$(VENV)/bin/uv pip install -q --python $(PY) --require-hashes --no-deps -r requirements/dev.txt
 	@printf '%s\n' $(foreach dir,$(SOURCES),$(CURDIR)/$(dir)) > "$$($(PY) -c 'import site; print(site.getsitepackages()[0])')/reranker-operator.pth"
 	@touch $@
 
