@@ -63,7 +63,7 @@ lint: $(VENV)/.ready ## ruff, mypy, import-linter, charts, kustomize, generated 
 	@hack/lint
 
 test-unit: $(VENV)/.ready ## Pure tests, seconds.
-	@$(PY) -m pytest tests/unit
+	@$(PY) -m pytest -m "not builder" tests/unit
 
 test-reconcile: $(VENV)/.ready ## The loop over a fake cluster.
 	@$(PY) -m pytest tests/reconcile

@@ -25,5 +25,8 @@ def test_demo(cluster: Cluster, services: Services) -> None:
                 "truncate": "END",
             },
         )
-        first = entry["passages"][order(answer)[0]]["name"]
-        assert first == entry["answer"], entry["question"]
+        ranked = [entry["passages"][index]["name"] for index in order(answer)]
+        assert sorted(ranked) == sorted(passage["name"] for passage in entry["passages"])
+        logits = [row["logit"] for row in answer["rankings"]]
+        assert logits == sorted(logits, reverse=True)
+        assert entry["answer"] in ranked[:3], entry["question"]

@@ -363,6 +363,50 @@ async def test_a_released_engine_leaves_status_with_the_release(sim: Simulation)
     ]
 
 
+async def test_an_engine_made_anew_for_another_service_is_not_reported(sim: Simulation) -> None:
+    """It has the name of the one that runs here, but only its owner hears of its changes."""
+    await _serving(sim)
+    sim.create_service("two")
+    await sim.converge()
+    sim.edit_service(model={"source": "gopher://x"})
+    await sim.converge()
+    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, sim.engines()[0].metadata.name)
+    await sim.converge()
+    assert [entry.name for entry in sim.service().status.engines] == []
+    assert [entry.state for entry in sim.service("two").status.engines] == ["Ready"]
+    before = len(sim.cluster.writes)
+    await sim.resync()
+    await sim.settle()
+    assert sim.cluster.writes[before:] == []
+
+
+async def test_an_engine_deleted_by_hand_is_made_again(sim: Simulation) -> None:
+    await _serving(sim)
+    (engine,) = sim.engines()
+    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, engine.metadata.name)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert sim.engines()[0].metadata.uid != engine.metadata.uid
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a serving pod holds the claim that the next build waits for"
+)
+async def test_an_engine_deleted_by_hand_is_made_again_also_when_its_claim_goes_first(
+    sim: Simulation,
+) -> None:
+    await _serving(sim)
+    (engine,) = sim.engines()
+    # The operator is away while the garbage collector looks at the claim.
+    name = engine.metadata.name
+    sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, name, {"metadata": {"finalizers": None}})
+    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, name)
+    while sim.cluster.collect_garbage():
+        pass
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
 async def test_garbage_of_a_build_does_not_pile_up(sim: Simulation) -> None:
     await _serving(sim)
     for number in range(4):

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from reranker_contracts import StageReason
 from reranker_operator.api.meta import (
     DEPLOYMENT,
-    JOB,
-    POD,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
-    SERVICE,
+    RESOURCES,
 )
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.service_plan import plan_service
@@ -39,9 +37,7 @@ def _edit(name: str, **spec: object) -> Act:
 
 def _remove(kind: str, at: int) -> Act:
     """Somebody deletes the nth object of a kind."""
-    resource = {"Job": JOB, "Pod": POD, "Deployment": DEPLOYMENT, "Service": SERVICE}.get(
-        kind, RERANKER_ENGINE
-    )
+    resource = RESOURCES[kind]
 
     def act(sim: Simulation) -> None:
         found = [entry["metadata"]["name"] for entry in sim.cluster.select(resource, NAMESPACE)]
@@ -84,7 +80,6 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
     ),
     NAMES.map(lambda name: lambda sim: sim.delete_service(name)),
     st.builds(_remove, st.sampled_from(["Job", "Pod", "Deployment", "Service"]), st.integers(0, 5)),
-    st.builds(_remove, st.just("RerankerEngine"), st.integers(0, 1)),
     st.builds(_fail, STAGES, FAULTS),
     st.builds(lambda stage, starts: _stop(stage, starts=starts), STAGES, st.booleans()),
     st.just(lambda sim: sim.restart_operator()),

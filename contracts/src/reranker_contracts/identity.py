@@ -29,6 +29,11 @@ class PrepareIdentity(Document):
     revision: str = Field(description="commit or `sha256:` tree hash of the source")
     max_length: int | None = Field(default=None, description="None: the model's own limit")
     toolchain: Toolchain
+    builder: str | None = Field(
+        default=None,
+        description="image that a service brought instead of the operator's own: what it makes "
+        "is only for those who trust the same image",
+    )
 
 
 class EngineIdentity(Document):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reranker_contracts.base import Document
+from reranker_contracts.base import Document, canonical_json
 from reranker_contracts.identity import Toolchain
 from reranker_contracts.manifest import ParityReport, Shapes
 
@@ -53,10 +53,10 @@ class StageReason(StrEnum):
 class ResolvedModel(Document):
     """What `resolve` found out about a source without loading its weights."""
 
-    revision: str
-    name: str
-    architecture: str
-    family: str
+    revision: str = Field(max_length=256)
+    name: str = Field(max_length=512)
+    architecture: str = Field(max_length=128)
+    family: str = Field(max_length=64)
     max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
     toolchain: Toolchain
 
@@ -80,9 +80,10 @@ class StageResult(Document):
         text = self.to_json()
         if len(text) <= MESSAGE_LIMIT:
             return text
-        overflow = len(text) - MESSAGE_LIMIT
-        # Escapes make a character up to 12 ASCII bytes of JSON, so cut by the encoded length.
-        keep = self.message.encode("ascii", "replace").decode()
-        return self.model_copy(
-            update={"message": keep[: max(0, len(keep) - overflow - 1)]}
-        ).to_json()
+        # Without escapes a letter is one byte, and much more of the message fits.
+        message = self.message.encode("ascii", "replace").decode()
+        room = MESSAGE_LIMIT - len(self.model_copy(update={"message": ""}).to_json())
+        while (excess := len(canonical_json(message)) - 2 - room) > 0:
+            # An escape is six bytes at most, so this many characters are too many in any case.
+            message = message[: -max(1, excess // 6)]
+        return self.model_copy(update={"message": message}).to_json()

@@ -114,7 +114,7 @@ class Operator:
         namespaces = self._config.namespaces
         await kopf.operator(
             registry=registry,
-            settings=settings.configure(),
+            settings=settings.configure(namespaced=bool(namespaces)),
             standalone=True,
             # Else kopf looks for a user name, and the image has none for its uid.
             identity=self._config.identity,  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Literal
 from urllib.parse import parse_qsl
 
 #: What `docker pull` takes; the kubelet has the last word.
-_IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,511}")
+_IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,511}(@sha256:[0-9a-f]{64})?")
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 #: Each segment ends at a slash: with optional slashes the match would take exponential time.

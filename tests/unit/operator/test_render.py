@@ -125,7 +125,7 @@ def test_texts_of_the_spec_cannot_name_the_token(
     """Kubernetes puts the variable in the place of `$(HF_TOKEN)`; `$$(HF_TOKEN)` stays a text."""
     pods = _pods(service, engine, defaults)
     (resolve,) = pods[f"resolve {SOURCES[0]}"]["containers"]
-    assert "$$(HF_TOKEN)" in resolve["args"]
+    assert "--revision=$$(HF_TOKEN)" in resolve["args"]
     for pod in pods.values():
         for container in _containers(pod):
             texts = [*container.get("args", []), *container.get("command", [])]

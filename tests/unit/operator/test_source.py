@@ -20,7 +20,13 @@ from reranker_operator.source import (
         ("hf://BAAI/bge-reranker-v2-m3", HubSource("BAAI/bge-reranker-v2-m3")),
         ("hf://gpt2", HubSource("gpt2")),
         ("oci://registry.local:5000/a/b:v1", ImageSource("registry.local:5000/a/b:v1", "/models")),
-        ("oci://a/b@sha256:abc?path=/m/x/", ImageSource("a/b@sha256:abc", "/m/x")),
+        (
+            "oci://a/b@sha256:abababababababababababababababababababababababababababababababab?path=/m/x/",
+            ImageSource(
+                "a/b@sha256:abababababababababababababababababababababababababababababababab",
+                "/m/x",
+            ),
+        ),
         ("oci://a/b?path=%2Fm", ImageSource("a/b", "/m")),
         ("pvc://claim", VolumeSource("claim", "")),
         ("pvc://claim/", VolumeSource("claim", "")),

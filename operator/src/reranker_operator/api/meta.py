@@ -11,13 +11,17 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 
 class ApiModel(BaseModel):
-    """Base of every spec and status object: camelCase, frozen, unknown keys refused."""
+    """Base of every spec and status object: camelCase and frozen.
+
+    Unknown keys are left to the API server, which refuses or prunes them: an older operator beside
+    newer definitions must go on.
+    """
 
     model_config = ConfigDict(
         alias_generator=to_camel,
         populate_by_name=True,
         frozen=True,
-        extra="forbid",
+        extra="ignore",
         protected_namespaces=(),
     )
 

@@ -45,6 +45,12 @@ SERVICE_RULES = (
         "model.revision is for hf:// sources; give an image's tag or digest in model.source",
     ),
     Rule(
+        "spec",
+        "!has(self.engine.image) || !has(self.model.secretRef)",
+        "engine.image and model.secretRef exclude each other: the token is only handed to the "
+        "operator's own builder image",
+    ),
+    Rule(
         "spec.engine.store",
         "!has(self.existingClaim) || !has(self.storageClassName)",
         "engine.store.existingClaim and engine.store.storageClassName exclude each other: "

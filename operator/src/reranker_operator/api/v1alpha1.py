@@ -296,8 +296,6 @@ class RerankerEngineStatus(ApiModel):
 class ObjectMeta(ApiModel):
     """The part of metadata that the operator reads."""
 
-    model_config = ApiModel.model_config | {"extra": "ignore"}
-
     name: str
     namespace: str
     uid: str
@@ -310,8 +308,6 @@ class ObjectMeta(ApiModel):
 class RerankerService(ApiModel):
     """A served reranker."""
 
-    model_config = ApiModel.model_config | {"extra": "ignore"}
-
     metadata: ObjectMeta
     spec: RerankerServiceSpec
     status: RerankerServiceStatus = RerankerServiceStatus()
@@ -319,8 +315,6 @@ class RerankerService(ApiModel):
 
 class RerankerEngine(ApiModel):
     """A built engine."""
-
-    model_config = ApiModel.model_config | {"extra": "ignore"}
 
     metadata: ObjectMeta
     spec: RerankerEngineSpec

@@ -34,6 +34,8 @@ from reranker_operator.render.pods import store_claim_name
 _ORPHAN_GRACE = datetime.timedelta(seconds=60)
 #: Seconds until a claim that is being deleted is looked at again.
 _STORE_RECHECK = 5.0
+#: The same for a claim of somebody else's that is in the way.
+_FOREIGN_RECHECK = 60.0
 _ORDER = (ConditionType.PREPARED, ConditionType.COMPILED, ConditionType.VALIDATED)
 
 
@@ -68,6 +70,8 @@ def plan_engine(world: EngineWorld) -> Plan:
         judgements=tuple(entry for entry in status.conditions if entry.type in _ORDER),
         actions=_store(world),
     )
+    if _claim_is_foreign(world):
+        return _conclude(world, _refuse_claim(world, progress))
     progress = _notice_damage(world, progress)
     if not is_true(progress.judgements, ConditionType.PREPARED):
         progress = _prepare(world, progress)
@@ -80,6 +84,25 @@ def _built(progress: _Progress) -> bool:
     return all(is_true(progress.judgements, kind) for kind in _ORDER)
 
 
+def _claim_is_foreign(world: EngineWorld) -> bool:
+    """Somebody's own claim of the store's name: owning it would delete it with the engine."""
+    if world.claim is None or world.engine.spec.store.existing_claim:
+        return False
+    labels = world.claim["metadata"].get("labels", {})
+    return bool(labels.get(names.APP_MANAGED_BY) != names.MANAGER)
+
+
+def _refuse_claim(world: EngineWorld, progress: _Progress) -> _Progress:
+    name = store_claim_name(world.engine.spec.store)
+    text = (
+        f"PersistentVolumeClaim {name} exists and was not made by this operator; name it in "
+        "spec.engine.store.existingClaim to use it, or rename it"
+    )
+    return replace(progress, stage=Reason.REJECTED.value, requeue_after=_FOREIGN_RECHECK).judged(
+        condition(ConditionType.PREPARED, False, Reason.REJECTED, text)
+    )
+
+
 def _store(world: EngineWorld) -> tuple[Action, ...]:
     """The store's claim, with this engine among its owners."""
     claim = render.claim(world.engine)
@@ -87,7 +110,7 @@ def _store(world: EngineWorld) -> tuple[Action, ...]:
         return ()
     actions: list[Action] = []
     live = world.claim
-    if _store_is_leaving(world):
+    if _store_is_leaving(world) or _claim_is_foreign(world):
         return ()
     if live is None:
         actions.append(Apply(claim))

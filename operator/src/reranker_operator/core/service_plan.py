@@ -343,12 +343,14 @@ def _stage(
 
 
 def _summaries(world: ServiceWorld, engine: _EngineStep) -> tuple[EngineSummary, ...]:
-    # Without those that are released now: nobody would tell this service of their end.
-    used = _used(world, engine)
+    # Only those whose changes this service will hear of: not the ones it releases now, nor one
+    # that still runs here but was made anew for somebody else.
+    uid, used = world.service.metadata.uid, _used(world, engine)
     rows = []
     for entry in sorted(world.engines, key=lambda item: item.metadata.name):
         name = entry.metadata.name
-        if name not in used:
+        owned = uid in world.engine_owners.get(name, frozenset())
+        if name not in used or not (owned or name == engine.name):
             continue
         ready = is_true(entry.status.conditions, ConditionType.READY)
         seconds = sum(stage.seconds for stage in entry.status.stages)

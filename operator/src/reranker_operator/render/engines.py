@@ -26,6 +26,7 @@ def identities(
         revision=status.model.revision,
         max_length=spec.engine.max_length,
         toolchain=status.model.toolchain,
+        builder=spec.engine.image,
     )
     identity = EngineIdentity(
         prepared=digest_of(prepare),

@@ -29,6 +29,9 @@ from reranker_operator.render.pods import (
 from reranker_operator.source import ImageSource, Source, VolumeSource, parse
 
 _TTL_SECONDS = 3600
+_WORK_SIZE = "30Gi"
+#: Removal only unlinks files; it must not hold a deletion up for long.
+_REMOVE_SECONDS = 300
 _RESULT = ["--result", "/dev/termination-log"]
 _WORK = mount("work", "/work")
 _TMP = mount("tmp", "/tmp")  # noqa: S108 - a volume of the pod
@@ -148,7 +151,7 @@ def resolve_job(
     init, volumes, arguments, mounts, env = access
     args = ["--source", source.source, *arguments]
     if spec.model.revision:
-        args += ["--revision", spec.model.revision]
+        args.append(f"--revision={spec.model.revision}")
     if spec.engine.max_length:
         args += ["--max-length", str(spec.engine.max_length)]
     labels = names.labels("resolve", meta.name) | {
@@ -160,7 +163,7 @@ def resolve_job(
         defaults,
         init_containers=init,
         containers=[stages.stage("resolve", args, *mounts, env=env)],
-        volumes=[empty_dir("work"), empty_dir("tmp"), *volumes],
+        volumes=[*_scratch(), *volumes],
         pull_secrets=_pull_secrets(source),
     )
     name = names.resolve_job(meta.name, key, attempt)
@@ -194,7 +197,7 @@ def prepare_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Jso
         defaults,
         init_containers=[*init, fetch, stages.stage("export", export_args)],
         containers=[publish],
-        volumes=[empty_dir("work"), empty_dir("tmp"), _store(engine), *volumes],
+        volumes=[*_scratch(), _store(engine), *volumes],
         pull_secrets=_pull_secrets(spec.source),
     )
     return _engine_job(engine, "prepare", attempt, pod, defaults)
@@ -223,7 +226,7 @@ def compile_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Jso
             stages.stage("validate", [*prepared, "--engine", "/work/engine"], read_store),
         ],
         containers=[publish],
-        volumes=[empty_dir("work"), empty_dir("tmp"), _store(engine)],
+        volumes=[*_scratch(), _store(engine)],
     )
     return _engine_job(engine, "compile", attempt, pod, defaults)
 
@@ -236,7 +239,7 @@ def remove_job(engine: RerankerEngine, digests: list[str], defaults: Defaults) -
         defaults,
         init_containers=[],
         containers=[stages.stage("remove", args, mount("store", "/store"))],
-        volumes=[empty_dir("work"), empty_dir("tmp"), _store(engine)],
+        volumes=[*_scratch(), _store(engine)],
     )
     return _engine_job(engine, "remove", 0, pod, defaults)
 
@@ -251,9 +254,13 @@ def _engine_job(
         names.ATTEMPT_LABEL: str(attempt),
     }
     name = names.stage_job(meta.name, step, attempt)
-    return _job(
-        name, meta.namespace, labels, engine, pod=pod, deadline=defaults.build_deadline_seconds
-    )
+    deadline = _REMOVE_SECONDS if step == "remove" else defaults.build_deadline_seconds
+    return _job(name, meta.namespace, labels, engine, pod=pod, deadline=deadline)
+
+
+def _scratch() -> list[Json]:
+    """Bounded: a hostile model image could fill the node's disk."""
+    return [empty_dir("work", size=_WORK_SIZE), empty_dir("tmp", size="1Gi")]
 
 
 def _store(engine: RerankerEngine) -> Json:

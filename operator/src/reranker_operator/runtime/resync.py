@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from reranker_operator.adapters.cluster import Cluster
 from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
-from reranker_operator.errors import OperatorError
+from reranker_operator.errors import Forbidden, OperatorError
 from reranker_operator.runtime.queue import Key, WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,15 @@ class Resync:
     async def once(self) -> None:
         """Queue every object that exists now."""
         for namespace in self._namespaces:
-            for resource in (RERANKER_SERVICE, RERANKER_ENGINE):
-                for entry in await self._cluster.list(resource, namespace):
-                    meta = entry["metadata"]
-                    self._queue.add(Key(resource.kind, meta["namespace"], meta["name"]))
+            try:
+                await self._look_into(namespace)
+            except Forbidden as error:
+                # A watched namespace that was deleted takes our Role along; the others go on.
+                logger.warning("resync: %s", error)
         self.last_finished = asyncio.get_running_loop().time()
+
+    async def _look_into(self, namespace: str | None) -> None:
+        for resource in (RERANKER_SERVICE, RERANKER_ENGINE):
+            for entry in await self._cluster.list(resource, namespace):
+                meta = entry["metadata"]
+                self._queue.add(Key(resource.kind, meta["namespace"], meta["name"]))

@@ -17,8 +17,8 @@ class _Backoffs:
             yield delay * (0.75 + 0.5 * random.random())  # noqa: S311 - jitter, no secret
 
 
-def configure() -> kopf.OperatorSettings:
-    """Settings for a watcher that writes nothing."""
+def configure(*, namespaced: bool) -> kopf.OperatorSettings:
+    """Settings for a watcher that writes nothing; `namespaced` has no right to look further."""
     settings = kopf.OperatorSettings()
     # kopf strips a finalizer of this name from objects, so ours must have another one.
     settings.persistence.finalizer = f"{GROUP}/kopf"
@@ -35,6 +35,9 @@ def configure() -> kopf.OperatorSettings:
     for made in (JOB, DEPLOYMENT, POD, SERVICE):
         key = (made.group, made.version, made.plural)
         settings.watching.label_selectors[key] = MANAGED_SELECTOR
+    # Looking for new kinds and namespaces is forbidden there, and kopf would retry for minutes
+    # before its first watch.
+    settings.scanning.disabled = namespaced
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = _Backoffs()
