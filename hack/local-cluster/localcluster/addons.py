@@ -34,8 +34,8 @@ class Manifests:
     digest: str
 
 
-def render(addresses: Addresses, images: Path) -> Manifests:
-    """Fill in the manifests; a new program or configuration makes new pods."""
+def render(addresses: Addresses, images: Path, authority: bytes) -> Manifests:
+    """Fill in the manifests; a new program, configuration or CA makes new pods."""
     values = {
         "dns_service": addresses.dns_service,
         "busybox_image": system_images.BUSYBOX,
@@ -49,7 +49,7 @@ def render(addresses: Addresses, images: Path) -> Manifests:
         return "\n---\n".join(filled)
 
     built = [files.read_json(images / f"{image.program}.json") for image in system_images.IMAGES]
-    digest = hashlib.sha256(f"{fill('')}{built}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{fill('')}{built}".encode() + authority).hexdigest()[:16]
     return Manifests(fill(digest), digest)
 
 

@@ -197,17 +197,18 @@ def _build(tool: Tool, directory: Path, log: Path, console: Console) -> None:
     environment = {**os.environ, "CGO_ENABLED": "0"}
     environment.pop("GOFLAGS", None)
     with tempfile.TemporaryDirectory(dir=directory, prefix=f".building-{tool.name}-") as making:
-        for name, package in tool.programs.items():
-            console.run(
-                f"build of {name}",
-                [
-                    *("go", "build", "-trimpath", "-buildvcs=false"),
-                    *("-ldflags", tool.linker_flags, "-o", f"{making}/{name}", package),
-                ],
-                log=log,
-                cwd=tool.module,
-                env=environment,
-            )
+        # One program may have a name of its own; several are named after their packages.
+        output = f"{making}/{next(iter(tool.programs))}" if len(tool.programs) == 1 else making
+        console.run(
+            f"build of {tool.name}",
+            [
+                *("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", tool.linker_flags),
+                *("-o", output, *tool.programs.values()),
+            ],
+            log=log,
+            cwd=tool.module,
+            env=environment,
+        )
         for name in tool.programs:
             Path(making, name).replace(directory / name)
     files.write_json(_stamp_path(tool, directory), {"stamp": tool.stamp, "version": tool.version})

@@ -22,7 +22,7 @@ from localcluster.layout import Layout
 from localcluster.namespaces import Node
 from localcluster.runner import current_record, record_path
 
-_HTTP_TIMEOUT_SECONDS = 2.0
+_HTTP_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)

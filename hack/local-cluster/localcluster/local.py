@@ -63,7 +63,9 @@ class LocalCluster:
         prerequisites.ensure_packages(self.layout, self.console)
         self.binaries()
         node, addresses = self._ensure_node()
-        credentials.create(self.layout.pki, self.name, addresses)
+        had_objects = (self.layout.data / "etcd" / "member").exists()
+        if credentials.create(self.layout.pki, self.name, addresses) and had_objects:
+            self.console.say("new credentials: restart pods that talk to the API server")
         config.write_all(self.layout, self.name, addresses)
         files.write(
             self.layout.kubeconfig,
@@ -102,9 +104,15 @@ class LocalCluster:
             store.load(source, self.console)
 
     def _health(self, addresses: Addresses) -> Health:
-        manifests = addons.render(addresses, self.layout.images)
+        manifests = self._manifests(addresses)
         node = namespaces.held(self.layout, current=True)
         return Health(self.layout, self.name, addresses, self._api(addresses), manifests, node)
+
+    def _manifests(self, addresses: Addresses) -> addons.Manifests:
+        authority = self.layout.pki / "ca.crt"
+        return addons.render(
+            addresses, self.layout.images, authority.read_bytes() if authority.exists() else b""
+        )
 
     def _api(self, addresses: Addresses) -> Api:
         return Api(self.layout, addresses)
@@ -122,7 +130,7 @@ class LocalCluster:
         api = self._api(addresses)
         runner = Runner(self.layout, node, self.cgroup, self.console)
         components = {entry.name: entry for entry in all_components(self.name, addresses)}
-        recovery.start_etcd(self.layout, runner, components["etcd"])
+        recovery.start_etcd(self.layout, runner, components["etcd"], ("kube-apiserver", *_CLIENTS))
         # The API server needs seconds to come up: containerd and the images use them.
         runner.ensure(components["kube-apiserver"])
         recovery.start_containerd(
@@ -131,7 +139,7 @@ class LocalCluster:
         runner.wait("the API server", api.is_ready, needs=_STORAGE)
         for name in _CLIENTS:
             runner.ensure(components[name])
-        manifests = addons.render(addresses, self.layout.images)
+        manifests = self._manifests(addresses)
         api.apply(manifests.text)
         needs = [*_STORAGE, "containerd", *_CLIENTS]
         runner.wait("the node", lambda: self._is_ready(api, node), needs=needs)

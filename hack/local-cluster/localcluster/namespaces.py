@@ -71,6 +71,8 @@ def held(layout: Layout, *, current: bool = False) -> Node | None:
 
 def create(layout: Layout, console: Console, join_cgroup: Callable[[], None]) -> Node:
     """Make fresh namespaces for the node."""
+    # Volumes and images are the cluster's affair: no other user looks into them.
+    layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for directory in ("kubelet", "storage", "containerd", "etcd"):
         (layout.data / directory).mkdir(parents=True, exist_ok=True)
     (layout.logs / "pods").mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ still open; when they do not, the cluster starts again without them and says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from localcluster import etcd, files, namespaces, network, state
 from localcluster.addressing import Addresses
@@ -32,7 +32,8 @@ _DAMAGED = re.compile(
 )
 # These must never cost the data, whatever else the program says on its way out.
 _NOT_DAMAGED = re.compile(
-    r"no space left on device|disk quota exceeded|address already in use|permission denied",
+    r"no space left on device|disk quota exceeded|address already in use|permission denied"
+    r"|no answer in|signal: killed|cannot allocate memory|too many open files",
     re.IGNORECASE,
 )
 
@@ -70,8 +71,13 @@ def clear_leftovers(layout: Layout, cgroup: ClusterCgroup, console: Console) -> 
         checkpoint.unlink()
 
 
-def start_etcd(layout: Layout, runner: Runner, component: Component) -> None:
-    """Start etcd; when it cannot use its data, set that aside and start from nothing."""
+def start_etcd(
+    layout: Layout, runner: Runner, component: Component, clients: Sequence[str]
+) -> None:
+    """Start etcd; when it cannot use its data, set that aside and start from nothing.
+
+    ``clients`` are the components that remember what was in it: those end with it.
+    """
 
     def start() -> None:
         runner.ensure_ready(
@@ -91,7 +97,8 @@ def start_etcd(layout: Layout, runner: Runner, component: Component) -> None:
             raise
     else:
         return
-    runner.stop(component)
+    for name in (*clients, component.name):
+        runner.stop(name)
     aside = layout.data / "etcd.damaged"
     files.remove(aside)
     # The node has the parent directory bound, not this one: a rename is seen there.
@@ -109,8 +116,8 @@ def start_containerd(
 ) -> None:
     """Start containerd and load the cluster's own images.
 
-    An image store that cannot be read or added to is given up: it only holds
-    copies.
+    An image store that cannot be read or added to is given up, since it only
+    holds copies; never while a kubelet may be running pods from it.
     """
 
     def start() -> None:
@@ -125,14 +132,14 @@ def start_containerd(
     try:
         start()
     except ComponentFailedError as failed:
-        if not looks_damaged(failed.output):
+        if runner.runs("kubelet") or not looks_damaged(failed.output):
             raise
     except ImageStoreError as error:
-        if _NOT_DAMAGED.search(str(error)) or not (layout.data / "containerd").exists():
+        if runner.runs("kubelet") or _NOT_DAMAGED.search(str(error)):
             raise
     else:
         return
-    runner.stop(containerd)
+    runner.stop(containerd.name)
     files.remove(layout.data / "containerd")
     runner.console.say("containerd cannot use its image store: load the project's images again")
     start()

@@ -92,7 +92,7 @@ class Runner:
 
         def check() -> bool:
             output = _output_since(log, written)
-            if not self._runs(component.name) or hopeless(output):
+            if not self.runs(component.name) or hopeless(output):
                 raise ComponentFailedError(component.name, output, log)
             return ready()
 
@@ -106,26 +106,27 @@ class Runner:
         ready: Callable[[], bool],
         *,
         needs: Sequence[str],
-        timeout_seconds: float = 120,
+        timeout_seconds: float = 300,
         explain: Callable[[], str] = lambda: "",
     ) -> None:
         """Wait for a condition; give up as soon as a component that it needs has ended."""
 
         def check() -> bool:
             for name in needs:
-                if not self._runs(name):
+                if not self.runs(name):
                     raise ComponentFailedError(name, "", log_path(self.layout, name))
             return ready()
 
         self.console.wait_for(what, check, timeout_seconds=timeout_seconds, explain=explain)
 
-    def stop(self, component: Component) -> None:
-        """End a component."""
-        record = processes.live_record(record_path(self.layout, component.name))
+    def stop(self, component: str) -> None:
+        """End a component, if it runs."""
+        record = processes.live_record(record_path(self.layout, component))
         if record is not None:
             processes.stop(record)
 
-    def _runs(self, component: str) -> bool:
+    def runs(self, component: str) -> bool:
+        """Tell whether the process of a component is alive."""
         return processes.live_record(record_path(self.layout, component)) is not None
 
 
