@@ -15,23 +15,18 @@ _TAG, _PREFIX = "dev", "localhost/reranker-operator"
 
 def install(tag: str) -> None:
     """Both charts, with the images that were just built."""
-    charts = ROOT / "charts"
     helm = ("helm", "upgrade", "--install", "--namespace", _SYSTEM, "--create-namespace")
-    run(
-        *helm, "reranker-operator-crds", charts / "reranker-operator-crds", "--wait", "--hide-notes"
-    )
     built = image_id(f"{_PREFIX}/operator:{tag}")
     # The tag stays the same when the image is built anew; its id makes the pods start over.
     images = (
         "--set", f"image.tag={tag}", "--set", f"images.tag={tag}",
         "--set-string", f"podAnnotations.reranker\\.dev/image={built}",
     )  # fmt: skip
-    run(
-        *helm, "reranker-operator", charts / "reranker-operator", *images,
-        "--wait", "--timeout", "2m", "--hide-notes",
-    )  # fmt: skip
-    run("kubectl", "label", "namespace", _SYSTEM, "--overwrite",
-        "pod-security.kubernetes.io/enforce=restricted")  # fmt: skip
+    for release, values in (("reranker-operator-crds", ()), ("reranker-operator", images)):
+        output(*helm, release, f"charts/{release}", *values, "--wait", "--timeout", "2m")
+        say(f"   {release} is installed in {_SYSTEM}")
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    output("kubectl", "label", "namespace", _SYSTEM, "--overwrite", label)
 
 
 def demo() -> None:

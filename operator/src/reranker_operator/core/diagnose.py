@@ -44,11 +44,20 @@ def container_statuses(pod: Manifest) -> list[dict[str, Any]]:
     return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
-def running_container(pod: Manifest, ignore: frozenset[str] = frozenset()) -> str | None:
-    """Name of the first container that runs now."""
+def current_container(pod: Manifest, ignore: frozenset[str] = frozenset()) -> str | None:
+    """Name of the container that the pod has got to; None before any of them has started.
+
+    Between two containers that is the next one, so that progress never seems to go back.
+    """
+    started = False
     for status in container_statuses(pod):
-        if "running" in status.get("state", {}) and status["name"] not in ignore:
-            return str(status["name"])
+        state = status.get("state", {})
+        done = state.get("terminated", {}).get("exitCode") == 0
+        if status["name"] in ignore:
+            continue
+        if not done:
+            return str(status["name"]) if started or "running" in state else None
+        started = True
     return None
 
 

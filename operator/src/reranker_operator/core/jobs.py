@@ -55,7 +55,7 @@ def _made_by(pod: Manifest, job: Manifest) -> bool:
 
 def _stage(pods: list[Manifest]) -> str | None:
     for pod in pods:
-        name = diagnose.running_container(pod, ignore=_HELPERS)
+        name = diagnose.current_container(pod, ignore=_HELPERS)
         if name is not None:
             return name
     return None
