@@ -54,7 +54,7 @@ class ResolvedModel(Document):
     """What `resolve` found out about a source without loading its weights."""
 
     revision: str = Field(max_length=256)
-    name: str = Field(max_length=512)
+    name: str = Field(max_length=256)
     architecture: str = Field(max_length=128)
     family: str = Field(max_length=64)
     max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
@@ -83,7 +83,7 @@ class StageResult(Document):
         # Without escapes a letter is one byte, and much more of the message fits.
         message = self.message.encode("ascii", "replace").decode()
         room = MESSAGE_LIMIT - len(self.model_copy(update={"message": ""}).to_json())
-        while (excess := len(canonical_json(message)) - 2 - room) > 0:
+        while message and (excess := len(canonical_json(message)) - 2 - room) > 0:
             # An escape is six bytes at most, so this many characters are too many in any case.
             message = message[: -max(1, excess // 6)]
         return self.model_copy(update={"message": message}).to_json()

@@ -50,6 +50,11 @@ def test_a_cut_message_still_says_something(letter: str) -> None:
     assert len(StageResult.model_validate_json(_result(letter * 3000).to_message()).message) > 200
 
 
+def test_the_longest_name_leaves_room() -> None:
+    text = _result("x" * 5000, name="🚀" * 256).to_message()
+    assert len(text.encode()) <= MESSAGE_LIMIT
+
+
 def test_only_the_message_can_be_long() -> None:
     """The other texts are bounded, so cutting the message is enough."""
     with pytest.raises(ValidationError):
