@@ -9,6 +9,7 @@ import json
 import subprocess
 from pathlib import Path
 
+from localcluster import processes
 from localcluster.cgroups import hierarchies
 from localcluster.layout import Layout
 
@@ -62,7 +63,9 @@ def _processes(groups: list[str], roots: list[str]) -> list[str]:
             continue
         is_selftest = "selftest" in command or "cluster --dir" in command
         ours = any(group in cgroup for group in groups) or any(root in command for root in roots)
-        if ours and not is_selftest:
+        # What has ended and only waits for init to collect it is gone.
+        ended = processes.identify(int(process.name)) is None
+        if ours and not is_selftest and not ended:
             found.append(f"{process.name} {command[:120]}")
     return found
 
