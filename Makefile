@@ -9,7 +9,7 @@ CLUSTER_CLI := hack/local-cluster/cluster
 HELM := .cluster/bin/helm
 KUSTOMIZE := .cluster/bin/kustomize
 # As in the images' Python path: one folder for each program.
-SOURCES := contracts/src operator/src gateway/src engine-builder/src
+SOURCES := contracts/src operator/src gateway/src engine-builder/src kubectl-rr/src
 
 .PHONY: help
 help: ## This list.

@@ -1,0 +1,248 @@
+"""The command line. Nothing is imported before it is needed, so `--help` is there at once.
+
+Exit codes: 0 ok or ready, 1 not ready or refused, 2 wrong usage or no cluster, 130 after Ctrl-C.
+"""
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from kubectl_rr.errors import RrError
+from kubectl_rr.terminal import complain
+
+if TYPE_CHECKING:
+    from kubectl_rr.cluster import Access
+
+PROGRAM = "kubectl rr"
+_INTERRUPTED = 130
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_OPTIONS = {"-n", "--namespace", "--context", "--kubeconfig", "--color"}
+
+_ABOUT = """What a RerankerService does, and why.
+
+commands:
+  status [NAME]                a tree of services, engines, pods and conditions
+  explain NAME                 why it is not ready, and what to do
+  rank NAME QUERY [PASSAGE...] ask it a question
+  events NAME                  what was said about all of its objects, by time
+
+examples:
+  kubectl rr status --watch
+  kubectl rr explain demo
+  kubectl rr rank demo "shrink photos" "image tools" "text editor"
+
+`kubectl rr COMMAND --help` tells more. Exit codes: 0 ok or ready, 1 not ready or refused,
+2 wrong usage or no cluster."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for wrong usage."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message}; see `{self.prog} --help`")
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    try:
+        return _main(sys.argv[1:] if arguments is None else list(arguments))
+    except RrError as error:
+        complain(str(error))
+        return error.code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # `| head` has enough. Python would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def script() -> NoReturn:
+    """`kubectl-rr`. A signal that ends it must still end the port-forward."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: sys.exit(_INTERRUPTED))
+    sys.exit(main())
+
+
+def _main(arguments: list[str]) -> int:
+    command, rest = _split(arguments)
+    if command is None or command in ("-h", "--help", "help"):
+        sys.stdout.write(f"{_ABOUT}\n")
+        return 0 if command is not None else 2
+    if command not in _COMMANDS:
+        _Parser(prog=PROGRAM).error(f"there is no command {command!r}")
+    define, run = _COMMANDS[command]
+    parser = _parser(command, *define)
+    # Intermixed: options may stand between the passages of `rank`.
+    code = run(parser, parser.parse_intermixed_args(rest))
+    sys.stdout.flush()
+    return code
+
+
+def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The command and the rest: kubectl's options may stand before the command."""
+    before: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help"):
+        option = rest.pop(0)
+        before.append(option)
+        if option in _OPTIONS and rest:
+            before.append(rest.pop(0))
+    return (rest[0], before + rest[1:]) if rest else (None, before)
+
+
+def _parser(command: str, about: str, examples: str, add: Callable[[_Parser], None]) -> _Parser:
+    parser = _Parser(
+        prog=f"{PROGRAM} {command}",
+        description=about,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add(parser)
+    common = parser.add_argument_group("as for kubectl")
+    common.add_argument("-n", "--namespace", type=_name, metavar="NAMESPACE")
+    common.add_argument("--context", metavar="NAME", help="context of the kubeconfig")
+    common.add_argument("--kubeconfig", metavar="FILE")
+    parser.add_argument(
+        "--color",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set",
+    )
+    return parser
+
+
+def _access(arguments: argparse.Namespace, *, everywhere: bool = False) -> "Access":
+    from kubectl_rr.cluster import Access  # noqa: PLC0415 - slow to load
+
+    return Access(arguments.kubeconfig, arguments.context, arguments.namespace, everywhere)
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a Kubernetes object")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _add_status(parser: _Parser) -> None:
+    parser.add_argument("name", nargs="?", type=_name, metavar="NAME")
+    parser.add_argument("-A", "--all-namespaces", action="store_true")
+    parser.add_argument("-w", "--watch", action="store_true", help="go on until Ctrl-C")
+
+
+def _status(parser: _Parser, arguments: argparse.Namespace) -> int:
+    if arguments.name and arguments.all_namespaces:
+        parser.error("a service can't be named across all namespaces")
+    from kubectl_rr import status  # noqa: PLC0415 - slow to load
+
+    access = _access(arguments, everywhere=arguments.all_namespaces)
+    return status.run(access, arguments.name, watch=arguments.watch, color=arguments.color)
+
+
+def _add_explain(parser: _Parser) -> None:
+    parser.add_argument("name", type=_name, metavar="NAME")
+
+
+def _explain(_parser: _Parser, arguments: argparse.Namespace) -> int:
+    from kubectl_rr import explain  # noqa: PLC0415 - slow to load
+
+    return explain.run(_access(arguments), arguments.name, color=arguments.color)
+
+
+def _add_events(parser: _Parser) -> None:
+    parser.add_argument("name", type=_name, metavar="NAME")
+    parser.add_argument("-w", "--watch", action="store_true", help="go on until Ctrl-C")
+
+
+def _events(_parser: _Parser, arguments: argparse.Namespace) -> int:
+    from kubectl_rr import events  # noqa: PLC0415 - slow to load
+
+    return events.run(
+        _access(arguments), arguments.name, watch=arguments.watch, color=arguments.color
+    )
+
+
+def _add_rank(parser: _Parser) -> None:
+    parser.add_argument("name", type=_name, metavar="NAME")
+    parser.add_argument("query", metavar="QUERY")
+    parser.add_argument("passages", nargs="*", metavar="PASSAGE", help="- reads standard input")
+    parser.add_argument(
+        "-f", "--file", metavar="FILE", help="one passage per line, or a JSON list of strings"
+    )
+    parser.add_argument("--top", type=_count, metavar="N", help="show only the N best")
+    parser.add_argument("-o", "--output", choices=["json"])
+    parser.add_argument(
+        "--truncate",
+        choices=["END", "NONE"],
+        help="cut or refuse passages that are too long; default: as the service is set",
+    )
+
+
+def _rank(_parser: _Parser, arguments: argparse.Namespace) -> int:
+    from kubectl_rr import rank  # noqa: PLC0415 - slow to load
+
+    question = rank.read_question(
+        arguments.query, arguments.passages, arguments.file, arguments.truncate
+    )
+    return rank.run(
+        _access(arguments),
+        arguments.name,
+        question,
+        top=arguments.top,
+        as_json=arguments.output == "json",
+        color=arguments.color,
+    )
+
+
+_Run = Callable[[_Parser, argparse.Namespace], int]
+_COMMANDS: dict[str, tuple[tuple[str, str, Callable[[_Parser], None]], _Run]] = {
+    "status": (
+        (
+            "Services with their model, engines, pods and conditions, as a tree.",
+            "  kubectl rr status\n"
+            "  kubectl rr status demo --watch\n"
+            "  kubectl rr status -A --color=always | less -R",
+            _add_status,
+        ),
+        _status,
+    ),
+    "explain": (
+        (
+            "Why a service is not ready: its first condition that is not True, what the runbook "
+            "says\nabout it, the newest warnings, and where to look further.",
+            "  kubectl rr explain demo\n  kubectl rr explain demo -n shop",
+            _add_explain,
+        ),
+        _explain,
+    ),
+    "rank": (
+        (
+            "Rank passages for a query, through a port-forward that ends with the command.",
+            '  kubectl rr rank demo "shrink photos" "image tools" "text editor"\n'
+            '  kubectl rr rank demo "shrink photos" -f passages.txt --top 3\n'
+            '  apt-cache search photo | kubectl rr rank demo "shrink photos" - -o json',
+            _add_rank,
+        ),
+        _rank,
+    ),
+    "events": (
+        (
+            "Events of a service and of its engines, Jobs, Deployments, pods and claims, by time.",
+            "  kubectl rr events demo\n  kubectl rr events demo --watch",
+            _add_events,
+        ),
+        _events,
+    ),
+}

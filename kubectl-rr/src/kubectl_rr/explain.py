@@ -1,0 +1,149 @@
+"""`kubectl rr explain`: why a service is not ready, what that means, and where to look next."""
+
+import datetime
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from kubectl_rr import events, runbook
+from kubectl_rr.cluster import Access, connect
+from kubectl_rr.errors import Forbidden
+from kubectl_rr.events import Event
+from kubectl_rr.read import read
+from kubectl_rr.snapshot import Condition, Engine, Pod, Service, Step
+from kubectl_rr.terminal import age, console, show
+from kubectl_rr.tree import FAINT, OK, mark
+
+_WARNINGS = 4
+_OPERATOR = "app.kubernetes.io/part-of=reranker-operator,app.kubernetes.io/component=operator"
+_NO_ENTRY = "This version of kubectl rr has no text for it: see the runbook of your operator."
+
+
+def run(access: Access, name: str, *, color: str) -> int:
+    """Print; 0 when the service is ready, else 1."""
+    cluster = connect(access)
+    snapshot = read(cluster, cluster.namespace, name)
+    service = snapshot.services[0]
+    try:
+        found = events.related(cluster, cluster.namespace, name)
+    except Forbidden:
+        found = []
+    options = access.options(access.namespace)
+    show(console(color), draw(service, found, snapshot.now, options))
+    return 0 if service.ready else 1
+
+
+def draw(
+    service: Service, found: Iterable[Event], now: datetime.datetime, options: Sequence[str] = ()
+) -> RenderableType:
+    """The whole explanation; `options` are kubectl's, for the commands in it."""
+    if service.ready:
+        return Group(*_serves(service), *_section("Try it", _lines(_tries(service), options)))
+    parts = list(_why(service, now))
+    warnings = [event for event in found if event.warning][-_WARNINGS:]
+    if warnings:
+        parts += _section("Newest warnings", [events.draw(warnings, now)])
+    return Group(*parts, *_section("Look further", _lines(_looks(service), options)))
+
+
+def _section(title: str, body: Iterable[RenderableType]) -> list[RenderableType]:
+    return [Text(), Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body)]
+
+
+def _why(service: Service, now: datetime.datetime) -> Iterator[RenderableType]:
+    name, blocker = (service.name, "bold"), service.blocker
+    if service.deleting is not None:
+        waits = ", ".join(service.finalizers) or "what it made to go first"
+        since = age(service.deleting, now)
+        yield Text.assemble(name, f" is being deleted for {since}; it waits for {waits}.")
+    elif not service.seen or blocker is None:
+        which = "it" if not service.seen else "its newest spec"
+        yield Text.assemble(name, f" is not ready: the operator has not looked at {which} yet.")
+        yield Text("Is the operator running, and does it watch this namespace?")
+    else:
+        symbol, style = mark(blocker)
+        since = f" for {age(blocker.since, now)}" if blocker.since else ""
+        yield Text.assemble(
+            (f"{symbol} ", style), name, f" is not ready: {blocker.type} is {blocker.status}{since}"
+        )
+        yield Padding(Text.assemble((blocker.reason, style), f": {blocker.message}"), (0, 0, 0, 2))
+        if not service.current:
+            yield Text("This was said of an older spec; the operator has not seen the newest.")
+        yield from _section("What it means", [Text(_meaning(blocker))])
+
+
+def _meaning(blocker: Condition) -> str:
+    entry = runbook.entries().get(blocker.reason)
+    return _NO_ENTRY if entry is None else entry.text
+
+
+def _serves(service: Service) -> Iterator[RenderableType]:
+    model, facts = service.model, []
+    serving = next((entry for entry in service.revisions if entry.role == "serving"), None)
+    yield Text.assemble(("✓ ", OK), (service.name, "bold"), " is ready.")
+    facts.append(("model", f"{model.name} ({model.architecture}) at {model.revision[:19]}"))
+    if serving is not None:
+        facts.append(("engine", serving.engine))
+        facts.append(("revision", f"{serving.name}, Deployment {serving.deployment}"))
+    facts.append(("pods", f"{service.ready_pods} of {service.wanted} ready"))
+    facts.append(("url", service.url))
+    for title, text in facts:
+        yield Text.assemble((f"  {title:<10}", FAINT), text)
+
+
+def _lines(commands: Iterable[Sequence[str]], options: Sequence[str]) -> Iterator[Text]:
+    """One command to copy per line: longer ones are left to the terminal to break."""
+    for command in commands:
+        words = [*command, *(option for option in options if "-A" not in command)]
+        yield Text(shlex.join(words), no_wrap=True, overflow="ignore", style="cyan")
+
+
+def _tries(service: Service) -> Iterator[list[str]]:
+    yield ["kubectl", "rr", "rank", service.name, "a question", "a passage", "another passage"]
+
+
+def _looks(service: Service) -> Iterator[list[str]]:
+    yield ["kubectl", "rr", "status", service.name, "--watch"]
+    yield ["kubectl", "rr", "events", service.name]
+    blocker = service.blocker
+    if not service.seen or blocker is None:
+        yield ["kubectl", "get", "pods", "-A", "-l", _OPERATOR]
+        return
+    yield ["kubectl", "describe", "rerankerservice", service.name]
+    if blocker.type == "ModelResolved" and service.resolve is not None:
+        yield from _log_of(service.resolve)
+    elif blocker.type == "EngineReady":
+        for engine in service.engines:
+            yield from _engine_looks(engine)
+    elif blocker.type in ("Serving", "Ready"):
+        for revision in service.revisions:
+            for pod in revision.pods:
+                yield from _pod_looks(pod)
+
+
+def _engine_looks(engine: Engine) -> Iterator[list[str]]:
+    if engine.ready:
+        return
+    yield ["kubectl", "describe", "rerankerengine", engine.name]
+    for step in engine.steps:
+        yield from _log_of(step)
+
+
+def _log_of(step: Step) -> Iterator[list[str]]:
+    """The log of the stage that runs or failed."""
+    for stage in step.stages:
+        if step.pod is not None and stage.state in ("running", "failed"):
+            yield ["kubectl", "logs", step.pod.name, "-c", stage.name]
+            return
+
+
+def _pod_looks(pod: Pod) -> Iterator[list[str]]:
+    if pod.all_ready:
+        return
+    yield ["kubectl", "describe", "pod", pod.name]
+    if pod.container:
+        again = ["--previous"] if pod.restarts else []
+        yield ["kubectl", "logs", pod.name, "-c", pod.container, *again]
