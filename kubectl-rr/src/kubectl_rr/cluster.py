@@ -1,6 +1,7 @@
 """The cluster behind the kubeconfig: `get` and `list`, plain JSON, errors in one line."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from reranker_operator.api.meta import Resource
 
 _TIMEOUT_SECONDS = (5, 30)
 _PAGE = 500
+_OWN_OBJECT = re.compile(r"^(<[^>]*>|\w+\(host=[^)]*\)): ")
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,8 @@ class Access:
 
     def options(self, namespace: str | None) -> list[str]:
         """The same options for a kubectl command."""
-        given = {
-            "--kubeconfig": self.kubeconfig,
-            "--context": self.context,
-            "--namespace": namespace,
-        }
-        return [f"{name}={value}" for name, value in given.items() if value]
+        given = {"-n": namespace, "--context": self.context, "--kubeconfig": self.kubeconfig}
+        return [word for name, value in given.items() if value for word in (name, value)]
 
 
 class Cluster:
@@ -137,9 +135,8 @@ def _refusal(status: int, data: bytes) -> RrError:
 
 
 def _reason(error: BaseException) -> str:
-    """The last cause in few words: urllib3 wraps it several times."""
+    """The cause in few words: urllib3 wraps it several times, and names its own objects."""
     inner = getattr(error, "reason", None)
     while isinstance(inner, BaseException):
         error, inner = inner, getattr(inner, "reason", None)
-    words = str(error).rsplit("object at 0x", 1)[-1]
-    return words.split(": ", 1)[-1] if words != str(error) else words or type(error).__name__
+    return _OWN_OBJECT.sub("", str(error)) or type(error).__name__

@@ -2,7 +2,7 @@
 
 import datetime
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -31,26 +31,29 @@ def run(access: Access, name: str, *, color: str) -> int:
         found = events.related(cluster, cluster.namespace, name)
     except Forbidden:
         found = []
-    options = access.options(access.namespace)
-    show(console(color), draw(service, found, snapshot.now, options))
+    show(console(color), draw(service, found, snapshot.now, access))
     return 0 if service.ready else 1
 
 
 def draw(
-    service: Service, found: Iterable[Event], now: datetime.datetime, options: Sequence[str] = ()
+    service: Service, found: Iterable[Event], now: datetime.datetime, access: Access
 ) -> RenderableType:
-    """The whole explanation; `options` are kubectl's, for the commands in it."""
+    """The whole explanation; the commands in it look where `access` does."""
     if service.ready:
-        return Group(*_serves(service), *_section("Try it", _lines(_tries(service), options)))
+        return Group(*_serves(service), *_section("Try it", _lines(_tries(service), access)))
     parts = list(_why(service, now))
     warnings = [event for event in found if event.warning][-_WARNINGS:]
     if warnings:
-        parts += _section("Newest warnings", [events.draw(warnings, now)])
-    return Group(*parts, *_section("Look further", _lines(_looks(service), options)))
+        parts += _section("Newest warnings", [_indented(events.draw(warnings, now))])
+    return Group(*parts, *_section("Look further", _lines(_looks(service), access)))
 
 
 def _section(title: str, body: Iterable[RenderableType]) -> list[RenderableType]:
-    return [Text(), Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body)]
+    return [Text(), Text(title, style="bold"), *body]
+
+
+def _indented(part: RenderableType) -> Padding:
+    return Padding(part, (0, 0, 0, 2))
 
 
 def _why(service: Service, now: datetime.datetime) -> Iterator[RenderableType]:
@@ -69,10 +72,10 @@ def _why(service: Service, now: datetime.datetime) -> Iterator[RenderableType]:
         yield Text.assemble(
             (f"{symbol} ", style), name, f" is not ready: {blocker.type} is {blocker.status}{since}"
         )
-        yield Padding(Text.assemble((blocker.reason, style), f": {blocker.message}"), (0, 0, 0, 2))
+        yield _indented(Text.assemble((blocker.reason, style), f": {blocker.message}"))
         if not service.current:
             yield Text("This was said of an older spec; the operator has not seen the newest.")
-        yield from _section("What it means", [Text(_meaning(blocker))])
+        yield from _section("What it means", [_indented(Text(_meaning(blocker)))])
 
 
 def _meaning(blocker: Condition) -> str:
@@ -94,11 +97,11 @@ def _serves(service: Service) -> Iterator[RenderableType]:
         yield Text.assemble((f"  {title:<10}", FAINT), text)
 
 
-def _lines(commands: Iterable[Sequence[str]], options: Sequence[str]) -> Iterator[Text]:
+def _lines(commands: Iterable[list[str]], access: Access) -> Iterator[Text]:
     """One command to copy per line: longer ones are left to the terminal to break."""
     for command in commands:
-        words = [*command, *(option for option in options if "-A" not in command)]
-        yield Text(shlex.join(words), no_wrap=True, overflow="ignore", style="cyan")
+        words = command + access.options(None if "-A" in command else access.namespace)
+        yield Text(f"  {shlex.join(words)}", no_wrap=True, overflow="ignore", style="cyan")
 
 
 def _tries(service: Service) -> Iterator[list[str]]:
@@ -108,11 +111,11 @@ def _tries(service: Service) -> Iterator[list[str]]:
 def _looks(service: Service) -> Iterator[list[str]]:
     yield ["kubectl", "rr", "status", service.name, "--watch"]
     yield ["kubectl", "rr", "events", service.name]
+    yield ["kubectl", "describe", "rerankerservice", service.name]
     blocker = service.blocker
-    if not service.seen or blocker is None:
+    if blocker is None:
         yield ["kubectl", "get", "pods", "-A", "-l", _OPERATOR]
         return
-    yield ["kubectl", "describe", "rerankerservice", service.name]
     if blocker.type == "ModelResolved" and service.resolve is not None:
         yield from _log_of(service.resolve)
     elif blocker.type == "EngineReady":

@@ -40,4 +40,6 @@ def failing(status: str, reason: str) -> bool:
 
 def _plain(body: str) -> str:
     """Markdown's emphasis is for the page; code keeps its quotes, to be told from the rest."""
-    return re.sub(r"\*(\S[^*]*)\*", r"\1", " ".join(body.split()))
+    parts = " ".join(body.split()).split("`")
+    parts[::2] = [re.sub(r"\*(\S[^*]*)\*", r"\1", part) for part in parts[::2]]
+    return "`".join(parts)

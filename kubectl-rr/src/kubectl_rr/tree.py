@@ -108,7 +108,7 @@ def _add_model(root: Tree, service: Service, snapshot: Snapshot) -> None:
 
 def _add_engine(root: Tree, engine: Engine, service: Service, snapshot: Snapshot) -> None:
     size = "" if engine.size_bytes is None else f"{engine.size_bytes / 1e6:.0f} MB"
-    tau = "" if engine.kendall_tau is None else f"Kendall tau {engine.kendall_tau:.4f}"
+    tau = "" if engine.kendall_tau is None else f"tau {engine.kendall_tau:.4f}"
     failed = f"{engine.failures} failed" if engine.failures else ""
     branch = root.add(
         words("engine", (engine.name, "bold"), _engine_state(engine), (failed, BAD), size, tau)
@@ -188,8 +188,13 @@ def _conditions(conditions: Iterable[Condition]) -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
+    told: dict[str, str] = {"": ""}
     for entry in conditions:
         symbol, style = mark(entry)
         title = Text.assemble((symbol, style), " ", entry.type)
-        grid.add_row(title, Text(entry.reason, style=style), Text(entry.message))
+        # `Ready` repeats what keeps it from being True; once is enough on a small screen.
+        said = told.get(entry.message)
+        message = Text(entry.message) if said is None else Text(said, style=FAINT)
+        told.setdefault(entry.message, f"see {entry.type}")
+        grid.add_row(title, Text(entry.reason, style=style), message)
     return grid

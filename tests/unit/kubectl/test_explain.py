@@ -1,0 +1,96 @@
+"""Why a service is not ready."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.rr_worlds import WORLDS, condition, service
+
+from kubectl_rr import runbook
+from kubectl_rr.snapshot import Snapshot
+from reranker_contracts import StageReason
+from reranker_operator.api.conditions import Reason
+
+_EVENT = {
+    "type": "Warning",
+    "reason": "SourceNotFound",
+    "message": "ModelResolved is False:\x1b[31m no such repository",
+    "involvedObject": {"kind": "RerankerService", "name": "demo"},
+    "lastTimestamp": "2026-01-05T11:59:00Z",
+}
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_the_package_has_a_text_for_every_reason() -> None:
+    entries = runbook.entries()
+    missing = [reason for reason in (*Reason, *StageReason) if not entries[reason].text]
+    assert missing == []
+    assert entries["NotACrossEncoder"].text.startswith("Permanent. The model")
+    assert "`*ForSequenceClassification`" in entries["NotACrossEncoder"].text
+    assert runbook.failing("False", "CrashLoop")
+    assert runbook.failing("False", "ReasonOfTomorrow")
+    assert not runbook.failing("False", "Starting")
+
+
+def test_a_failure_is_explained_from_its_first_condition_to_the_next_command(
+    rr: Any, api: Any
+) -> None:
+    api.world = {**WORLDS["failing"], "events": [_EVENT, _EVENT | {"type": "Normal"}]}
+    done = rr("explain", "demo", "-n", "shop", api=api)
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert lines[0].startswith("✗ demo is not ready: ModelResolved is False for ")
+    assert lines[1].startswith("  SourceNotFound: resolve: org/demo-model does not exist")
+    assert f"  {runbook.entries()['SourceNotFound'].text}" in lines
+    assert done.out.count("ModelResolved is False: no such repository") == 1
+    assert "\x1b" not in done.out
+    log = "kubectl logs demo-resolve-1a2b3c-x7k2p -c resolve -n shop --kubeconfig "
+    assert f"  {log}{api.kubeconfig}" in lines
+
+
+@pytest.mark.parametrize(
+    ("state", "headline", "command"),
+    [
+        ("new", "demo is not ready: the operator has not looked", "kubectl get pods -A -l "),
+        ("building", "● demo is not ready: EngineReady is Unknown", "-c validate"),
+        ("crashing", "✗ demo is not ready: Serving is False", "-c triton --previous"),
+        ("rolling", "● demo is not ready: Ready is False", "describe pod demo-9f8e7d6c-5d9f-x7k2p"),
+        ("deleting", "demo is being deleted for ", "kubectl describe rerankerservice demo"),
+    ],
+)
+def test_each_state_has_a_headline_and_a_command_that_leads_on(
+    state: str, headline: str, command: str, rr: Any, api: Any
+) -> None:
+    api.world, api.refused = WORLDS[state], {"events"}
+    done = rr("explain", "demo", api=api)
+    assert done.code == 1
+    assert done.out.startswith(headline)
+    assert command in done.out
+
+
+def test_a_ready_service_is_said_to_be_ready_and_what_serves(rr: Any, api: Any) -> None:
+    done = rr("explain", "demo", api=api)
+    assert done.code == 0
+    assert done.out.startswith("✓ demo is ready.\n")
+    assert "1a2b3c4d, Deployment demo-1a2b3c4d" in done.out
+
+
+def test_ready_was_said_of_an_older_spec(
+    rr: Any, api: Any, snapshot: Callable[..., Snapshot]
+) -> None:
+    changed = service(condition("Ready", "True", "Ready", "ready"), stage="Serving")
+    changed["metadata"]["generation"] = 2
+    api.world = {"rerankerservices": [changed]}
+    done = rr("explain", "demo", api=api)
+    assert done.code == 1
+    assert "the operator has not looked at its newest spec yet" in done.out
+
+
+def test_a_reason_of_a_newer_operator_is_no_reason_to_fail(rr: Any, api: Any) -> None:
+    told = condition("Accepted", "False", "ReasonOfTomorrow", "no")
+    api.world = {"rerankerservices": [service(told)]}
+    assert "no text for it" in rr("explain", "demo", api=api).out

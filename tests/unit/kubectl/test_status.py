@@ -1,0 +1,117 @@
+"""The tree: the same snapshot always gives the same text."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.rr_worlds import WORLDS, condition, engine, service
+
+from kubectl_rr.cluster import Access, connect
+from kubectl_rr.errors import Unusable
+from kubectl_rr.snapshot import Snapshot
+from kubectl_rr.status import follow
+from kubectl_rr.terminal import console, show
+from kubectl_rr.tree import draw
+
+_GOLDEN = Path(__file__).parent / "golden"
+_EVIL = "a\x1b]0;owned\x07b\x1b[2J\x9b31mc\u202ed\x00\r\n[bold red]e[/] :smile: \x1b(0f"
+
+
+def _text(snapshot: Snapshot, **options: Any) -> str:
+    file = io.StringIO()
+    show(console("never", file), draw(snapshot, **options))
+    return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.mark.parametrize("state", WORLDS)
+def test_every_state_is_drawn_as_recorded(state: str, snapshot: Callable[..., Snapshot]) -> None:
+    text = _text(snapshot(WORLDS[state]))
+    assert text == (_GOLDEN / f"{state}.txt").read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_terminal_never_gets_to_see_what_a_cluster_wants_to_do_to_it(
+    snapshot: Callable[..., Snapshot],
+) -> None:
+    world = {
+        "rerankerservices": [
+            service(condition(_EVIL, "False", _EVIL, _EVIL), stage=_EVIL, url=_EVIL, engine=_EVIL)
+        ],
+        "rerankerengines": [engine(_EVIL, stage=_EVIL, taken=[])],
+    }
+    text = _text(snapshot(world))
+    assert set(text) & {chr(c) for c in [*range(32), *range(127, 160), 0x202E]} <= {"\n"}
+    assert "abcd [bold red]e[/] :smile: f" in text
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "no object",
+        {"conditions": [None, 7, {"type": {}, "message": ["x"]}], "readyReplicas": 1e999},
+        {"conditions": {"a": 1}, "engines": [[]], "model": 3, "observedGeneration": "x"},
+    ],
+)
+def test_a_status_of_another_shape_is_no_reason_to_fail(
+    status: object, snapshot: Callable[..., Snapshot]
+) -> None:
+    odd = service() | {"status": status, "spec": []}
+    assert _text(snapshot({"rerankerservices": [odd]})).startswith("demo  Pending")
+
+
+def test_status_shows_the_services_and_tells_by_its_exit_code_whether_they_are_ready(
+    rr: Any, api: Any
+) -> None:
+    done = rr("status", api=api)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("demo  Ready  1/1 ready  http://demo.shop.svc:8000")
+    assert rr("status", "-A", api=api).out.startswith("shop/demo  Ready")
+    api.world = WORLDS["building"]
+    assert rr("status", "demo", api=api).code == 1
+    api.world = {}
+    assert rr("status", api=api).err == "kubectl rr: no RerankerServices in shop\n"
+
+
+def test_what_may_not_be_read_is_left_out_and_named(rr: Any, api: Any) -> None:
+    api.refused = {"pods"}
+    done = rr("status", "demo", api=api)
+    assert done.code == 0
+    assert "(pods are not shown: pods is forbidden)" in done.out
+    assert "\x1b" not in done.out
+
+
+def test_colours_only_where_they_are_wanted(
+    rr: Any, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\x1b[" in rr("status", "--color=always", api=api).out
+    assert "\x1b[" not in rr("status", "--color=never", api=api).out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in rr("status", api=api).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in rr("status", api=api).out
+
+
+def test_watching_goes_on_while_the_cluster_is_away(api: Any) -> None:
+    cluster = connect(Access(kubeconfig=str(api.kubeconfig)))
+    away = False
+    answer = cluster.list
+
+    def listing(*arguments: Any) -> Any:
+        if away:
+            raise Unusable("gone")
+        return answer(*arguments)
+
+    cluster.list = listing  # type: ignore[method-assign]
+    snapshots: Iterator[Snapshot] = follow(cluster, "shop", None, pause=lambda _seconds: None)
+    assert next(snapshots).notes == ()
+    away = True
+    assert [next(snapshots).notes, next(snapshots).notes] == [("stale: gone",)] * 2
+    away = False
+    assert next(snapshots).notes == ()
