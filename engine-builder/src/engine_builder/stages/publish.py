@@ -87,7 +87,8 @@ def _manifest(
     except (IntegrityError, ValidationError) as error:
         raise StageError(
             StageReason.VALIDATION_FAILED,
-            f"--from {source}: is not a finished directory ({str(error)[:200]})",
+            f"--from {source}: is not a finished directory ({str(error)[:200]}); run the "
+            "stages again",
         ) from error
     return ArtefactManifest(
         digest=digest,
