@@ -28,6 +28,7 @@ from reranker_contracts.base import Document
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
+    EVENT,
     JOB,
     POD,
     PVC,
@@ -65,7 +66,9 @@ class Controllers:
         self.faults: defaultdict[str, list[Fault]] = defaultdict(list)
         self.held: set[str] = set()
         self.pods_start = True
+        self.refusal: str | None = None
         self.parity = PARITY
+        self.toolchain = TOOLCHAIN
         self.revisions: dict[str, str] = {}
         self.store = "reranker-engines"
         self.stored: defaultdict[str, set[str]] = defaultdict(set)
@@ -104,7 +107,10 @@ class Controllers:
             return
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, job)]
         if not pods:
-            self._add_pod(job, {"job-name": name})
+            if self.refusal is None:
+                self._add_pod(job, {"job-name": name})
+            else:
+                self._warn(job, self.refusal)
             return
         missing = [claim for claim in _claims(pods[0]) if not self._is_there(claim)]
         if missing:
@@ -183,7 +189,7 @@ class Controllers:
             architecture="BertForSequenceClassification",
             family="bert",
             max_length=512,
-            toolchain=TOOLCHAIN,
+            toolchain=self.toolchain,
         )
 
     def _check(self, stage: str, path: str) -> StageResult:
@@ -195,7 +201,8 @@ class Controllers:
         wanted = entry["spec"].get("replicas", 1)
         for pod in pods[wanted:]:
             self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
-        for _ in range(wanted - len(pods)):
+        refusal = self.refusal if wanted > len(pods) else None
+        for _ in range(0 if refusal else wanted - len(pods)):
             self._add_pod(entry, {})
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         for pod in pods:
@@ -209,6 +216,7 @@ class Controllers:
             "replicas": len(pods),
             "readyReplicas": ready,
             "availableReplicas": ready,
+            "conditions": [_replica_failure(refusal)] if refusal else [],
         }
         self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
 
@@ -241,6 +249,15 @@ class Controllers:
                 "status": {"phase": "Pending"},
             }
         )
+
+    def _warn(self, job: Json, text: str) -> None:
+        """The Job controller's only word about pods that it may not make."""
+        meta = {"name": f"{job['metadata']['name']}-warning", "namespace": NAMESPACE}
+        if self.cluster.find(EVENT, NAMESPACE, meta["name"]) is None:
+            event = {"apiVersion": "v1", "kind": "Event", "type": "Warning", "metadata": meta}
+            about = {"kind": "Job", "uid": job["metadata"]["uid"]}
+            told = {"reason": "FailedCreate", "message": f"Error creating: {text}"}
+            self.cluster.put(event | told | {"involvedObject": about})
 
     def _set_pod(self, pod: Json, status: Json) -> None:
         self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], {"status": status})
@@ -293,6 +310,12 @@ def _pod_status(phase: str, template: Json, statuses: list[Json]) -> Json:
         "initContainerStatuses": statuses[:first],
         "containerStatuses": statuses[first:],
     }
+
+
+def _replica_failure(text: str) -> Json:
+    return {
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": text,
+    }  # fmt: skip
 
 
 def _unschedulable(claim: str) -> Json:

@@ -85,10 +85,20 @@ class FakeCluster:
         return found
 
     async def list(
-        self, resource: Resource, namespace: str | None, selector: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
         self._check("list", resource.kind)
-        found = _copy(list(self.select(resource, namespace, selector)))
+        wanted = [(path.split("."), value) for path, value in (fields or {}).items()]
+        found = [
+            _copy(entry)
+            for entry in self.select(resource, namespace, selector)
+            if all(_field(entry, path) == value for path, value in wanted)
+        ]
         self._record(Call("list", resource.kind, ""))
         return found
 
@@ -312,6 +322,12 @@ def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
             yield from _leaves(value, (*path, key))
     else:
         yield path, node
+
+
+def _field(entry: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        entry = entry.get(key, {})
+    return entry
 
 
 def _set(entry: Json, path: Path, value: Any) -> None:

@@ -38,7 +38,7 @@ from .controllers import NAMESPACE, Controllers
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
-    "lastTransitionTime", "lastFailureTime", "readyTime", "finishedAt",
+    "lastTransitionTime", "lastFailureTime", "readyTime", "resolvedTime", "finishedAt",
 }  # fmt: skip
 
 
@@ -58,6 +58,7 @@ class Simulation(Controllers):
         """The same world with a freshly started operator, going its own way from here."""
         twin = Simulation(self.defaults)
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
+        twin.refusal, twin.toolchain = self.refusal, self.toolchain
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
         twin.faults = copy.deepcopy(self.faults)
@@ -104,6 +105,10 @@ class Simulation(Controllers):
         """Status and reason of one condition of a service."""
         entry = next(c for c in self.service(name).status.conditions if c.type == kind)
         return entry.status, entry.reason
+
+    def message(self, kind: str, name: str = "rank") -> str:
+        """What one condition of a service says."""
+        return next(c for c in self.service(name).status.conditions if c.type == kind).message
 
     def selected(self, name: str = "rank") -> Json | None:
         """The Deployment that the address of a service leads to."""

@@ -130,6 +130,7 @@ async def test_damaged_files_are_built_again_and_the_pod_starts_over(sim: Simula
     sim.cluster.remove(POD, NAMESPACE, pod)
     await sim.settle()
     assert sim.condition("EngineReady") == ("False", "ChecksumMismatch")
+    assert sim.message("EngineReady").count("; ") == 1
     (waiting,) = _serving_pods(sim)
 
     await sim.converge()
@@ -231,6 +232,7 @@ async def test_an_address_of_somebody_else_is_not_taken_over(sim: Simulation) ->
     assert address["spec"] == {"selector": {"app": "shop"}}
     assert "ownerReferences" not in address["metadata"]
     assert sim.condition("Ready") == ("False", "Rejected")
+    assert sim.message("Ready").count("; ") == 1
     sim.cluster.remove(SERVICE, NAMESPACE, "rank")
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")

@@ -58,5 +58,5 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
 {{- end -}}

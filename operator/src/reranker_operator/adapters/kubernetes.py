@@ -41,11 +41,17 @@ class KubernetesCluster:
         return await self._call("GET", _path(resource, namespace, name))
 
     async def list(
-        self, resource: Resource, namespace: str | None, selector: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
         query = {"limit": str(_PAGE)}
-        if selector:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in selector.items())
+        for name, wanted in (("labelSelector", selector), ("fieldSelector", fields)):
+            if wanted:
+                query[name] = ",".join(f"{key}={value}" for key, value in wanted.items())
         items: list[Json] = []
         while True:
             page = await self._call("GET", _path(resource, namespace), query)

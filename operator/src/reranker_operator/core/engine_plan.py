@@ -25,6 +25,7 @@ from reranker_operator.api.v1alpha1 import (
 from reranker_operator.core import backoff, diagnose, jobs
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Apply, Create, Delete, DropFinalizer, Plan
+from reranker_operator.core.wording import retried
 from reranker_operator.core.world import EngineWorld
 from reranker_operator.render import engines as render
 from reranker_operator.render.jobs import compile_job, prepare_job, remove_job
@@ -153,7 +154,7 @@ def _number(progress: _Progress) -> int:
 
 def _prepare(world: EngineWorld, progress: _Progress) -> _Progress:
     name = names.stage_job(world.engine.metadata.name, "prepare", _number(progress))
-    view = jobs.view(name, world.jobs, world.pods)
+    view = jobs.view(name, world.jobs, world.pods, world.warnings)
     progress = replace(progress, stage=view.stage or "prepare").judged(
         condition(ConditionType.COMPILED, "Unknown", Reason.WAITING_FOR_PREPARED, ""),
         condition(ConditionType.VALIDATED, "Unknown", Reason.WAITING_FOR_PREPARED, ""),
@@ -171,7 +172,7 @@ def _prepare(world: EngineWorld, progress: _Progress) -> _Progress:
 
 def _compile(world: EngineWorld, progress: _Progress) -> _Progress:
     name = names.stage_job(world.engine.metadata.name, "compile", _number(progress))
-    view = jobs.view(name, world.jobs, world.pods)
+    view = jobs.view(name, world.jobs, world.pods, world.warnings)
     progress = replace(progress, stage=view.stage or "compile")
     if view.state == "succeeded":
         return _published(world, progress, view)
@@ -197,7 +198,7 @@ def _published(world: EngineWorld, progress: _Progress, view: JobView) -> _Progr
     validated, published = view.result(Stage.VALIDATE), view.result(Stage.PUBLISH)
     parity = validated.parity if validated else None
     if parity is None:
-        text = "the compile Job left no parity report; building again"
+        text = "the compile Job left no parity report"
         # A reason that is tried again: the pod went away before anybody read it.
         lost = JobView("failed", finding=diagnose.Finding(Reason.POD_KILLED, text))
         return _failed(world, progress, lost, ConditionType.VALIDATED)
@@ -243,6 +244,7 @@ def _failed(
 
 
 def _running(progress: _Progress, view: JobView, kind: ConditionType) -> _Progress:
+    progress = replace(progress, requeue_after=view.recheck)
     if view.finding is not None:
         progress = replace(progress, stage=view.finding.reason.value)
         return progress.judged(condition(kind, False, view.finding.reason, view.finding.message))
@@ -274,7 +276,7 @@ def _start(
 def _retry_judgement(attempts: Attempts, kind: ConditionType, wait: float | None) -> Condition:
     text = attempts.message or ""
     if wait is not None:
-        text = f"{text} (attempt {attempts.failures} failed, will try again)"
+        text = retried(text, attempts.failures)
     return Condition(
         type=kind, status="False", reason=attempts.reason or Reason.RETRYING.value, message=text
     )

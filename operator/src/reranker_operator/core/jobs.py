@@ -1,5 +1,6 @@
 """What a Job is doing, read from the Job and its pods."""
 
+import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,39 +13,69 @@ from reranker_operator.core.world import Manifest
 
 State = Literal["absent", "running", "succeeded", "failed"]
 _HELPERS = frozenset({"tools", "source"})
+#: Seconds; the Events that tell why a Job has no pod are not watched.
+_RECHECK = 10.0
+#: A Job's controller makes its pod well within this time, where it may.
+_PATIENCE = datetime.timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A Job in short. `finding` tells what blocks or failed it."""
+    """A Job in short. `finding` tells what blocks or failed it, `recheck` when to look again."""
 
     state: State
     stage: str | None = None
     results: tuple[StageResult, ...] = ()
     finding: Finding | None = None
+    recheck: float | None = None
 
     def result(self, stage: Stage) -> StageResult | None:
         """The result of one stage, when its container has ended."""
         return next((entry for entry in self.results if entry.stage is stage), None)
 
 
-def view(name: str, jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> JobView:
+def view(
+    name: str,
+    jobs: Iterable[Manifest],
+    pods: Iterable[Manifest],
+    warnings: Iterable[Manifest] = (),
+) -> JobView:
     """The state of the Job with this name."""
     job = next((entry for entry in jobs if entry["metadata"]["name"] == name), None)
     if job is None or "deletionTimestamp" in job["metadata"]:
         return JobView("absent")
     mine = [pod for pod in pods if _made_by(pod, job)]
     found = tuple(diagnose.results(mine))
-    ended = {
-        entry["type"]: entry
-        for entry in job.get("status", {}).get("conditions", [])
-        if entry.get("status") == "True"
-    }
+    ended = _ended(job)
     if "Complete" in ended or "SuccessCriteriaMet" in ended:
         return JobView("succeeded", results=found)
     if "Failed" in ended or "FailureTarget" in ended:
         return JobView("failed", results=found, finding=_why(ended, mine))
+    if _is_without_pod(job, mine):
+        about = [entry for entry in warnings if _is_about(entry, job)]
+        return JobView("running", finding=diagnose.refused_job(about), recheck=_RECHECK)
     return JobView("running", _stage(mine), found, diagnose.blocked(mine))
+
+
+def is_overdue(job: Manifest, pods: Iterable[Manifest], now: datetime.datetime) -> bool:
+    """The Job should have a pod by now: its Events tell why it has none."""
+    created = datetime.datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    return _is_without_pod(job, pods) and now - created >= _PATIENCE
+
+
+def _is_without_pod(job: Manifest, pods: Iterable[Manifest]) -> bool:
+    under_way = not _ended(job) and "deletionTimestamp" not in job["metadata"]
+    active = job.get("status", {}).get("active", 0)
+    return under_way and not active and not any(_made_by(pod, job) for pod in pods)
+
+
+def _ended(job: Manifest) -> dict[str, Manifest]:
+    conditions = job.get("status", {}).get("conditions", [])
+    return {entry["type"]: entry for entry in conditions if entry.get("status") == "True"}
+
+
+def _is_about(event: Manifest, job: Manifest) -> bool:
+    return bool(event["involvedObject"].get("uid") == job["metadata"]["uid"])
 
 
 def _made_by(pod: Manifest, job: Manifest) -> bool:

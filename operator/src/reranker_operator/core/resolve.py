@@ -11,6 +11,7 @@ from reranker_operator.api.v1alpha1 import Attempts, EngineSource, ResolvedStatu
 from reranker_operator.core import backoff, jobs
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
+from reranker_operator.core.wording import retried
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render.jobs import resolve_job
 
@@ -57,7 +58,7 @@ def resolve(world: ServiceWorld) -> Resolution:
         attempts = Attempts(key=key)
     number = attempts.failures + 1
     current = names.resolve_job(service, key, number)
-    view = jobs.view(current, world.jobs, world.pods)
+    view = jobs.view(current, world.jobs, world.pods, world.warnings)
     # The last failed Job stays, so that its log can be read while the next attempt waits.
     stale = _delete_jobs(
         world, keep=frozenset({current, names.resolve_job(service, key, number - 1)})
@@ -109,7 +110,7 @@ def _running(attempts: Attempts, view: JobView, stale: tuple[Action, ...]) -> Re
         judgement = condition(
             ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "reading the model's files"
         )
-    return Resolution(judgement, attempts=attempts, actions=stale)
+    return Resolution(judgement, attempts=attempts, actions=stale, requeue_after=view.recheck)
 
 
 def _start(
@@ -136,7 +137,7 @@ def _waiting(world: ServiceWorld, attempts: Attempts, stale: tuple[Action, ...])
     wait = backoff.seconds_until_retry(attempts, world.now)
     text = attempts.message or ""
     if wait is not None:
-        text = f"{text} (attempt {attempts.failures} failed, will try again)"
+        text = retried(text, attempts.failures)
     judgement = Condition(
         type=ConditionType.MODEL_RESOLVED,
         status="False",

@@ -14,7 +14,10 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ServiceWorld:
-    """Everything that the plan of one RerankerService depends on."""
+    """Everything that the plan of one RerankerService depends on.
+
+    `warnings` are Events, read only of Jobs that should have a pod by now and have none.
+    """
 
     service: RerankerService
     now: datetime.datetime
@@ -26,11 +29,12 @@ class ServiceWorld:
     deployments: tuple[Manifest, ...] = ()
     k8s_service: Manifest | None = None
     nodes: tuple[Manifest, ...] | None = None
+    warnings: tuple[Manifest, ...] = ()
 
 
 @dataclass(frozen=True)
 class EngineWorld:
-    """Everything that the plan of one RerankerEngine depends on."""
+    """Everything that the plan of one RerankerEngine depends on; `warnings` as above."""
 
     engine: RerankerEngine
     now: datetime.datetime
@@ -40,3 +44,4 @@ class EngineWorld:
     pods: tuple[Manifest, ...] = ()
     claim: Manifest | None = None
     siblings: tuple[RerankerEngine, ...] = ()
+    warnings: tuple[Manifest, ...] = ()

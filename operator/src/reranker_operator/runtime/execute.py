@@ -25,7 +25,7 @@ from reranker_operator.core.plan import (
     Release,
     Scale,
 )
-from reranker_operator.errors import Conflict, NotFound, OperatorError, Rejected
+from reranker_operator.errors import Conflict, NameTaken, NotFound, OperatorError, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Executor:
         except NotFound:
             live = None
         if live is not None and _is_foreign(live, manifest):
-            raise Rejected(
+            raise NameTaken(
                 f"{resource.kind} {name} exists and was not made by this operator; rename the "
                 f"RerankerService or delete that {resource.kind}"
             )

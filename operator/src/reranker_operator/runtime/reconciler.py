@@ -19,7 +19,14 @@ from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.plan import DropFinalizer, Plan
 from reranker_operator.core.service_plan import plan_service
-from reranker_operator.errors import Forbidden, NamespaceTerminating, NotFound, Rejected
+from reranker_operator.core.wording import advise
+from reranker_operator.errors import (
+    Forbidden,
+    NamespaceTerminating,
+    NameTaken,
+    NotFound,
+    Rejected,
+)
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Executor
 from reranker_operator.runtime.gather import engine_world, service_world
@@ -123,8 +130,7 @@ class Reconciler:
         """An action was not allowed: Progressing and Ready say which, the queue tries again."""
         if plan.status is None:
             return
-        reason = Reason.FORBIDDEN if isinstance(error, Forbidden) else Reason.REJECTED
-        text = f"{error}; grant the permission or correct the field, it is tried again"
+        reason, text = _complaint(error)
         complaints = [
             condition(ConditionType.PROGRESSING, False, reason, text),
             condition(ConditionType.READY, False, reason, text),
@@ -142,3 +148,14 @@ class Reconciler:
         )
         status = plan.status.model_copy(update={"conditions": tuple(conditions)})
         await self._executor.execute(subject, Plan(status=status))
+
+
+def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
+    text = str(error)
+    if isinstance(error, NameTaken):
+        return Reason.REJECTED, text
+    if isinstance(error, Rejected):
+        return Reason.REJECTED, advise(text, "correct the field")
+    if "exceeded quota" in text:
+        return Reason.QUOTA_EXCEEDED, advise(text, "raise the namespace's ResourceQuota")
+    return Reason.FORBIDDEN, advise(text, "give the operator this right, or change the policy")
