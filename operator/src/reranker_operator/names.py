@@ -25,6 +25,7 @@ STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 
 APPLIED_HASH = f"{GROUP}/applied-hash"
+SPEC_HASH = f"{GROUP}/spec-hash"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 FINALIZER = f"{GROUP}/cleanup"
 

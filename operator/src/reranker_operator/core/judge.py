@@ -4,10 +4,33 @@ from reranker_operator.api.conditions import Condition, ConditionType, Reason, c
 from reranker_operator.core import diagnose
 from reranker_operator.core.rollout import (
     Rollout,
+    carries_out_spec,
+    engine_of,
     live_deployments,
     pods_of,
+    serving_revision,
 )
+from reranker_operator.core.service_engine import judge_engine
 from reranker_operator.core.world import ServiceWorld
+
+
+def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
+    """Model and engine of what serves, while a new operator or source has them made anew.
+
+    The spec is carried out all the time, so nothing that the user asked for is amiss.
+    """
+    if not carries_out_spec(world):
+        return steps
+    entry = live_deployments(world).get(serving_revision(world) or "")
+    name = engine_of(entry) or ""
+    engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+    ready = judge_engine(world, name, engine)
+    if engine is None or ready.status != "True":
+        return steps
+    text = f"{engine.spec.model_name} at {engine.spec.prepare.revision[:19]}"
+    resolved = condition(ConditionType.MODEL_RESOLVED, True, Reason.RESOLVED, text)
+    pairs = zip(steps, (resolved, ready), strict=True)
+    return [step if step.status == "True" else old for step, old in pairs]
 
 
 def judge_serving(

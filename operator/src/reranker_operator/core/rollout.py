@@ -69,6 +69,13 @@ def serving_revision(world: ServiceWorld) -> str | None:
     return None
 
 
+def carries_out_spec(world: ServiceWorld) -> bool:
+    """What serves was made from this very spec: only the operator or the source has changed."""
+    entry = live_deployments(world).get(serving_revision(world) or "")
+    annotations = entry["metadata"].get("annotations", {}) if entry else {}
+    return bool(annotations.get(names.SPEC_HASH) == render.spec_hash(world.service))
+
+
 def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:
     """Bring `engine` into service; None keeps what serves and lets it follow `replicas`."""
     serving, live = serving_revision(world), live_deployments(world)

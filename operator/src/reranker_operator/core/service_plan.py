@@ -11,10 +11,10 @@ from reranker_operator.api.conditions import (
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
 from reranker_operator.core import diagnose
-from reranker_operator.core.judge import judge_serving
+from reranker_operator.core.judge import held_up, judge_serving
 from reranker_operator.core.plan import Action, Delete, Plan, Release
 from reranker_operator.core.resolve import Resolution, resolve
-from reranker_operator.core.rollout import Rollout, pods_of, roll_out
+from reranker_operator.core.rollout import Rollout, carries_out_spec, pods_of, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
 from reranker_operator.core.world import ServiceWorld
@@ -64,9 +64,9 @@ def _conclude(
 ) -> Plan:
     steps = [resolution.judgement, engine.judgement]
     serving, progressing = judge_serving(world, rollout, steps)
-    judgements = [accepted, *steps, serving]
+    judgements = [accepted, *held_up(world, steps), serving]
     ready = summarise(judgements, _ORDER)
-    if ready.status == "True" and rollout.rolling:
+    if ready.status == "True" and rollout.rolling and not carries_out_spec(world):
         ready = condition(ConditionType.READY, False, Reason.ROLLING, progressing.message)
     judgements += [progressing, ready]
     actions = (
