@@ -26,7 +26,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.errors import OperatorError
-from reranker_operator.names import APP_MANAGED_BY, MANAGER, REVISION_LABEL
+from reranker_operator.names import APP_MANAGED_BY, MANAGER, RESOLVE_AGAIN, REVISION_LABEL
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
@@ -83,6 +83,10 @@ class Simulation(Controllers):
 
     def edit_service(self, name: str = "rank", **spec: Any) -> None:
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, {"spec": spec})
+
+    def resolve_again(self, value: str, name: str = "rank") -> None:
+        patch = {"metadata": {"annotations": {RESOLVE_AGAIN: value}}}
+        self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
 
     def delete_service(self, name: str = "rank") -> None:
         self.cluster.remove(RERANKER_SERVICE, NAMESPACE, name)

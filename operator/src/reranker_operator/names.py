@@ -26,6 +26,8 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 
 APPLIED_HASH = f"{GROUP}/applied-hash"
 SPEC_HASH = f"{GROUP}/spec-hash"
+#: Set by people: another value has the source resolved again.
+RESOLVE_AGAIN = f"{GROUP}/resolve-again"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 FINALIZER = f"{GROUP}/cleanup"
 

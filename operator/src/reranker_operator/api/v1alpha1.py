@@ -204,13 +204,16 @@ class Attempts(ApiModel):
 class ResolvedStatus(ApiModel):
     """The model as it was found."""
 
-    key: str = Field(description="Hash of the spec fields that were resolved.")
+    key: str = Field(description="Hash of what was resolved; empty once it can't be fetched.")
     revision: str = Field(description="Commit, or hash of the files.")
     name: str
     architecture: str
     family: str
     max_length: int = Field(description="Longest input of the model in tokens.")
     toolchain: Toolchain
+    resolved_time: datetime.datetime | None = Field(
+        default=None, description="When the revision was found."
+    )
 
 
 class EngineSummary(ApiModel):
@@ -299,6 +302,7 @@ class ObjectMeta(ApiModel):
     name: str
     namespace: str
     uid: str
+    annotations: dict[str, str] = Field(default_factory=dict)
     generation: int = 1
     deletion_timestamp: datetime.datetime | None = None
     finalizers: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ def status_of(
         observed_generation=meta.generation,
         conditions=tuple(merge(service.status.conditions, judgements, meta.generation, world.now)),
         stage=_stage(resolution, engine, rollout, judgements),
-        model=resolution.model or service.status.model,
+        model=resolution.model or resolution.outdated or service.status.model,
         resolve=resolution.attempts,
         engine=engine_of(entry) or engine.name,
         engines=_summaries(world, engine),
