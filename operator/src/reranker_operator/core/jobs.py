@@ -3,9 +3,11 @@
 import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from reranker_contracts import Stage, StageResult
+from reranker_operator import names
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core import diagnose
 from reranker_operator.core.diagnose import Finding
@@ -21,13 +23,18 @@ _PATIENCE = datetime.timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class JobView:
-    """A Job in short. `finding` tells what blocks or failed it, `recheck` when to look again."""
+    """A Job in short: what it does, what blocks or failed it, which settings it was made with.
+
+    `recheck` tells when to look again at what nobody tells of.
+    """
 
     state: State
     stage: str | None = None
     results: tuple[StageResult, ...] = ()
     finding: Finding | None = None
     recheck: float | None = None
+    settings: str | None = None
+    uid: str | None = None
 
     def result(self, stage: Stage) -> StageResult | None:
         """The result of one stage, when its container has ended."""
@@ -46,15 +53,23 @@ def view(
         return JobView("absent")
     mine = [pod for pod in pods if _made_by(pod, job)]
     found = tuple(diagnose.results(mine))
-    ended = _ended(job)
+    meta, ended = job["metadata"], _ended(job)
+    settings = meta.get("annotations", {}).get(names.SETTINGS_ANNOTATION)
+    make = partial(JobView, results=found, settings=settings, uid=meta["uid"])
     if "Complete" in ended or "SuccessCriteriaMet" in ended:
-        return JobView("succeeded", results=found)
+        return make("succeeded")
     if "Failed" in ended or "FailureTarget" in ended:
-        return JobView("failed", results=found, finding=_why(ended, mine))
+        return make("failed", finding=_why(ended, mine))
     if _is_without_pod(job, mine):
         about = [entry for entry in warnings if _is_about(entry, job)]
-        return JobView("running", finding=diagnose.refused_job(about), recheck=_RECHECK)
-    return JobView("running", _stage(mine), found, diagnose.blocked(mine))
+        return make("running", finding=diagnose.refused_job(about), recheck=_RECHECK)
+    return make("running", stage=_stage(mine), finding=diagnose.blocked(mine))
+
+
+def attempt_of(job: Manifest, default: int) -> int:
+    """The attempt's number in a Job's labels; `default` where somebody wrote something else."""
+    text = str(job["metadata"].get("labels", {}).get(names.ATTEMPT_LABEL, ""))
+    return int(text) if text.isdecimal() else default
 
 
 def is_overdue(job: Manifest, pods: Iterable[Manifest], now: datetime.datetime) -> bool:

@@ -58,14 +58,21 @@ def resolve_key(world: ServiceWorld) -> str:
     return names.short_hash(canonical_json(inputs), 16)
 
 
+def _attempts_key(world: ServiceWorld) -> str:
+    """Resources change nothing about the result, but deserve an attempt of their own at once."""
+    resources = world.service.spec.engine.resources
+    settings = canonical_json(resources and resources.to_dict())
+    return names.short_hash(f"{resolve_key(world)}/{settings}", 16)
+
+
 def resolve(world: ServiceWorld) -> Resolution:
     """Where the resolution stands and what to do next."""
-    status, key = world.service.status, resolve_key(world)
+    status, key = world.service.status, _attempts_key(world)
     service = world.service.metadata.name
     attempts = status.resolve
     if attempts is None or attempts.key != key:
         attempts = Attempts(key=key)
-    if status.model is not None and status.model.key == key:
+    if status.model is not None and status.model.key == resolve_key(world):
         return _resolved(world, status.model, attempts)
     number = attempts.failures + 1
     current = names.resolve_job(service, key, number)
@@ -75,7 +82,7 @@ def resolve(world: ServiceWorld) -> Resolution:
         world, keep=frozenset({current, names.resolve_job(service, key, number - 1)})
     )
     if view.state == "succeeded":
-        return _finished(world, key, attempts, view)
+        return _finished(world, attempts, view)
     if view.state == "failed":
         return _failed(world, attempts, view)
     if view.state == "running":
@@ -109,10 +116,16 @@ def _engine_of(world: ServiceWorld, model: ResolvedStatus) -> RerankerEngine | N
     return next((entry for entry in world.engines if entry.metadata.name == name), None)
 
 
+def lacks_source(engine: RerankerEngine) -> bool:
+    """The engine's last attempt ended because its revision can't be fetched."""
+    failed = engine.status.attempts
+    return failed is not None and failed.reason in _MOVED
+
+
 def _has_moved(engine: RerankerEngine, model: ResolvedStatus) -> bool:
     """The engine could not fetch the revision after it was found."""
     failed = engine.status.attempts
-    if failed is None or failed.reason not in _MOVED:
+    if failed is None or not lacks_source(engine):
         return False
     found, since = model.resolved_time, failed.last_failure_time
     return found is None or since is None or since >= found
@@ -123,13 +136,13 @@ def _found(model: ResolvedStatus) -> Condition:
     return condition(ConditionType.MODEL_RESOLVED, True, Reason.RESOLVED, text)
 
 
-def _finished(world: ServiceWorld, key: str, attempts: Attempts, view: JobView) -> Resolution:
+def _finished(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolution:
     result = view.result(Stage.RESOLVE)
     if result is None or result.resolved is None:
         return _failed(world, attempts, view)
     found = result.resolved
     model = ResolvedStatus(
-        key=key,
+        key=resolve_key(world),
         revision=found.revision,
         name=found.name,
         architecture=found.architecture,

@@ -1,12 +1,13 @@
 """Step 3 of a service: the engine that it needs, shared with every other service that needs it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
-from reranker_operator.api.meta import API_VERSION
+from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerServiceStatus
-from reranker_operator.core.plan import Action, Apply, Create
+from reranker_operator.core.plan import Action, Apply, Create, Patch
 from reranker_operator.core.resolve import Resolution
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import engines as render
@@ -43,7 +44,53 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     if service.metadata.uid not in world.engine_owners.get(name, frozenset()):
         body = render.owner_claim("RerankerEngine", API_VERSION, name, service)
         actions.append(Apply(body, manager=names.owner_manager(service.metadata.uid)))
+    if engine is not None:
+        actions += _change_settings(world, engine, manifest["spec"])
     return EngineStep(judge_engine(world, name, engine), engine, name, tuple(actions))
+
+
+def _change_settings(
+    world: ServiceWorld, engine: RerankerEngine, wanted: dict[str, Any]
+) -> tuple[Action, ...]:
+    """Bring changed settings of the build to the engine.
+
+    Of the services that share it one decides, named on the engine; another one takes over when
+    that has let go.
+    """
+    meta, uid = engine.metadata, world.service.metadata.uid
+    owners = world.engine_owners.get(meta.name, frozenset())
+    decider = meta.annotations.get(names.DECIDER_ANNOTATION)
+    if uid not in owners or (decider != uid and decider in owners) or meta.deletion_timestamp:
+        return ()
+    live = engine.spec.to_dict()
+    patch: dict[str, Any] = {
+        key: difference
+        for key in ("source", "build")
+        if (difference := _merge_patch(live[key], wanted[key]))
+    }
+    if decider == uid and not patch:
+        return ()
+    change: dict[str, Any] = {
+        "metadata": {
+            # Of two that take over at the same time, the second one looks again.
+            "resourceVersion": meta.resource_version,
+            "annotations": {names.DECIDER_ANNOTATION: uid},
+        }
+    }
+    return (Patch(RERANKER_ENGINE, meta.name, change | ({"spec": patch} if patch else {})),)
+
+
+def _merge_patch(live: Any, wanted: Any) -> Any:
+    """The JSON merge patch from one object to the other; None in it removes a field."""
+    if not isinstance(live, dict) or not isinstance(wanted, dict):
+        return wanted
+    gone: dict[str, Any] = {key: None for key in live if key not in wanted}
+    changed = {
+        key: _merge_patch(live.get(key), value)
+        for key, value in wanted.items()
+        if live.get(key) != value
+    }
+    return gone | changed
 
 
 def judge_engine(world: ServiceWorld, name: str, engine: RerankerEngine | None) -> Condition:

@@ -17,6 +17,7 @@ from reranker_operator.core.resolve import Resolution, resolve
 from reranker_operator.core.rollout import Rollout, carries_out_spec, pods_of, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
+from reranker_operator.core.store import claims_for_service
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.source import SourceError, parse
 
@@ -74,6 +75,8 @@ def _conclude(
         *engine.actions,
         *rollout.actions,
         *_restart_damaged(world, engine, rollout),
+        # Before the engines: a claim is only let go of while an engine owns it too.
+        *claims_for_service(world),
         *_release(world, engine, rollout),
     )
     return Plan(

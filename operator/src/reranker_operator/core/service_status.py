@@ -3,7 +3,7 @@
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, find, is_true, merge
 from reranker_operator.api.v1alpha1 import EngineSummary, RerankerServiceStatus
-from reranker_operator.core.resolve import Resolution
+from reranker_operator.core.resolve import Resolution, lacks_source
 from reranker_operator.core.rollout import Rollout, engine_of, live_deployments
 from reranker_operator.core.service_engine import EngineStep
 from reranker_operator.core.world import ServiceWorld
@@ -45,7 +45,17 @@ def status_of(
 
 def used_engines(world: ServiceWorld, wanted: str | None) -> set[str | None]:
     """Names of the engines that run or are wanted."""
-    return {wanted, *(engine_of(entry) for entry in live_deployments(world).values())}
+    running = {engine_of(entry) for entry in live_deployments(world).values()}
+    if wanted is not None:
+        return running | {wanted}
+    # The same source will hardly become another engine, only because it is resolved again for
+    # another secret or a newer builder: its build goes on, unless its files are gone.
+    source = world.service.spec.model.source
+    return running | {
+        entry.metadata.name
+        for entry in world.engines
+        if entry.spec.source.source == source and not lacks_source(entry)
+    }
 
 
 def _stage(

@@ -34,6 +34,9 @@ from reranker_operator.runtime.queue import Key
 
 logger = logging.getLogger(__name__)
 
+#: Seconds until a name that somebody else's object has is tried again; nobody tells of its end.
+_NAME_RECHECK = 60.0
+
 
 def utc_now() -> datetime.datetime:
     """The time, to the second: that is what the API stores."""
@@ -74,6 +77,10 @@ class Reconciler:
         except NamespaceTerminating:
             await self._leave(subject)
             return None
+        except NameTaken as error:
+            await self._complain(subject, plan, error)
+            logger.warning("%s: %s", key, error)
+            return _NAME_RECHECK
         except (Forbidden, Rejected) as error:
             await self._complain(subject, plan, error)
             raise
@@ -128,8 +135,6 @@ class Reconciler:
         error: Forbidden | Rejected,
     ) -> None:
         """An action was not allowed: Progressing and Ready say which, the queue tries again."""
-        if plan.status is None:
-            return
         reason, text = _complaint(error)
         complaints = [
             condition(ConditionType.PROGRESSING, False, reason, text),
@@ -137,7 +142,7 @@ class Reconciler:
         ]
         kept = [
             entry
-            for entry in plan.judgements
+            for entry in plan.judgements or subject.status.conditions
             if entry.type not in (ConditionType.PROGRESSING, ConditionType.READY)
         ]
         conditions = merge(
@@ -146,7 +151,9 @@ class Reconciler:
             subject.metadata.generation,
             self._clock(),
         )
-        status = plan.status.model_copy(update={"conditions": tuple(conditions)})
+        status = (plan.status or subject.status).model_copy(
+            update={"conditions": tuple(conditions)}
+        )
         await self._executor.execute(subject, Plan(status=status))
 
 
