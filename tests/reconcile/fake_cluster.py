@@ -122,10 +122,17 @@ class FakeCluster:
         return _copy(after)
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> None:
         self._check("delete", resource.kind)
-        self.remove(resource, namespace, name, uid)
+        live = self.find(resource, namespace, name)
+        if live is not None and version in (None, live["metadata"]["resourceVersion"]):
+            self.remove(resource, namespace, name, uid)
         self._record(Call("delete", resource.kind, name))
 
     # For the simulator and the tests: the same effects, without a recorded call.

@@ -8,6 +8,7 @@ owns the clock. Nothing waits: `settle` goes on until nobody has anything to do 
 import copy
 import datetime
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -40,6 +41,7 @@ _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
     "lastTransitionTime", "lastFailureTime", "readyTime", "finishedAt",
 }  # fmt: skip
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+(Z|\+00:00)")
 
 
 class Simulation(Controllers):
@@ -60,8 +62,9 @@ class Simulation(Controllers):
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
+        twin.missing_secrets = set(self.missing_secrets)
         twin.faults = copy.deepcopy(self.faults)
-        twin.stored = copy.deepcopy(self.stored)
+        twin.stored, twin.made = copy.deepcopy(self.stored), dict(self.made)
         twin._numbers = itertools.count(next(self._numbers))
         twin.cluster = self.cluster.fork(lambda: twin.now)
         twin.restart_operator()
@@ -86,6 +89,17 @@ class Simulation(Controllers):
     def delete_service(self, name: str = "rank") -> None:
         self.cluster.remove(RERANKER_SERVICE, NAMESPACE, name)
 
+    def add_claim(self, name: str, mode: str = "ReadWriteOnce") -> None:
+        """A claim of the user's own."""
+        self.cluster.put(
+            {
+                "apiVersion": "v1",
+                "kind": PVC.kind,
+                "metadata": {"name": name, "namespace": NAMESPACE},
+                "spec": {"accessModes": [mode]},
+            }
+        )
+
     # What can be seen.
 
     def service(self, name: str = "rank") -> RerankerService:
@@ -104,6 +118,10 @@ class Simulation(Controllers):
         """Status and reason of one condition of a service."""
         entry = next(c for c in self.service(name).status.conditions if c.type == kind)
         return entry.status, entry.reason
+
+    def message(self, kind: str, name: str = "rank") -> str:
+        """Message of one condition of a service."""
+        return next(c.message for c in self.service(name).status.conditions if c.type == kind)
 
     def selected(self, name: str = "rank") -> Json | None:
         """The Deployment that the address of a service leads to."""
@@ -230,4 +248,6 @@ def _timeless(node: Any, known: dict[str, str]) -> Any:
         return [_timeless(entry, known) for entry in node]
     if isinstance(node, dict):
         return {key: _timeless(value, known) for key, value in node.items() if key not in _CHANGING}
-    return known.get(node, node) if isinstance(node, str) else node
+    if isinstance(node, str):
+        return known.get(node, _TIME.sub("a time", node))
+    return node

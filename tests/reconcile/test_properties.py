@@ -16,6 +16,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.service_plan import plan_service
+from reranker_operator.render.pods import store_claim_name
 from reranker_operator.runtime.gather import engine_world, service_world
 
 from .controllers import NAMESPACE, Fault
@@ -62,9 +63,17 @@ NAMES = st.sampled_from(["one", "two"])
 MODELS = st.sampled_from(["hf://org/a", "hf://org/b", "gopher://x"]).map(
     lambda source: {"source": source}
 )
+ENGINES = st.sampled_from(
+    [
+        {"resources": {"limits": {"memory": "2Gi"}}},
+        {"store": {"storageClassName": "fast"}},
+        {"store": {"storageClassName": None}},
+    ]
+)
 FAULTS = st.sampled_from(
     [
         Fault("killed"),
+        Fault("oom"),
         Fault("vanished"),
         Fault("lost"),
         Fault("refused", StageReason.STORE_FULL),
@@ -74,6 +83,7 @@ FAULTS = st.sampled_from(
 STAGES = st.sampled_from(["resolve", "fetch", "publish", "compile", "validate", "remove"])
 ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(lambda name, model: _edit(name, model=model), NAMES, MODELS),
+    st.builds(lambda name, engine: _edit(name, engine=engine), NAMES, ENGINES),
     st.builds(lambda name, count: _edit(name, replicas=count), NAMES, st.integers(0, 3)),
     st.builds(
         lambda name, count: _edit(name, serving={"maxPassages": count}), NAMES, st.integers(1, 2)
@@ -141,7 +151,8 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
     assert {entry.metadata.name for entry in sim.engines()} == used
     for engine in sim.engines():
         if engine.metadata.name in used and engine.status.stage == "Ready":
-            assert f"engines/{engine.spec.digest}" in sim.stored[sim.store]
+            store = store_claim_name(engine.spec.store)
+            assert f"engines/{engine.spec.digest}" in sim.stored[store]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -32,6 +32,11 @@ class Cluster(Protocol):
         """JSON merge patch. Raises NotFound or, with a resourceVersion in it, Conflict."""
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> None:
-        """Delete with dependents in the background; gone or replaced is fine."""
+        """Delete with dependents in the background; gone, replaced or changed since is fine."""

@@ -71,15 +71,21 @@ class KubernetesCluster:
         return await self._call("PATCH", _path(resource, namespace, name), query, patch, _MERGE)
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> None:
         body: Json = {"propagationPolicy": "Background"}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        expected = {"uid": uid, "resourceVersion": version}
+        if given := {key: value for key, value in expected.items() if value is not None}:
+            body["preconditions"] = given
         try:
             await self._call("DELETE", _path(resource, namespace, name), body=body)
         except (NotFound, Conflict):
-            # Gone, or another object of that name: either way ours is not there.
+            # Gone, or not the object that was seen: what it is now is for the next plan.
             return
 
     async def _apply(self, manifest: Json, manager: str, subresource: str) -> Json:

@@ -66,8 +66,10 @@ SERVICE_RULES = (
 ENGINE_RULES = (
     Rule(
         "spec",
-        "self == oldSelf",
-        "spec is immutable: an engine is named by the digest of its inputs; change the "
-        "RerankerService instead",
+        "self.digest == oldSelf.digest && self.modelName == oldSelf.modelName && "
+        "self.prepare == oldSelf.prepare && self.identity == oldSelf.identity && "
+        "self.store == oldSelf.store",
+        "digest, modelName, prepare, identity and store are immutable: they name the engine and "
+        "its files; change the RerankerService instead, which makes another engine",
     ),
 )

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from reranker_contracts import Stage, StageResult
+from reranker_operator import names
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core import diagnose
 from reranker_operator.core.diagnose import Finding
@@ -16,12 +18,14 @@ _HELPERS = frozenset({"tools", "source"})
 
 @dataclass(frozen=True)
 class JobView:
-    """A Job in short. `finding` tells what blocks or failed it."""
+    """A Job in short: what it does, what blocks or failed it, which settings it was made with."""
 
     state: State
     stage: str | None = None
     results: tuple[StageResult, ...] = ()
     finding: Finding | None = None
+    settings: str | None = None
+    uid: str | None = None
 
     def result(self, stage: Stage) -> StageResult | None:
         """The result of one stage, when its container has ended."""
@@ -35,16 +39,25 @@ def view(name: str, jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> JobVi
         return JobView("absent")
     mine = [pod for pod in pods if _made_by(pod, job)]
     found = tuple(diagnose.results(mine))
+    meta = job["metadata"]
+    settings = meta.get("annotations", {}).get(names.SETTINGS_ANNOTATION)
+    make = partial(JobView, results=found, settings=settings, uid=meta["uid"])
     ended = {
         entry["type"]: entry
         for entry in job.get("status", {}).get("conditions", [])
         if entry.get("status") == "True"
     }
     if "Complete" in ended or "SuccessCriteriaMet" in ended:
-        return JobView("succeeded", results=found)
+        return make("succeeded")
     if "Failed" in ended or "FailureTarget" in ended:
-        return JobView("failed", results=found, finding=_why(ended, mine))
-    return JobView("running", _stage(mine), found, diagnose.blocked(mine))
+        return make("failed", finding=_why(ended, mine))
+    return make("running", stage=_stage(mine), finding=diagnose.blocked(mine))
+
+
+def attempt_of(job: Manifest, default: int) -> int:
+    """The attempt's number in a Job's labels; `default` where somebody wrote something else."""
+    text = str(job["metadata"].get("labels", {}).get(names.ATTEMPT_LABEL, ""))
+    return int(text) if text.isdecimal() else default
 
 
 def _made_by(pod: Manifest, job: Manifest) -> bool:

@@ -52,6 +52,9 @@ def resolve(world: ServiceWorld) -> Resolution:
             attempts=None,
             actions=_delete_jobs(world, keep=frozenset()),
         )
+    # Resources change nothing about the result, but deserve an attempt of their own at once.
+    resources = world.service.spec.engine.resources
+    key = names.short_hash(f"{key}/{canonical_json(resources and resources.to_dict())}", 16)
     attempts = status.resolve
     if attempts is None or attempts.key != key:
         attempts = Attempts(key=key)
@@ -63,7 +66,7 @@ def resolve(world: ServiceWorld) -> Resolution:
         world, keep=frozenset({current, names.resolve_job(service, key, number - 1)})
     )
     if view.state == "succeeded":
-        return _finished(world, key, attempts, view)
+        return _finished(world, attempts, view)
     if view.state == "failed":
         return _failed(world, attempts, view)
     if view.state == "running":
@@ -71,13 +74,13 @@ def resolve(world: ServiceWorld) -> Resolution:
     return _start(world, key, attempts, number, stale)
 
 
-def _finished(world: ServiceWorld, key: str, attempts: Attempts, view: JobView) -> Resolution:
+def _finished(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolution:
     result = view.result(Stage.RESOLVE)
     if result is None or result.resolved is None:
         return _failed(world, attempts, view)
     found = result.resolved
     model = ResolvedStatus(
-        key=key,
+        key=resolve_key(world),
         revision=found.revision,
         name=found.name,
         architecture=found.architecture,

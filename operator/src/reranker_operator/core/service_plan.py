@@ -1,7 +1,5 @@
 """The plan of one RerankerService: accept → resolve → engine → rollout → status."""
 
-from dataclasses import dataclass
-
 from reranker_operator import names
 from reranker_operator.api.conditions import (
     Condition,
@@ -13,14 +11,10 @@ from reranker_operator.api.conditions import (
     merge,
     summarise,
 )
-from reranker_operator.api.meta import API_VERSION, POD, RERANKER_ENGINE
-from reranker_operator.api.v1alpha1 import (
-    EngineSummary,
-    RerankerEngine,
-    RerankerServiceStatus,
-)
+from reranker_operator.api.meta import POD, RERANKER_ENGINE
+from reranker_operator.api.v1alpha1 import EngineSummary, RerankerServiceStatus
 from reranker_operator.core import diagnose
-from reranker_operator.core.plan import Action, Apply, Create, Delete, Plan, Release
+from reranker_operator.core.plan import Action, Delete, Plan, Release
 from reranker_operator.core.resolve import Resolution, resolve
 from reranker_operator.core.rollout import (
     Rollout,
@@ -28,6 +22,8 @@ from reranker_operator.core.rollout import (
     revision_of,
     roll_out,
 )
+from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
+from reranker_operator.core.store import claims_for_service
 from reranker_operator.core.world import Manifest, ServiceWorld
 from reranker_operator.render import engines as render
 from reranker_operator.source import SourceError, parse
@@ -40,14 +36,6 @@ _ORDER = (
 )
 
 
-@dataclass(frozen=True)
-class _EngineStep:
-    judgement: Condition
-    engine: RerankerEngine | None = None
-    name: str | None = None
-    actions: tuple[Action, ...] = ()
-
-
 def plan_service(world: ServiceWorld) -> Plan:
     """Everything that should happen to one service now."""
     if world.service.metadata.deletion_timestamp is not None:
@@ -55,14 +43,14 @@ def plan_service(world: ServiceWorld) -> Plan:
     accepted = _accept(world)
     if accepted.status != "True":
         hold = roll_out(world, None)
-        waiting = _waiting_for_model()
+        waiting = waiting_for_model()
         unresolved = condition(
             ConditionType.MODEL_RESOLVED, "Unknown", Reason.PENDING, accepted.message
         )
         resolution = Resolution(unresolved, attempts=world.service.status.resolve)
-        return _conclude(world, accepted, resolution, _EngineStep(waiting), hold)
+        return _conclude(world, accepted, resolution, EngineStep(waiting), hold)
     resolution = resolve(world)
-    engine = _engine(world, resolution)
+    engine = engine_step(world, resolution)
     ready = engine.engine if is_true([engine.judgement], ConditionType.ENGINE_READY) else None
     return _conclude(world, accepted, resolution, engine, roll_out(world, ready))
 
@@ -75,80 +63,11 @@ def _accept(world: ServiceWorld) -> Condition:
     return condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the spec can be carried out")
 
 
-def _waiting_for_model() -> Condition:
-    text = "waits for the model to be resolved"
-    return condition(ConditionType.ENGINE_READY, "Unknown", Reason.WAITING_FOR_MODEL, text)
-
-
-def _engine(world: ServiceWorld, resolution: Resolution) -> _EngineStep:
-    if resolution.model is None:
-        return _EngineStep(_waiting_for_model())
-    service = world.service
-    status = RerankerServiceStatus(model=resolution.model)
-    manifest = render.engine(service, status, world.defaults)
-    name = manifest["metadata"]["name"]
-    engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
-    actions: list[Action] = []
-    if engine is None:
-        actions.append(Create(manifest))
-    if service.metadata.uid not in world.engine_owners.get(name, frozenset()):
-        body = render.owner_claim("RerankerEngine", API_VERSION, name, service)
-        actions.append(Apply(body, manager=names.owner_manager(service.metadata.uid)))
-    return _EngineStep(_judge_engine(world, name, engine), engine, name, tuple(actions))
-
-
-def _judge_engine(world: ServiceWorld, name: str, engine: RerankerEngine | None) -> Condition:
-    kind = ConditionType.ENGINE_READY
-    if engine is None:
-        return condition(kind, "Unknown", Reason.BUILDING, f"{name} was just asked for")
-    if engine.metadata.deletion_timestamp is not None:
-        return condition(kind, "Unknown", Reason.BUILDING, f"{name} is being removed first")
-    ready = find(engine.status.conditions, ConditionType.READY)
-    if ready is None:
-        return condition(kind, "Unknown", Reason.BUILDING, f"{name} is waiting to be built")
-    if ready.status != "True":
-        blocked = next(
-            (c for c in engine.status.conditions if c.status == "False" and c.type != kind), ready
-        )
-        building = blocked.type == ConditionType.READY
-        return Condition(
-            type=kind,
-            status="Unknown" if building else "False",
-            reason=ready.reason,
-            message=f"{name}: {ready.message}",
-        )
-    return _judge_parity(world, name, engine)
-
-
-def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition:
-    kind, parity = ConditionType.ENGINE_READY, engine.status.parity
-    limits = world.service.spec.engine.parity
-    if parity is None:
-        return condition(kind, False, Reason.PARITY_REFUSED, f"{name} has no parity report")
-    numbers = (
-        f"Kendall tau {parity.kendall_tau:.4f} (at least {limits.min_kendall_tau}), "
-        f"NDCG@10 difference {parity.ndcg10_delta:.4f} (at most {limits.max_ndcg_delta})"
-    )
-    passed = (
-        parity.kendall_tau >= limits.min_kendall_tau
-        and parity.ndcg10_delta <= limits.max_ndcg_delta
-    )
-    if passed:
-        return condition(kind, True, Reason.BUILT, f"{name}: {numbers}")
-    return condition(
-        kind,
-        False,
-        Reason.PARITY_REFUSED,
-        f"{name} ranks too differently from the original: {numbers}; choose another precision or "
-        "loosen spec.engine.parity",
-    )
-
-
 def _conclude(
     world: ServiceWorld,
     accepted: Condition,
     resolution: Resolution,
-    engine: _EngineStep,
+    engine: EngineStep,
     rollout: Rollout,
 ) -> Plan:
     serving, progressing = _judge_serving(world, rollout, engine)
@@ -162,6 +81,8 @@ def _conclude(
         *engine.actions,
         *rollout.actions,
         *_restart_damaged(world, engine, rollout),
+        # Before the engines: a claim is only let go of while an engine owns it too.
+        *claims_for_service(world),
         *_release(world, engine, rollout),
     )
     return Plan(
@@ -177,7 +98,7 @@ def _pods_of(world: ServiceWorld, revision: str | None) -> list[Manifest]:
 
 
 def _judge_serving(
-    world: ServiceWorld, rollout: Rollout, engine: _EngineStep
+    world: ServiceWorld, rollout: Rollout, engine: EngineStep
 ) -> tuple[Condition, Condition]:
     """`Serving`: do any pods answer. `Progressing`: is a change under way."""
     wanted = world.service.spec.replicas
@@ -209,7 +130,7 @@ def _judge_serving(
 
 def _judge_progress(
     rollout: Rollout,
-    engine: _EngineStep,
+    engine: EngineStep,
     finding: diagnose.Finding | None,
     *,
     complete: bool,
@@ -253,7 +174,7 @@ def _no_node(world: ServiceWorld) -> diagnose.Finding | None:
 
 
 def _restart_damaged(
-    world: ServiceWorld, engine: _EngineStep, rollout: Rollout
+    world: ServiceWorld, engine: EngineStep, rollout: Rollout
 ) -> tuple[Action, ...]:
     """Pods that stopped at damaged files start over at once when the files are whole again."""
     if engine.engine is None or rollout.wanted is None:
@@ -269,7 +190,7 @@ def _restart_damaged(
     )
 
 
-def _release(world: ServiceWorld, engine: _EngineStep, rollout: Rollout) -> tuple[Action, ...]:
+def _release(world: ServiceWorld, engine: EngineStep, rollout: Rollout) -> tuple[Action, ...]:
     """Let go of engines that neither run nor are wanted."""
     uid, used = world.service.metadata.uid, _used(world, engine)
     return tuple(
@@ -279,16 +200,22 @@ def _release(world: ServiceWorld, engine: _EngineStep, rollout: Rollout) -> tupl
     )
 
 
-def _used(world: ServiceWorld, engine: _EngineStep) -> set[str | None]:
+def _used(world: ServiceWorld, engine: EngineStep) -> set[str | None]:
     """Names of the engines that run or are wanted."""
     running = {_serving_engine(entry) for entry in live_deployments(world).values()}
-    return running | {engine.name}
+    if engine.name is not None:
+        return running | {engine.name}
+    # The same source will hardly become another engine, only because it is resolved again for
+    # another secret or a newer builder: its build goes on.
+    source = world.service.spec.model.source
+    same = {entry.metadata.name for entry in world.engines if entry.spec.source.source == source}
+    return running | same
 
 
 def _status(
     world: ServiceWorld,
     resolution: Resolution,
-    engine: _EngineStep,
+    engine: EngineStep,
     rollout: Rollout,
     judgements: list[Condition],
 ) -> RerankerServiceStatus:
@@ -321,7 +248,7 @@ def _serving_engine(deployment: Manifest | None) -> str | None:
 
 
 def _stage(
-    world: ServiceWorld, engine: _EngineStep, rollout: Rollout, judgements: list[Condition]
+    world: ServiceWorld, engine: EngineStep, rollout: Rollout, judgements: list[Condition]
 ) -> str:
     """One word for the table that `kubectl get` prints."""
     for entry in judgements:
@@ -342,7 +269,7 @@ def _stage(
     return "Serving"
 
 
-def _summaries(world: ServiceWorld, engine: _EngineStep) -> tuple[EngineSummary, ...]:
+def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, ...]:
     # Only those whose changes this service will hear of: not the ones it releases now, nor one
     # that still runs here but was made anew for somebody else.
     uid, used = world.service.metadata.uid, _used(world, engine)

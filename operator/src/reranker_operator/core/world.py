@@ -25,6 +25,7 @@ class ServiceWorld:
     pods: tuple[Manifest, ...] = ()
     deployments: tuple[Manifest, ...] = ()
     k8s_service: Manifest | None = None
+    claims: tuple[Manifest, ...] = ()
     nodes: tuple[Manifest, ...] | None = None
 
 
@@ -40,3 +41,7 @@ class EngineWorld:
     pods: tuple[Manifest, ...] = ()
     claim: Manifest | None = None
     siblings: tuple[RerankerEngine, ...] = ()
+    #: Whether `siblings` are all the others; some of another version can't be read.
+    all_siblings: bool = True
+    #: Only read when a pod says that its files are damaged.
+    deployments: tuple[Manifest, ...] = ()

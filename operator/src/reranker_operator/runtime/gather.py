@@ -21,6 +21,8 @@ from reranker_operator.api.meta import (
     Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core import diagnose
+from reranker_operator.core.store import mounted
 from reranker_operator.core.world import EngineWorld, ServiceWorld
 from reranker_operator.errors import Forbidden, NotFound
 from reranker_operator.render.defaults import Defaults
@@ -50,15 +52,21 @@ async def service_world(
         _get(cluster, SERVICE, namespace, name),
         _nodes(cluster) if wants_nodes else _nothing(),
     )
+    readable = _readable(engines)
+    stores = {store_claim_name(entry.spec.store) for entry in readable}
+    stores |= {store_claim_name(service.spec.engine.store)}
+    stores |= {claim for entry in deployments for claim in mounted(entry)}
+    claims = [_get(cluster, PVC, namespace, claim) for claim in sorted(stores)]
     return ServiceWorld(
         service=service,
         now=now,
         defaults=defaults,
-        engines=_readable(engines),
+        engines=readable,
         engine_owners={entry["metadata"]["name"]: owners_of(entry) for entry in engines},
         jobs=_jobs_of(service, jobs),
         pods=tuple(pods),
         deployments=tuple(deployments),
+        claims=tuple(claim for claim in await asyncio.gather(*claims) if claim is not None),
         k8s_service=address if _is_ours(address, service) else None,
         nodes=nodes,
     )
@@ -77,6 +85,9 @@ async def engine_world(
         _get(cluster, PVC, namespace, store_claim_name(engine.spec.store)),
         cluster.list(RERANKER_ENGINE, namespace),
     )
+    others = [entry for entry in siblings if entry["metadata"]["name"] != name]
+    readable = _readable(others)
+    complaints = any(diagnose.verify_failure(pod) is not None for pod in pods)
     return EngineWorld(
         engine=engine,
         now=now,
@@ -85,7 +96,9 @@ async def engine_world(
         jobs=_jobs_of(engine, jobs),
         pods=tuple(pods),
         claim=claim,
-        siblings=_readable([entry for entry in siblings if entry["metadata"]["name"] != name]),
+        siblings=readable,
+        all_siblings=len(readable) == len(others),
+        deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if complaints else ()),
     )
 
 
