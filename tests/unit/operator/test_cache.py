@@ -28,7 +28,7 @@ class Live:
         return self.objects[namespace, name]
 
     async def list(
-        self, resource: Resource, namespace: str | None, selector: Any = None
+        self, resource: Resource, namespace: str | None, selector: Any = None, *, fields: Any = None
     ) -> list[Json]:
         self.reads += 1
         found = [
@@ -46,7 +46,7 @@ class Live:
         return manifest
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self, resource: Resource, namespace: str, name: str, uid: Any = None, version: Any = None
     ) -> None:
         self.objects.pop((namespace, name), None)
 
@@ -137,8 +137,9 @@ async def test_deleted_by_us_is_gone_from_memory(cache: CachingCluster, live: Li
     await cache.relist(None)
     await cache.apply(service("a", 5), "m")
     await cache.delete(SERVICE, "shop", "a", "other")
-    assert await ports(cache) == {"a": 1}
-    await cache.delete(SERVICE, "shop", "a", "u1")
+    await cache.delete(SERVICE, "shop", "a", "u1", "4")
+    assert await ports(cache) == {"a": 1}, "it has changed since"
+    await cache.delete(SERVICE, "shop", "a", "u1", "5")
     assert await ports(cache) == {}
 
 
@@ -148,3 +149,10 @@ async def test_other_kinds_are_live(cache: CachingCluster, live: Live) -> None:
     await cache.list(PVC, "shop")
     await cache.list(PVC, "shop")
     assert live.reads == before + 2
+
+
+async def test_a_list_by_fields_is_live(cache: CachingCluster, live: Live) -> None:
+    await cache.relist(None)
+    before = live.reads
+    await cache.list(SERVICE, "shop", fields={"metadata.name": "a"})
+    assert live.reads == before + 1

@@ -100,12 +100,18 @@ class CachingCluster:
         return found
 
     async def list(
-        self, resource: Resource, namespace: str | None, selector: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
-        """All objects with these labels; namespace None means everywhere."""
+        """All objects with these labels and fields; namespace None means everywhere."""
         shelf = self._shelves.get(resource.kind)
-        if shelf is None or not shelf.knows(namespace):
-            return await self._live.list(resource, namespace, selector)
+        # Which fields can select, and how, only the API server knows.
+        if shelf is None or fields or not shelf.knows(namespace):
+            return await self._live.list(resource, namespace, selector, fields=fields)
         spaces = shelf.objects.values() if namespace is None else [shelf.objects.get(namespace, {})]
         return [
             _parse(entry) for space in spaces for entry in space.values() if entry.matches(selector)
@@ -129,13 +135,23 @@ class CachingCluster:
         return self._answer(resource.kind, after)
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> None:
-        """Delete with dependents in the background; gone or replaced is fine."""
-        await self._live.delete(resource, namespace, name, uid)
+        """Delete with dependents in the background; gone, replaced or changed since is fine."""
+        await self._live.delete(resource, namespace, name, uid, version)
         shelf = self._shelves.get(resource.kind)
         entry = shelf.objects.get(namespace, {}).get(name) if shelf else None
-        if shelf is not None and entry is not None and uid in (None, entry.uid):
+        if (
+            shelf is not None
+            and entry is not None
+            and uid in (None, entry.uid)
+            and version in (None, str(entry.version))
+        ):
             # It may stay for a while, with a deletionTimestamp; the next read asks.
             del shelf.objects[namespace][name]
 
