@@ -106,6 +106,19 @@ async def test_without_the_operator_everything_can_still_be_deleted(sim: Simulat
     assert sim.picture() == {}
 
 
+async def test_a_service_that_never_gets_an_engine_does_not_hold_the_store(sim: Simulation) -> None:
+    await _serving(sim)
+    sim.create_service("bad", model={"source": "gopher://x"})
+    await sim.converge()
+    before = len(sim.cluster.writes)
+    await sim.resync()
+    await sim.settle()
+    assert sim.cluster.writes[before:] == []
+    sim.delete_service()
+    await sim.converge()
+    assert sim.names("PersistentVolumeClaim") == []
+
+
 async def test_a_claim_of_the_user_stays(sim: Simulation) -> None:
     sim.add_claim("mine")
     await _serving(sim, engine={"store": {"existingClaim": "mine"}})

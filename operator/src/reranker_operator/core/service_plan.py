@@ -76,7 +76,7 @@ def _conclude(
         *rollout.actions,
         *_restart_damaged(world, engine, rollout),
         # Before the engines: a claim is only let go of while an engine owns it too.
-        *claims_for_service(world),
+        *claims_for_service(world, engine.name),
         *_release(world, engine, rollout),
     )
     return Plan(

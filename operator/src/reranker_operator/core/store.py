@@ -39,21 +39,28 @@ def claim_for_engine(world: EngineWorld) -> tuple[Action, ...]:
     return (*made, *_own(live or claim, world.engine))
 
 
-def claims_for_service(world: ServiceWorld) -> tuple[Action, ...]:
-    """Own the claims that the service's pods mount or will mount, let go of the others."""
+def claims_for_service(world: ServiceWorld, engine: str | None) -> tuple[Action, ...]:
+    """Own the claims that the service's pods mount or will mount, let go of the others.
+
+    Before the name of its `engine` is known a service may never get that far: it takes none then,
+    but keeps the one that it has for the engine to come.
+    """
     meta, actions = world.service.metadata, list[Action]()
-    needed = {store_claim_name(world.service.spec.engine.store)}
-    needed |= {name for entry in world.deployments for name in mounted(entry)}
+    wanted = store_claim_name(world.service.spec.engine.store)
+    needed = {name for entry in world.deployments for name in mounted(entry)}
+    if engine is not None:
+        needed.add(wanted)
     for claim in world.claims:
         name, owners = claim["metadata"]["name"], claim["metadata"].get("ownerReferences", [])
         if is_leaving(claim) or is_foreign(claim):
             continue
         if name in needed:
             actions += _own(claim, world.service)
-        elif meta.uid in {owner["uid"] for owner in owners} and any(
+        elif (
+            name != wanted
+            and meta.uid in {owner["uid"] for owner in owners}
             # Without any owner left it would never be collected.
-            owner["kind"] == RerankerEngine.__name__
-            for owner in owners
+            and any(owner["kind"] == RerankerEngine.__name__ for owner in owners)
         ):
             actions.append(Release(PVC, name, names.owner_manager(meta.uid)))
     return tuple(actions)
