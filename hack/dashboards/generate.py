@@ -160,6 +160,12 @@ def _serving() -> list[Any]:
             Query(_by("nv_inference_request_failure", by, _PODS), f"Triton {legend}"),
             Query(_by("reranker_truncated_passages_total", by, _PODS), f"cut passages {legend}"),
         ),
+        *_triton(by, legend),
+    ]  # fmt: skip
+
+
+def _triton(by: str, legend: str) -> list[Any]:
+    return [
         graph("Triton: calls", "ops", Query(_by("nv_inference_exec_count", by, _PODS), legend)),
         graph(
             "Triton: time of a call", "µs",
