@@ -55,12 +55,15 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt
 .PHONY: venv
 venv: $(VENV)/.ready ## The Python environment of tests and tools, in .venv.
 
-.PHONY: test lint test-unit test-reconcile test-builder test-cluster test-e2e
+.PHONY: test lint test-rules test-unit test-reconcile test-builder test-cluster test-e2e
 test: ## Everything: lint, unit, reconcile, cluster, e2e.
 	@hack/test
 
 lint: $(VENV)/.ready ## ruff, mypy, import-linter, charts, kustomize, generated files.
 	@hack/lint
+
+test-rules: ## The alert rules, with the real promtool.
+	@hack/test-rules
 
 test-unit: $(VENV)/.ready ## Pure tests, seconds.
 	@$(PY) -m pytest -m "not builder" tests/unit
@@ -91,12 +94,15 @@ format: $(VENV)/.ready ## Format the Python code.
 
 # --- generated files --------------------------------------------------------------------------
 
-.PHONY: crds manifests lock
+.PHONY: crds manifests dashboard lock
 crds: $(VENV)/.ready ## Write crds/ and the chart's copy from the API models.
 	@$(PY) -m reranker_operator.api.crd crds charts/reranker-operator-crds/templates
 
 manifests: crds ## Render manifests/base from the chart.
 	@hack/render-manifests > manifests/base/operator.yaml
+
+dashboard: $(VENV)/.ready ## Write the chart's Grafana dashboard.
+	@$(PY) hack/dashboards/generate.py charts/reranker-operator/dashboards/reranker-operator.json
 
 lock: $(VENV)/.ready ## Pin all dependencies anew, with hashes.
 	@hack/lock

@@ -29,6 +29,7 @@ from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.errors import OperatorError
 from reranker_operator.names import APP_MANAGED_BY, MANAGER, RESOLVE_AGAIN, REVISION_LABEL
 from reranker_operator.render.defaults import Defaults
+from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.resync import Resync
@@ -169,7 +170,7 @@ class Simulation(Controllers):
 
     async def resync(self) -> None:
         """Queue everything, as at the start of a process."""
-        await Resync(self.cluster, self.queue, (), seconds=600).once()
+        await Resync(self.cluster, self.queue, Fleet(), (), seconds=600).once()
 
     async def settle(self) -> None:
         """Until nobody has anything to do at this moment."""

@@ -14,7 +14,12 @@ from pydantic import ValidationError
 
 from reranker_operator import __version__, logs
 from reranker_operator.adapters.kubernetes import KubernetesCluster
+from reranker_operator.adapters.observed_client import ObservedApiClient
 from reranker_operator.config import Config
+from reranker_operator.runtime.collectors import FleetCollector, ReplicaCollector
+from reranker_operator.runtime.fleet import Fleet
+from reranker_operator.runtime.health import Health
+from reranker_operator.runtime.lag import LoopLag
 from reranker_operator.runtime.leader import Leader
 from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.queue import WorkQueue
@@ -29,14 +34,16 @@ logger = logging.getLogger(__name__)
 class Operator:
     """One replica."""
 
-    def __init__(self, config: Config, client: ApiClient) -> None:
+    def __init__(self, config: Config, metrics: Metrics, client: ApiClient) -> None:
         cluster = KubernetesCluster(client)
         self._config = config
-        self._client = client
         self._queue = WorkQueue()
-        self._metrics = Metrics()
+        self._metrics = metrics
+        self._fleet = Fleet()
+        self._lag = LoopLag()
+        self._leader = _leader(config, client)
         self._resync = Resync(
-            cluster, self._queue, config.namespaces, seconds=config.resync_seconds
+            cluster, self._queue, self._fleet, config.namespaces, seconds=config.resync_seconds
         )
         reconciler = Reconciler(
             cluster, config.defaults(), identity=config.identity, read_nodes=config.read_nodes
@@ -44,8 +51,13 @@ class Operator:
         self._workers = Workers(
             self._queue, reconciler.reconcile, self._metrics, count=config.workers
         )
-        self._health = server.Health(
-            self._queue, self._resync, self._metrics, config.resync_seconds
+        self._health = Health(
+            self._queue,
+            self._resync,
+            self._lag,
+            clock=lambda: asyncio.get_running_loop().time(),
+            lease_seconds=config.lease_seconds,
+            lease_seen=self._leader.lease_seen if self._leader else None,
         )
         self._stopped = asyncio.Event()
 
@@ -54,8 +66,11 @@ class Operator:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
-        runner = await server.serve(self._health, self._config.http_port)
-        leader = self._leader()
+        registry, leader = self._metrics.registry, self._leader
+        registry.register(ReplicaCollector(self._health))
+        registry.register(FleetCollector(self._fleet, self._health))
+        runner = await server.serve(self._health, registry, self._config.http_port)
+        lag = asyncio.create_task(self._lag.run())
         work = asyncio.create_task(leader.run(self._lead) if leader else self._lead())
         stop = asyncio.create_task(self._stopped.wait())
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -64,31 +79,18 @@ class Operator:
             logger.error("stopping: %s", error, exc_info=error)
         logger.info("stopping")
         self._queue.close()
-        for task in (work, stop):
+        for task in (work, stop, lag):
             task.cancel()
-        await asyncio.gather(work, stop, return_exceptions=True)
+        await asyncio.gather(work, stop, lag, return_exceptions=True)
         if leader is not None:
             await leader.release()
         await runner.cleanup()
         return 1 if lost else 0
 
-    def _leader(self) -> Leader | None:
-        config = self._config
-        if not config.leader_election:
-            return None
-        return Leader(
-            self._client,
-            name=config.lease_name,
-            namespace=config.lease_namespace,
-            identity=config.identity,
-            seconds=config.lease_seconds,
-        )
-
     async def _lead(self) -> None:
         """The work of the leader. Its end, for whatever reason, ends the process."""
         logger.info("leading")
-        self._health.leading_since = asyncio.get_running_loop().time()
-        self._metrics.leader.set(1)
+        self._health.begin_to_lead()
         # kopf cancels every task that was created after it started: ours come first.
         tasks = [
             asyncio.create_task(self._workers.run()),
@@ -102,6 +104,7 @@ class Operator:
                 if (error := task.exception()) is not None:
                     logger.error("a part of the operator ended", exc_info=error)
         finally:
+            self._health.stop_leading()
             self._queue.close()
             for task in tasks:
                 task.cancel()
@@ -110,7 +113,7 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue.add)
+        handlers.register(registry, self._queue.add, self._fleet)
         namespaces = self._config.namespaces
         await kopf.operator(
             registry=registry,
@@ -124,13 +127,26 @@ class Operator:
         )
 
 
+def _leader(config: Config, client: ApiClient) -> Leader | None:
+    if not config.leader_election:
+        return None
+    return Leader(
+        client,
+        name=config.lease_name,
+        namespace=config.lease_namespace,
+        identity=config.identity,
+        seconds=config.lease_seconds,
+    )
+
+
 async def _run(config: Config) -> int:
     try:
         kubeconfig.load_incluster_config()  # type: ignore[no-untyped-call]
     except kubeconfig.ConfigException:
         await kubeconfig.load_kube_config()  # type: ignore[no-untyped-call]
-    async with ApiClient() as client:
-        return await Operator(config, client).run()
+    metrics = Metrics()
+    async with ObservedApiClient(metrics.api_call) as client:
+        return await Operator(config, metrics, client).run()
 
 
 def main() -> None:

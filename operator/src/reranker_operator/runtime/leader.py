@@ -4,6 +4,7 @@ A restart is the cleanest way to forget everything that a former leader knew. On
 the Lease is given back, so that the other replica takes over at once.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -23,13 +24,19 @@ logger = logging.getLogger(__name__)
 class _PatientLock(LeaseLock):
     """A lost connection is a failed attempt; the library would let it end the process."""
 
+    #: When the Lease was last read, on the event loop's clock.
+    seen: float | None = None
+
     async def get(
         self, name: str, namespace: str
     ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
         try:
-            return await super().get(name, namespace)
+            answer = await super().get(name, namespace)
         except (aiohttp.ClientError, TimeoutError) as error:
             return False, ApiException(status=0, reason=type(error).__name__)
+        if answer[0]:
+            self.seen = asyncio.get_running_loop().time()
+        return answer
 
     async def create(
         self, name: str, namespace: str, election_record: LeaderElectionRecord
@@ -59,12 +66,16 @@ class Leader:
         self._client = client
         self._name, self._namespace, self._identity = name, namespace, identity
         self._seconds = seconds
+        self._lock = _PatientLock(name, namespace, identity, client)
+
+    def lease_seen(self) -> float | None:
+        """When the Lease was last read, on the event loop's clock; None: never."""
+        return self._lock.seen
 
     async def run(self, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait for the Lease, lead, return when it is lost."""
-        lock = _PatientLock(self._name, self._namespace, self._identity, self._client)
         config = ElectionConfig(
-            lock=lock,
+            lock=self._lock,
             lease_duration=self._seconds,
             renew_deadline=self._seconds * 2 // 3,
             retry_period=max(1, self._seconds // 7),

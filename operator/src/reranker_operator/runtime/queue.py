@@ -7,6 +7,7 @@ jitter; where several delays exist, the earliest deadline wins.
 
 import asyncio
 import heapq
+import math
 import random
 from collections.abc import Callable
 from typing import NamedTuple
@@ -39,13 +40,17 @@ class WorkQueue:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._jitter = jitter
         self._ready: dict[Key, float] = {}
-        self._working: set[Key] = set()
+        self._working: dict[Key, float] = {}
         self._dirty: set[Key] = set()
         self._deadlines: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
         self._failures: dict[Key, int] = {}
+        self._unseen: set[Key] = set()
+        self._moved = -math.inf
         self._wake = asyncio.Event()
         self._closed = False
+        self.adds = 0
+        self.retries = 0
 
     def add(self, key: Key) -> None:
         """Work on this key soon."""
@@ -56,6 +61,7 @@ class WorkQueue:
             return
         if key not in self._ready:
             self._ready[key] = self._clock()
+            self.adds += 1
             self._deadlines.pop(key, None)
             self._wake.set()
 
@@ -74,6 +80,7 @@ class WorkQueue:
         """Put a failed key back after its backoff or `at_least`; returns the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self.retries += 1
         delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures, _LAST_DOUBLING))
         delay = max(at_least, delay * (0.5 + 0.5 * self._jitter()))
         self.add_after(key, delay)
@@ -90,7 +97,7 @@ class WorkQueue:
             if self._ready:
                 key = next(iter(self._ready))
                 del self._ready[key]
-                self._working.add(key)
+                self._working[key] = self._moved = self._clock()
                 return key
             self._wake.clear()
             try:
@@ -101,7 +108,9 @@ class WorkQueue:
 
     def done(self, key: Key) -> None:
         """The worker has finished with this key, in whatever way."""
-        self._working.discard(key)
+        self._working.pop(key, None)
+        self._unseen.discard(key)
+        self._moved = self._clock()
         if key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
@@ -111,12 +120,51 @@ class WorkQueue:
         self._closed = True
         self._wake.set()
 
+    def mark(self) -> None:
+        """What is here now is to be worked off; see `worked_off`."""
+        self._unseen = {*self._ready, *self._working}
+
+    @property
+    def worked_off(self) -> bool:
+        """Each key that was here at the last `mark` was worked on since, with whatever success."""
+        return not self._unseen
+
+    @property
+    def waiting(self) -> int:
+        """Keys that are due."""
+        return len(self._ready)
+
+    @property
+    def working(self) -> int:
+        """Keys that workers have now."""
+        return len(self._working)
+
+    @property
+    def delayed(self) -> int:
+        """Keys that are due later."""
+        return len(self._deadlines)
+
     def oldest_age(self) -> float:
         """Seconds that the longest waiting ready key has waited; 0 when none waits."""
-        return max((self._clock() - since for since in self._ready.values()), default=0.0)
+        return self._age(self._ready)
+
+    def longest_work(self) -> float:
+        """Seconds that a worker has been on the same key; 0 when none works."""
+        return self._age(self._working)
+
+    def stalled(self) -> float:
+        """Seconds in which keys waited and no worker took or finished one.
+
+        The age of a key alone proves nothing: in a long queue that moves, keys wait, too.
+        """
+        return min(self.oldest_age(), self._clock() - self._moved)
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._working)
+
+    def _age(self, keys: dict[Key, float]) -> float:
+        now = self._clock() if keys else 0.0
+        return max((now - since for since in keys.values()), default=0.0)
 
     def _promote(self) -> float | None:
         """Move due keys to ready; seconds until the next one, or None."""

@@ -6,11 +6,13 @@ It starts from a live list, never from an index, since a watch that was cut keep
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 
-from reranker_operator.adapters.cluster import Cluster
+from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
 from reranker_operator.errors import Forbidden, OperatorError
+from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key, WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -19,30 +21,35 @@ _RETRY_SECONDS = 10.0
 
 
 class Resync:
-    """`last_finished` is on the event loop's clock, for the liveness probe."""
+    """`last_finished` is on the event loop's clock, `finished_at` in Unix time."""
 
     def __init__(
         self,
         cluster: Cluster,
         queue: WorkQueue,
+        fleet: Fleet,
         namespaces: Sequence[str],
         *,
         seconds: float,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._cluster = cluster
         self._queue = queue
+        self._fleet = fleet
         self._namespaces: Sequence[str | None] = namespaces or [None]
-        self._seconds = seconds
         self._jitter = jitter
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self.seconds = seconds
         self.last_finished: float | None = None
+        self.finished_at: float | None = None
 
     async def run(self) -> None:
         """Forever; cancelled at the end."""
         while True:
             try:
                 await self.once()
-                pause = self._seconds * (0.9 + 0.2 * self._jitter())
+                pause = self.seconds * (0.9 + 0.2 * self._jitter())
             except OperatorError as error:
                 logger.warning("resync: %s; again in %.0f s", error, _RETRY_SECONDS)
                 pause = _RETRY_SECONDS
@@ -50,16 +57,25 @@ class Resync:
 
     async def once(self) -> None:
         """Queue every object that exists now."""
+        self._fleet.begin_list()
+        found: list[Json] = []
         for namespace in self._namespaces:
             try:
-                await self._look_into(namespace)
+                found += await self._look_into(namespace)
             except Forbidden as error:
                 # A watched namespace that was deleted takes our Role along; the others go on.
                 logger.warning("resync: %s", error)
-        self.last_finished = asyncio.get_running_loop().time()
+        self._fleet.end_list(found)
+        if self.last_finished is None:
+            self._queue.mark()
+        self.last_finished, self.finished_at = self._clock(), time.time()
 
-    async def _look_into(self, namespace: str | None) -> None:
+    async def _look_into(self, namespace: str | None) -> list[Json]:
+        found = []
         for resource in (RERANKER_SERVICE, RERANKER_ENGINE):
             for entry in await self._cluster.list(resource, namespace):
                 meta = entry["metadata"]
                 self._queue.add(Key(resource.kind, meta["namespace"], meta["name"]))
+                # Entries of a list leave their kind out.
+                found.append(entry | {"kind": resource.kind})
+        return found

@@ -16,6 +16,7 @@ from reranker_operator.api.meta import (
     SERVICE,
     VERSION,
 )
+from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key
 
 Add = Callable[[Key], None]
@@ -38,8 +39,11 @@ def keys_of(kind: str, meta: Mapping[str, Any]) -> list[Key]:
     return list(dict.fromkeys(keys))
 
 
-def register(registry: kopf.OperatorRegistry, add: Add) -> None:
-    """Watch our kinds, and what carries our label of the kinds that we make."""
+def register(registry: kopf.OperatorRegistry, add: Add, fleet: Fleet) -> None:
+    """Watch our kinds, and what carries our label of the kinds that we make.
+
+    `fleet` keeps what is seen of our own.
+    """
 
     async def login(**context: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
@@ -49,7 +53,7 @@ def register(registry: kopf.OperatorRegistry, add: Add) -> None:
 
     for own in (RERANKER_SERVICE, RERANKER_ENGINE):
         kopf.on.event(GROUP, VERSION, own.plural, registry=registry, id=f"{own.plural}-event")(
-            _translator(own.kind, add)
+            _reporter(own.kind, add, fleet)
         )
     for made in (JOB, DEPLOYMENT, POD, SERVICE):
         kopf.on.event(
@@ -64,3 +68,16 @@ def _translator(kind: str, add: Add) -> Callable[..., Any]:
             add(key)
 
     return translate
+
+
+def _reporter(kind: str, add: Add, fleet: Fleet) -> Callable[..., Any]:
+    translate = _translator(kind, add)
+
+    async def report(event: Mapping[str, Any], meta: Mapping[str, Any], **_: Any) -> None:
+        if event.get("type") == "DELETED":
+            fleet.lost(Key(kind, str(meta.get("namespace", "")), str(meta.get("name", ""))))
+        else:
+            fleet.saw({**event["object"], "kind": kind})
+        await translate(meta)
+
+    return report

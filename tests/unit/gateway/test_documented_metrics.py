@@ -1,0 +1,22 @@
+"""docs/monitoring.md has every metric of the gateway, and no others."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from reranker_gateway.gateway import Gateway
+
+_DOCS = Path(__file__).resolve().parents[3] / "docs/monitoring.md"
+
+
+def test_each_metric_is_documented(gateway_of: Callable[[], Gateway]) -> None:
+    text = _DOCS.read_text(encoding="utf-8")
+    section = text.split("\n## Metrics of the pods that serve\n")[1].split("\n## ")[0]
+    exported = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in text_string_to_metric_families(gateway_of().telemetry.exposition())
+    }
+    documented = set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE))
+    assert documented == {name for name in exported if name.startswith("reranker_")}
