@@ -10,6 +10,7 @@ import sys
 import kopf
 from kubernetes.aio import config as kubeconfig
 from kubernetes.aio.client.api_client import ApiClient
+from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 
 from reranker_operator import __version__, logs
@@ -144,6 +145,8 @@ async def _run(config: Config) -> int:
         kubeconfig.load_incluster_config()  # type: ignore[no-untyped-call]
     except kubeconfig.ConfigException:
         await kubeconfig.load_kube_config()  # type: ignore[no-untyped-call]
+    # Without them a counter and a histogram would have a series more each, which nobody asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
     async with ObservedApiClient(metrics.api_call) as client:
         return await Operator(config, metrics, client).run()

@@ -96,5 +96,6 @@ class Leader:
                 return
             lease.spec.holder_identity = None
             await api.replace_namespaced_lease(self._name, self._namespace, lease)
-        except ApiException as error:
-            logger.warning("the Lease could not be given back: %s", error.reason)
+        except (ApiException, aiohttp.ClientError, TimeoutError) as error:
+            reason = getattr(error, "reason", None) or type(error).__name__
+            logger.warning("the Lease could not be given back: %s", reason)
