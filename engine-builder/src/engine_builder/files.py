@@ -36,13 +36,14 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise StageError(
-            StageReason.MODEL_INVALID, f"{path.name} is missing from the model's files"
+            StageReason.MODEL_INVALID, f"{path.name} is missing; copy the model's files again"
         ) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _not_regular(path) from None
         raise StageError(
-            StageReason.MODEL_INVALID, f"{path.name} cannot be read ({error.strerror})"
+            StageReason.MODEL_INVALID,
+            f"{path.name} cannot be read ({error.strerror}); check the volume and the file's mode",
         ) from error
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -62,7 +63,8 @@ def check_size(name: str, size: int) -> None:
     limit = JSON_LIMITS.get(name, DEFAULT_JSON_LIMIT)
     if size > limit:
         raise StageError(
-            StageReason.MODEL_INVALID, f"{name} has {size} bytes, more than the {limit} allowed"
+            StageReason.MODEL_INVALID,
+            f"{name} has {size} bytes, at most {limit} are allowed; use the model's own file",
         )
 
 
@@ -81,11 +83,13 @@ def parse_json_object(name: str, data: bytes) -> dict[str, object]:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise StageError(
-            StageReason.MODEL_INVALID, f"{name} is not JSON ({str(error)[:120]})"
+            StageReason.MODEL_INVALID,
+            f"{name} is not JSON ({str(error)[:120]}); copy the model's files again",
         ) from error
     if not isinstance(value, dict):
         raise StageError(
-            StageReason.MODEL_INVALID, f"{name} holds a {type(value).__name__}, not an object"
+            StageReason.MODEL_INVALID,
+            f"{name} holds a {type(value).__name__}, not an object; copy the model's files again",
         )
     return value
 

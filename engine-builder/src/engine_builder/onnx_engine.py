@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus
-from engine_builder.errors import StageError
+from engine_builder.errors import defect
 from reranker_contracts import StageReason
 
 onnxruntime.disable_telemetry_events()
@@ -29,7 +29,7 @@ class OnnxEngine:
             )
         # ONNX Runtime's exceptions have no common base of its own.
         except Exception as error:
-            raise StageError(
+            raise defect(
                 StageReason.VALIDATION_FAILED, f"{path.name} cannot be loaded: {_line(error)}"
             ) from error
 
@@ -49,18 +49,18 @@ class OnnxEngine:
         try:
             (logits,) = self._session.run(["logits"], tensors)
         except Exception as error:
-            raise StageError(
+            raise defect(
                 StageReason.VALIDATION_FAILED, f"the engine fails on a batch: {_line(error)}"
             ) from error
         if logits.shape != (rows, labels):
-            raise StageError(
+            raise defect(
                 StageReason.VALIDATION_FAILED,
                 f"the engine answers {list(logits.shape)}, expected {[rows, labels]}",
             )
         if not np.isfinite(logits).all():
-            raise StageError(
+            raise defect(
                 StageReason.VALIDATION_FAILED,
-                "the engine answers NaN or infinity for a probe pair; its precision overflows",
+                "the engine answers NaN or infinity for a probe pair",
             )
         return np.asarray(logits, dtype=np.float32)
 

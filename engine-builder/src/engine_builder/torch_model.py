@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, defect
 from reranker_contracts import StageReason
 
 OPSET = 18
@@ -56,7 +56,8 @@ def load_cross_encoder(directory: Path, inputs: Sequence[str], parameters: int) 
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise StageError(
-            StageReason.MODEL_INVALID, f"the model cannot be loaded: {_first_line(error)}"
+            StageReason.MODEL_INVALID,
+            f"the model cannot be loaded: {_first_line(error)}; copy its files again",
         ) from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
@@ -78,7 +79,10 @@ def _check_size(directory: Path, parameters: int) -> None:
         with torch.device("meta"):
             described = AutoModelForSequenceClassification.from_config(config).num_parameters()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise StageError(StageReason.MODEL_INVALID, f"config.json: {_first_line(error)}") from error
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"config.json: {_first_line(error)}; use the one that belongs to the weights",
+        ) from error
     if described > parameters * 1.01 + 1_000_000:
         raise StageError(
             StageReason.MODEL_INVALID,
@@ -118,7 +122,7 @@ def export_onnx(model: CrossEncoder, example: Tensors, path: Path) -> None:
                 },
             )
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise StageError(
+            raise defect(
                 StageReason.EXPORT_FAILED, f"export to ONNX failed: {_first_line(error)}"
             ) from error
 

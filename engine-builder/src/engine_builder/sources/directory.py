@@ -48,7 +48,8 @@ class DirectorySource:
             names = {entry.name for entry in self._directory.iterdir()}
         except (FileNotFoundError, NotADirectoryError):
             raise StageError(
-                StageReason.SOURCE_NOT_FOUND, f"{self._directory}: there is no such directory"
+                StageReason.SOURCE_NOT_FOUND,
+                f"{self._directory}: there is no such directory; check the path in model.source",
             ) from None
         except PermissionError:
             raise StageError(
@@ -75,5 +76,5 @@ class DirectorySource:
         if wanted is not None and wanted != found:
             raise StageError(
                 StageReason.SOURCE_CHANGED,
-                f"the files are {found}, expected {wanted}; they changed: resolve the model again",
+                f"the files are {found} by now, expected {wanted}; resolve the model again",
             )

@@ -142,5 +142,5 @@ def _judge(parity: ParityReport | None) -> None:
             StageReason.PARITY_REFUSED,
             f"Kendall tau {parity.kendall_tau:.4f} (at least {MIN_KENDALL_TAU}), NDCG@10 loss "
             f"{parity.ndcg10_delta:.4f} (at most {MAX_NDCG10_DELTA}): the engine ranks differently "
-            "from FP32 PyTorch; use a higher precision",
+            "from FP32 PyTorch; use another model",
         )

@@ -27,7 +27,7 @@ from engine_builder.artefacts import (
     write_document,
 )
 from engine_builder.batches import in_batches, pad_batch
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, defect
 from engine_builder.facts import ModelFacts, effective_length, read_facts
 from engine_builder.files import make_output, read_metadata
 from engine_builder.onnx_engine import OnnxEngine
@@ -130,7 +130,7 @@ def _load_tokenizer(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
     pad_id = fast.pad_token_id if facts.pad_id is None else facts.pad_id
     if pad_id is None:
         raise StageError(
-            StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; name the padding id"
+            StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; add the padding id"
         )
     largest = max(pad_id, *tokenizer.get_vocab(with_added_tokens=True).values())
     if largest >= facts.vocab_size:
@@ -168,7 +168,7 @@ def _write_onnx(
     try:
         onnx.checker.check_model(str(out / ONNX))
     except onnx.checker.ValidationError as error:
-        raise StageError(
+        raise defect(
             StageReason.EXPORT_FAILED, f"the exported graph is not valid: {str(error)[:300]}"
         ) from error
 
@@ -190,10 +190,10 @@ def _check_graph(
     for tensors, found in zip(batches, answers, strict=True):
         worst = float(np.abs(score(model, tensors) - found).max())
         if not worst <= _TOLERANCE:
-            raise StageError(
+            raise defect(
                 StageReason.EXPORT_FAILED,
-                f"the exported graph differs from PyTorch by {worst:.2g} in a logit (at most "
-                f"{_TOLERANCE} allowed); this architecture does not export correctly",
+                f"the exported graph differs from PyTorch by {worst:.2g} in a logit, at most "
+                f"{_TOLERANCE} is allowed",
             )
 
 
@@ -209,11 +209,11 @@ def _reference(
         logits[list(batch)] = score(model, tensors)[:, served.label]
     if not np.isfinite(logits).all():
         raise StageError(
-            StageReason.MODEL_INVALID, "the model answers NaN or infinity; its weights are damaged"
+            StageReason.MODEL_INVALID, "the model answers NaN or infinity; copy its weights again"
         )
     if np.ptp(logits) == 0:
         raise StageError(
             StageReason.MODEL_INVALID,
-            "the model scores every pair alike; its score head is not trained",
+            "the model scores every pair alike; use a trained cross-encoder",
         )
     return [float(logit) for logit in logits]
