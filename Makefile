@@ -84,8 +84,8 @@ test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 test-cluster-bringup: ## The local cluster itself: two side by side, power loss, a clean end.
 	@hack/local-cluster/selftest
 
-bench: $(VENV)/.ready ## Load on the running demo's ranking API.
-	@$(PY) bench/ranking.py "$$($(PY) hack/demo/demo.py url | sed 's#/v1/ranking##')"
+bench: $(VENV)/.ready ## Load on the running demo's ranking API; BENCH=--json gives JSON.
+	@$(PY) bench/ranking.py "$$($(PY) hack/demo/demo.py url | sed 's#/v1/ranking##')" $(BENCH)
 
 .PHONY: format
 format: $(VENV)/.ready ## Format the Python code.

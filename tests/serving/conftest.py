@@ -39,6 +39,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.open = asyncio.Event()
         self.open.set()
         self.calls = 0
+        #: Changes each answer before it is sent.
+        self.damage: Callable[[Any], None] = lambda answer: None
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ModelReadyResponse(ready=request.name == "reranker")
@@ -54,6 +56,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         answer.outputs.add(name="logits", datatype="FP32", shape=[len(sums), 1])
         answer.raw_output_contents.append(sums.tobytes())
+        self.damage(answer)
         return answer
 
 
@@ -82,6 +85,7 @@ class GatewayProcess:
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self.process = process
+        self.port = port
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
 
     async def until_ready(self, code: int = 200) -> None:

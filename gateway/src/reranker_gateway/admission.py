@@ -1,26 +1,39 @@
-"""Who may come in: bounds on bytes in the process and on tokens in the queue.
+"""Who may come in: bounds on bytes and requests in the process and on tokens in the queue.
 
-Bytes are bounded first, while a body arrives, because tokens are unknown until the texts have been
-tokenised. A request over the token bound is refused at once with the time after which there should
-be room, instead of waiting in a queue that it cannot leave in time.
+Bytes are bounded first, as they arrive, because tokens are unknown until the texts have been
+tokenised. Two kinds of uploads make room for others when the bound is reached: slow ones, and large
+ones for small ones. So nobody keeps others out by sending most of a large body and no more. Small
+ones have a reserve beside it, because large ones that are complete make no room. A request over the
+token bound is refused at once with the time after which there should be room, instead of waiting in
+a queue that it cannot leave in time.
 """
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from reranker_gateway.clock import Clock
 from reranker_gateway.errors import OverloadedError
 from reranker_gateway.throughput import Throughput
 
 _LONGEST_RETRY = 600
+_SMALL_BYTES = 256 << 10
+#: An upload that has taken longer than this is slow.
+_FAIR_SECONDS = 1.0
+_FAIR_BYTES_PER_SECOND = 4 << 20
 
 
-class HeldBytes:
-    """The share of the byte bound that one request holds; leaving the context gives it back."""
+class Entry:
+    """One request on its way through the bounds; leaving the context gives everything back."""
 
-    def __init__(self, admission: "Admission") -> None:
+    def __init__(self, admission: "Admission", began: float) -> None:
         self._admission = admission
-        self._held = 0
+        self._began = began
+        self._interrupt: Callable[[], None] = lambda: None
+        self._working = False
+        self.held = 0
+        self.gave_way = False
 
     def __enter__(self) -> Self:
         return self
@@ -31,40 +44,118 @@ class HeldBytes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._admission.give_back(self._held)
+        self._admission.forget_bytes(self)
+        if self._working:
+            self._admission.end_work()
+
+    def on_giving_way(self, interrupt: Callable[[], None]) -> None:
+        """Call `interrupt` when this upload must make room: nothing more may be read."""
+        self._interrupt = interrupt
 
     def add(self, count: int) -> None:
-        """Hold `count` more bytes. Raises OverloadedError when all requests hold too many."""
-        self._admission.take(count)
-        self._held += count
+        """Hold `count` more bytes. Raises OverloadedError when there is no room."""
+        self.check()
+        self._admission.take(self, count)
+        self.held += count
+
+    def arrived(self) -> None:
+        """The body is complete: from now on it stays, and is worked on. Raises OverloadedError."""
+        self.check()
+        self._admission.begin_work(self)
+        self._working = True
+
+    def tokenised(self) -> None:
+        """The texts are gone: tokens are bounded by the queue."""
+        self._admission.forget_bytes(self)
+
+    def check(self) -> None:
+        """Raises OverloadedError after giving way."""
+        if self.gave_way:
+            raise OverloadedError(
+                "the upload was slow or large and had to make room; retry later or send smaller "
+                "requests",
+                retry_after=1,
+            )
+
+    def give_way(self) -> None:
+        """Make room for another one."""
+        self.gave_way = True
+        self._interrupt()
+
+    def slow(self, now: float) -> bool:
+        """Whether it takes longer than an upload of its size should."""
+        return now - self._began > _FAIR_SECONDS + self.held / _FAIR_BYTES_PER_SECOND
+
+    def occupation(self, now: float) -> float:
+        """What it takes from the others: bytes times seconds."""
+        return self.held * (now - self._began)
 
 
 class Admission:
-    """The two bounds."""
+    """The three bounds."""
 
-    def __init__(self, *, max_bytes: int, max_queue_tokens: int, throughput: Throughput) -> None:
+    def __init__(
+        self,
+        *,
+        max_bytes: int,
+        small_bytes: int,
+        max_requests: int,
+        max_queue_tokens: int,
+        throughput: Throughput,
+        clock: Clock,
+    ) -> None:
         self._max_bytes = max_bytes
+        self._small_bytes = small_bytes
+        self._max_requests = max_requests
         self._max_tokens = max_queue_tokens
         self._throughput = throughput
+        self._clock = clock
+        self._arriving: set[Entry] = set()
         self._bytes = 0
+        self._requests = 0
 
-    def hold_bytes(self) -> HeldBytes:
-        """A context to hold the bytes of one request."""
-        return HeldBytes(self)
+    def enter(self) -> Entry:
+        """A context for one request, from before its first byte to its answer."""
+        entry = Entry(self, self._clock())
+        self._arriving.add(entry)
+        return entry
 
-    def take(self, count: int) -> None:
+    def take(self, entry: Entry, count: int) -> None:
         """Count bytes in, or raise OverloadedError and count nothing."""
-        if self._bytes + count > self._max_bytes:
-            raise OverloadedError(
-                f"the bodies of requests in progress hold {self._bytes} bytes of at most "
-                f"{self._max_bytes}; retry later or send smaller requests",
-                retry_after=1,
-            )
+        small = entry.held + count <= _SMALL_BYTES
+        bound = self._max_bytes + self._small_bytes * small
+        while self._bytes + count > bound:
+            other = self._least_deserving(entry, small)
+            if other is None:
+                raise OverloadedError(
+                    f"the bodies of requests in progress hold {self._bytes} bytes of at most "
+                    f"{bound}; retry later or send smaller requests",
+                    retry_after=1,
+                )
+            self.forget_bytes(other)
+            other.give_way()
         self._bytes += count
 
-    def give_back(self, count: int) -> None:
-        """Count bytes out."""
-        self._bytes -= count
+    def forget_bytes(self, entry: Entry) -> None:
+        """Count its bytes out."""
+        self._arriving.discard(entry)
+        self._bytes -= entry.held
+        entry.held = 0
+
+    def begin_work(self, entry: Entry) -> None:
+        """Count a request in. Raises OverloadedError."""
+        if self._requests >= self._max_requests:
+            raise OverloadedError(
+                f"{self._requests} requests are in progress, at most {self._max_requests} may be; "
+                "retry later or add replicas",
+                retry_after=1,
+            )
+        self._arriving.discard(entry)
+        self._requests += 1
+
+    def end_work(self) -> None:
+        """Count a request out."""
+        self._requests -= 1
 
     def check_tokens(self, tokens: int, waiting: int) -> None:
         """Refuse `tokens` more beside those `waiting`; with an empty queue any request comes in."""
@@ -76,3 +167,14 @@ class Admission:
                 f"has {tokens}; retry later or add replicas",
                 retry_after=min(max(seconds, 1), _LONGEST_RETRY),
             )
+
+    def _least_deserving(self, entry: Entry, small: bool) -> Entry | None:
+        now = self._clock()
+        candidates = (
+            other
+            for other in self._arriving
+            if other is not entry
+            and other.held
+            and (other.slow(now) or (small and other.held > _SMALL_BYTES))
+        )
+        return max(candidates, key=lambda other: other.occupation(now), default=None)

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from reranker_gateway.errors import EngineError
 from reranker_gateway.tokenise import IntArray
 
 FloatArray = npt.NDArray[np.float32]
@@ -42,3 +43,9 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Give back connections."""
+
+
+def check_scores(batch: Batch, scores: FloatArray) -> None:
+    """Raises EngineError unless there is one finite number per row."""
+    if scores.shape != (batch.rows,) or not np.isfinite(scores).all():
+        raise EngineError("the engine answered a batch with something that is not a score")

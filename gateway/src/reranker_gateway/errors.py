@@ -6,10 +6,12 @@
     ├── ModelNotFoundError     404        another model was asked for
     ├── BodyTooLargeError      413
     ├── BodyTimeoutError       408
+    ├── UnsupportedMediaTypeError  415
     ├── OverloadedError        429        come back after `retry_after` seconds
     ├── NotReadyError          503        starting, draining, or Triton is away
     └── EngineError            500        the engine answered wrongly
         └── EngineUnavailableError  503   the engine did not answer
+            └── EngineTimeoutError  503   … in time
 
 Messages name the field, the value and the remedy, and never hold texts of a request.
 """
@@ -24,6 +26,8 @@ class GatewayError(Exception):
     status: int = 500
     type: ClassVar[str] = "internal_error"
     retry_after: int | None = None
+    #: Whether the connection ends with the answer.
+    closes: ClassVar[bool] = False
 
     def __init__(self, message: str, detail: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
@@ -66,10 +70,18 @@ class BodyTooLargeError(GatewayError):
 
 
 class BodyTimeoutError(GatewayError):
-    """The body did not arrive in time."""
+    """The body did not arrive in time; the rest of it is not waited for."""
 
     status = 408
     type = "timeout"
+    closes = True
+
+
+class UnsupportedMediaTypeError(GatewayError):
+    """The body is declared to be something else than JSON."""
+
+    status = 415
+    type = "invalid_request_error"
 
 
 class OverloadedError(GatewayError):
@@ -103,3 +115,7 @@ class EngineUnavailableError(EngineError):
     status = 503
     type = "service_unavailable"
     retry_after = 1
+
+
+class EngineTimeoutError(EngineUnavailableError):
+    """The engine did not answer in time: asking once more would take as long again."""

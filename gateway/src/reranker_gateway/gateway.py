@@ -19,6 +19,8 @@ from reranker_gateway.tokenise import PairTokeniser
 
 #: Bodies in progress may together hold this many times the largest single body.
 _BODIES = 2
+#: Small bodies have this many bytes for themselves.
+_SMALL_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,12 @@ def build_gateway(
     )
     admission = Admission(
         max_bytes=_BODIES * settings.max_body_bytes,
+        small_bytes=_SMALL_BYTES,
+        # The other half is for uploads and for answers that need no work.
+        max_requests=max(1, settings.max_connections // 2),
         max_queue_tokens=settings.max_queue_tokens,
         throughput=throughput,
+        clock=clock,
     )
     tokeniser = PairTokeniser(
         files.tokenizer, files.model, files.max_length, settings.tokenizer_threads

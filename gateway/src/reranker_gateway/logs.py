@@ -34,8 +34,9 @@ def configure_logs(level: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Its start and stop messages repeat ours.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Its start and stop messages repeat ours, and its warnings are about clients: one line for
+    # each thing that is not HTTP would let anybody fill the log.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def log_event(logger: logging.Logger, event: str, **fields: object) -> None:

@@ -14,7 +14,7 @@ from reranker_contracts import ServedModel
 from reranker_gateway.assembly import BatchAssembler
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.clock import Clock
-from reranker_gateway.engine import Engine
+from reranker_gateway.engine import Engine, check_scores
 from reranker_gateway.errors import EngineError
 from reranker_gateway.throughput import Throughput
 
@@ -81,7 +81,8 @@ class WarmUp:
 
     async def _run(self, rows: int, length: int) -> float:
         started = self._clock()
-        await self._engine.infer(self._assembler.uniform(rows, length))
+        batch = self._assembler.uniform(rows, length)
+        check_scores(batch, await self._engine.infer(batch))
         return self._clock() - started
 
 
@@ -110,7 +111,11 @@ class Readiness:
         while True:
             suspected = self.suspected
             self._suspicion.clear()
-            await self._look(suspected)
+            try:
+                await self._look(suspected)
+            except Exception:  # a watch that has ended would leave readiness as it is, for good
+                _log.exception("not ready: the engine cannot be looked at")
+                self.ready = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
                     await self._suspicion.wait()

@@ -18,8 +18,8 @@ from reranker_contracts import ServedModel
 from reranker_gateway.assembly import BatchAssembler
 from reranker_gateway.batching import BatchLimits, choose_batch
 from reranker_gateway.clock import Clock
-from reranker_gateway.engine import Batch, Engine, FloatArray
-from reranker_gateway.errors import EngineError
+from reranker_gateway.engine import Batch, Engine, FloatArray, check_scores
+from reranker_gateway.errors import EngineError, EngineTimeoutError
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import TokenisedRequest
@@ -85,8 +85,8 @@ class Scheduler:
     async def run(self, inputs: TokenisedRequest) -> FloatArray:
         """Score all pairs of one request, in its order.
 
-        Raises EngineError or EngineUnavailableError when a batch with one of its pairs failed
-        twice. Cancelling this call drops the pairs that still wait.
+        Raises EngineError when a batch with one of its pairs failed twice, or took too long.
+        Cancelling this call drops the pairs that still wait.
         """
         job = _Job(inputs, asyncio.get_running_loop().create_future(), self._clock())
         self._enqueue(job)
@@ -119,6 +119,8 @@ class Scheduler:
                 self.waiting_tokens -= pair.length
         self._pairs = kept
         self._lengths = [pair.length for pair in kept]
+        # Batches that are taken clear it too, but none is taken while the engine hangs.
+        self._arrivals = deque(pair for pair in self._arrivals if pair.waiting)
 
     def _dispatch(self) -> None:
         while len(self._running) < IN_FLIGHT and self._pairs:
@@ -170,6 +172,8 @@ class Scheduler:
         started = self._clock()
         try:
             scores = await self._attempt(batch)
+        except EngineTimeoutError:
+            raise
         except EngineError:
             # Once more: a restarted Triton fails the first call on the old connection.
             scores = await self._attempt(batch)
@@ -183,7 +187,7 @@ class Scheduler:
     async def _attempt(self, batch: Batch) -> FloatArray:
         try:
             scores = await self._engine.infer(batch)
-            _check_scores(batch, scores)
+            check_scores(batch, scores)
         except EngineError:
             self._telemetry.batch_failures.inc()
             self._on_failure()
@@ -203,8 +207,3 @@ class Scheduler:
             self._drop(job)
             if not job.done.done():
                 job.done.set_exception(error)
-
-
-def _check_scores(batch: Batch, scores: FloatArray) -> None:
-    if scores.shape != (batch.rows,) or not np.isfinite(scores).all():
-        raise EngineError("the engine answered a batch with something that is not a score")

@@ -1,4 +1,4 @@
-"""The one internal call behind every dialect: texts in, scores out."""
+"""The two internal steps behind every dialect: texts to tokens, tokens to scores."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from reranker_gateway.errors import NotReadyError
 from reranker_gateway.readiness import Readiness
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.telemetry import Telemetry
-from reranker_gateway.tokenise import PairTokeniser, Truncate
+from reranker_gateway.tokenise import PairTokeniser, TokenisedRequest, Truncate
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,23 @@ class Scorer:
         if not self._readiness.ready:
             raise NotReadyError("the engine is not ready; retry in a moment")
 
-    async def score(self, query: str, passages: list[str], truncate: Truncate) -> Scores:
-        """Score every passage against the query.
-
-        Raises InputTooLongError, OverloadedError, NotReadyError, EngineError. Cancelling drops the
-        work that has not reached the engine.
-        """
+    async def tokenise(
+        self, query: str, passages: list[str], truncate: Truncate
+    ) -> TokenisedRequest:
+        """Engine inputs of every passage with the query. Raises InvalidRequestError."""
         started = self._clock()
         inputs = await self._tokeniser.run(query, passages, truncate)
         self._telemetry.tokenise_seconds.observe(self._clock() - started)
+        return inputs
+
+    async def score(self, inputs: TokenisedRequest) -> Scores:
+        """Score every input.
+
+        Raises OverloadedError, EngineError. Cancelling drops the work that has not reached the
+        engine.
+        """
         self._admission.check_tokens(inputs.tokens, self._scheduler.waiting_tokens)
         self._telemetry.truncated.inc(inputs.truncated)
         logits = await self._scheduler.run(inputs)
-        self._telemetry.passages.inc(len(passages))
+        self._telemetry.passages.inc(len(inputs.lengths))
         return Scores(logits, inputs.tokens)

@@ -3,15 +3,22 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from reranker_gateway.api.info import metrics_app
 from reranker_gateway.app import create_app
+from reranker_gateway.connection import (
+    KEEP_ALIVE_SECONDS,
+    ConnectionLimits,
+    client_protocol,
+)
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine_files import EngineFiles
 from reranker_gateway.gateway import Gateway, build_gateway
@@ -22,6 +29,8 @@ from reranker_gateway.triton import TritonEngine
 #: Time for answers in progress to be written out once the drain is over.
 _FLUSH_SECONDS = 2
 _BACKLOG = 2048
+#: Files that are open beside connections: libraries, event loop, gRPC.
+_OWN_DESCRIPTORS = 128
 _log = logging.getLogger(__name__)
 
 
@@ -49,8 +58,13 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
         infer_timeout=settings.infer_timeout_seconds,
     )
     gateway = build_gateway(settings, files, engine)
-    api = _server(create_app(gateway), lifespan="on")
-    metrics = _server(metrics_app(gateway), lifespan="off")
+    limits = ConnectionLimits(
+        connections=_raise_descriptors(settings.max_connections),
+        idle_seconds=settings.read_idle_seconds,
+        answer_seconds=settings.read_timeout_seconds,
+    )
+    api = _server(create_app(gateway), limits, lifespan="on")
+    metrics = _server(metrics_app(gateway), limits, lifespan="off")
     _announce(gateway)
     drained = asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics]))
     await asyncio.gather(api.serve([api_socket]), metrics.serve([metrics_socket]))
@@ -78,17 +92,30 @@ async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
         server.should_exit = True
 
 
-def _server(app: ASGIApp, lifespan: str) -> _Server:
+def _server(app: ASGIApp, limits: ConnectionLimits, *, lifespan: Literal["on", "off"]) -> _Server:
     config = uvicorn.Config(
         app,
-        lifespan="on" if lifespan == "on" else "off",
+        http=client_protocol(limits),
+        ws="none",
+        proxy_headers=False,
+        lifespan=lifespan,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_FLUSH_SECONDS,
     )
     return _Server(config)
+
+
+def _raise_descriptors(connections: int) -> int:
+    """Make room for `connections` on both ports; what of it the system allows on one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OWN_DESCRIPTORS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, min(connections, (max(soft, allowed) - _OWN_DESCRIPTORS) // 2))
 
 
 def _listen(settings: Settings, field: str) -> socket.socket:

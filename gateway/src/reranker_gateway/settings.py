@@ -36,6 +36,15 @@ class Settings(BaseSettings):
     token_budget: int | None = Field(
         None, ge=1, description="padded tokens in one batch; default: from the engine's manifest"
     )
+    max_connections: int = Field(
+        2048, ge=1, description="on each port; half of them may have a request in progress"
+    )
+    read_idle_seconds: float = Field(
+        10, gt=0, description="longest pause within a body, longest time for a head"
+    )
+    read_timeout_seconds: float = Field(
+        60, gt=0, description="longest time for a body, and for a client to take an answer"
+    )
     max_queue_tokens: int = Field(262_144, ge=1, description="waiting tokens; over it 429")
     drain_delay_seconds: float = Field(
         5, ge=0, description="serve on after SIGTERM until endpoints have moved away"

@@ -63,14 +63,24 @@ class PairTokeniser:
         at = next(i for i, piece in enumerate(pieces) if piece.kind == "passage")
         self._before, self._passage, self._after = pieces[:at], pieces[at], pieces[at + 1 :]
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        # Requests wait here and not in the pool, whose queue keeps the texts of callers that have
+        # gone until their turn comes: bodies sent only to hang up would fill the memory.
+        self._free = asyncio.Semaphore(threads)
 
     async def run(self, query: str, passages: list[str], truncate: Truncate) -> TokenisedRequest:
-        """Tokenise in the pool. Raises InputTooLongError when `truncate` is NONE."""
+        """Tokenise in the pool. Raises InvalidRequestError as `tokenise` does."""
+        await self._free.acquire()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self.tokenise, query, passages, truncate)
+        work = loop.run_in_executor(self._pool, self.tokenise, query, passages, truncate)
+        work.add_done_callback(lambda _: self._free.release())
+        # A thread cannot be interrupted: it is free when it has ended, not when its caller goes.
+        return await asyncio.shield(work)
 
     def tokenise(self, query: str, passages: list[str], truncate: Truncate) -> TokenisedRequest:
-        """Tokenise in this thread. Raises InputTooLongError when `truncate` is NONE."""
+        """Tokenise in this thread.
+
+        Raises InputTooLongError when `truncate` is NONE, InvalidRequestError for a pair of nothing.
+        """
         [query_ids] = self._encode([query])
         # Negative when the query alone is longer than the input.
         room = self._max_length - self._specials - len(query_ids)
@@ -86,7 +96,11 @@ class PairTokeniser:
         if truncate == "NONE":
             self._check_uncut("query.text", [query])
             self._check_uncut("passages", passages)
-        return self._join(query_ids[: self._max_length - self._specials], passage_ids, truncated)
+        inputs = self._join(query_ids[: self._max_length - self._specials], passage_ids, truncated)
+        if 0 in inputs.lengths:
+            at = inputs.lengths.index(0)
+            raise InvalidRequestError(f"passages.{at}.text: it and query.text hold no tokens")
+        return inputs
 
     def close(self) -> None:
         """Stop the threads; work that has not begun is dropped."""

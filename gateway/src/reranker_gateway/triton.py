@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from reranker_contracts import ServedModel
 from reranker_gateway.engine import Batch, FloatArray
-from reranker_gateway.errors import EngineError, EngineUnavailableError
+from reranker_gateway.errors import EngineError, EngineTimeoutError, EngineUnavailableError
 from reranker_gateway.tokenise import IntArray
 
 MODEL: Final = "reranker"
@@ -28,7 +28,8 @@ _CHANNEL: Final = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 #: Codes that say nothing about the batch: the call may be repeated elsewhere or later.
-_AWAY: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
+_AWAY: Final = frozenset({"UNAVAILABLE", "CANCELLED"})
+_LATE: Final = "DEADLINE_EXCEEDED"
 _log = logging.getLogger(__name__)
 
 
@@ -65,14 +66,7 @@ class TritonEngine:
             )
         except (InferenceServerException, grpc.RpcError) as error:
             raise _translated(error) from error
-        logits = result.as_numpy(_OUTPUT)
-        if logits is None or logits.shape != (batch.rows, self._labels):
-            shape = None if logits is None else logits.shape
-            raise EngineError(
-                f"the engine answered with shape {shape}, expected {(batch.rows, self._labels)}"
-            )
-        scores: FloatArray = logits[:, self._label].astype(np.float32, copy=False)
-        return scores
+        return self._scores(result, batch.rows)
 
     async def metrics(self) -> str:
         """Triton's metrics; empty when it does not answer."""
@@ -90,6 +84,19 @@ class TritonEngine:
         """Close the connections."""
         await self._client.close()
         await self._http.aclose()
+
+    def _scores(self, result: triton_types.InferResult, rows: int) -> FloatArray:
+        try:
+            logits = result.as_numpy(_OUTPUT)
+        except (ValueError, InferenceServerException) as error:
+            raise EngineError("the engine's answer cannot be read") from error
+        shape, kind = (None, None) if logits is None else (logits.shape, logits.dtype.kind)
+        if shape != (rows, self._labels) or kind != "f":
+            raise EngineError(
+                f"the engine answered with shape {shape}, expected {(rows, self._labels)} of floats"
+            )
+        scores: FloatArray = logits[:, self._label].astype(np.float32, copy=False)
+        return scores
 
     def _tensors(self, batch: Batch) -> list[triton_types.InferInput]:
         arrays: list[tuple[str, IntArray | None]] = [
@@ -110,6 +117,8 @@ def _translated(error: InferenceServerException | grpc.RpcError) -> EngineError:
     status = str(error.status()) if isinstance(error, InferenceServerException) else "UNAVAILABLE"
     code = status.rpartition(".")[2]
     _log.warning("batch failed in Triton (%s): %s", code, str(error)[:500])
+    if code == _LATE:
+        return EngineTimeoutError("the engine did not answer in time; retry later")
     if code in _AWAY:
         return EngineUnavailableError("the engine is not answering; retry in a moment")
     return EngineError("the engine failed on a batch with this request; see the server's log")

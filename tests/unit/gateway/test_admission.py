@@ -1,12 +1,17 @@
 """Bounds on bytes and tokens, and the advice when to come back."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from reranker_gateway.admission import Admission
 from reranker_gateway.errors import OverloadedError
 from reranker_gateway.throughput import Throughput
+
+Make = Callable[..., Any]
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -17,8 +22,22 @@ def throughput() -> Throughput:
     return measured
 
 
-def test_retry_after_is_the_time_until_there_is_room(throughput: Throughput) -> None:
-    admission = Admission(max_bytes=10, max_queue_tokens=1000, throughput=throughput)
+@pytest.fixture
+def now() -> list[float]:
+    return [0.0]
+
+
+@pytest.fixture
+def admission_of(throughput: Throughput, now: list[float]) -> Make:
+    def build(**bounds: int) -> Admission:
+        usual = {"max_bytes": 10, "small_bytes": 0, "max_requests": 10, "max_queue_tokens": 1000}
+        return Admission(**usual | bounds, throughput=throughput, clock=lambda: now[0])
+
+    return build
+
+
+def test_retry_after_is_the_time_until_there_is_room(admission_of: Make) -> None:
+    admission = admission_of()
     admission.check_tokens(300, waiting=700)
     with pytest.raises(OverloadedError) as caught:
         admission.check_tokens(600, waiting=900)
@@ -28,22 +47,93 @@ def test_retry_after_is_the_time_until_there_is_room(throughput: Throughput) -> 
     assert caught.value.retry_after == 1
 
 
-def test_a_request_over_the_bound_is_served_when_nothing_waits(throughput: Throughput) -> None:
-    admission = Admission(max_bytes=10, max_queue_tokens=1000, throughput=throughput)
-    admission.check_tokens(5000, waiting=0)
+def test_a_request_over_the_bound_is_served_when_nothing_waits(admission_of: Make) -> None:
+    admission_of().check_tokens(5000, waiting=0)
 
 
-def test_bytes_are_given_back_also_after_a_refusal(throughput: Throughput) -> None:
-    admission = Admission(max_bytes=10, max_queue_tokens=1000, throughput=throughput)
-    with admission.hold_bytes() as first:
+def test_bytes_are_given_back_also_after_a_refusal(admission_of: Make) -> None:
+    admission = admission_of(max_bytes=10)
+    with admission.enter() as first:
         first.add(6)
-        with pytest.raises(OverloadedError), admission.hold_bytes() as second:
+        with pytest.raises(OverloadedError), admission.enter() as second:
             second.add(4)
             second.add(1)
-        with admission.hold_bytes() as third:
+        with admission.enter() as third:
             third.add(4)
-    with admission.hold_bytes() as whole:
+            third.tokenised()
+            with admission.enter() as fourth:
+                fourth.add(4)
+    with admission.enter() as whole:
         whole.add(10)
+
+
+@pytest.mark.parametrize(
+    ("held", "seconds", "asked", "makes_room"),
+    [
+        (8 * MIB, 0.1, 1 * MIB, False),  # as large as others, and fast
+        (8 * MIB, 0.1, 1000, True),  # large, for a small one
+        (8 * MIB, 5.0, 1 * MIB, True),  # slow
+        (100_000, 5.0, 8 * MIB, True),  # slow, and small itself
+        (100_000, 0.1, 8 * MIB, False),
+    ],
+)
+def test_uploads_that_make_room(
+    admission_of: Make, now: list[float], held: int, seconds: float, asked: int, makes_room: bool
+) -> None:
+    admission = admission_of(max_bytes=max(held, asked))
+    interrupted = []
+    with admission.enter() as upload, admission.enter() as complete:
+        upload.on_giving_way(lambda: interrupted.append(upload))
+        upload.add(held - 1)
+        complete.add(1)
+        complete.arrived()
+        now[0] += seconds
+        with admission.enter() as other:
+            if makes_room:
+                other.add(asked - 1)
+                # What is complete stays, however long it is there.
+                with pytest.raises(OverloadedError, match=f"hold {asked} bytes"):
+                    other.add(max(held, asked))
+                with pytest.raises(OverloadedError, match="make room"):
+                    upload.add(1)
+            else:
+                with pytest.raises(OverloadedError):
+                    other.add(asked)
+        assert interrupted == [upload] * makes_room
+
+
+def test_the_one_that_occupies_most_makes_room(admission_of: Make, now: list[float]) -> None:
+    admission = admission_of(max_bytes=100)
+    with admission.enter() as early, admission.enter() as large, admission.enter() as late:
+        early.add(20)
+        large.add(60)
+        late.add(20)
+        now[0] += 60
+        with admission.enter() as other:
+            other.add(30)
+            assert [one.gave_way for one in (early, large, late)] == [False, True, False]
+
+
+def test_small_bodies_have_a_reserve(admission_of: Make) -> None:
+    admission = admission_of(max_bytes=MIB, small_bytes=1000)
+    with admission.enter() as complete, admission.enter() as small, admission.enter() as large:
+        complete.add(MIB)
+        complete.arrived()
+        small.add(600)
+        with pytest.raises(OverloadedError, match=f"at most {MIB};"):
+            large.add(MIB // 2)
+        large.add(400)
+        with pytest.raises(OverloadedError, match=f"at most {MIB + 1000};"):
+            small.add(1)
+
+
+def test_requests_in_progress_are_bounded(admission_of: Make) -> None:
+    admission = admission_of(max_requests=1)
+    for _ in range(2):
+        with admission.enter() as first, admission.enter() as second:
+            first.arrived()
+            with pytest.raises(OverloadedError, match="1 requests are in progress"):
+                second.arrived()
 
 
 def test_throughput_counts_busy_time_only() -> None:

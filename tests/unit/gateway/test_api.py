@@ -94,11 +94,36 @@ async def test_invalid_requests(
         (b"[" * 100_000, 422),
         (b'"' + b"\\" * 100_001, 400),
         (b"NaN", 422),
+        (b'{"model": Infinity}', 422),
+        (b'{"model": 1e999999}', 422),
+        (b'{"model": ' + b"9" * 8000 + b"}", 400),
         (b"[]", 422),
     ],
 )
 async def test_garbage(client: httpx.AsyncClient, content: bytes, status: int) -> None:
     assert_error(await client.post("/v1/ranking", content=content), status, "")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+        ({"Content-Type": "application/vnd.any+json"}, 200),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, 415),
+        ({"Content-Type": ""}, 415),
+        ({"Content-Encoding": "identity"}, 200),
+        ({"Content-Encoding": "gzip"}, 415),
+    ],
+)
+async def test_bodies_that_are_not_json_by_their_own_word(
+    client: httpx.AsyncClient, body: Make, headers: dict[str, str], status: int
+) -> None:
+    answer = await client.post("/v1/ranking", content=json.dumps(body()), headers=headers)
+    if status == 200:
+        assert answer.status_code == 200
+    else:
+        assert_error(answer, 415, next(iter(headers)))
 
 
 async def test_required_fields(client: httpx.AsyncClient, body: Make) -> None:
@@ -244,6 +269,14 @@ async def _post_until(
 async def test_unknown_paths_say_where_to_go(client: httpx.AsyncClient) -> None:
     assert_error(await client.post("/v1/rankings"), 404, "rank with POST /v1/ranking")
     assert_error(await client.get("/v1/ranking"), 405, "rank with POST /v1/ranking")
+    for path in (
+        "/%00%ff%0d%0a",
+        "/v1/ranking/",
+        "/" + "x" * 9000,
+    ):
+        assert_error(await client.post(path), 404, "is not served here")
+    long = await client.request("A" * 3000, "/v1/ranking", headers={"Host": "[::1"})
+    assert_error(long, 405, "AAAA /v1/ranking is not served here")
 
 
 async def test_models(client: httpx.AsyncClient) -> None:
@@ -278,6 +311,20 @@ async def test_metrics_are_ours_and_the_engines(client: httpx.AsyncClient, body:
     assert samples["reranker_padded_tokens_total"] >= 19
     assert samples["reranker_backlog_seconds"] == 0
     assert samples["reranker_ready"] == 1
+
+
+async def test_what_clients_make_up_is_no_label(client: httpx.AsyncClient, body: Make) -> None:
+    async def series() -> set[str]:
+        text = (await client.get("/v1/metrics")).text
+        return {line.rpartition(" ")[0] for line in text.splitlines()}
+
+    await client.post("/v1/ranking", json=body(model="other"))
+    before = await series()
+    for made_up in range(20):
+        await client.get(f"/{made_up}")
+        await client.request(f"X{made_up}", "/v1/ranking")
+        await client.post(f"/v1/ranking?{made_up}", json=body(model=f"other-{made_up}"))
+    assert await series() == before
 
 
 async def test_request_ids(client: httpx.AsyncClient, body: Make) -> None:

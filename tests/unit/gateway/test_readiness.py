@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from reranker_gateway.errors import EngineError, EngineUnavailableError
 from reranker_gateway.readiness import warm_up_lengths
 
@@ -38,13 +40,18 @@ async def test_a_loaded_engine_that_fails_is_not_ready(
 ) -> None:
     readiness = gateway_of().readiness
     watch = asyncio.create_task(readiness.watch())
-    engine.failures.extend([EngineError("dead backend"), EngineUnavailableError("dead backend")])
+    failures = [EngineError("dead backend"), EngineUnavailableError("dead"), ZeroDivisionError()]
+    engine.failures.extend(failures)
     readiness.suspect()
     await eventually(lambda: not readiness.ready)
-    readiness.suspect()
-    await eventually(lambda: not engine.failures)
+    while engine.failures:
+        readiness.suspect()
+        await asyncio.sleep(0)
     readiness.suspect()
     await eventually(lambda: readiness.ready)
+    engine.score = lambda batch: np.full(batch.rows, np.nan, dtype=np.float32)
+    readiness.suspect()
+    await eventually(lambda: not readiness.ready)
     watch.cancel()
 
 

@@ -1,7 +1,9 @@
 """Requests in, batches out, and every score back at its place."""
 
 import asyncio
+import gc
 import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from reranker_contracts import ServedModel
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.engine import Batch
-from reranker_gateway.errors import EngineError, EngineUnavailableError
+from reranker_gateway.errors import EngineError, EngineTimeoutError, EngineUnavailableError
 from reranker_gateway.scheduler import IN_FLIGHT, Scheduler
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
@@ -101,6 +103,33 @@ async def test_a_cancelled_request_leaves_the_queue(
     engine.open.set()
     await asyncio.gather(occupied, stays)
     assert sum(batch.rows for batch in engine.batches) == IN_FLIGHT + 1
+
+
+async def test_cancelled_requests_leave_nothing_behind_while_the_engine_hangs(
+    scheduler: Scheduler, engine: Any, eventually: Callable[..., Any]
+) -> None:
+    engine.open.clear()
+    occupied = asyncio.gather(*(scheduler.run(of_lengths(64)) for _ in range(IN_FLIGHT)))
+    inputs = of_lengths(5, 6, 7)
+    kept = weakref.ref(inputs.ids[0])
+    gone = asyncio.create_task(scheduler.run(inputs))
+    await eventually(lambda: scheduler.waiting_tokens == 18)
+    gone.cancel()
+    await asyncio.wait([gone])
+    del gone, inputs
+    gc.collect()
+    assert kept() is None
+    engine.open.set()
+    await occupied
+
+
+async def test_a_batch_that_took_too_long_is_not_tried_again(
+    scheduler: Scheduler, engine: Any, suspicions: list[None]
+) -> None:
+    engine.failures.append(EngineTimeoutError("late"))
+    with pytest.raises(EngineTimeoutError):
+        await scheduler.run(of_lengths(4))
+    assert (len(engine.batches), len(suspicions)) == (1, 1)
 
 
 async def test_a_failed_batch_is_tried_once_more(

@@ -1,5 +1,11 @@
 """Our join of query and passage equals the tokeniser's own pair."""
 
+import asyncio
+import gc
+import threading
+import weakref
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +43,7 @@ FAMILIES = {
             {"kind": "special", "ids": [3]},
         ],
     ),
+    "bare": ("$A $B", [{"kind": "query"}, {"kind": "passage"}]),
 }
 TEXTS = st.lists(st.integers(0, 60).map(str), max_size=30).map(" ".join)
 
@@ -100,6 +107,13 @@ def test_none_refuses_and_names_the_first_length() -> None:
     assert ours.tokenise("4 4", passages[:1], "NONE").tokens == 6
 
 
+def test_a_pair_without_any_token_is_refused() -> None:
+    ours, _ = tokeniser("bare")
+    assert ours.tokenise(" ", ["1"], "END").lengths == [1]
+    with pytest.raises(InvalidRequestError, match=r"passages\.1\.text: .* no tokens"):
+        ours.tokenise(" ", ["1", ""], "END")
+
+
 def test_a_text_that_no_input_can_hold_is_cut_before_it_is_tokenised() -> None:
     ours, _ = tokeniser("bert")
     dense, sparse = "5 " * 300_000, " " * 600_000 + "6"
@@ -108,3 +122,39 @@ def test_a_text_that_no_input_can_hold_is_cut_before_it_is_tokenised() -> None:
         ours.tokenise("4", [dense], "NONE")
     with pytest.raises(InvalidRequestError, match=r"passages: .* more than 768 characters"):
         ours.tokenise("4", [sparse], "NONE")
+
+
+class Text(str):
+    """A text whose end can be seen."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_texts_whose_caller_has_gone_are_not_kept_while_the_threads_are_busy() -> None:
+    ours, _ = tokeniser("bert")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(query: str, passages: list[str], truncate: Any) -> Any:
+        begun.set()
+        go_on.wait()
+        return PairTokeniser.tokenise(ours, query, passages, truncate)
+
+    ours.tokenise = slow  # type: ignore[method-assign]
+    try:
+        # The thread goes on with the first one, although nobody wants it any more.
+        first = asyncio.create_task(ours.run("1", ["2"], "END"))
+        await asyncio.to_thread(begun.wait)
+        first.cancel()
+        text = Text("3")
+        kept = weakref.ref(text)
+        second = asyncio.create_task(ours.run("1", [text], "END"))
+        third = asyncio.create_task(ours.run("1", ["4 4"], "END"))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([first, second])
+        del text, second
+        gc.collect()
+        assert kept() is None
+    finally:
+        go_on.set()
+    assert (await third).lengths == [6]

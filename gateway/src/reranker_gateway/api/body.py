@@ -7,10 +7,15 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from reranker_gateway.admission import HeldBytes
-from reranker_gateway.errors import BodyTimeoutError, BodyTooLargeError, GatewayError
+from reranker_gateway.admission import Entry
+from reranker_gateway.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    GatewayError,
+    UnsupportedMediaTypeError,
+)
+from reranker_gateway.settings import Settings
 
-_READ_TIMEOUT = 60.0
 T = TypeVar("T")
 
 
@@ -21,29 +26,58 @@ class ClientGoneError(GatewayError):
     type = "client_closed_request"
 
 
-async def read_body(request: Request, limit: int, held: HeldBytes) -> bytes:
-    """The whole body, at most `limit` bytes, counted into `held` as it arrives.
+def check_media_type(request: Request) -> None:
+    """Raises UnsupportedMediaTypeError for a body that says itself that it is not plain JSON."""
+    declared = request.headers.get("content-type", "application/json")
+    kind = declared.partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise UnsupportedMediaTypeError(
+            f"Content-Type: {declared[:100]!r} is not understood; send application/json"
+        )
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise UnsupportedMediaTypeError(
+            f"Content-Encoding: {coding[:100]!r} is not understood; send the body as it is"
+        )
+
+
+async def read_body(request: Request, settings: Settings, entry: Entry) -> bytes:
+    """The whole body within the settings' bounds, counted into `entry` as it arrives.
 
     Raises BodyTooLargeError, BodyTimeoutError, OverloadedError, ClientGoneError.
     """
+    limit = settings.max_body_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     chunks = []
-    size = 0
+    now = asyncio.get_running_loop().time
+    end = now() + settings.read_timeout_seconds
     try:
-        async with asyncio.timeout(_READ_TIMEOUT):
+        async with asyncio.timeout_at(min(end, now() + settings.read_idle_seconds)) as patience:
+            entry.on_giving_way(lambda: _end_now(patience))
             async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
+                if entry.held + len(chunk) > limit:
                     raise _too_large(limit)
-                held.add(len(chunk))
+                entry.add(len(chunk))
                 chunks.append(chunk)
+                patience.reschedule(min(end, now() + settings.read_idle_seconds))
     except TimeoutError:
-        raise BodyTimeoutError(f"the body did not arrive within {_READ_TIMEOUT:.0f} s") from None
+        entry.check()
+        raise BodyTimeoutError(
+            f"the body did not arrive in time: {settings.read_idle_seconds:g} s without a byte or "
+            f"{settings.read_timeout_seconds:g} s in all"
+        ) from None
     except ClientDisconnect:
         raise ClientGoneError("the client closed the connection") from None
+    entry.arrived()
     return b"".join(chunks)
+
+
+def _end_now(patience: asyncio.Timeout) -> None:
+    # One that has expired ends anyway, and may not be rescheduled.
+    if not patience.expired():
+        patience.reschedule(asyncio.get_running_loop().time())
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

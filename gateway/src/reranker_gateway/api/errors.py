@@ -43,6 +43,8 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _gateway_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)  # noqa: S101 (by registration)
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if error.closes:
+        headers["Connection"] = "close"
     return error_response(
         error.status, error.message, kind=error.type, detail=error.detail, headers=headers
     )
@@ -51,7 +53,7 @@ async def _gateway_error(_request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Unknown path or method: say what is served."""
     assert isinstance(error, HTTPException)  # noqa: S101 (by registration)
-    asked = f"{request.method} {request.url.path[:200]}"
+    asked = f"{request.method[:20]} {request.scope['path'][:200]}"
     message = f"{asked} is not served here; rank with POST /v1/ranking, see GET /openapi.json"
     kind = "not_found" if error.status_code == HTTPStatus.NOT_FOUND else "invalid_request_error"
     return error_response(error.status_code, message, kind=kind, headers=error.headers)

@@ -1,11 +1,14 @@
 """Around every request: an id, the count of requests in progress, metrics, one line of log."""
 
+import asyncio
 import logging
 import re
 import uuid
 
+from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reranker_gateway.api.errors import error_response
 from reranker_gateway.api.ranking import PATH
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
@@ -33,10 +36,12 @@ class RequestMiddleware:
             return
         request_id = _request_id(scope)
         code = 500
+        answering = False
 
         async def send_marked(message: Message) -> None:
-            nonlocal code
+            nonlocal code, answering
             if message["type"] == "http.response.start":
+                answering = True
                 code = message["status"]
                 message["headers"].append((_ID, request_id))
                 if self._drain.phase is not Phase.SERVING:
@@ -49,6 +54,10 @@ class RequestMiddleware:
             self._drain.enter()
         try:
             await self._app(scope, receive, send_marked)
+        except asyncio.CancelledError:
+            # The time to drain is over, and with it the task: this is the last thing it does.
+            if not answering:
+                await _cut_off()(scope, receive, send_marked)
         except Exception:
             # The caller has its 500 already; Starlette raises again for the log.
             _log.exception("internal error", extra={"fields": {"requestId": request_id.decode()}})
@@ -69,6 +78,15 @@ class RequestMiddleware:
             seconds=round(seconds, 4),
             **scope.get("reranker.log", {}),
         )
+
+
+def _cut_off() -> Response:
+    return error_response(
+        503,
+        "the server has shut down; retry on another replica",
+        kind="service_unavailable",
+        headers={"Retry-After": "1"},
+    )
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -1,0 +1,248 @@
+"""One client's connection: what it may make the server wait for, and how it is refused.
+
+uvicorn times the pause between two requests and nothing else. Here every state in which the next
+move is the client's has a time limit, and when there are too many connections, the one that has
+been in such a state for longest makes room. So clients that say nothing keep nobody out, and a
+probe is always answered. The body of a request that is being read is timed where it is read
+(`api.body`), because only there it can be told apart from one that nobody wants.
+
+    FIRST ─▶ HEAD ─▶ BODY ─▶ (at work) ─▶ NEXT ─▶ HEAD …
+                       └▶ answered early ─▶ LEFTOVER ─▶ NEXT
+"""
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reranker_gateway.api.errors import error_response
+
+KEEP_ALIVE_SECONDS = 75
+#: A chunk costs as much work as a kilobyte: bodies in crumbs would stop the event loop.
+_FREE_CHUNKS = 1024
+_BYTES_PER_CHUNK = 64
+#: Read at once, and so what a client can have us hold beside its request.
+_READ_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Bounds of each listener."""
+
+    connections: int
+    #: For a whole head, and for the rest of a body that nobody reads.
+    idle_seconds: float
+    #: For the client to take an answer.
+    answer_seconds: float
+
+
+class Owed(Enum):
+    """What the client is to do next."""
+
+    FIRST = auto()
+    HEAD = auto()
+    BODY = auto()
+    LEFTOVER = auto()
+    NEXT = auto()
+    TAKE_ANSWER = auto()
+
+
+class Silent:
+    """Connections of one listener whose clients are to do something, longest ones first."""
+
+    def __init__(self) -> None:
+        # Dictionaries, for their order.
+        self._uploads: dict[ClientProtocol, None] = {}
+        self._others: dict[ClientProtocol, None] = {}
+
+    def put(self, connection: "ClientProtocol", owed: Owed | None) -> None:
+        """It has owed this from now on."""
+        self._uploads.pop(connection, None)
+        self._others.pop(connection, None)
+        if owed is Owed.BODY:
+            self._uploads[connection] = None
+        elif owed is not None:
+            self._others[connection] = None
+
+    def longest(self) -> "ClientProtocol | None":
+        """Uploads come last: they may be honest ones."""
+        return next(itertools.chain(self._others, self._uploads), None)
+
+
+class ClientProtocol(H11Protocol):
+    """uvicorn's protocol within `limits`."""
+
+    limits: ClassVar[ConnectionLimits]
+    silent: ClassVar[Silent]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = _Connection(h11.SERVER)
+        self._refused = False
+        self._owed: Owed | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Make room when there are too many."""
+        super().connection_made(transport)  # type: ignore[arg-type]  # it is a socket's
+        # Any byte that the client does not take counts, not only those over 64 KiB.
+        self.transport.set_write_buffer_limits(0)
+        self.transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # asyncio's, undeclared
+        if len(self.connections) > self.limits.connections:
+            longest = self.silent.longest()
+            if longest is not None:
+                longest.end()
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """See what the client owes now; after a refusal nothing that comes is looked at."""
+        if not self._refused:
+            super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """See what the client owes now."""
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """The client has taken its answer."""
+        super().resume_writing()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is owed any more."""
+        super().connection_lost(exc)
+        self._owe(None)
+
+    def end(self) -> None:
+        """Close; what is under way learns that the client has gone."""
+        if self.flow.write_paused:
+            # To close would be to wait for the client once more.
+            self.transport.abort()
+        else:
+            self.transport.close()
+        self._owe(None)
+
+    def shutdown(self) -> None:
+        """The server ends; a refused client has nothing more to get."""
+        if self._refused:
+            self.end()
+        else:
+            super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is not HTTP, or too much of it."""
+        self._refuse(
+            HTTPStatus.BAD_REQUEST,
+            f"{msg} Heads may have 16 KiB; rank with POST /v1/ranking over HTTP/1.1",
+            kind="invalid_request_error",
+        )
+
+    def _now_owed(self) -> Owed | None:
+        if self.flow.write_paused:
+            return Owed.TAKE_ANSWER
+        if self.transport.is_closing():
+            return None
+        if self._refused:
+            return Owed.LEFTOVER
+        theirs = self.conn.their_state
+        if theirs is h11.SEND_BODY:
+            return Owed.LEFTOVER if self.cycle.response_complete else Owed.BODY
+        return self._owed_head() if theirs is h11.IDLE else None
+
+    def _owed_head(self) -> Owed:
+        if self.conn.trailing_data[0]:
+            return Owed.HEAD
+        return Owed.FIRST if self.cycle is None else Owed.NEXT
+
+    def _watch(self) -> None:
+        """Start the clock of a new state; a state that goes on keeps its own."""
+        owed = self._now_owed()
+        if owed is not self._owed:
+            self._owe(owed)
+
+    def _owe(self, owed: Owed | None) -> None:
+        self._owed = owed
+        self.silent.put(self, owed)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if owed is Owed.NEXT:
+            self._alarm = self.loop.call_later(KEEP_ALIVE_SECONDS, self._expired)
+        elif owed is Owed.TAKE_ANSWER:
+            self._alarm = self.loop.call_later(self.limits.answer_seconds, self._expired)
+        elif owed is not None and owed is not Owed.BODY:
+            self._alarm = self.loop.call_later(self.limits.idle_seconds, self._expired)
+
+    def _expired(self) -> None:
+        if self._owed is Owed.HEAD:
+            self._refuse(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the request's head did not arrive within {self.limits.idle_seconds:g} s",
+                kind="timeout",
+            )
+        else:
+            self.end()
+
+    def _refuse(self, code: HTTPStatus, message: str, *, kind: str) -> None:
+        """Answer in place of the application, if that is still possible, and close."""
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        if under_way:
+            # The application must not answer as well; it learns that the client is gone.
+            self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False
+            self.cycle.message_event.set()
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            answer = error_response(code, message, kind=kind, headers={"Connection": "close"})
+            head = h11.Response(
+                status_code=code, headers=answer.raw_headers, reason=code.phrase.encode()
+            )
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        # To close while something unread lies here would reset the connection, and the client
+        # would lose the answer: it is the client that closes, or the alarm.
+        self._refused = True
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._watch()
+
+
+def client_protocol(limits: ConnectionLimits) -> type[ClientProtocol]:
+    """The protocol of a listener with `limits`, as uvicorn takes it."""
+    return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, "silent": Silent()})
+
+
+class _Connection(h11.Connection):
+    """h11, which leaves to its user what a body may be made of."""
+
+    def __init__(self, our_role: type[h11.SERVER]) -> None:
+        super().__init__(our_role)
+        self._chunks = 0
+        self._bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Raises RemoteProtocolError also for bodies of unclear length or of crumbs."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+            names = {name for name, _ in event.headers}
+            if {b"content-length", b"transfer-encoding"} <= names:
+                # A proxy before us may believe the other one, and see other requests than we do.
+                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            if self._chunks > _FREE_CHUNKS + self._bytes // _BYTES_PER_CHUNK:
+                raise h11.RemoteProtocolError("too many small chunks")
+        return event
