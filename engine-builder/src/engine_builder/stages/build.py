@@ -4,11 +4,17 @@ The same functions, documents and store layout as in a cluster, so an engine tha
 can be copied into a cluster's store. What an earlier build left there is used again.
 """
 
+import errno
+import fcntl
+import os
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, UsageError, write_failure
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from engine_builder.stages.compile import compile_engine
@@ -30,6 +36,8 @@ from reranker_contracts import (
 MIN_KENDALL_TAU = 0.995
 MAX_NDCG10_DELTA = 0.002
 
+_WORK_PREFIX = "engine-build-"
+
 
 def build(
     uri: str,
@@ -43,6 +51,7 @@ def build(
     progress: Progress,
 ) -> Outcome:
     """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused."""
+    _check_store(out)
     found = resolve(
         uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
     )
@@ -50,10 +59,8 @@ def build(
     resolved = found.resolved
     if resolved is None:
         raise ValueError("resolve gave no model")
-    out.mkdir(parents=True, exist_ok=True)
     store = Store(out)
-    work = Path(tempfile.mkdtemp(prefix="engine-build-"))
-    try:
+    with work_directory() as work:
         prepare = PrepareIdentity(
             revision=resolved.revision, max_length=max_length, toolchain=resolved.toolchain
         )
@@ -68,8 +75,57 @@ def build(
             work=work,
             progress=progress,
         )
+
+
+def _check_store(out: Path) -> None:
+    """Before minutes of work, not after them."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"--out {out}: is or lies in a file; name a directory") from None
+    except OSError as error:
+        raise write_failure(error, out) or error from error
+
+
+@contextmanager
+def work_directory() -> Iterator[Path]:
+    """A scratch folder; those of builds that were killed go first.
+
+    A lock tells them: it ends with its process, however that ends.
+    """
+    folder = Path(tempfile.gettempdir())
+    for left in folder.glob(f"{_WORK_PREFIX}*"):
+        with suppress(OSError), _locked(left):
+            # A moment lies between the making of a folder and its lock.
+            if left.stat().st_mtime < time.time() - 60:
+                shutil.rmtree(left)
+    work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX))
+    try:
+        with _locked(work):
+            yield work
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StageError(
+            StageReason.STORE_FULL,
+            f"{folder}: no space left for work files; make room there, or set TMPDIR to a folder "
+            "that has it",
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a folder; BlockingIOError when another process does."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _prepare(
@@ -81,11 +137,10 @@ def _prepare(
     work: Path,
     progress: Progress,
 ) -> None:
-    # Seconds of imports, after the model was found fit for them.
-    from engine_builder.stages.export import export  # noqa: PLC0415
-
     source, prepared = work / "source", work / "prepared"
     fetch(uri, revision=identity.revision, source_dir=source_dir, out=source, progress=progress)
+    with progress.step("loading PyTorch and transformers"):
+        from engine_builder.stages.export import export  # noqa: PLC0415
     done = export(source, prepared, max_length=identity.max_length, progress=progress)
     progress.say(done.message)
     progress.say(publish(prepared, out, identity, progress=progress).message)
