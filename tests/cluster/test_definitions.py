@@ -73,6 +73,40 @@ def test_defaults_scale_and_columns(api: Kubectl) -> None:
     api("delete", "rr", "plain")
 
 
+def test_only_settings_of_the_build_may_change_in_an_engine(api: Kubectl) -> None:
+    toolchain = dict.fromkeys(("torch", "transformers", "onnx", "onnxruntime"), "1")
+    identity = {"prepared": "0" * 64, "runtime": "onnxruntime", "precision": "fp32",
+                "accelerator": "cpu", "maxBatchSize": 8, "onnxruntime": "1"}  # fmt: skip
+    spec: Json = {
+        "digest": "0" * 64,
+        "modelName": "m",
+        "source": {"source": "hf://org/model", "secretRef": {"name": "hub"}},
+        "prepare": {"revision": "1", "toolchain": toolchain | {"recipe": 1}},
+        "identity": identity,
+        "build": {"image": "builder:1"},
+        "store": {},
+    }
+    engine: Json = {"apiVersion": "reranker.dev/v1alpha1", "kind": "RerankerEngine"}
+    engine |= {"metadata": {"name": "fixed"}}
+    api.apply(engine | {"spec": spec})
+    changed = {
+        "source": {"source": "hf://org/model"},
+        "build": {"image": "builder:2", "resources": {"limits": {"memory": "4Gi"}}},
+    }
+    api.apply(engine | {"spec": spec | changed})
+    assert "secretRef" not in api.get("rre", "fixed")["spec"]["source"]
+    for frozen in (
+        {"digest": "1" * 64},
+        {"modelName": "n"},
+        {"prepare": spec["prepare"] | {"revision": "2"}},
+        {"identity": identity | {"maxBatchSize": 9}},
+        {"store": {"storageClassName": "fast"}},
+    ):
+        with pytest.raises(KubectlError, match="change the RerankerService instead"):
+            api.apply(engine | {"spec": spec | frozen})
+    api("delete", "rre", "fixed")
+
+
 def test_every_field_is_explained(api: Kubectl) -> None:
     text = api("explain", "rr.spec", "--recursive=false")
     for field in ("model", "engine", "accelerator", "serving", "replicas"):

@@ -30,6 +30,7 @@ def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> No
     try:
         assert _may(api, user, "create", "deployments", api.namespace)
         assert _may(api, user, "patch", "rerankerservices/status", api.namespace)
+        assert _may(api, user, "list", "events", api.namespace)
         for verb, resource in [
             ("get", "secrets"),
             ("list", "secrets"),
@@ -42,6 +43,9 @@ def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> No
             ("impersonate", "users"),
         ]:
             assert not _may(api, user, verb, resource, api.namespace), f"{verb} {resource}"
+        # Two operators would fight over each Deployment.
+        with pytest.raises(KubectlError, match="invalid ownership metadata"):
+            _install(cluster, "second", "rights-second")
     finally:
         cluster.helm("uninstall", "wide", "-n", "rights-wide", "--wait")
 
@@ -55,5 +59,11 @@ def test_namespaced_mode_stays_in_its_namespaces(cluster: Cluster, api: Kubectl)
         assert not _may(api, user, "create", "jobs", "default")
         assert not _may(api, user, "list", "rerankerservices", "default")
         assert not _may(api, user, "list", "nodes", "default")
+        watch = f"watchNamespaces={{{api.namespace}}}"
+        with pytest.raises(KubectlError, match="invalid ownership metadata"):
+            _install(cluster, "second", "rights-second", "--set", watch)
+        # The same release name elsewhere, for other namespaces, is in nobody's way.
+        _install(cluster, "narrow", "rights-other", "--set", "watchNamespaces={rights-other}")
+        cluster.helm("uninstall", "narrow", "-n", "rights-other", "--wait")
     finally:
         cluster.helm("uninstall", "narrow", "-n", "rights-narrow", "--wait")

@@ -50,6 +50,34 @@ def test_a_damaged_engine_is_told_and_built_again(services: Services) -> None:
     assert services.rank("damaged", "q", ["a", "b"])["usage"]["total_tokens"] > 0
 
 
+def test_an_engine_deleted_by_hand_is_built_again_under_its_pods(services: Services) -> None:
+    services.apply("undone", {"model": {"source": source("first")}})
+    name = services.wait_ready("undone")["status"]["engine"]
+    uid = services.kubectl.get("rre", name)["metadata"]["uid"]
+    services.kubectl("delete", "rre", name, "--wait")
+    eventually(
+        lambda: [
+            engine
+            for engine in services.kubectl.list("rre")
+            if engine["metadata"]["uid"] != uid and engine.get("status", {}).get("stage") == "Ready"
+        ],
+        within=BUILD_SECONDS,
+        describe=lambda: services.kubectl("get", "rr,rre,jobs,pvc"),
+    )
+    services.wait_ready("undone")
+    assert services.rank("undone", "q", ["a", "b"])["usage"]["total_tokens"] > 0
+    (claim,) = services.kubectl.list("pvc")
+    assert "deletionTimestamp" not in claim["metadata"]
+
+
+def test_a_build_that_ran_out_of_memory_is_given_more(services: Services) -> None:
+    small = {"resources": {"limits": {"memory": "40Mi"}}}
+    services.apply("starved", {"model": {"source": source("first")}, "engine": small})
+    services.wait_for("starved", "Ready", "OutOfMemory", within=120)
+    services.apply("starved", {"model": {"source": source("first")}, "engine": {}})
+    services.wait_ready("starved")
+
+
 def test_an_operator_killed_in_a_build_goes_on_with_it(
     services: Services, operator: Kubectl
 ) -> None:

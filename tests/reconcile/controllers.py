@@ -28,6 +28,7 @@ from reranker_contracts.base import Document
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
+    EVENT,
     JOB,
     POD,
     PVC,
@@ -64,11 +65,15 @@ class Controllers:
         self.cluster = FakeCluster(lambda: self.now)
         self.faults: defaultdict[str, list[Fault]] = defaultdict(list)
         self.held: set[str] = set()
+        self.missing_secrets: set[str] = set()
         self.pods_start = True
+        self.refusal: str | None = None
         self.parity = PARITY
+        self.toolchain = TOOLCHAIN
         self.revisions: dict[str, str] = {}
         self.store = "reranker-engines"
         self.stored: defaultdict[str, set[str]] = defaultdict(set)
+        self.made: dict[tuple[str, str], datetime.datetime] = {}
         self.damaged: set[str] = set()
         self._numbers = itertools.count(1)
 
@@ -104,7 +109,10 @@ class Controllers:
             return
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, job)]
         if not pods:
-            self._add_pod(job, {"job-name": name})
+            if self.refusal is None:
+                self._add_pod(job, {"job-name": name})
+            else:
+                self._warn(job, self.refusal)
             return
         missing = [claim for claim in _claims(pods[0]) if not self._is_there(claim)]
         if missing:
@@ -119,12 +127,18 @@ class Controllers:
         how: set[str] = set()
         for container in [*template.get("initContainers", []), *template["containers"]]:
             stage = container["name"]
+            if missing := _secrets(container) & self.missing_secrets:
+                why = f'secret "{min(missing)}" not found'
+                waiting = {"reason": "CreateContainerConfigError", "message": why}
+                statuses.append(_status(container, {"waiting": waiting}))
+                self._set_pod(pod, _pod_status("Pending", template, statuses))
+                return
             if stage in self.held:
                 statuses.append(_status(container, {"running": {}}))
                 self._set_pod(pod, _pod_status("Running", template, statuses))
                 return
             fault = self.faults[stage].pop(0) if self.faults[stage] else None
-            statuses.append(_status(container, self._end(container, fault)))
+            statuses.append(_status(container, self._end(container, fault, _store_of(pod))))
             ok = statuses[-1]["state"]["terminated"]["exitCode"] == 0
             how |= {fault.how} if fault else set()
             if not ok or "vanished" in how:
@@ -139,7 +153,7 @@ class Controllers:
             JOB, NAMESPACE, job["metadata"]["name"], {"status": {"conditions": [ended]}}
         )
 
-    def _end(self, container: Json, fault: Fault | None) -> Json:
+    def _end(self, container: Json, fault: Fault | None, store: str) -> Json:
         """The terminated state of a container, after its effect on the store."""
         end: Json = {"exitCode": 0, "reason": "Completed", "finishedAt": _iso(self.now)}
         if fault is not None and fault.how == "killed":
@@ -152,11 +166,11 @@ class Controllers:
         if fault is not None and fault.how == "refused":
             result = _result(stage, reason=fault.reason)
         else:
-            result = self._work(stage, container["args"])
+            result = self._work(stage, container["args"], store)
         code = 0 if result.ok else 1
         return {"terminated": end | {"exitCode": code, "message": result.to_message()}}
 
-    def _work(self, stage: str, args: list[str]) -> StageResult:
+    def _work(self, stage: str, args: list[str], store: str) -> StageResult:
         if stage == Stage.RESOLVE:
             return _result(stage, resolved=self._resolved(_option(args, "--source")))
         if stage == Stage.VALIDATE:
@@ -164,17 +178,31 @@ class Controllers:
         if stage == Stage.PUBLISH:
             identity = _IDENTITY.validate_json(_option(args, "--identity"))
             folder = "engines" if isinstance(identity, EngineIdentity) else "prepared"
+            self._tidy(args, store)
             path = f"{folder}/{digest_of(identity)}"
-            self.stored[self.store].add(path)
+            self.stored[store].add(path)
+            self.made[store, path] = self.now
             self.damaged.discard(path)
             return _result(stage, size_bytes=1000)
         if stage == Stage.COMPILE:
-            return self._check(stage, _option(args, "--prepared").removeprefix("/store/"))
+            return self._check(stage, _option(args, "--prepared").removeprefix("/store/"), store)
         if stage == Stage.REMOVE:
             gone = set(args[args.index("--digest") + 1 : args.index("--result")])
-            kept = {path for path in self.stored[self.store] if path.split("/")[1] not in gone}
-            self.stored[self.store] = kept
+            kept = {path for path in self.stored[store] if path.split("/")[1] not in gone}
+            self.stored[store] = kept
         return _result(stage)
+
+    def _tidy(self, args: list[str], store: str) -> None:
+        """As publish does with --keep and --made-before."""
+        if "--keep" not in args:
+            return
+        kept = set(args[args.index("--keep") + 1 : args.index("--made-before")])
+        limit = datetime.datetime.fromisoformat(_option(args, "--made-before"))
+        self.stored[store] = {
+            path
+            for path in self.stored[store]
+            if path.split("/")[1] in kept or self.made[store, path] >= limit
+        }
 
     def _resolved(self, source: str) -> ResolvedModel:
         return ResolvedModel(
@@ -183,11 +211,11 @@ class Controllers:
             architecture="BertForSequenceClassification",
             family="bert",
             max_length=512,
-            toolchain=TOOLCHAIN,
+            toolchain=self.toolchain,
         )
 
-    def _check(self, stage: str, path: str) -> StageResult:
-        whole = path in self.stored[self.store] and path not in self.damaged
+    def _check(self, stage: str, path: str, store: str) -> StageResult:
+        whole = path in self.stored[store] and path not in self.damaged
         return _result(stage) if whole else _result(stage, reason=StageReason.CHECKSUM_MISMATCH)
 
     def _step_deployment(self, entry: Json) -> None:
@@ -195,7 +223,8 @@ class Controllers:
         wanted = entry["spec"].get("replicas", 1)
         for pod in pods[wanted:]:
             self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
-        for _ in range(wanted - len(pods)):
+        refusal = self.refusal if wanted > len(pods) else None
+        for _ in range(0 if refusal else wanted - len(pods)):
             self._add_pod(entry, {})
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         for pod in pods:
@@ -209,12 +238,14 @@ class Controllers:
             "replicas": len(pods),
             "readyReplicas": ready,
             "availableReplicas": ready,
+            "conditions": [_replica_failure(refusal)] if refusal else [],
         }
         self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
 
     def _start_serving(self, pod: Json) -> None:
         verify = pod["spec"]["initContainers"][0]
-        result = self._check("verify", f"engines/{_option(verify['args'], '--digest')}")
+        path = f"engines/{_option(verify['args'], '--digest')}"
+        result = self._check("verify", path, _store_of(pod))
         end = {
             "exitCode": 0 if result.ok else 1,
             "finishedAt": _iso(self.now),
@@ -227,6 +258,9 @@ class Controllers:
     def _add_pod(self, owner: Json, labels: dict[str, str]) -> None:
         meta, template = owner["metadata"], owner["spec"]["template"]
         reference = {"kind": owner["kind"], "name": meta["name"], "uid": meta["uid"]}
+        if owner["kind"] == DEPLOYMENT.kind:
+            # The ReplicaSet in between is not played; its uid is the Deployment's here.
+            reference |= {"kind": "ReplicaSet", "name": f"{meta['name']}-7d9c8b6f5"}
         self.cluster.put(
             {
                 "apiVersion": "v1",
@@ -241,6 +275,15 @@ class Controllers:
                 "status": {"phase": "Pending"},
             }
         )
+
+    def _warn(self, job: Json, text: str) -> None:
+        """The Job controller's only word about pods that it may not make."""
+        meta = {"name": f"{job['metadata']['name']}-warning", "namespace": NAMESPACE}
+        if self.cluster.find(EVENT, NAMESPACE, meta["name"]) is None:
+            event = {"apiVersion": "v1", "kind": "Event", "type": "Warning", "metadata": meta}
+            about = {"kind": "Job", "uid": job["metadata"]["uid"]}
+            told = {"reason": "FailedCreate", "message": f"Error creating: {text}"}
+            self.cluster.put(event | told | {"involvedObject": about})
 
     def _set_pod(self, pod: Json, status: Json) -> None:
         self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], {"status": status})
@@ -258,6 +301,19 @@ def _owned(entry: Json, owner: Json) -> bool:
 def _claims(pod: Json) -> list[str]:
     volumes = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes", [])]
     return [volume["claimName"] for volume in volumes if volume]
+
+
+def _secrets(container: Json) -> set[str]:
+    sources = [entry.get("valueFrom", {}) for entry in container.get("env", [])]
+    return {source["secretKeyRef"]["name"] for source in sources if "secretKeyRef" in source}
+
+
+def _store_of(pod: Json) -> str:
+    """The claim with the engines; empty for a pod that has none."""
+    for volume in pod["spec"].get("volumes", []):
+        if volume["name"] in ("store", "engine"):
+            return str(volume["persistentVolumeClaim"]["claimName"])
+    return ""
 
 
 def _option(args: list[str], name: str) -> str:
@@ -293,6 +349,12 @@ def _pod_status(phase: str, template: Json, statuses: list[Json]) -> Json:
         "initContainerStatuses": statuses[:first],
         "containerStatuses": statuses[first:],
     }
+
+
+def _replica_failure(text: str) -> Json:
+    return {
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": text,
+    }  # fmt: skip
 
 
 def _unschedulable(claim: str) -> Json:

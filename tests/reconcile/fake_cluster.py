@@ -85,10 +85,20 @@ class FakeCluster:
         return found
 
     async def list(
-        self, resource: Resource, namespace: str | None, selector: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
         self._check("list", resource.kind)
-        found = _copy(list(self.select(resource, namespace, selector)))
+        wanted = [(path.split("."), value) for path, value in (fields or {}).items()]
+        found = [
+            _copy(entry)
+            for entry in self.select(resource, namespace, selector)
+            if all(_field(entry, path) == value for path, value in wanted)
+        ]
         self._record(Call("list", resource.kind, ""))
         return found
 
@@ -122,10 +132,17 @@ class FakeCluster:
         return _copy(after)
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> None:
         self._check("delete", resource.kind)
-        self.remove(resource, namespace, name, uid)
+        live = self.find(resource, namespace, name)
+        if live is not None and version in (None, live["metadata"]["resourceVersion"]):
+            self.remove(resource, namespace, name, uid)
         self._record(Call("delete", resource.kind, name))
 
     # For the simulator and the tests: the same effects, without a recorded call.
@@ -312,6 +329,12 @@ def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
             yield from _leaves(value, (*path, key))
     else:
         yield path, node
+
+
+def _field(entry: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        entry = entry.get(key, {})
+    return entry
 
 
 def _set(entry: Json, path: Path, value: Any) -> None:

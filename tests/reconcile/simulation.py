@@ -8,6 +8,7 @@ owns the clock. Nothing waits: `settle` goes on until nobody has anything to do 
 import copy
 import datetime
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.errors import OperatorError
-from reranker_operator.names import APP_MANAGED_BY, MANAGER, REVISION_LABEL
+from reranker_operator.names import APP_MANAGED_BY, MANAGER, RESOLVE_AGAIN, REVISION_LABEL
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
@@ -38,8 +39,9 @@ from .controllers import NAMESPACE, Controllers
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
-    "lastTransitionTime", "lastFailureTime", "readyTime", "finishedAt",
+    "lastTransitionTime", "lastFailureTime", "readyTime", "resolvedTime", "finishedAt",
 }  # fmt: skip
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+(Z|\+00:00)")
 
 
 class Simulation(Controllers):
@@ -58,10 +60,12 @@ class Simulation(Controllers):
         """The same world with a freshly started operator, going its own way from here."""
         twin = Simulation(self.defaults)
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
+        twin.refusal, twin.toolchain = self.refusal, self.toolchain
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
+        twin.missing_secrets = set(self.missing_secrets)
         twin.faults = copy.deepcopy(self.faults)
-        twin.stored = copy.deepcopy(self.stored)
+        twin.stored, twin.made = copy.deepcopy(self.stored), dict(self.made)
         twin._numbers = itertools.count(next(self._numbers))
         twin.cluster = self.cluster.fork(lambda: twin.now)
         twin.restart_operator()
@@ -83,8 +87,23 @@ class Simulation(Controllers):
     def edit_service(self, name: str = "rank", **spec: Any) -> None:
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, {"spec": spec})
 
+    def resolve_again(self, value: str, name: str = "rank") -> None:
+        patch = {"metadata": {"annotations": {RESOLVE_AGAIN: value}}}
+        self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
+
     def delete_service(self, name: str = "rank") -> None:
         self.cluster.remove(RERANKER_SERVICE, NAMESPACE, name)
+
+    def add_claim(self, name: str, mode: str = "ReadWriteOnce") -> None:
+        """A claim of the user's own."""
+        self.cluster.put(
+            {
+                "apiVersion": "v1",
+                "kind": PVC.kind,
+                "metadata": {"name": name, "namespace": NAMESPACE},
+                "spec": {"accessModes": [mode]},
+            }
+        )
 
     # What can be seen.
 
@@ -104,6 +123,10 @@ class Simulation(Controllers):
         """Status and reason of one condition of a service."""
         entry = next(c for c in self.service(name).status.conditions if c.type == kind)
         return entry.status, entry.reason
+
+    def message(self, kind: str, name: str = "rank") -> str:
+        """What one condition of a service says."""
+        return next(c for c in self.service(name).status.conditions if c.type == kind).message
 
     def selected(self, name: str = "rank") -> Json | None:
         """The Deployment that the address of a service leads to."""
@@ -230,4 +253,6 @@ def _timeless(node: Any, known: dict[str, str]) -> Any:
         return [_timeless(entry, known) for entry in node]
     if isinstance(node, dict):
         return {key: _timeless(value, known) for key, value in node.items() if key not in _CHANGING}
-    return known.get(node, node) if isinstance(node, str) else node
+    if isinstance(node, str):
+        return known.get(node, _TIME.sub("a time", node))
+    return node

@@ -2,16 +2,26 @@
 
 from collections.abc import Callable
 
+from reranker_contracts import StageReason
 from reranker_operator.errors import Unavailable
 
+from .controllers import Fault
 from .fake_cluster import Call
 from .simulation import Simulation
+
+
+def _move_the_source(sim: Simulation) -> None:
+    sim.faults["fetch"] = [Fault("refused", StageReason.SOURCE_CHANGED)]
+    sim.revisions["hf://org/moving"] = "moved on"
+    sim.edit_service(model={"source": "hf://org/moving"})
+
 
 OTHER = {"source": "hf://org/other"}
 #: The life of a service, each step from rest to rest.
 STORY: dict[str, Callable[[Simulation], None]] = {
     "create": lambda sim: sim.create_service(),
     "another model": lambda sim: sim.edit_service(model=OTHER, replicas=2),
+    "a source that moves": _move_the_source,
     "a second service": lambda sim: sim.create_service("second", model=OTHER),
     "delete the first": lambda sim: sim.delete_service(),
     "delete the second": lambda sim: sim.delete_service("second"),

@@ -1,4 +1,4 @@
-"""What goes wrong: pods that die, models that can't be served, files that rot, rights that lack."""
+"""What goes wrong: pods that die, models that can't be served, rights that lack."""
 
 import datetime
 from typing import Any
@@ -7,7 +7,13 @@ import pytest
 
 from reranker_contracts import ParityReport, StageReason
 from reranker_operator.api.conditions import Reason
-from reranker_operator.api.meta import DEPLOYMENT, POD, RERANKER_ENGINE, RERANKER_SERVICE, SERVICE
+from reranker_operator.api.meta import (
+    DEPLOYMENT,
+    JOB,
+    RERANKER_ENGINE,
+    RERANKER_SERVICE,
+    SERVICE,
+)
 from reranker_operator.errors import (
     Forbidden,
     NamespaceTerminating,
@@ -16,10 +22,12 @@ from reranker_operator.errors import (
     Unavailable,
 )
 
-from .controllers import NAMESPACE, START, Fault
+from .controllers import NAMESPACE, Fault
+from .fake_cluster import Call
 from .simulation import Simulation, revision_of
 
 OTHER = {"source": "hf://org/other"}
+MINE = {"store": {"existingClaim": "mine"}}
 
 
 async def _serving(sim: Simulation, **spec: Any) -> None:
@@ -120,45 +128,6 @@ async def test_a_resolve_is_tried_again_and_keeps_the_last_failed_job(sim: Simul
     assert sim.condition("Ready") == ("True", "Ready")
 
 
-async def test_damaged_files_are_built_again_and_the_pod_starts_over(sim: Simulation) -> None:
-    await _serving(sim)
-    (engine,) = sim.engines()
-    path = f"engines/{engine.spec.digest}"
-    sim.damaged.add(path)
-    (pod,) = _serving_pods(sim)
-    sim.now += datetime.timedelta(minutes=5)
-    sim.cluster.remove(POD, NAMESPACE, pod)
-    await sim.settle()
-    assert sim.condition("EngineReady") == ("False", "ChecksumMismatch")
-    (waiting,) = _serving_pods(sim)
-
-    await sim.converge()
-    assert sim.condition("Ready") == ("True", "Ready")
-    assert path not in sim.damaged
-    assert f"{engine.metadata.name}-compile-2" in sim.names("Job")
-    # A pod in its crash loop would be minutes away from trying again.
-    assert waiting not in _serving_pods(sim)
-
-    # And once more: no Job's name is used twice.
-    sim.damaged.add(path)
-    sim.now += datetime.timedelta(minutes=5)
-    sim.cluster.remove(POD, NAMESPACE, _serving_pods(sim)[0])
-    await sim.converge()
-    assert sim.condition("Ready") == ("True", "Ready")
-    assert f"{engine.metadata.name}-compile-3" in sim.names("Job")
-
-
-async def test_a_damaged_prepared_model_is_prepared_again(sim: Simulation) -> None:
-    await _serving(sim)
-    sim.damaged |= sim.stored[sim.store]
-    sim.now += datetime.timedelta(minutes=5)
-    sim.cluster.remove(POD, NAMESPACE, _serving_pods(sim)[0])
-    await sim.converge()
-    assert sim.condition("Ready") == ("True", "Ready")
-    assert sim.damaged == set()
-    assert any("prepare-3" in name for name in sim.names("Job"))
-
-
 async def test_an_engine_below_the_threshold_never_serves(sim: Simulation) -> None:
     await _serving(sim)
     revision = sim.service().status.revision
@@ -231,6 +200,7 @@ async def test_an_address_of_somebody_else_is_not_taken_over(sim: Simulation) ->
     assert address["spec"] == {"selector": {"app": "shop"}}
     assert "ownerReferences" not in address["metadata"]
     assert sim.condition("Ready") == ("False", "Rejected")
+    assert sim.message("Ready").count("; ") == 1
     sim.cluster.remove(SERVICE, NAMESPACE, "rank")
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
@@ -275,8 +245,9 @@ async def test_lost_answers_are_asked_for_again(sim: Simulation) -> None:
 
 async def test_a_namespace_that_goes_away_is_let_go(sim: Simulation) -> None:
     """Nothing can be created there any more, also no Job that would remove an engine's files."""
-    sim.create_service("one")
-    sim.create_service("two", model=OTHER)
+    sim.add_claim("mine")
+    sim.create_service("one", engine=MINE)
+    sim.create_service("two", engine=MINE, model=OTHER)
     await sim.converge()
     sim.cluster.terminating.add(NAMESPACE)
     sim.cluster.remove(DEPLOYMENT, NAMESPACE, sim.names("Deployment")[0])
@@ -288,13 +259,14 @@ async def test_a_namespace_that_goes_away_is_let_go(sim: Simulation) -> None:
     for name in ("one", "two"):
         sim.delete_service(name)
     await sim.converge()
-    assert sim.picture() == {}
+    assert list(sim.picture()) == ["PersistentVolumeClaim/mine"]
     assert not [error for error in sim.errors if not isinstance(error, NamespaceTerminating)]
 
 
 async def test_files_that_cannot_be_removed_do_not_hold_the_engine(sim: Simulation) -> None:
-    sim.create_service("one")
-    sim.create_service("two", model=OTHER)
+    sim.add_claim("mine")
+    sim.create_service("one", engine=MINE)
+    sim.create_service("two", engine=MINE, model=OTHER)
     await sim.converge()
     sim.faults["remove"] = [Fault("refused", StageReason.STORE_UNWRITABLE)]
     sim.delete_service("one")
@@ -302,22 +274,71 @@ async def test_files_that_cannot_be_removed_do_not_hold_the_engine(sim: Simulati
     assert [entry.spec.model_name for entry in sim.engines()] == ["other"]
 
 
-async def test_a_new_engine_without_owner_has_a_minute_to_find_one(sim: Simulation) -> None:
+async def test_only_a_new_engine_without_owner_has_a_minute_to_find_one(sim: Simulation) -> None:
     await _serving(sim)
-    (engine,) = sim.engines()
-    sim.cluster.edit(
-        RERANKER_ENGINE, NAMESPACE, engine.metadata.name, {"metadata": {"ownerReferences": None}}
-    )
-    sim.restart_operator()
-    name = engine.metadata.name
-    await sim.advance(30)
-    assert [entry.metadata.name for entry in sim.engines()] == [name]
+    raw = sim.cluster.find(RERANKER_ENGINE, NAMESPACE, sim.engines()[0].metadata.name) or {}
+    sim.cluster.put(raw | {"metadata": {"name": "new", "namespace": NAMESPACE}, "status": {}})
+    sim.cluster.put(raw | {"metadata": {"name": "old", "namespace": NAMESPACE}})
+    await sim.settle()
+    assert "new" in sim.names("RerankerEngine")
+    assert "old" not in sim.names("RerankerEngine")
+    await sim.advance(59)
+    assert "new" in sim.names("RerankerEngine")
+    await sim.advance(1)
+    assert "new" not in sim.names("RerankerEngine")
+
+
+async def test_an_engine_that_is_taken_up_again_meanwhile_is_not_deleted(sim: Simulation) -> None:
+    await _serving(sim)
+    meta = sim.engines()[0].metadata
+    raw = sim.cluster.find(RERANKER_ENGINE, NAMESPACE, meta.name) or {}
+    owners = {"metadata": {"ownerReferences": raw["metadata"]["ownerReferences"]}}
+    nobody = {"metadata": {"ownerReferences": None}}
+    sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, meta.name, nobody)
+
+    def take_up(call: Call) -> None:
+        # After the engine was read, before the plan that follows from it.
+        if (call.verb, call.kind) == ("list", "RerankerEngine"):
+            sim.cluster.after_call = lambda _: None
+            sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, meta.name, owners)
+
+    sim.cluster.after_call = take_up
+    await sim.converge()
+    assert [entry.metadata.uid for entry in sim.engines()] == [meta.uid]
+
+
+async def test_a_job_of_somebody_else_is_told_and_waited_for(sim: Simulation) -> None:
+    sim.held = {"fetch"}
+    sim.create_service()
+    await sim.converge()
+    name = f"{sim.engines()[0].metadata.name}-prepare-1"
     sim.delete_service()
     await sim.converge()
-    assert sim.now <= START + datetime.timedelta(seconds=90)
-    assert sim.engines() == []
+    theirs = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {}}}
+    done = {"conditions": [{"type": "Complete", "status": "True"}]}
+    meta = {"name": name, "namespace": NAMESPACE}
+    sim.cluster.put(theirs | {"metadata": meta, "status": done})
+    sim.held.clear()
+    sim.create_service()
+    await sim.settle()
+    assert sim.condition("Ready") == ("False", "Rejected")
+    assert f"Job {name} exists" in sim.message("Ready")
+    assert "delete that Job" in sim.message("Ready")
+    assert sim.next_wake == 60
+    writes = len(sim.cluster.writes)
+    await sim.advance(60)
+    assert (len(sim.cluster.writes), sim.next_wake) == (writes, 60)
+    sim.cluster.remove(JOB, NAMESPACE, name)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
 
 
-def _serving_pods(sim: Simulation) -> list[str]:
-    selector = {"reranker.dev/service": "rank", "app.kubernetes.io/component": "serving"}
-    return [pod["metadata"]["name"] for pod in sim.cluster.select(POD, NAMESPACE, selector)]
+async def test_a_changed_label_of_a_job_stops_nothing(sim: Simulation) -> None:
+    sim.faults["compile"] = [Fault("killed")]
+    sim.create_service()
+    await sim.settle()
+    labels = {"metadata": {"labels": {"reranker.dev/attempt": "first"}}}
+    for name in sim.names("Job"):
+        sim.cluster.edit(JOB, NAMESPACE, name, labels)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")

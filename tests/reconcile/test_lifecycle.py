@@ -207,15 +207,42 @@ async def test_a_deleted_address_comes_back_to_the_same_pods(sim: Simulation, du
 async def test_a_new_operator_version_rolls_existing_services(
     sim: Simulation, traffic_is_served: Watch
 ) -> None:
+    """The users' specs are carried out all the time: `Ready` stays, `Progressing` tells of it."""
     await _serving(sim)
-    revision = sim.service().status.revision
+    before = sim.service().status
     traffic_is_served(sim)
     sim.defaults = type(sim.defaults)("builder:2", "gateway:2", "triton:2", "triton:2-gpu")
+    sim.toolchain = sim.toolchain.model_copy(update={"recipe": 2})
     sim.restart_operator()
     await sim.resync()
+    for stage, reason in (("Resolving", "Resolving"), ("Compile", "Running"), ("Rolling",) * 2):
+        sim.held, sim.pods_start = {stage.lower(), "resolve"[: 7 * (stage == "Resolving")]}, False
+        await sim.settle()
+        assert sim.service().status.stage == stage
+        assert sim.condition("Progressing") == ("True", reason)
+        for kind in ("ModelResolved", "EngineReady", "Ready"):
+            assert sim.condition(kind)[0] == "True"
+    sim.pods_start = True
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
-    assert sim.service().status.revision != revision
+    after = sim.service().status
+    assert (after.revision != before.revision, after.engine != before.engine) == (True, True)
+
+
+async def test_a_change_of_the_spec_during_an_upgrade_is_no_longer_ready(sim: Simulation) -> None:
+    await _serving(sim)
+    sim.defaults = type(sim.defaults)("builder:2", "gateway:2", "triton:2", "triton:2-gpu")
+    sim.held = {"resolve"}
+    sim.restart_operator()
+    await sim.resync()
+    await sim.settle()
+    assert sim.condition("Ready") == ("True", "Ready")
+    sim.edit_service(replicas=2)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    sim.edit_service(engine={"maxBatchSize": 8})
+    await sim.converge()
+    assert sim.condition("Ready") == ("False", "Resolving")
 
 
 async def test_garbage_of_a_build_does_not_pile_up(sim: Simulation) -> None:

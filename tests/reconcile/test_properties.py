@@ -16,10 +16,12 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.service_plan import plan_service
+from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.pods import store_claim_name
 from reranker_operator.runtime.gather import engine_world, service_world
 
 from .controllers import NAMESPACE, Fault
-from .simulation import DEFAULTS, Simulation
+from .simulation import Simulation
 
 Act = Callable[[Simulation], None]
 
@@ -51,6 +53,31 @@ def _fail(stage: str, fault: Fault) -> Act:
     return lambda sim: sim.faults[stage].append(fault)
 
 
+def _resolve_again(name: str, value: str) -> Act:
+    return lambda sim: sim.resolve_again(value, name) if _exists(sim, name) else None
+
+
+def _move(source: str, revision: str) -> Act:
+    """The source has other files, and whoever is fetching the former ones finds that out."""
+
+    def act(sim: Simulation) -> None:
+        sim.revisions[source] = revision
+        sim.faults["fetch"].append(Fault("refused", StageReason.SOURCE_CHANGED))
+
+    return act
+
+
+def _upgrade(version: int) -> Act:
+    """A new operator, whose builder makes other engines."""
+
+    def act(sim: Simulation) -> None:
+        sim.toolchain = sim.toolchain.model_copy(update={"recipe": version})
+        sim.defaults = Defaults(*(f"{name}:{version}" for name in ("b", "g", "t", "tg")))
+        sim.restart_operator()
+
+    return act
+
+
 def _stop(stage: str, *, starts: bool) -> Act:
     def act(sim: Simulation) -> None:
         sim.held, sim.pods_start = {stage}, starts
@@ -62,9 +89,17 @@ NAMES = st.sampled_from(["one", "two"])
 MODELS = st.sampled_from(["hf://org/a", "hf://org/b", "gopher://x"]).map(
     lambda source: {"source": source}
 )
+ENGINES = st.sampled_from(
+    [
+        {"resources": {"limits": {"memory": "2Gi"}}},
+        {"store": {"storageClassName": "fast"}},
+        {"store": {"storageClassName": None}},
+    ]
+)
 FAULTS = st.sampled_from(
     [
         Fault("killed"),
+        Fault("oom"),
         Fault("vanished"),
         Fault("lost"),
         Fault("refused", StageReason.STORE_FULL),
@@ -74,6 +109,7 @@ FAULTS = st.sampled_from(
 STAGES = st.sampled_from(["resolve", "fetch", "publish", "compile", "validate", "remove"])
 ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(lambda name, model: _edit(name, model=model), NAMES, MODELS),
+    st.builds(lambda name, engine: _edit(name, engine=engine), NAMES, ENGINES),
     st.builds(lambda name, count: _edit(name, replicas=count), NAMES, st.integers(0, 3)),
     st.builds(
         lambda name, count: _edit(name, serving={"maxPassages": count}), NAMES, st.integers(1, 2)
@@ -82,6 +118,9 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(_remove, st.sampled_from(["Job", "Pod", "Deployment", "Service"]), st.integers(0, 5)),
     st.builds(_fail, STAGES, FAULTS),
     st.builds(lambda stage, starts: _stop(stage, starts=starts), STAGES, st.booleans()),
+    st.builds(_resolve_again, NAMES, st.sampled_from(["1", "2"])),
+    st.builds(_move, st.sampled_from(["hf://org/a", "hf://org/b"]), st.sampled_from(["x", "y"])),
+    st.builds(_upgrade, st.integers(1, 2)),
     st.just(lambda sim: sim.restart_operator()),
 )
 #: How far the world gets before the next act: steps of the controllers, -1 to rest.
@@ -106,12 +145,12 @@ async def _play(script: list[tuple[Act, int]]) -> Simulation:
 async def _plans_are_pure(sim: Simulation) -> None:
     """Same World, same Plan; and planning changes nothing in it."""
     for raw in list(sim.cluster.select(RERANKER_SERVICE, NAMESPACE)):
-        world = await service_world(sim.cluster, raw, DEFAULTS, sim.now, read_nodes=False)
+        world = await service_world(sim.cluster, raw, sim.defaults, sim.now, read_nodes=False)
         before = copy.deepcopy(world)
         assert plan_service(world) == plan_service(before)
         assert world == before
     for raw in list(sim.cluster.select(RERANKER_ENGINE, NAMESPACE)):
-        around = await engine_world(sim.cluster, raw, DEFAULTS, sim.now)
+        around = await engine_world(sim.cluster, raw, sim.defaults, sim.now)
         earlier = copy.deepcopy(around)
         assert plan_engine(around) == plan_engine(earlier)
         assert around == earlier
@@ -141,7 +180,8 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
     assert {entry.metadata.name for entry in sim.engines()} == used
     for engine in sim.engines():
         if engine.metadata.name in used and engine.status.stage == "Ready":
-            assert f"engines/{engine.spec.digest}" in sim.stored[sim.store]
+            store = store_claim_name(engine.spec.store)
+            assert f"engines/{engine.spec.digest}" in sim.stored[store]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

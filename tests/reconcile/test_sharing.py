@@ -1,5 +1,6 @@
 """Engines and their store: shared by services, released, deleted, and made again."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,53 +38,89 @@ async def test_two_services_share_an_engine_until_the_last_one_goes(sim: Simulat
     assert (sim.engines(), sim.picture(), dict(sim.stored)) == ([], {}, {})
 
 
-async def test_files_of_a_deleted_engine_are_removed_while_the_store_stays(sim: Simulation) -> None:
-    sim.create_service("one", engine={"maxBatchSize": 8})
-    sim.create_service("two", engine={"maxBatchSize": 16})
-    sim.create_service("three", model=OTHER)
+@pytest.mark.parametrize("store", ["mine", "reranker-engines"])
+async def test_files_of_a_deleted_engine_are_removed_while_the_store_stays(
+    sim: Simulation, store: str
+) -> None:
+    """Those in a claim of the user's at once, those in one of ours with the next publish."""
+    where: dict[str, Any] = {}
+    if store == "mine":
+        sim.add_claim(store)
+        where = {"store": {"existingClaim": store}}
+    sim.create_service("one", engine=where | {"maxBatchSize": 8})
+    sim.create_service("two", engine=where | {"maxBatchSize": 16})
+    sim.create_service("three", engine=where, model=OTHER)
     await sim.converge()
-    everything = set(sim.stored["reranker-engines"])
+    everything = set(sim.stored[store])
     by_batch = {entry.spec.identity.max_batch_size: entry for entry in sim.engines()}
+
+    async def next_publish() -> None:
+        await sim.advance(1)
+        sim.create_service("another", engine=where, model={"source": "hf://org/another"})
+        await sim.converge()
+        sim.delete_service("another")
+        await sim.converge()
+        await sim.advance(1)
 
     sim.delete_service("one")
     await sim.converge()
+    if store == "reranker-engines":
+        assert sim.stored[store] == everything
+        await next_publish()
     # The prepared model is still that of `two`.
-    assert sim.stored["reranker-engines"] == everything - {f"engines/{by_batch[8].spec.digest}"}
+    left = everything - {f"engines/{by_batch[8].spec.digest}"}
+    assert sim.stored[store] & everything == left
 
     sim.delete_service("two")
     await sim.converge()
-    (left,) = sim.engines()
-    assert left.spec.model_name == "other"
-    assert len(sim.stored["reranker-engines"]) == 2
+    if store == "reranker-engines":
+        await next_publish()
+    assert len(sim.stored[store] & everything) == 2
     assert sim.condition("Ready", "three") == ("True", "Ready")
 
 
 async def test_engines_of_other_names_keep_the_same_files(sim: Simulation) -> None:
     """Two claims with equal files: one digest, two names."""
     sim.revisions |= {"pvc://data/a": "sha256:same", "pvc://data/b": "sha256:same"}
-    spec = {"accessModes": ["ReadOnlyMany"]}
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec}
-    sim.cluster.put(claim | {"metadata": {"name": "data", "namespace": NAMESPACE}})
-    sim.create_service("one", model={"source": "pvc://data/a"})
-    sim.create_service("two", model={"source": "pvc://data/b"})
+    sim.add_claim("data", "ReadOnlyMany")
+    sim.add_claim("mine")
+    mine = {"store": {"existingClaim": "mine"}}
+    sim.create_service("one", engine=mine, model={"source": "pvc://data/a"})
+    sim.create_service("two", engine=mine, model={"source": "pvc://data/b"})
     await sim.converge()
     assert len({entry.spec.digest for entry in sim.engines()}) == 1
     assert len(sim.engines()) == 2
-    files = set(sim.stored["reranker-engines"])
+    files = set(sim.stored["mine"])
     sim.delete_service("one")
     await sim.converge()
     assert len(sim.engines()) == 1
-    assert sim.stored["reranker-engines"] == files
+    assert sim.stored["mine"] == files
+
+
+async def test_without_the_operator_everything_can_still_be_deleted(sim: Simulation) -> None:
+    """It was uninstalled, or has lost its rights in a namespace that goes away."""
+    await _serving(sim)
+    sim.delete_service()
+    while sim.cluster.collect_garbage() or sim.step():
+        pass
+    assert sim.picture() == {}
+
+
+async def test_a_service_that_never_gets_an_engine_does_not_hold_the_store(sim: Simulation) -> None:
+    await _serving(sim)
+    sim.create_service("bad", model={"source": "gopher://x"})
+    await sim.converge()
+    before = len(sim.cluster.writes)
+    await sim.resync()
+    await sim.settle()
+    assert sim.cluster.writes[before:] == []
+    sim.delete_service()
+    await sim.converge()
+    assert sim.names("PersistentVolumeClaim") == []
 
 
 async def test_a_claim_of_the_user_stays(sim: Simulation) -> None:
-    sim.store = "mine"
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "spec": {"accessModes": ["ReadWriteOnce"]},
-    }
-    sim.cluster.put(claim | {"metadata": {"name": "mine", "namespace": NAMESPACE}})
+    sim.add_claim("mine")
     await _serving(sim, engine={"store": {"existingClaim": "mine"}})
     assert sim.names("PersistentVolumeClaim") == ["mine"]
     sim.delete_service()
@@ -189,17 +226,42 @@ async def test_an_engine_deleted_by_hand_is_made_again(sim: Simulation) -> None:
     assert sim.engines()[0].metadata.uid != engine.metadata.uid
 
 
-@pytest.mark.xfail(strict=True, reason="serving pods hold the claim that a build waits for")
-async def test_an_engine_deleted_by_hand_is_made_again_also_when_its_claim_goes_first(
+async def test_an_engine_deleted_by_hand_leaves_its_claim_to_the_pods_that_mount_it(
     sim: Simulation,
 ) -> None:
     await _serving(sim)
     (engine,) = sim.engines()
     # The operator is away while the garbage collector looks at the claim.
-    name = engine.metadata.name
-    sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, name, {"metadata": {"finalizers": None}})
-    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, name)
+    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, engine.metadata.name)
     while sim.cluster.collect_garbage():
         pass
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_another_store_is_another_engine_and_lets_the_old_one_go(
+    sim: Simulation, traffic_is_served: Callable[[Simulation], None]
+) -> None:
+    await _serving(sim)
+    (old,) = sim.engines()
+    traffic_is_served(sim)
+    sim.held = {"export"}
+    sim.edit_service(engine={"store": {"storageClassName": "fast"}})
+    await sim.converge()
+    assert len(sim.engines()) == len(sim.names("PersistentVolumeClaim")) == 2
+    sim.held.clear()
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    (new,) = sim.engines()
+    assert new.metadata.name != old.metadata.name
+    assert new.spec.digest == old.spec.digest
+    (claim,) = sim.names("PersistentVolumeClaim")
+    assert claim != "reranker-engines"
+    assert list(sim.stored) == [claim]
+    # And a claim of the user's is another store again.
+    sim.add_claim("mine")
+    sim.edit_service(engine={"store": {"storageClassName": None, "existingClaim": "mine"}})
+    await sim.converge()
+    assert sim.names("PersistentVolumeClaim") == ["mine"]
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert [entry.metadata.finalizers for entry in sim.engines()] == [("reranker.dev/cleanup",)]

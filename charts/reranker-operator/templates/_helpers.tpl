@@ -6,6 +6,13 @@
 {{- end -}}
 {{- end -}}
 
+{{/*
+The rights to a scope have the same name in every release: two operators with the same scope would
+fight over each Deployment, so Helm must refuse the second one. */}}
+{{- define "reranker-operator.scope" -}}
+reranker-operator
+{{- end -}}
+
 {{- define "reranker-operator.selectorLabels" -}}
 app.kubernetes.io/name: reranker-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -51,5 +58,5 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
 {{- end -}}

@@ -74,5 +74,5 @@ def require_published(directory: Path) -> None:
     except IntegrityError as error:
         raise StageError(
             StageReason.CHECKSUM_MISMATCH,
-            f"{directory}: {error}; delete the artefact so that it is built again",
+            f"{directory} is damaged: {error}; publish it again",
         ) from error

@@ -76,6 +76,11 @@ def _run(command: Command, args: argparse.Namespace, progress: Progress) -> Stag
         known = None
         if isinstance(error, OSError):
             known = write_failure(error, Path(error.filename or getattr(args, "out", None) or "."))
+        if isinstance(error, ModuleNotFoundError):
+            known = StageError(
+                StageReason.INTERNAL_ERROR,
+                f"{error.name} is not installed; run this in the engine-builder image",
+            )
         if known is None:
             traceback.print_exc()
             known = StageError(

@@ -7,6 +7,7 @@ A stage's module is imported when its command runs, because torch and transforme
 # ruff: noqa: PLC0415
 
 import argparse
+import datetime
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -191,13 +192,32 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|JSON",
         help="a PrepareIdentity or EngineIdentity; its sha256 names the artefact",
     )
+    parser.add_argument(
+        "--keep",
+        nargs="*",
+        type=_digest,
+        metavar="D",
+        help="first delete all other artefacts of the store that are older than --made-before",
+    )
+    parser.add_argument(
+        "--made-before",
+        type=_moment,
+        metavar="TIME",
+        help="with --keep, as 2026-01-31T12:00:00Z",
+    )
 
 
 def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.publish import publish
+    from engine_builder.store import Retention
 
+    if (args.keep is None) != (args.made_before is None):
+        raise UsageError("--keep and --made-before go together: give both or none")
+    retention = None
+    if args.keep is not None:
+        retention = Retention(frozenset(args.keep), args.made_before)
     identity = _read_identity(args.identity)
-    return publish(args.source, args.store, identity, progress=progress)
+    return publish(args.source, args.store, identity, retention=retention, progress=progress)
 
 
 def _remove_arguments(parser: argparse.ArgumentParser) -> None:
@@ -255,6 +275,16 @@ def _digest(text: str) -> str:
     if not _DIGEST.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r}: a digest is 64 hex digits")
     return text
+
+
+def _moment(text: str) -> datetime.datetime:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a time as 2026-01-31T12:00:00Z")
+    return moment
 
 
 def _directory(text: str) -> Path:

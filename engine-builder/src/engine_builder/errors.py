@@ -34,6 +34,11 @@ class StageError(Exception):
         self.message = printable(message)
 
 
+def defect(reason: StageReason, what: str) -> StageError:
+    """A failure that nothing about the model or the cluster explains."""
+    return StageError(reason, f"{what}; report it with the model's name")
+
+
 class UsageError(Exception):
     """The command line itself is wrong; exit code 2."""
 

@@ -157,7 +157,8 @@ def _parse(kind: type[_File], path: Path) -> _File:
         field = ".".join(str(part) for part in first["loc"])
         raise StageError(
             StageReason.MODEL_INVALID,
-            f"{path.name}: {field}: {first['msg']} (got {str(first['input'])[:80]!r})",
+            f"{path.name}: {field}: {first['msg']} (got {str(first['input'])[:80]!r}); correct the "
+            "field",
         ) from error
 
 
@@ -167,23 +168,23 @@ def _cross_encoder_family(config: _Config) -> Family:
     if architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")):
         raise StageError(
             StageReason.NOT_A_CROSS_ENCODER,
-            f"config.json: architectures is {architecture}: an embedding or language model, which "
+            f"config.json: architectures is {architecture}, an embedding or language model, which "
             "has no head that scores a pair; use a cross-encoder (…ForSequenceClassification with "
-            "one label), for example a model card that says reranker or cross-encoder",
+            "one label)",
         )
     if family is None or architecture != family.architecture:
         known = ", ".join(entry.architecture for entry in FAMILIES)
         raise StageError(
             StageReason.ARCHITECTURE_UNSUPPORTED,
             f"config.json: {architecture} (model_type {config.model_type[:40]}) is not supported; "
-            f"supported: {known}",
+            f"use one of {known}",
         )
     labels = _labels(config)
     if labels != 1:
         raise StageError(
             StageReason.NOT_A_CROSS_ENCODER,
-            f"config.json: {architecture} has {labels} labels: a classifier; a cross-encoder has "
-            "one label, the score",
+            f"config.json: {architecture} has {labels} labels, so it is a classifier; use a "
+            "cross-encoder, whose one label is the score",
         )
     return family
 
@@ -205,7 +206,7 @@ def _longest_input(config: _Config, tokenizer: _TokenizerConfig, family: Family)
         raise StageError(
             StageReason.MODEL_INVALID,
             f"the model's longest input is {limit} tokens (max_position_embeddings, "
-            f"model_max_length); at least {MIN_LENGTH} are needed",
+            f"model_max_length); use a model of at least {MIN_LENGTH}",
         )
     return limit
 
@@ -221,6 +222,6 @@ def _activation(config: _Config) -> Literal["none", "sigmoid"]:
         raise StageError(
             StageReason.MODEL_INVALID,
             f"config.json: the activation function {str(named)[:80]} is not supported; "
-            "supported: Identity, Sigmoid",
+            "use a model with Identity or Sigmoid",
         )
     return activation

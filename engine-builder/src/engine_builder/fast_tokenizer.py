@@ -59,7 +59,7 @@ def _load(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
     pad_id = fast.pad_token_id if facts.pad_id is None else facts.pad_id
     if pad_id is None:
         raise StageError(
-            StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; name the padding id"
+            StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; add the padding id"
         )
     largest = max(pad_id, *tokenizer.get_vocab(with_added_tokens=True).values())
     if largest >= facts.vocab_size:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from engine_builder.errors import StageError, UsageError
+from engine_builder.errors import StageError, UsageError, write_failure
 from reranker_contracts import StageReason
 
 #: Bytes. Far above what real models have; `tokenizer.json` of a 250,000-word vocabulary is 17 MB.
@@ -34,13 +34,14 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise StageError(
-            StageReason.MODEL_INVALID, f"{path.name} is missing from the model's files"
+            StageReason.MODEL_INVALID, f"{path.name} is missing; copy the model's files again"
         ) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _not_regular(path) from None
         raise StageError(
-            StageReason.MODEL_INVALID, f"{path.name} cannot be read ({error.strerror})"
+            StageReason.MODEL_INVALID,
+            f"{path.name} cannot be read ({error.strerror}); check the volume and the file's mode",
         ) from error
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -61,7 +62,7 @@ def check_size(name: str, size: int, limit: int | None = None) -> None:
     if size > limit and not name.endswith(WEIGHTS):
         raise StageError(
             StageReason.MODEL_INVALID,
-            f"{name} has {size} bytes, more than the {limit} allowed; use the model's own file",
+            f"{name} has {size} bytes, at most {limit} are allowed; use the model's own file",
         )
 
 
@@ -85,13 +86,31 @@ def parse_json_object(name: str, data: bytes) -> dict[str, object]:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise StageError(
-            StageReason.MODEL_INVALID, f"{name} is not JSON ({str(error)[:120]})"
+            StageReason.MODEL_INVALID,
+            f"{name} is not JSON ({str(error)[:120]}); copy the model's files again",
         ) from error
     if not isinstance(value, dict):
         raise StageError(
-            StageReason.MODEL_INVALID, f"{name} holds a {type(value).__name__}, not an object"
+            StageReason.MODEL_INVALID,
+            f"{name} holds a {type(value).__name__}, not an object; copy the model's files again",
         )
     return value
+
+
+def make_directory(directory: Path) -> None:
+    """Make the directory that --out names, and those above it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        known = write_failure(error, directory)
+        if known is not None:
+            raise known from error
+        problem = error.strerror
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            problem = "is or lies in a file"
+        raise UsageError(
+            f"--out {directory}: {problem}; name a directory that can be made"
+        ) from error
 
 
 def make_output(directory: Path) -> Path:
@@ -100,10 +119,7 @@ def make_output(directory: Path) -> Path:
     What an earlier, interrupted run of a stage left there is removed; a directory with anybody
     else's files is a UsageError.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"--out {directory}: is or lies in a file; name a directory") from None
+    make_directory(directory)
     entries = list(directory.iterdir())
     if entries and not (directory / OUTPUT_MARKER).is_file():
         raise UsageError(f"--out {directory}: holds other files; name an empty or new directory")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus
-from engine_builder.errors import StageError
+from engine_builder.errors import defect
 from reranker_contracts import StageReason
 
 onnxruntime.disable_telemetry_events()
@@ -29,7 +29,7 @@ class OnnxEngine:
             )
         # ONNX Runtime's exceptions have no common base of its own.
         except Exception as error:
-            raise StageError(
+            raise defect(
                 StageReason.VALIDATION_FAILED, f"{path.name} cannot be loaded: {_line(error)}"
             ) from error
 
@@ -44,23 +44,19 @@ class OnnxEngine:
         return [entry.name for entry in self._session.get_inputs()]
 
     def run(self, tensors: Tensors, labels: int) -> NDArray[np.float32]:
-        """Logits of one batch; NaN, infinity or a wrong shape is ValidationFailed."""
+        """Logits of one batch; a wrong shape is ValidationFailed, NaN and infinity
+        are for the caller to judge."""
         rows = next(iter(tensors.values())).shape[0]
         try:
             (logits,) = self._session.run(["logits"], tensors)
         except Exception as error:
-            raise StageError(
+            raise defect(
                 StageReason.VALIDATION_FAILED, f"the engine fails on a batch: {_line(error)}"
             ) from error
         if logits.shape != (rows, labels):
-            raise StageError(
+            raise defect(
                 StageReason.VALIDATION_FAILED,
                 f"the engine answers {list(logits.shape)}, expected {[rows, labels]}",
-            )
-        if not np.isfinite(logits).all():
-            raise StageError(
-                StageReason.VALIDATION_FAILED,
-                "the engine answers NaN or infinity for a probe pair; its precision overflows",
             )
         return np.asarray(logits, dtype=np.float32)
 

@@ -105,5 +105,5 @@ def check_template(
             raise StageError(
                 StageReason.MODEL_INVALID,
                 "tokenizer.json: a pair is not tokenised as its two texts are on their own (query "
-                f"{query[:50]!r}, passage {passage[:50]!r}); this tokenizer is not supported",
+                f"{query[:50]!r}, passage {passage[:50]!r}); use a model with another tokenizer",
             )

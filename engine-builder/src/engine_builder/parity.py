@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_builder.artefacts import ProbeSet
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, defect
 from reranker_contracts import ParityReport, StageReason
 
 Scores = NDArray[np.float64]
@@ -77,10 +77,10 @@ def _by_query(probes: ProbeSet, values: Sequence[float], whose: str) -> list[Sco
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
         query, passage = probes.pairs()[wrong[0]]
-        raise StageError(
+        raise defect(
             StageReason.VALIDATION_FAILED,
             f"the {whose} scores {wrong.size} of {scores.size} probe pairs with NaN or infinity, "
-            f"first query {query[:50]!r}, passage {passage[:50]!r}; its precision overflows",
+            f"first query {query[:50]!r}, passage {passage[:50]!r}",
         )
     ends = np.cumsum([len(entry.passages) for entry in probes.queries])
     return np.split(scores, ends[:-1])

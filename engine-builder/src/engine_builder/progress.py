@@ -34,8 +34,9 @@ class Progress:
         self._last_line = self._clock()
         try:
             print(f"[{self.seconds:7.1f} s] {self.stage}: {printable(text)}", flush=True)
-        except BrokenPipeError:
-            # Who read along has left (`| head`); the work goes on, and Python's own last flush too.
+        except OSError:
+            # Who read along has left (`| head`), or the log's disk is full: the work goes on, and
+            # so does Python's own last flush.
             with Path(os.devnull).open("w") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
 

@@ -6,17 +6,26 @@
 A reader believes in a directory with a valid manifest, and such a directory comes into being by
 one rename. Killed at any moment, a publish leaves at most rubbish below tmp/, which a later one
 removes.
+
+An artefact is as old as its manifest file. Publishing over an intact one makes it young again, so
+that whoever tidies up by age leaves alone what somebody has just relied on.
 """
 
 import contextlib
+import datetime
 import errno
+import math
 import os
+import re
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from reranker_contracts import ArtefactManifest, IntegrityError, verify_artefact, write_manifest
+from reranker_contracts.manifest import MANIFEST
 
 #: Seconds without a change after which something below tmp/ is taken for abandoned.
 ABANDONED_AFTER = 3600
@@ -24,6 +33,15 @@ ABANDONED_AFTER = 3600
 KINDS = {"prepared": "prepared", "engine": "engines"}
 
 _CHUNK = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What `tidy` leaves: these digests, and whatever was made at this time or later."""
+
+    keep: frozenset[str]
+    made_before: datetime.datetime
 
 
 class Store:
@@ -54,7 +72,7 @@ class Store:
         target = self.path_of(manifest.identity.kind, manifest.digest)
         self._tmp.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        if self.is_intact(manifest.identity.kind, manifest.digest):
+        if self.is_intact(manifest.identity.kind, manifest.digest) and _refresh(target):
             return False
         staging = self._tmp / uuid.uuid4().hex
         try:
@@ -75,6 +93,41 @@ class Store:
                 _remove_tree(discarded)
         return freed
 
+    def tidy(self, retention: Retention) -> int:
+        """Delete artefacts, intact or damaged, that need not be kept; bytes freed.
+
+        Best effort: what can't be deleted now is the next one's.
+        """
+        freed, limit = 0, retention.made_before.timestamp()
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        for path in self._artefacts():
+            if path.name not in retention.keep and _made_at(path) < limit:
+                with contextlib.suppress(OSError):
+                    freed += self._remove_old(path, limit)
+        return freed
+
+    def _artefacts(self) -> Iterator[Path]:
+        for folder in KINDS.values():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                for path in sorted((self.root / folder).iterdir()):
+                    if _DIGEST.fullmatch(path.name):
+                        yield path
+
+    def _remove_old(self, path: Path, limit: float) -> int:
+        discarded = self._discard(path)
+        if discarded is None:
+            return 0
+        # From here on nobody can refresh it; but somebody may have, since its age was looked at.
+        if _made_at(discarded) >= limit:
+            with contextlib.suppress(OSError):  # Somebody published it anew; this copy may go.
+                discarded.rename(path)
+            _remove_tree(discarded)
+            return 0
+        freed = _tree_size(discarded)
+        _remove_tree(discarded)
+        return freed
+
     def _stage(
         self, source: Path, staging: Path, names: list[str], manifest: ArtefactManifest
     ) -> None:
@@ -85,7 +138,7 @@ class Store:
                 shutil.copyfileobj(reader, writer, _CHUNK)
                 _sync(writer.fileno())
         write_manifest(staging, manifest)
-        _sync_path(staging / "manifest.json")
+        _sync_path(staging / MANIFEST)
         for folder, _folders, _files in os.walk(staging):
             _sync_path(Path(folder))
         verify_artefact(staging, manifest.digest)
@@ -99,9 +152,10 @@ class Store:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
-                if self.is_intact(manifest.identity.kind, manifest.digest):
+                if not self.is_intact(manifest.identity.kind, manifest.digest):
+                    self._set_aside_corrupt(target, manifest.digest)
+                elif _refresh(target):
                     return False
-                self._set_aside_corrupt(target, manifest.digest)
             else:
                 _sync_path(target.parent)
                 return True
@@ -134,6 +188,24 @@ class Store:
         for entry in self._tmp.iterdir():
             if _last_change(entry) < limit:
                 _remove_tree(entry)
+
+
+def _refresh(artefact: Path) -> bool:
+    """Make an intact artefact young; False when it was taken away meanwhile."""
+    manifest = artefact / MANIFEST
+    # Where it can't be touched it can't be deleted either: a read-only store.
+    with contextlib.suppress(OSError):
+        os.utime(manifest)
+    # Looked for after it was touched: who takes it away from now on sees how young it is.
+    return manifest.is_file()
+
+
+def _made_at(artefact: Path) -> float:
+    """Of its manifest, or of the directory without one; an artefact that is gone is not old."""
+    for path in (artefact / MANIFEST, artefact):
+        with contextlib.suppress(OSError):
+            return path.lstat().st_mtime
+    return math.inf
 
 
 def _last_change(path: Path) -> float:

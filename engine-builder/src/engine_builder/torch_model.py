@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, defect
 from engine_builder.trial import on_trial
 from reranker_contracts import StageReason
 
@@ -136,7 +136,7 @@ def export_onnx(model: CrossEncoder, example: Tensors, path: Path) -> None:
         except OSError:
             raise
         except Exception as error:
-            raise StageError(
+            raise defect(
                 StageReason.EXPORT_FAILED, f"export to ONNX failed: {_first_line(error)}"
             ) from error
 

@@ -1,4 +1,4 @@
-"""Runs a step on untrusted files in a process of its own, bounded in processor time and memory.
+"""Runs a step on untrusted files in a process of its own, bounded in time and memory.
 
 A model's tokenizer or configuration can make the libraries that read it loop, take all memory or
 abort. Then the child dies of it, and the stage lives to say why.
@@ -20,6 +20,9 @@ from reranker_contracts import StageReason
 #: A vocabulary of 250,000 words takes some seconds.
 CPU_SECONDS = 60
 MEMORY = 4 << 30
+#: Seconds in all for each second of processor time: a child that only waits ends too, and one on a
+#: busy machine is given the time.
+PATIENCE = 10
 
 
 def on_trial(
@@ -55,11 +58,13 @@ def on_trial(
     except ValueError:
         raise StageError(
             StageReason.MODEL_INVALID,
-            f"{what}: reading it takes more than {cpu_seconds} s of processor time or "
-            f"{memory >> 20} MiB of memory; use the files of a model that loads elsewhere",
+            f"{what}: reading it takes more than {cpu_seconds} s of processor time, "
+            f"{PATIENCE * cpu_seconds} s in all or {memory >> 20} MiB of memory; use the files of "
+            "a model that loads elsewhere",
         ) from None
     if kind == "failed":
-        raise StageError(StageReason(value[0]), value[1])
+        reason, message = value
+        raise StageError(StageReason(reason), message)
     if kind == "error":
         raise StageError(
             StageReason.MODEL_INVALID, f"{what}: cannot be used ({value}); save the model anew"
@@ -71,6 +76,8 @@ def _child(writer: int, work: Callable[[], Any], cpu_seconds: int, memory: int) 
     """Leaves by os._exit: nothing of the parent's is flushed or cleaned up twice."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(PATIENCE * cpu_seconds)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
         limit = _data_bytes() + memory

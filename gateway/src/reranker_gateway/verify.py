@@ -34,7 +34,7 @@ def verify_engine(directory: Path, digest: str | None = None) -> StageResult:
             stage=Stage.VERIFY,
             ok=False,
             reason=StageReason.CHECKSUM_MISMATCH,
-            message=f"{directory}: {error}; delete the engine, it will be built again",
+            message=f"engine {directory} is damaged: {error}",
             seconds=time.monotonic() - started,
         )
     return StageResult(

@@ -4,7 +4,7 @@ Each group is one query with eight passages. The target over a group is a
 distribution, softmax(similarity / TEMPERATURE + BONUS * relevant): the
 embedding model's opinion keeps the breadth that the base model has, the bonus
 adds what is known about the answer. The learning rate is constant and then
-falls to zero over the last quarter, so a longer run may continue from any
+falls to zero over the second half, so a longer run may continue from any
 checkpoint before the fall.
 """
 
@@ -29,20 +29,19 @@ from demo_model.pairs import PairTokenizer
 
 SEED = 20
 GROUPS_PER_STEP = 8
-# From this step on, groups are cut at these passage lengths (tokens), with these
-# weights. Matching is learnt from the first words, cheaply; length comes later.
+# From this share of all steps on, groups are cut at these passage lengths (tokens), with
+# these weights. Matching is learnt from the first words, cheaply; length comes later.
 CURRICULUM = (
-    (0, (16, 24), (0.6, 0.4)),
-    (400, (16, 24, 40, 64), (0.2, 0.3, 0.3, 0.2)),
-    (900, (24, 40, 64, 104), (0.25, 0.35, 0.25, 0.15)),
+    (0.0, (16, 24, 40), (0.4, 0.4, 0.2)),
+    (0.55, (24, 40, 64, 104), (0.3, 0.35, 0.23, 0.12)),
 )
-LEARNING_RATE, HEAD_LEARNING_RATE = 8e-4, 5e-4
-WARMUP, FALL = 80, 0.25
+LEARNING_RATE, HEAD_LEARNING_RATE = 2.5e-4, 5e-4
+WARMUP, FALL = 100, 0.5
 TEMPERATURE, BONUS = 0.08, 2.0
 # For queries made from tags the embedding knows less: its opinion counts for less.
 TAG_TEMPERATURE = 0.12
 CALIBRATION = 0.05
-CHECKPOINT_EVERY = 200
+CHECKPOINT_EVERY = 250
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def batches(examples: list[Example], steps: int) -> list[list[Batch]]:
     ready: list[list[Batch]] = []
     while len(ready) < steps:
         for example in rng.sample(examples, len(examples)):
-            _, lengths, weights = [c for c in CURRICULUM if c[0] <= len(ready)][-1]
+            _, lengths, weights = [c for c in CURRICULUM if c[0] * steps <= len(ready)][-1]
             length = rng.choices(lengths, weights)[0]
             members = waiting.setdefault(length, [])
             members.append(example)
@@ -103,22 +102,29 @@ def batches(examples: list[Example], steps: int) -> list[list[Batch]]:
 
 
 class Trainer:
-    """The model, its optimizer and the loss of one batch."""
+    """The model, its optimizer and the loss of one batch.
+
+    The model computes in bfloat16; the optimizer keeps and changes float32 copies.
+    """
 
     def __init__(self, tokenizer: PairTokenizer) -> None:
         torch.manual_seed(SEED)
-        self.reranker = Reranker(base_model_directory())
         self.tokenizer = tokenizer
-        named = self.reranker.trainable()
-        head = [p for n, p in named.items() if ".lora_" not in n]
-        body = [p for n, p in named.items() if ".lora_" in n]
-        self.parameters = [*body, *head]
+        self.base = Reranker(base_model_directory())
+        self.reranker = Reranker(base_model_directory())
+        self.reranker.load_state_dict(self.base.state_dict())
+        matrices, head = self.reranker.matrices(), self.reranker.head()
+        self.names = [*matrices, *head]
+        self.masters = [p.detach().clone() for p in (*matrices.values(), *head.values())]
+        body, rest = self.masters[: len(matrices)], self.masters[len(matrices) :]
         self.optimizer = torch.optim.AdamW(
-            [{"params": body, "peak": LEARNING_RATE}, {"params": head, "peak": HEAD_LEARNING_RATE}],
+            [{"params": body, "peak": LEARNING_RATE}, {"params": rest, "peak": HEAD_LEARNING_RATE}],
             lr=0.0,
-            betas=(0.9, 0.99),
+            betas=(0.9, 0.98),
             weight_decay=0.01,
         )
+        self.reranker.bfloat16()
+        self.parameters = [*matrices.values(), *head.values()]
 
     def scores(self, batch: Batch) -> Tensor:
         """Scores of shape (groups, passages)."""
@@ -140,13 +146,27 @@ class Trainer:
 
     def update(self, gradients: list[tuple[Tensor, ...]], factor: float) -> None:
         """One optimizer step at `factor` of the peak learning rates."""
-        for parameter, *parts in zip(self.parameters, *gradients, strict=True):
-            parameter.grad = sum(parts[1:], parts[0]) / GROUPS_PER_STEP
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for master, *parts in zip(self.masters, *gradients, strict=True):
+            total = sum((part.float() for part in parts[1:]), parts[0].float())
+            master.grad = total / GROUPS_PER_STEP
+        torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self.optimizer.step()
-        self.reranker.merge()
+        self.publish()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Rounds the float32 copies into the model."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.copy_(master)
+
+    def save(self, output: Path) -> None:
+        """Writes the adapter."""
+        learnt = dict(zip(self.names, self.masters, strict=True))
+        count = len(self.base.matrices())
+        matrices = {name: learnt[name] for name in self.names[:count]}
+        save_adapter(self.base, matrices, {n: learnt[n] for n in self.names[count:]}, output)
 
     @torch.inference_mode()
     def judge(self, examples: list[Example]) -> dict[str, float]:
@@ -193,12 +213,12 @@ def train(work: Path, output: Path, steps: int) -> None:
                     _checkpoint(trainer, work, step + 1)
                 print(json.dumps(entry), file=log, flush=True)
                 print(json.dumps(entry), flush=True)
-    save_adapter(trainer.reranker, output)
+    trainer.save(output)
 
 
 def _checkpoint(trainer: Trainer, work: Path, step: int) -> None:
     state = {
-        "parameters": [p.detach() for p in trainer.parameters],
+        "parameters": trainer.masters,
         "optimizer": trainer.optimizer.state_dict(),
     }
     temporary = work / "checkpoint.tmp"
@@ -212,11 +232,10 @@ def _resume(trainer: Trainer, work: Path, last: int) -> int:
     step = max((s for s in found if s <= last), default=0)
     if step:
         state = torch.load(found[step], weights_only=True)
-        with torch.no_grad():
-            for parameter, value in zip(trainer.parameters, state["parameters"], strict=True):
-                parameter.copy_(value)
+        for master, value in zip(trainer.masters, state["parameters"], strict=True):
+            master.copy_(value)
         trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.reranker.merge()
+    trainer.publish()
     return step
 
 
@@ -227,7 +246,7 @@ def main() -> None:
     )
     parser.add_argument("work", type=Path, help="directory that `prepare` filled")
     parser.add_argument("output", type=Path, help="directory for the adapter")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5500)
     arguments = parser.parse_args()
     train(arguments.work, arguments.output, arguments.steps)
 

@@ -6,6 +6,7 @@
     ├── Forbidden             RBAC or admission said no; the message names verb and resource
     │   └── NamespaceTerminating
     ├── Rejected              the API server refused the object as invalid
+    │   └── NameTaken         somebody else's object has the name that ours needs
     └── Unavailable           timeout, overload or a broken connection; worth another try
 
 Foreign exceptions are translated at the adapter; nothing above it sees one.
@@ -34,6 +35,10 @@ class NamespaceTerminating(Forbidden):
 
 class Rejected(OperatorError):  # noqa: N818 - as above
     """The API server found the object invalid."""
+
+
+class NameTaken(Rejected):
+    """Somebody else's object is in the way; the message names it and says what to do."""
 
 
 class Unavailable(OperatorError):  # noqa: N818 - as above

@@ -25,12 +25,20 @@ STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 
 APPLIED_HASH = f"{GROUP}/applied-hash"
+SPEC_HASH = f"{GROUP}/spec-hash"
+#: Set by people: another value has the source resolved again.
+RESOLVE_AGAIN = f"{GROUP}/resolve-again"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
+#: On an engine: uid of the service, among its owners, whose build settings count.
+DECIDER_ANNOTATION = f"{GROUP}/settings-of"
+#: On a Job: hash of the build settings that it was made with.
+SETTINGS_ANNOTATION = f"{GROUP}/settings-hash"
 FINALIZER = f"{GROUP}/cleanup"
 
 MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"
 
 _ENGINE_NAME_LIMIT = 50
+_DEFAULT_STORE = "reranker-engines"
 
 
 def short_hash(text: str, length: int = 8) -> str:
@@ -54,9 +62,14 @@ def labels(component: str, instance: str) -> dict[str, str]:
     }
 
 
-def engine(model: str, target: str, digest: str) -> str:
-    """`<model>-<target>-<first 10 hex digits>`, at most 50 characters."""
-    tail = f"-{slug(target, 20)}-{digest[:10]}"
+def engine(model: str, target: str, digest: str, claim: str = _DEFAULT_STORE) -> str:
+    """`<model>-<target>-<10 hex digits>`, at most 50 characters.
+
+    The digits are the digest's first ones; in another store than the default, `claim` being its
+    claim, the same bytes are another engine with other digits.
+    """
+    digits = digest[:10] if claim == _DEFAULT_STORE else short_hash(f"{digest}/{claim}", 10)
+    tail = f"-{slug(target, 20)}-{digits}"
     return slug(model, _ENGINE_NAME_LIMIT - len(tail)) + tail
 
 
@@ -78,8 +91,8 @@ def deployment(service: str, revision: str) -> str:
 def store_claim(storage_class: str | None, access_mode: str) -> str:
     """Claim of the namespace's engine store; one for each kind of storage that is asked for."""
     if storage_class is None and access_mode == "ReadWriteOnce":
-        return "reranker-engines"
-    return f"reranker-engines-{short_hash(f'{storage_class}/{access_mode}', 6)}"
+        return _DEFAULT_STORE
+    return f"{_DEFAULT_STORE}-{short_hash(f'{storage_class}/{access_mode}', 6)}"
 
 
 def owner_manager(uid: str) -> str:

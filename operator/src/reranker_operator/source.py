@@ -55,19 +55,23 @@ def parse(text: str) -> Source:
         raise SourceError(f"model.source '{text}' has no scheme; write {SUPPORTED}")
     if scheme == "hf":
         if not _REPOSITORY.fullmatch(rest):
-            raise SourceError(f"model.source '{text}' is not hf://ORG/NAME")
+            raise SourceError(f"model.source '{text}' names no hub repository; write hf://ORG/NAME")
         return HubSource(repository=rest)
     if scheme == "oci":
         image, _, query = rest.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
         path = options.pop("path", "/models")
         if options or not _IMAGE.fullmatch(image) or not _safe(path) or not path.startswith("/"):
-            raise SourceError(f"model.source '{text}' is not oci://IMAGE[?path=/models]")
+            raise SourceError(
+                f"model.source '{text}' names no image; write oci://IMAGE[?path=/models]"
+            )
         return ImageSource(image=image, path=path.rstrip("/"))
     if scheme == "pvc":
         claim, _, path = rest.partition("/")
         if not _CLAIM.fullmatch(claim) or (path and not _safe(path)):
-            raise SourceError(f"model.source '{text}' is not pvc://CLAIM/PATH")
+            raise SourceError(
+                f"model.source '{text}' names no claim and path; write pvc://CLAIM/PATH"
+            )
         return VolumeSource(claim=claim, path=path.strip("/"))
     raise SourceError(f"model.source '{text}' has the unknown scheme '{scheme}'; use {SUPPORTED}")
 

@@ -14,7 +14,7 @@ from engine_builder.cli import main
 from engine_builder.commands import COMMANDS
 from engine_builder.cpus import available_cpus
 from engine_builder.errors import StageError
-from engine_builder.stages.build import work_directory
+from engine_builder.scratch import work_directory
 from reranker_contracts import StageReason, StageResult
 from reranker_contracts.stages import MESSAGE_LIMIT
 
@@ -44,6 +44,9 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         (["publish", "--from", "/nowhere", "--store", "s", "--identity", "{}"], "/nowhere"),
         (["publish", "--from", "/tmp", "--store", "s", "--identity", "{}"], "--identity"),
         (["publish", "--from", "/tmp", "--store", "s", "--identity", "/nowhere"], "/nowhere"),
+        (["publish", "--from", "/tmp", "--store", "s", "--identity", "{}", "--keep"], "both"),
+        (["publish", "--made-before", "2026-01-31T12:00:00"], "2026-01-31T12:00:00Z"),
+        (["publish", "--keep", "../../home"], "64 hex digits"),
         (["remove", "--store", "/tmp", "--digest", "../../home"], "64 hex digits"),
         ([], "COMMAND"),
     ],
@@ -135,7 +138,11 @@ def test_a_reader_that_leaves_does_not_end_the_stage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("out", "code", "says"),
-    [("file", 2, "name a directory"), ("file/below", 2, "name a directory"), ("/proc/x", 1, "")],
+    [
+        ("file", 2, "name a directory"),
+        ("file/below", 2, "name a directory"),
+        ("/proc/x", 2, "name a directory"),
+    ],
 )
 def test_build_looks_at_its_output_before_it_works(
     make_source, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, code: int, says: str
@@ -146,6 +153,7 @@ def test_build_looks_at_its_output_before_it_works(
     output = capsys.readouterr()
     assert "reading" not in output.out
     assert says in output.err
+    assert "Traceback" not in output.err
 
 
 def test_a_build_removes_what_a_killed_one_left(
@@ -169,6 +177,53 @@ def test_a_full_work_folder_is_named_with_its_remedy() -> None:
     with pytest.raises(StageError, match="TMPDIR") as caught, work_directory():
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.reason is StageReason.STORE_FULL
+
+
+@pytest.mark.parametrize("command", ["resolve", "build"])
+def test_no_folder_for_work_files_is_named_with_its_remedy(
+    make_source,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """As on a read-only root file system with nothing mounted at /tmp."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    arguments = [command, "--source", str(make_source())]
+    arguments += ["--out", str(tmp_path / "out")] if command == "build" else []
+    assert main(arguments) == 1
+    output = capsys.readouterr()
+    assert "StoreUnwritable" in output.out
+    assert "TMPDIR" in output.out
+    assert not output.err
+
+
+def test_a_missing_library_is_named_with_its_remedy(
+    make_source,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "engine_builder.stages.export", None)
+    assert main(["export", "--source", str(make_source()), "--out", str(tmp_path / "out")]) == 1
+    output = capsys.readouterr()
+    assert "is not installed; run this in the engine-builder image" in output.out
+    assert not output.err
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_stage(make_source, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine_builder", "fetch", "--source", str(make_source())]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--revision", "x", "--out", tmp_path / "out", "--result", tmp_path / "r"],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+    found = StageResult.model_validate_json((tmp_path / "r").read_bytes())
+    assert found.reason is StageReason.SOURCE_CHANGED
 
 
 @pytest.mark.builder

@@ -225,6 +225,8 @@ def test_an_engine_of_other_weights_is_measured_and_refused(
     assert turned.parity.ndcg10_delta > 0.1
     damaged = validate_with(np.full_like(values, np.nan))
     assert damaged.reason is StageReason.VALIDATION_FAILED
+    assert "the engine scores" in damaged.message
+    assert "NaN" in damaged.message
 
 
 def test_second_build_uses_the_store(make_model: Callable[[str], Path], tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_listing_cannot_lead_elsewhere_or_on_for_ever(
     assert not any(name.startswith(("/", "..")) for name in hub.downloads)
     hub.downloads.clear()
     monkeypatch.setattr("engine_builder.sources.selection.MAX_BYTES", 100)
-    with pytest.raises(StageError, match="config.json alone") as caught:
+    with pytest.raises(StageError, match=r"config\.json alone") as caught:
         HubSource(REPO, None).fetch(COMMIT, out, Progress("fetch"))
     assert caught.value.reason is StageReason.MODEL_INVALID
     assert not hub.downloads, "their listed sizes are reason enough"

@@ -17,7 +17,7 @@ from engine_builder.errors import StageError
 from engine_builder.progress import Progress
 from engine_builder.stages.publish import publish
 from engine_builder.stages.remove import remove
-from engine_builder.store import ABANDONED_AFTER, Store
+from engine_builder.store import ABANDONED_AFTER, Retention, Store
 from reranker_contracts import (
     EngineIdentity,
     IntegrityError,
@@ -273,6 +273,80 @@ def test_remove_deletes_the_named_and_only_those(prepared: Path, store: Path) ->
     assert not published(store).exists()
     assert leftovers(store) == []
     assert remove(store, [DIGEST], progress=PROGRESS).size_bytes == 0
+
+
+NOW = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
+
+
+def _age(artefact: Path, minutes: int = 1) -> None:
+    """As if it had been made so long before NOW."""
+    made = (NOW - datetime.timedelta(minutes=minutes)).timestamp()
+    for path in (artefact / "manifest.json", artefact):
+        if path.exists():
+            os.utime(path, (made, made))
+
+
+def test_publishing_first_deletes_what_is_old_and_not_kept(prepared: Path, store: Path) -> None:
+    for letter in "abc":
+        folder = store / "engines" / (letter * 64)
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(bytes(200_000))
+        _age(folder, minutes=-1 if letter == "c" else 1)
+    (store / "engines" / "notes").mkdir()
+    _age(store / "engines" / "notes")
+    publish(prepared, store, IDENTITY, progress=PROGRESS)
+    _age(published(store))
+    other = IDENTITY.model_copy(update={"revision": "sha256:2"})
+    retention = Retention(frozenset({"b" * 64}), NOW)
+    done = publish(prepared, store, other, retention=retention, progress=PROGRESS)
+    assert "nobody needs" in done.message
+    left = {path.name for path in (store / "engines").iterdir()}
+    assert left == {"b" * 64, "c" * 64, "notes"}
+    assert {path.name for path in (store / "prepared").iterdir()} == {digest_of(other)}
+    assert leftovers(store) == []
+
+
+def test_publishing_over_an_artefact_makes_it_young(prepared: Path, store: Path) -> None:
+    publish(prepared, store, IDENTITY, progress=PROGRESS)
+    _age(published(store))
+    publish(prepared, store, IDENTITY, progress=PROGRESS)
+    assert Store(store).tidy(Retention(frozenset(), NOW)) == 0
+    verify_artefact(published(store), DIGEST)
+
+
+def test_an_artefact_published_again_while_it_is_deleted_stays(
+    prepared: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(prepared, store, IDENTITY, progress=PROGRESS)
+    _age(published(store))
+    rename = Path.rename
+
+    def beaten(path: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        publish(prepared, store, IDENTITY, progress=PROGRESS)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", beaten)
+    assert Store(store).tidy(Retention(frozenset(), NOW)) == 0
+    verify_artefact(published(store), DIGEST)
+    assert leftovers(store) == []
+
+
+def test_an_artefact_deleted_while_it_is_published_again_is_written_anew(
+    prepared: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(prepared, store, IDENTITY, progress=PROGRESS)
+    _age(published(store))
+
+    def beaten(*_: object) -> None:
+        monkeypatch.undo()
+        Store(store).tidy(Retention(frozenset(), NOW))
+        raise FileNotFoundError
+
+    # Between the look at the artefact and the touch.
+    monkeypatch.setattr(os, "utime", beaten)
+    publish(prepared, store, IDENTITY, progress=PROGRESS)
+    verify_artefact(published(store), DIGEST)
 
 
 def test_changed_copy_is_not_installed(prepared: Path, store: Path) -> None:

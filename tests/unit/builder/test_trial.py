@@ -2,12 +2,14 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
+from engine_builder import trial
 from engine_builder.errors import StageError
 from engine_builder.trial import on_trial
 from reranker_contracts import StageReason
@@ -54,10 +56,15 @@ def _panic() -> None:
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "reading it takes more"),
         (_panic, "Panic: index out of range)"),
         (lambda: {}["x"], "KeyError"),
+        (lambda: threading.Event().wait(), "1 s in all"),
     ],
-    ids=["loop", "regex", "memory", "killed", "panic", "error"],
+    ids=["loop", "regex", "memory", "killed", "panic", "error", "wait"],
 )
-def test_harm_ends_as_an_invalid_model(work: Callable[[], Any], says: str) -> None:
+def test_harm_ends_as_an_invalid_model(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any], says: str
+) -> None:
+    if says == "1 s in all":
+        monkeypatch.setattr(trial, "PATIENCE", 1)
     with pytest.raises(StageError) as caught:
         on_trial("tokenizer.json", work, cpu_seconds=1, memory=512 << 20)
     assert caught.value.reason is StageReason.MODEL_INVALID

@@ -145,6 +145,8 @@ def test_what_keeps_a_pod_from_starting(pod: Json, reason: str, text: str) -> No
     assert finding is not None
     assert finding.reason == reason
     assert text in finding.message
+    # What happened, then what to do, whatever the kubelet's own words end in.
+    assert finding.message.count("; ") == 1
     pod["metadata"]["deletionTimestamp"] = "2026-01-05T12:00:00Z"
     assert diagnose.blocked([pod]) is None
 
@@ -290,6 +292,7 @@ def _looping(name: str, code: int, reason: str = "Error", message: str = "") -> 
 def test_serving_containers_that_end_again_and_again(status: Json, reason: str | None) -> None:
     finding = diagnose.crashing([_pod(init=(status,))])
     assert (finding.reason if finding else None) == reason
+    assert finding is None or finding.message.count("; ") <= 1
 
 
 def test_only_a_checksum_of_the_verify_container_is_damage() -> None:

@@ -18,6 +18,9 @@ def test_engines_and_their_jobs(model: str, target: str, digest: str, attempt: i
     name = names.engine(model, target, digest)
     assert len(name) <= 50
     assert name.endswith(digest[:10])
+    elsewhere = names.engine(model, target, digest, "mine")
+    assert len(elsewhere) == len(name)
+    assert elsewhere != name
     for step in ("prepare", "compile", "remove"):
         assert LABEL.fullmatch(names.stage_job(name, step, attempt))
 

@@ -1,5 +1,6 @@
 """Every pod that we make: admitted where security is strict, and without a secret in it."""
 
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ _VOLUMES = {
     "projected",
     "secret",
 }
+RETENTION = jobs.Retention(("0" * 64,), datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC))
 SOURCES = ["hf://org/tiny", "oci://registry/model:1?path=/m", "pvc://claim/path"]
 
 
@@ -30,8 +32,8 @@ def _pods(service: RerankerService, engine: RerankerEngine, defaults: Defaults) 
         spec = engine.spec.model_copy(update={"source": source})
         built = engine.model_copy(update={"spec": spec})
         made[f"resolve {text}"] = _template(jobs.resolve_job(service, source, "k", 1, defaults))
-        made[f"prepare {text}"] = _template(jobs.prepare_job(built, 1, defaults))
-    made["compile"] = _template(jobs.compile_job(engine, 1, defaults))
+        made[f"prepare {text}"] = _template(jobs.prepare_job(built, 1, defaults, RETENTION))
+    made["compile"] = _template(jobs.compile_job(engine, 1, defaults, RETENTION))
     made["remove"] = _template(jobs.remove_job(engine, ["0" * 64], defaults))
     return made
 

@@ -63,7 +63,7 @@ class DirectorySource:
         if wanted is not None and wanted != found:
             raise StageError(
                 StageReason.SOURCE_CHANGED,
-                f"the files are {found}, expected {wanted}; they changed: resolve the model again",
+                f"the files are {found} by now, expected {wanted}; resolve the model again",
             )
 
 

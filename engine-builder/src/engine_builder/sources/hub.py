@@ -63,7 +63,8 @@ class HubSource:
             commit = self._api.model_info(self._repo, revision=wanted).sha or ""
         if not _COMMIT.fullmatch(commit):
             raise StageError(
-                StageReason.SOURCE_NOT_FOUND, f"{self._about(wanted)}: the hub names no commit"
+                StageReason.SOURCE_NOT_FOUND,
+                f"{self._about(wanted)}: the hub names no commit; check model.revision",
             )
         files = self._files(commit)
         for name in self._select(commit, files, scratch).metadata:
@@ -114,7 +115,7 @@ class HubSource:
             raise StageError(
                 StageReason.SOURCE_CHANGED,
                 f"{self._about(commit)}: {file.path} is not what the hub lists for this commit; "
-                "try again, and look at the proxy or mirror in between",
+                "check the proxy or mirror in between",
             )
         return path
 
@@ -169,7 +170,8 @@ def _http_failure(about: str, error: HfHubHTTPError) -> StageError:
             StageReason.SOURCE_NOT_FOUND, f"{about}: there is no such model; check the name"
         )
     return StageError(
-        StageReason.SOURCE_UNREACHABLE, f"{about}: the hub answered HTTP {status}; try again later"
+        StageReason.SOURCE_UNREACHABLE,
+        f"{about}: the hub answered HTTP {status}; check the hub and the proxy in between",
     )
 
 

@@ -52,12 +52,12 @@ def select_files(names: Collection[str], read_index: Callable[[], bytes]) -> Sel
     `read_index` gives the bytes of INDEX and is called only when it is listed.
     """
     if "config.json" not in names:
-        hint = (
-            "it holds a LoRA adapter: merge it into its base model first"
+        told = (
+            "config.json is missing, this is a LoRA adapter; merge it into its base model"
             if "adapter_config.json" in names
-            else "is the path right, and is it a transformers model?"
+            else "config.json is missing; name the directory of a transformers model"
         )
-        raise StageError(StageReason.MODEL_INVALID, f"config.json is missing; {hint}")
+        raise StageError(StageReason.MODEL_INVALID, told)
     if not any(tokenizer <= set(names) for tokenizer in _TOKENIZERS):
         raise StageError(
             StageReason.MODEL_INVALID,
@@ -94,7 +94,9 @@ def _single(names: Collection[str]) -> list[str]:
             f"{pickled[0][:100]}: pickled weights can run code and are never loaded; convert the "
             "model to safetensors",
         )
-    raise StageError(StageReason.MODEL_INVALID, f"{_SINGLE} is missing: the model has no weights")
+    raise StageError(
+        StageReason.MODEL_INVALID, f"{_SINGLE} is missing; save the model's weights as safetensors"
+    )
 
 
 def _shards(index: dict[str, object], names: Collection[str]) -> list[str]:
@@ -102,7 +104,9 @@ def _shards(index: dict[str, object], names: Collection[str]) -> list[str]:
     shards = set(weight_map.values()) if isinstance(weight_map, dict) and weight_map else set()
     if not shards or len(shards) > _MAX_SHARDS:
         raise StageError(
-            StageReason.MODEL_INVALID, f"{INDEX}: weight_map names {len(shards)} files"
+            StageReason.MODEL_INVALID,
+            f"{INDEX}: weight_map names {len(shards)} files, 1 to {_MAX_SHARDS} are allowed; save "
+            "the model again",
         )
     for shard in shards:
         if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
@@ -110,8 +114,13 @@ def _shards(index: dict[str, object], names: Collection[str]) -> list[str]:
             if isinstance(shard, str) and shard.endswith(_PICKLED):
                 reason = StageReason.UNSAFE_WEIGHTS
             raise StageError(
-                reason, f"{INDEX}: {str(shard)[:100]!r} is not the name of a safetensors file"
+                reason,
+                f"{INDEX}: {str(shard)[:100]!r} is not the name of a safetensors file; convert the "
+                "model to safetensors",
             )
         if shard not in names:
-            raise StageError(StageReason.MODEL_INVALID, f"{shard} is missing, {INDEX} names it")
+            raise StageError(
+                StageReason.MODEL_INVALID,
+                f"{shard} is missing, {INDEX} names it; copy the model's files again",
+            )
     return sorted(shards)

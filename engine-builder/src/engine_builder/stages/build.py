@@ -4,19 +4,14 @@ The same functions, documents and store layout as in a cluster, so an engine tha
 can be copied into a cluster's store. What an earlier build left there is used again.
 """
 
-import errno
-import fcntl
-import os
-import shutil
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine_builder.errors import StageError, UsageError, write_failure
+from engine_builder.errors import StageError, write_failure
+from engine_builder.files import make_directory
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
+from engine_builder.scratch import work_directory
 from engine_builder.stages.compile import compile_engine
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
@@ -35,8 +30,6 @@ from reranker_contracts import (
 #: Thresholds of this command; in a cluster the operator judges by the service's own.
 MIN_KENDALL_TAU = 0.995
 MAX_NDCG10_DELTA = 0.002
-
-_WORK_PREFIX = "engine-build-"
 
 
 def build(
@@ -79,53 +72,12 @@ def build(
 
 def _check_store(out: Path) -> None:
     """Before minutes of work, not after them."""
+    make_directory(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-    except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"--out {out}: is or lies in a file; name a directory") from None
     except OSError as error:
         raise write_failure(error, out) or error from error
-
-
-@contextmanager
-def work_directory() -> Iterator[Path]:
-    """A scratch folder; those of builds that were killed go first.
-
-    A lock tells them: it ends with its process, however that ends.
-    """
-    folder = Path(tempfile.gettempdir())
-    for left in folder.glob(f"{_WORK_PREFIX}*"):
-        with suppress(OSError), _locked(left):
-            # A moment lies between the making of a folder and its lock.
-            if left.stat().st_mtime < time.time() - 60:
-                shutil.rmtree(left)
-    work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX))
-    try:
-        with _locked(work):
-            yield work
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StageError(
-            StageReason.STORE_FULL,
-            f"{folder}: no space left for work files; make room there, or set TMPDIR to a folder "
-            "that has it",
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of a folder; BlockingIOError when another process does."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _prepare(
@@ -197,5 +149,5 @@ def _judge(parity: ParityReport | None) -> None:
             StageReason.PARITY_REFUSED,
             f"Kendall tau {parity.kendall_tau:.4f} (at least {MIN_KENDALL_TAU}), NDCG@10 loss "
             f"{parity.ndcg10_delta:.4f} (at most {MAX_NDCG10_DELTA}): the engine ranks differently "
-            "from FP32 PyTorch; use a higher precision",
+            "from FP32 PyTorch; use another model",
         )

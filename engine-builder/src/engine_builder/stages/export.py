@@ -26,7 +26,7 @@ from engine_builder.artefacts import (
     write_document,
 )
 from engine_builder.batches import in_batches, pad_batch
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, defect
 from engine_builder.facts import ModelFacts, effective_length, read_facts
 from engine_builder.fast_tokenizer import read_tokenizer
 from engine_builder.files import check_size, make_output, read_metadata
@@ -154,7 +154,7 @@ def _write_onnx(
     try:
         onnx.checker.check_model(str(out / ONNX))
     except onnx.checker.ValidationError as error:
-        raise StageError(
+        raise defect(
             StageReason.EXPORT_FAILED, f"the exported graph is not valid: {str(error)[:300]}"
         ) from error
 
@@ -172,17 +172,20 @@ def _check_graph(
         engine = OnnxEngine(path)
         answers = [engine.run(tensors, served.labels) for tensors in batches]
     except StageError as error:
+        # Its words are those on a finished engine, with another remedy.
+        problem = error.message.rpartition("; ")[0]
         raise StageError(
             StageReason.EXPORT_FAILED,
-            f"{error.message}; with this config.json the model does not export correctly",
+            f"with this config.json the model does not export: {problem}; take over the base "
+            "model's config.json, or report it with the model's name",
         ) from error
     for tensors, found in zip(batches, answers, strict=True):
         worst = float(np.abs(score(model, tensors) - found).max())
         if not worst <= _TOLERANCE:
-            raise StageError(
+            raise defect(
                 StageReason.EXPORT_FAILED,
-                f"the exported graph differs from PyTorch by {worst:.2g} in a logit (at most "
-                f"{_TOLERANCE} allowed); this architecture does not export correctly",
+                f"the exported graph differs from PyTorch by {worst:.2g} in a logit, at most "
+                f"{_TOLERANCE} is allowed",
             )
 
 

@@ -19,7 +19,7 @@ from engine_builder.errors import StageError, write_failure
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress, human_size
 from engine_builder.stages.compile import engine_shapes
-from engine_builder.store import Store
+from engine_builder.store import Retention, Store
 from reranker_contracts import (
     ArtefactManifest,
     EngineIdentity,
@@ -36,14 +36,26 @@ _MAX_BATCH_SIZE = re.compile(r"^max_batch_size: (\d+)$", re.MULTILINE)
 
 
 def publish(
-    source: Path, store: Path, identity: PrepareIdentity | EngineIdentity, *, progress: Progress
+    source: Path,
+    store: Path,
+    identity: PrepareIdentity | EngineIdentity,
+    *,
+    retention: Retention | None = None,
+    progress: Progress,
 ) -> Outcome:
-    """Publish `source` below `store`; an intact artefact of the same digest is kept."""
+    """Publish `source` below `store`; an intact artefact of the same digest is kept.
+
+    With `retention` the store is tidied first, so that there is room.
+    """
     digest = digest_of(identity)
     names = _expected_files(source, identity)
     with progress.step("hashing"):
         manifest = _manifest(source, identity, digest, names)
+    freed = 0
     try:
+        if retention is not None:
+            keep = retention.keep | {digest}
+            freed = Store(store).tidy(Retention(keep, retention.made_before))
         with progress.step(f"writing {human_size(manifest.size)} to {store}"):
             fresh = Store(store).publish(source, names, manifest)
     except OSError as error:
@@ -54,6 +66,8 @@ def publish(
             f"{store}: a file changed while it was written ({error}); check the volume",
         ) from error
     what = "published" if fresh else "there already, kept"
+    if freed:
+        what += f"; removed {human_size(freed)} that nobody needs"
     return Outcome(
         f"{identity.kind} {digest}: {what}",
         parity=manifest.parity,
@@ -87,7 +101,8 @@ def _manifest(
     except (IntegrityError, ValidationError) as error:
         raise StageError(
             StageReason.VALIDATION_FAILED,
-            f"--from {source}: is not a finished directory ({str(error)[:200]})",
+            f"--from {source}: is not a finished directory ({str(error)[:200]}); run the "
+            "stages again",
         ) from error
     return ArtefactManifest(
         digest=digest,

@@ -50,7 +50,8 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
     if sorted(loaded.inputs) != sorted(model.inputs):
         raise StageError(
             StageReason.VALIDATION_FAILED,
-            f"{ONNX} takes {sorted(loaded.inputs)}, model.json says {sorted(model.inputs)}",
+            f"{ONNX} takes {sorted(loaded.inputs)}, model.json says {sorted(model.inputs)}; "
+            "compile it again",
         )
     with progress.step(f"scoring {len(rows)} pairs twice on {loaded.provider}"):
         order = list(range(len(rows)))

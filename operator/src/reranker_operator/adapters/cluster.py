@@ -15,9 +15,14 @@ class Cluster(Protocol):
         """One object. Raises NotFound."""
 
     async def list(
-        self, resource: Resource, namespace: str | None, selector: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
-        """All objects with these labels; namespace None means everywhere."""
+        """All objects with these labels and fields; namespace None means everywhere."""
 
     async def apply(self, manifest: Json, manager: str) -> Json:
         """Server-side apply, forced; returns the merged object."""
@@ -32,6 +37,11 @@ class Cluster(Protocol):
         """JSON merge patch. Raises NotFound or, with a resourceVersion in it, Conflict."""
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> None:
-        """Delete with dependents in the background; gone or replaced is fine."""
+        """Delete with dependents in the background; gone, replaced or changed since is fine."""

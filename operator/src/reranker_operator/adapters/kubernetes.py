@@ -41,11 +41,17 @@ class KubernetesCluster:
         return await self._call("GET", _path(resource, namespace, name))
 
     async def list(
-        self, resource: Resource, namespace: str | None, selector: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+        *,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
         query = {"limit": str(_PAGE)}
-        if selector:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in selector.items())
+        for name, wanted in (("labelSelector", selector), ("fieldSelector", fields)):
+            if wanted:
+                query[name] = ",".join(f"{key}={value}" for key, value in wanted.items())
         items: list[Json] = []
         while True:
             page = await self._call("GET", _path(resource, namespace), query)
@@ -71,15 +77,21 @@ class KubernetesCluster:
         return await self._call("PATCH", _path(resource, namespace, name), query, patch, _MERGE)
 
     async def delete(
-        self, resource: Resource, namespace: str, name: str, uid: str | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> None:
         body: Json = {"propagationPolicy": "Background"}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        expected = {"uid": uid, "resourceVersion": version}
+        if given := {key: value for key, value in expected.items() if value is not None}:
+            body["preconditions"] = given
         try:
             await self._call("DELETE", _path(resource, namespace, name), body=body)
         except (NotFound, Conflict):
-            # Gone, or another object of that name: either way ours is not there.
+            # Gone, or not the object that was seen: what it is now is for the next plan.
             return
 
     async def _apply(self, manifest: Json, manager: str, subresource: str) -> Json:

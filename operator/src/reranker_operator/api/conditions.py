@@ -60,6 +60,8 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
     VOLUME_PENDING = "VolumePending"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    POD_REJECTED = "PodRejected"
     OUT_OF_MEMORY = "OutOfMemory"
     POD_KILLED = "PodKilled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"

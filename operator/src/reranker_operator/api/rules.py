@@ -27,7 +27,7 @@ SERVICE_RULES = (
         "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') "
         "&& self.metadata.name.size() <= 40",
         "metadata.name must start with a letter, hold only lower-case letters, digits and '-', "
-        "and have at most 40 characters: the names of Service and pods are derived from it",
+        "and have at most 40 characters, since other names are derived from it; rename the service",
     ),
     Rule(
         "spec.model",
@@ -47,8 +47,8 @@ SERVICE_RULES = (
     Rule(
         "spec",
         "!has(self.engine.image) || !has(self.model.secretRef)",
-        "engine.image and model.secretRef exclude each other: the token is only handed to the "
-        "operator's own builder image",
+        "engine.image and model.secretRef exclude each other, since the token is only given to the "
+        "operator's own builder image; remove one of them",
     ),
     Rule(
         "spec.engine.store",
@@ -59,15 +59,18 @@ SERVICE_RULES = (
     Rule(
         "spec.accelerator",
         "self.type != 'none' || (!has(self.count) && !has(self.resourceName))",
-        "accelerator.count and accelerator.resourceName need accelerator.type nvidia",
+        "accelerator.count and accelerator.resourceName need accelerator.type nvidia; set it, or "
+        "remove them",
     ),
 )
 
 ENGINE_RULES = (
     Rule(
         "spec",
-        "self == oldSelf",
-        "spec is immutable: an engine is named by the digest of its inputs; change the "
-        "RerankerService instead",
+        "self.digest == oldSelf.digest && self.modelName == oldSelf.modelName && "
+        "self.prepare == oldSelf.prepare && self.identity == oldSelf.identity && "
+        "self.store == oldSelf.store",
+        "digest, modelName, prepare, identity and store are immutable: they name the engine and "
+        "its files; change the RerankerService instead, which makes another engine",
     ),
 )

@@ -204,13 +204,16 @@ class Attempts(ApiModel):
 class ResolvedStatus(ApiModel):
     """The model as it was found."""
 
-    key: str = Field(description="Hash of the spec fields that were resolved.")
+    key: str = Field(description="Hash of what was resolved; empty once it can't be fetched.")
     revision: str = Field(description="Commit, or hash of the files.")
     name: str
     architecture: str
     family: str
     max_length: int = Field(description="Longest input of the model in tokens.")
     toolchain: Toolchain
+    resolved_time: datetime.datetime | None = Field(
+        default=None, description="When the revision was found."
+    )
 
 
 class EngineSummary(ApiModel):
@@ -252,14 +255,14 @@ class EngineSource(ApiModel):
 
 
 class EngineBuild(ApiModel):
-    """Settings of the build's pods; they do not change the engine's bytes."""
+    """Settings of the build's pods; they do not change the engine's bytes and may change."""
 
     image: str
     resources: ResourceRequirements | None = None
 
 
 class RerankerEngineSpec(ApiModel):
-    """One engine: immutable, named by the digest of its inputs."""
+    """One engine, named by its inputs and its store; only `source` and `build` may change."""
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of `identity`.")
     model_name: str = Field(description="Name of the model, for people.")
@@ -285,7 +288,12 @@ class RerankerEngineStatus(ApiModel):
     stage: str | None = None
     stages: tuple[StageStatus, ...] = ()
     attempts: Attempts | None = None
-    builds: int = Field(default=0, description="Builds started because the files were damaged.")
+    builds: int = Field(
+        default=0, description="Attempts before the present ones; Jobs are numbered on from it."
+    )
+    damages: int = Field(
+        default=0, description="Times in a row that files were damaged soon after a build."
+    )
     ready_time: datetime.datetime | None = Field(
         default=None, description="When the engine was last published."
     )
@@ -299,6 +307,8 @@ class ObjectMeta(ApiModel):
     name: str
     namespace: str
     uid: str
+    resource_version: str | None = None
+    annotations: dict[str, str] = Field(default_factory=dict)
     generation: int = 1
     deletion_timestamp: datetime.datetime | None = None
     finalizers: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from reranker_contracts import Stage, StageReason, StageResult
 from reranker_operator.api.conditions import Reason
+from reranker_operator.core.wording import advise
 from reranker_operator.core.world import Manifest
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
@@ -16,6 +17,10 @@ _CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
 _KILLED_EXIT_CODES = {137, 143}
 #: `secret "hub" not found` and `couldn't find key token in Secret shop/hub`.
 _MISSING_SECRET = re.compile(r"secret .*not found|find key .* in secret", re.IGNORECASE)
+
+#: A controller's words around the API server's, with a pod's name that differs each time.
+_REFUSAL = re.compile(r'^(error creating: )?(pods? "[^"]*" is forbidden: )?', re.IGNORECASE)
+_WORDS = 400
 
 
 class Finding(NamedTuple):
@@ -71,6 +76,32 @@ def blocked(pods: Iterable[Manifest]) -> Finding | None:
     return None
 
 
+def refused_job(warnings: Iterable[Manifest]) -> Finding | None:
+    """Why a Job's controller may not make its pod, by the newest of its Events."""
+    refusals = [entry for entry in warnings if entry.get("reason") == "FailedCreate"]
+    if not refusals:
+        return None
+    newest = max(refusals, key=lambda entry: str(entry.get("lastTimestamp") or ""))
+    return _refused(str(newest.get("message", "")), "spec.engine.resources")
+
+
+def refused_deployment(deployment: Manifest | None) -> Finding | None:
+    """Why a Deployment's controller may not make its pods."""
+    for entry in (deployment or {}).get("status", {}).get("conditions", []):
+        if entry["type"] == "ReplicaFailure" and entry["status"] == "True":
+            return _refused(str(entry.get("message", "")), "the resources in spec.serving")
+    return None
+
+
+def _refused(text: str, field: str) -> Finding:
+    text = _REFUSAL.sub("", text)[:_WORDS]
+    if "exceeded quota" in text:
+        remedy = f"raise the namespace's ResourceQuota or lower {field}"
+        return Finding(Reason.QUOTA_EXCEEDED, advise(f"no pod may be made: {text}", remedy))
+    remedy = f"change the limit or policy that refuses it, or {field}"
+    return Finding(Reason.POD_REJECTED, advise(f"no pod may be made: {text}", remedy))
+
+
 def failure(pods: Iterable[Manifest]) -> Finding | None:
     """Why the pods of a failed Job failed; None when no pod is left to tell."""
     pods = list(pods)
@@ -105,50 +136,58 @@ def crashing(pods: Iterable[Manifest]) -> Finding | None:
             backing_off = waiting.get("reason") == "CrashLoopBackOff"
             why = _terminated(status["name"], last)
             if why is not None and (backing_off or status.get("restartCount", 0) > 1):
-                return _crash(pod, status["name"], why)
+                return _crash(pod, status["name"], why, last)
     return None
 
 
-def _crash(pod: Manifest, name: str, why: Finding) -> Finding:
+def _crash(pod: Manifest, name: str, why: Finding, last: dict[str, Any]) -> Finding:
     if why.reason is Reason.OUT_OF_MEMORY:
         return why
-    return Finding(
-        Reason.CRASH_LOOP,
-        f"container {name} keeps ending ({why.message}); see "
-        f"`kubectl logs {pod['metadata']['name']} -c {name} --previous`",
-    )
+    remedy = f"see `kubectl logs {pod['metadata']['name']} -c {name} --previous`"
+    text = advise(f"container {name} keeps ending with {_end(last)}", remedy)
+    return Finding(Reason.CRASH_LOOP, text)
 
 
 def _blockers(pod: Manifest) -> Iterator[Finding]:
     for status in container_statuses(pod):
         waiting = status.get("state", {}).get("waiting", {})
-        reason, text = waiting.get("reason", ""), str(waiting.get("message", ""))[:400]
+        reason, text = waiting.get("reason", ""), str(waiting.get("message", ""))[:_WORDS]
         if reason in _PULL:
             yield Finding(
                 Reason.IMAGE_PULL_FAILED,
-                f"image {status['image']} of container {status['name']} can't be pulled: {text}; "
-                "check the name and the pull secret",
+                advise(
+                    f"container {status['name']}: image {status['image']} can't be pulled: {text}",
+                    "check the name and the pull secret",
+                ),
             )
         elif reason in _CONFIG and _MISSING_SECRET.search(text):
             yield Finding(
                 Reason.SECRET_NOT_FOUND,
-                f"{text}; create the Secret or correct spec.model.secretRef",
+                advise(text, "create the Secret or correct spec.model.secretRef"),
             )
         elif reason in _CONFIG:
-            yield Finding(Reason.CONTAINER_FAILED, f"container {status['name']}: {text}")
+            yield Finding(
+                Reason.CONTAINER_FAILED,
+                advise(
+                    f"container {status['name']} can't be made: {text}",
+                    f"see `kubectl describe pod {pod['metadata']['name']}`",
+                ),
+            )
     for entry in pod.get("status", {}).get("conditions", []):
         if entry["type"] == "PodScheduled" and entry["status"] == "False":
-            text = str(entry.get("message", ""))[:400]
+            text = str(entry.get("message", ""))[:_WORDS]
             if "persistentvolumeclaim" in text.lower() or "volume" in text.lower():
                 yield Finding(
                     Reason.VOLUME_PENDING,
-                    f"{text}; check the claim and spec.engine.store",
+                    advise(text, "check the claim and spec.engine.store"),
                 )
             elif entry.get("reason") == "Unschedulable":
                 yield Finding(
                     Reason.UNSCHEDULABLE,
-                    f"no node takes the pod: {text}; check spec.accelerator, the resources and the "
-                    "cluster's free capacity",
+                    advise(
+                        f"no node takes the pod: {text}",
+                        "check spec.accelerator, the resources and the cluster's free capacity",
+                    ),
                 )
 
 
@@ -163,9 +202,14 @@ def _terminated(name: str, terminated: dict[str, Any] | None) -> Finding | None:
         )
     if code in _KILLED_EXIT_CODES:
         return Finding(Reason.POD_KILLED, f"container {name} was killed (exit code {code})")
+    text = f"container {name} ended with {_end(terminated)}"
+    return Finding(Reason.CONTAINER_FAILED, advise(text, "see its log"))
+
+
+def _end(terminated: dict[str, Any]) -> str:
+    """Exit code and last words."""
     last_words = str(terminated.get("message", "")).strip().rsplit("\n", 1)[-1][:300]
-    detail = f": {last_words}" if last_words else "; see its log"
-    return Finding(Reason.CONTAINER_FAILED, f"container {name} ended with exit code {code}{detail}")
+    return f"exit code {terminated['exitCode']}" + (f": {last_words}" if last_words else "")
 
 
 def _result(terminated: dict[str, Any] | None) -> StageResult | None:

@@ -1,9 +1,8 @@
-"""The plan of one RerankerEngine: prepare, compile, stay intact, go away cleanly."""
+"""The plan of one RerankerEngine: prepare, compile, stay intact."""
 
-import datetime
 from dataclasses import dataclass, replace
 
-from reranker_contracts import Stage, StageReason, digest_of
+from reranker_contracts import Stage, StageReason
 from reranker_operator import names
 from reranker_operator.api.conditions import (
     Condition,
@@ -15,23 +14,22 @@ from reranker_operator.api.conditions import (
     merge,
     summarise,
 )
-from reranker_operator.api.meta import JOB, RERANKER_ENGINE
+from reranker_operator.api.meta import JOB
 from reranker_operator.api.v1alpha1 import (
     Attempts,
-    RerankerEngine,
     RerankerEngineStatus,
     StageStatus,
 )
-from reranker_operator.core import backoff, diagnose, jobs
+from reranker_operator.core import backoff, damage, diagnose, jobs, store
+from reranker_operator.core.engine_cleanup import plan_cleanup, plan_orphan
 from reranker_operator.core.jobs import JobView
-from reranker_operator.core.plan import Action, Apply, Create, Delete, DropFinalizer, Plan
+from reranker_operator.core.plan import Action, Create, Delete, Plan
+from reranker_operator.core.wording import retried
 from reranker_operator.core.world import EngineWorld
 from reranker_operator.render import engines as render
-from reranker_operator.render.jobs import compile_job, prepare_job, remove_job
+from reranker_operator.render.jobs import compile_job, prepare_job
 from reranker_operator.render.pods import store_claim_name
 
-#: A new engine gets its first owner in a second write; until then nobody may think it orphaned.
-_ORPHAN_GRACE = datetime.timedelta(seconds=60)
 #: Seconds until a claim that is being deleted is looked at again.
 _STORE_RECHECK = 5.0
 #: The same for a claim of somebody else's that is in the way.
@@ -60,18 +58,19 @@ def plan_engine(world: EngineWorld) -> Plan:
     """Everything that should happen to one engine now."""
     meta = world.engine.metadata
     if meta.deletion_timestamp is not None:
-        return _cleanup(world)
+        return plan_cleanup(world)
     if not world.owners:
-        return _orphan(world)
+        return plan_orphan(world)
     status = world.engine.status
     progress = _Progress(
         status=status,
-        attempts=status.attempts or Attempts(key="build"),
+        attempts=status.attempts or Attempts(key=render.settings_key(world.engine.spec)),
         judgements=tuple(entry for entry in status.conditions if entry.type in _ORDER),
-        actions=_store(world),
+        actions=store.claim_for_engine(world),
     )
-    if _claim_is_foreign(world):
+    if _needs_foreign_claim(world):
         return _conclude(world, _refuse_claim(world, progress))
+    progress = _notice_settings(world, progress)
     progress = _notice_damage(world, progress)
     if not is_true(progress.judgements, ConditionType.PREPARED):
         progress = _prepare(world, progress)
@@ -84,12 +83,11 @@ def _built(progress: _Progress) -> bool:
     return all(is_true(progress.judgements, kind) for kind in _ORDER)
 
 
-def _claim_is_foreign(world: EngineWorld) -> bool:
-    """Somebody's own claim of the store's name: owning it would delete it with the engine."""
+def _needs_foreign_claim(world: EngineWorld) -> bool:
+    """Somebody's own claim has the name of the one that would be made."""
     if world.claim is None or world.engine.spec.store.existing_claim:
         return False
-    labels = world.claim["metadata"].get("labels", {})
-    return bool(labels.get(names.APP_MANAGED_BY) != names.MANAGER)
+    return store.is_foreign(world.claim)
 
 
 def _refuse_claim(world: EngineWorld, progress: _Progress) -> _Progress:
@@ -103,47 +101,39 @@ def _refuse_claim(world: EngineWorld, progress: _Progress) -> _Progress:
     )
 
 
-def _store(world: EngineWorld) -> tuple[Action, ...]:
-    """The store's claim, with this engine among its owners."""
-    claim = render.claim(world.engine)
-    if claim is None:
-        return ()
-    actions: list[Action] = []
-    live = world.claim
-    if _store_is_leaving(world) or _claim_is_foreign(world):
-        return ()
-    if live is None:
-        actions.append(Apply(claim))
-    owners = live["metadata"].get("ownerReferences", []) if live else []
-    if world.engine.metadata.uid not in {owner["uid"] for owner in owners}:
-        name = claim["metadata"]["name"]
-        body = render.owner_claim("PersistentVolumeClaim", "v1", name, world.engine)
-        actions.append(Apply(body, manager=names.owner_manager(world.engine.metadata.uid)))
-    return tuple(actions)
+def _notice_settings(world: EngineWorld, progress: _Progress) -> _Progress:
+    """Changed settings of the build get an attempt at once, whatever happened before."""
+    key, failures = render.settings_key(world.engine.spec), progress.attempts.failures
+    if progress.attempts.key != key:
+        progress = _afresh(progress, key, failures)
+    step = "compile" if is_true(progress.judgements, ConditionType.PREPARED) else "prepare"
+    name = names.stage_job(world.engine.metadata.name, step, _number(progress))
+    view = jobs.view(name, world.jobs, world.pods, world.warnings)
+    if view.state != "running" or view.finding is None or view.settings == key:
+        return progress
+    # A Job that is stuck, say at a missing secret, would hold the new settings up for hours.
+    progress = _afresh(progress, key, progress.attempts.failures + 1)
+    stop = Delete(JOB, name, view.uid)
+    return replace(progress, actions=(*progress.actions, stop))
 
 
-def _store_is_leaving(world: EngineWorld) -> bool:
-    """A former engine took the claim along; claims are not watched, so look again soon."""
-    return world.claim is not None and "deletionTimestamp" in world.claim["metadata"]
+def _afresh(progress: _Progress, key: str, attempts: int) -> _Progress:
+    """Forget this many attempts, but not their numbers."""
+    builds = progress.status.builds + attempts
+    status = progress.status.model_copy(update={"builds": builds})
+    return replace(progress, status=status, attempts=Attempts(key=key))
 
 
 def _notice_damage(world: EngineWorld, progress: _Progress) -> _Progress:
-    """A serving pod whose verify step failed after the last publish: build the files again."""
-    published = progress.status.ready_time
-    if not _built(progress) or published is None:
+    """A serving pod's verify step failed after the last publish: build the files again."""
+    seen = damage.found(world)
+    if seen is None or not _built(progress):
         return progress
-    for pod in world.pods:
-        damage = diagnose.verify_failure(pod)
-        if damage is None or damage.seen_at <= published:
-            continue
-        text = f"{damage.message}; building the engine again"
-        attempts = backoff.failed(
-            progress.attempts, StageReason.CHECKSUM_MISMATCH.value, text, world.now
-        )
-        return replace(progress, attempts=attempts).judged(
-            condition(ConditionType.COMPILED, False, StageReason.CHECKSUM_MISMATCH, text),
-        )
-    return progress
+    status, attempts = damage.record(seen, progress.status, progress.attempts, world.now)
+    text = attempts.message or ""
+    return replace(progress, status=status, attempts=attempts).judged(
+        condition(ConditionType.COMPILED, False, StageReason.CHECKSUM_MISMATCH, text),
+    )
 
 
 def _number(progress: _Progress) -> int:
@@ -153,7 +143,7 @@ def _number(progress: _Progress) -> int:
 
 def _prepare(world: EngineWorld, progress: _Progress) -> _Progress:
     name = names.stage_job(world.engine.metadata.name, "prepare", _number(progress))
-    view = jobs.view(name, world.jobs, world.pods)
+    view = jobs.view(name, world.jobs, world.pods, world.warnings)
     progress = replace(progress, stage=view.stage or "prepare").judged(
         condition(ConditionType.COMPILED, "Unknown", Reason.WAITING_FOR_PREPARED, ""),
         condition(ConditionType.VALIDATED, "Unknown", Reason.WAITING_FOR_PREPARED, ""),
@@ -165,13 +155,13 @@ def _prepare(world: EngineWorld, progress: _Progress) -> _Progress:
         return _failed(world, progress, view, ConditionType.PREPARED)
     if view.state == "running":
         return _running(progress, view, ConditionType.PREPARED)
-    create = Create(prepare_job(world.engine, _number(progress), world.defaults))
-    return _start(world, progress, ConditionType.PREPARED, create)
+    job = prepare_job(world.engine, _number(progress), world.defaults, store.retention(world))
+    return _start(world, progress, ConditionType.PREPARED, Create(job))
 
 
 def _compile(world: EngineWorld, progress: _Progress) -> _Progress:
     name = names.stage_job(world.engine.metadata.name, "compile", _number(progress))
-    view = jobs.view(name, world.jobs, world.pods)
+    view = jobs.view(name, world.jobs, world.pods, world.warnings)
     progress = replace(progress, stage=view.stage or "compile")
     if view.state == "succeeded":
         return _published(world, progress, view)
@@ -184,8 +174,8 @@ def _compile(world: EngineWorld, progress: _Progress) -> _Progress:
         return _failed(world, progress, view, ConditionType.COMPILED)
     if view.state == "running":
         return _running(progress, view, ConditionType.COMPILED)
-    create = Create(compile_job(world.engine, _number(progress), world.defaults))
-    return _start(world, progress, ConditionType.COMPILED, create)
+    job = compile_job(world.engine, _number(progress), world.defaults, store.retention(world))
+    return _start(world, progress, ConditionType.COMPILED, Create(job))
 
 
 def _prepared_is_damaged(view: JobView) -> bool:
@@ -197,7 +187,7 @@ def _published(world: EngineWorld, progress: _Progress, view: JobView) -> _Progr
     validated, published = view.result(Stage.VALIDATE), view.result(Stage.PUBLISH)
     parity = validated.parity if validated else None
     if parity is None:
-        text = "the compile Job left no parity report; building again"
+        text = "the compile Job left no parity report"
         # A reason that is tried again: the pod went away before anybody read it.
         lost = JobView("failed", finding=diagnose.Finding(Reason.POD_KILLED, text))
         return _failed(world, progress, lost, ConditionType.VALIDATED)
@@ -214,7 +204,8 @@ def _published(world: EngineWorld, progress: _Progress, view: JobView) -> _Progr
         f"Kendall tau {parity.kendall_tau:.4f}, NDCG@10 difference {parity.ndcg10_delta:.4f}, "
         f"largest logit difference {parity.max_abs_diff:.2g} over {parity.pairs} pairs"
     )
-    return replace(progress, status=status, attempts=Attempts(key="build"), stage=None).judged(
+    attempts = Attempts(key=progress.attempts.key)
+    return replace(progress, status=status, attempts=attempts, stage=None).judged(
         condition(ConditionType.COMPILED, True, Reason.DONE, "the engine is published"),
         condition(ConditionType.VALIDATED, True, Reason.DONE, text),
     )
@@ -237,12 +228,15 @@ def _failed(
 ) -> _Progress:
     finding = view.finding or diagnose.Finding(Reason.CONTAINER_FAILED, "the Job failed")
     attempts = backoff.failed(progress.attempts, finding.reason.value, finding.message, world.now)
+    # It failed with the settings of its Job, which may have been changed since.
+    attempts = attempts.model_copy(update={"key": view.settings or attempts.key})
     progress = replace(progress, attempts=attempts, stage=finding.reason.value)
-    wait = backoff.seconds_until_retry(attempts, world.now)
+    wait = damage.seconds_until_retry(progress.status, attempts, world.now)
     return replace(progress, requeue_after=wait).judged(_retry_judgement(attempts, kind, wait))
 
 
 def _running(progress: _Progress, view: JobView, kind: ConditionType) -> _Progress:
+    progress = replace(progress, requeue_after=view.recheck)
     if view.finding is not None:
         progress = replace(progress, stage=view.finding.reason.value)
         return progress.judged(condition(kind, False, view.finding.reason, view.finding.message))
@@ -256,7 +250,7 @@ def _running(progress: _Progress, view: JobView, kind: ConditionType) -> _Progre
 def _start(
     world: EngineWorld, progress: _Progress, kind: ConditionType, create: Create
 ) -> _Progress:
-    wait = backoff.seconds_until_retry(progress.attempts, world.now)
+    wait = damage.seconds_until_retry(progress.status, progress.attempts, world.now)
     if wait is None or wait > 0:
         progress = replace(progress, stage=progress.attempts.reason, requeue_after=wait)
         return progress.judged(_retry_judgement(progress.attempts, kind, wait))
@@ -265,7 +259,7 @@ def _start(
     stale = tuple(
         Delete(JOB, job["metadata"]["name"], job["metadata"]["uid"])
         for job in world.jobs
-        if int(job["metadata"]["labels"].get(names.ATTEMPT_LABEL, number)) < number - 1
+        if jobs.attempt_of(job, default=number) < number - 1
     )
     progress = replace(progress, actions=(*progress.actions, *stale, create))
     return progress.judged(condition(kind, "Unknown", Reason.RUNNING, "starting"))
@@ -274,7 +268,7 @@ def _start(
 def _retry_judgement(attempts: Attempts, kind: ConditionType, wait: float | None) -> Condition:
     text = attempts.message or ""
     if wait is not None:
-        text = f"{text} (attempt {attempts.failures} failed, will try again)"
+        text = retried(text, attempts.failures)
     return Condition(
         type=kind, status="False", reason=attempts.reason or Reason.RETRYING.value, message=text
     )
@@ -298,67 +292,14 @@ def _conclude(world: EngineWorld, progress: _Progress) -> Plan:
             "attempts": progress.attempts if progress.attempts.failures else None,
         }
     )
+    leaving = world.claim is not None and store.is_leaving(world.claim)
     return Plan(
         actions=progress.actions,
         judgements=tuple(judgements),
         status=status,
-        requeue_after=_STORE_RECHECK if _store_is_leaving(world) else progress.requeue_after,
+        requeue_after=_STORE_RECHECK if leaving else progress.requeue_after,
     )
-
-
-def _unshared_digests(engine: RerankerEngine, sharing: list[RerankerEngine]) -> list[str]:
-    """What may be removed: engines of other names can have the same digests."""
-    mine = [engine.spec.digest, digest_of(engine.spec.prepare)]
-    used = {other.spec.digest for other in sharing}
-    used |= {digest_of(other.spec.prepare) for other in sharing}
-    return [digest for digest in mine if digest not in used]
 
 
 def _title(stage: str) -> str:
     return stage[:1].upper() + stage[1:]
-
-
-def _orphan(world: EngineWorld) -> Plan:
-    meta = world.engine.metadata
-    created = meta.creation_timestamp or world.now
-    left = (created + _ORPHAN_GRACE - world.now).total_seconds()
-    if left > 0:
-        return Plan(requeue_after=left, details=("no owner yet",))
-    return Plan(
-        actions=(Delete(RERANKER_ENGINE, meta.name, meta.uid),),
-        details=("no service uses the engine any more",),
-    )
-
-
-def _cleanup(world: EngineWorld) -> Plan:
-    """Remove the files, unless the whole store goes with its last engine."""
-    meta = world.engine.metadata
-    if names.FINALIZER not in meta.finalizers:
-        return Plan()
-    drop = DropFinalizer(RERANKER_ENGINE, meta.name)
-    store = world.engine.spec.store
-    sharing = [
-        other
-        for other in world.siblings
-        if store_claim_name(other.spec.store) == store_claim_name(store)
-        and other.metadata.deletion_timestamp is None
-    ]
-    if world.claim is None or not (sharing or store.existing_claim):
-        return Plan(actions=(drop,), details=("the store goes with its last engine",))
-    builds = [
-        Delete(JOB, job["metadata"]["name"], job["metadata"]["uid"])
-        for job in world.jobs
-        if job["metadata"]["labels"].get(names.STAGE_LABEL) != "remove"
-    ]
-    view = jobs.view(names.stage_job(meta.name, "remove", 0), world.jobs, world.pods)
-    if view.state in ("succeeded", "failed"):
-        return Plan(actions=(drop,), details=(f"removal {view.state}",))
-    if view.state == "running":
-        return Plan(actions=tuple(builds), details=("files are being removed",))
-    digests = _unshared_digests(world.engine, sharing)
-    if not digests:
-        return Plan(actions=(*builds, drop), details=("others use the same files",))
-    return Plan(
-        actions=(*builds, Create(remove_job(world.engine, digests, world.defaults))),
-        details=("removing the engine's files",),
-    )

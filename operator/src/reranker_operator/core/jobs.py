@@ -1,10 +1,13 @@
 """What a Job is doing, read from the Job and its pods."""
 
+import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from reranker_contracts import Stage, StageResult
+from reranker_operator import names
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core import diagnose
 from reranker_operator.core.diagnose import Finding
@@ -12,39 +15,82 @@ from reranker_operator.core.world import Manifest
 
 State = Literal["absent", "running", "succeeded", "failed"]
 _HELPERS = frozenset({"tools", "source"})
+#: Seconds; the Events that tell why a Job has no pod are not watched.
+_RECHECK = 10.0
+#: A Job's controller makes its pod well within this time, where it may.
+_PATIENCE = datetime.timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A Job in short. `finding` tells what blocks or failed it."""
+    """A Job in short: what it does, what blocks or failed it, which settings it was made with.
+
+    `recheck` tells when to look again at what nobody tells of.
+    """
 
     state: State
     stage: str | None = None
     results: tuple[StageResult, ...] = ()
     finding: Finding | None = None
+    recheck: float | None = None
+    settings: str | None = None
+    uid: str | None = None
 
     def result(self, stage: Stage) -> StageResult | None:
         """The result of one stage, when its container has ended."""
         return next((entry for entry in self.results if entry.stage is stage), None)
 
 
-def view(name: str, jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> JobView:
+def view(
+    name: str,
+    jobs: Iterable[Manifest],
+    pods: Iterable[Manifest],
+    warnings: Iterable[Manifest] = (),
+) -> JobView:
     """The state of the Job with this name."""
     job = next((entry for entry in jobs if entry["metadata"]["name"] == name), None)
     if job is None or "deletionTimestamp" in job["metadata"]:
         return JobView("absent")
     mine = [pod for pod in pods if _made_by(pod, job)]
     found = tuple(diagnose.results(mine))
-    ended = {
-        entry["type"]: entry
-        for entry in job.get("status", {}).get("conditions", [])
-        if entry.get("status") == "True"
-    }
+    meta, ended = job["metadata"], _ended(job)
+    settings = meta.get("annotations", {}).get(names.SETTINGS_ANNOTATION)
+    make = partial(JobView, results=found, settings=settings, uid=meta["uid"])
     if "Complete" in ended or "SuccessCriteriaMet" in ended:
-        return JobView("succeeded", results=found)
+        return make("succeeded")
     if "Failed" in ended or "FailureTarget" in ended:
-        return JobView("failed", results=found, finding=_why(ended, mine))
-    return JobView("running", _stage(mine), found, diagnose.blocked(mine))
+        return make("failed", finding=_why(ended, mine))
+    if _is_without_pod(job, mine):
+        about = [entry for entry in warnings if _is_about(entry, job)]
+        return make("running", finding=diagnose.refused_job(about), recheck=_RECHECK)
+    return make("running", stage=_stage(mine), finding=diagnose.blocked(mine))
+
+
+def attempt_of(job: Manifest, default: int) -> int:
+    """The attempt's number in a Job's labels; `default` where somebody wrote something else."""
+    text = str(job["metadata"].get("labels", {}).get(names.ATTEMPT_LABEL, ""))
+    return int(text) if text.isdecimal() else default
+
+
+def is_overdue(job: Manifest, pods: Iterable[Manifest], now: datetime.datetime) -> bool:
+    """The Job should have a pod by now: its Events tell why it has none."""
+    created = datetime.datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    return _is_without_pod(job, pods) and now - created >= _PATIENCE
+
+
+def _is_without_pod(job: Manifest, pods: Iterable[Manifest]) -> bool:
+    under_way = not _ended(job) and "deletionTimestamp" not in job["metadata"]
+    active = job.get("status", {}).get("active", 0)
+    return under_way and not active and not any(_made_by(pod, job) for pod in pods)
+
+
+def _ended(job: Manifest) -> dict[str, Manifest]:
+    conditions = job.get("status", {}).get("conditions", [])
+    return {entry["type"]: entry for entry in conditions if entry.get("status") == "True"}
+
+
+def _is_about(event: Manifest, job: Manifest) -> bool:
+    return bool(event["involvedObject"].get("uid") == job["metadata"]["uid"])
 
 
 def _made_by(pod: Manifest, job: Manifest) -> bool:

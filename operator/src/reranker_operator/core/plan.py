@@ -28,6 +28,15 @@ class Create:
 
 
 @dataclass(frozen=True)
+class Patch:
+    """JSON merge patch; with a resourceVersion in it, only of the object that we saw."""
+
+    resource: Resource
+    name: str
+    patch: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Scale:
     """Set the replicas of a Deployment and nothing else of it."""
 
@@ -37,11 +46,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete one object, with what it owns in the background, if it still is the one we saw."""
+    """Delete one object, with what it owns in the background, if it still is the one we saw.
+
+    With `version` (its resourceVersion) only if it has not changed since.
+    """
 
     resource: Resource
     name: str
     uid: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class DropFinalizer:
     name: str
 
 
-Action = Apply | Create | Scale | Delete | Release | DropFinalizer
+Action = Apply | Create | Patch | Scale | Delete | Release | DropFinalizer
 
 
 @dataclass(frozen=True)

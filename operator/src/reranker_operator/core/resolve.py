@@ -1,26 +1,44 @@
 """Step 2: from a model's source to a fixed revision, by a short Job."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reranker_contracts import Stage, StageReason
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
-from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
+from reranker_operator.api.conditions import (
+    Condition,
+    ConditionType,
+    Reason,
+    condition,
+    is_true,
+)
 from reranker_operator.api.meta import JOB
-from reranker_operator.api.v1alpha1 import Attempts, EngineSource, ResolvedStatus
+from reranker_operator.api.v1alpha1 import (
+    Attempts,
+    EngineSource,
+    RerankerEngine,
+    RerankerServiceStatus,
+    ResolvedStatus,
+)
 from reranker_operator.core import backoff, jobs
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
+from reranker_operator.core.wording import retried
 from reranker_operator.core.world import ServiceWorld
+from reranker_operator.render import engines
 from reranker_operator.render.jobs import resolve_job
+
+#: What fetch says when the source is no longer what resolve has seen.
+_MOVED = frozenset({StageReason.SOURCE_CHANGED.value, StageReason.SOURCE_NOT_FOUND.value})
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """`model` is None until the source is resolved."""
+    """`model` is None until the source is resolved; `outdated` is one that is gone by now."""
 
     judgement: Condition
     model: ResolvedStatus | None = None
+    outdated: ResolvedStatus | None = None
     attempts: Attempts | None = None
     actions: tuple[Action, ...] = ()
     requeue_after: float | None = None
@@ -35,35 +53,36 @@ def resolve_key(world: ServiceWorld) -> str:
         ),
         "maxLength": spec.engine.max_length,
         "builder": spec.engine.image or world.defaults.builder_image,
+        "again": world.service.metadata.annotations.get(names.RESOLVE_AGAIN),
     }
     return names.short_hash(canonical_json(inputs), 16)
 
 
+def _attempts_key(world: ServiceWorld) -> str:
+    """Resources change nothing about the result, but deserve an attempt of their own at once."""
+    resources = world.service.spec.engine.resources
+    settings = canonical_json(resources and resources.to_dict())
+    return names.short_hash(f"{resolve_key(world)}/{settings}", 16)
+
+
 def resolve(world: ServiceWorld) -> Resolution:
     """Where the resolution stands and what to do next."""
-    status, key = world.service.status, resolve_key(world)
+    status, key = world.service.status, _attempts_key(world)
     service = world.service.metadata.name
-    if status.model is not None and status.model.key == key:
-        model = status.model
-        text = f"{model.name} ({model.architecture}) at {model.revision[:19]}"
-        return Resolution(
-            condition(ConditionType.MODEL_RESOLVED, True, Reason.RESOLVED, text),
-            model=model,
-            attempts=None,
-            actions=_delete_jobs(world, keep=frozenset()),
-        )
     attempts = status.resolve
     if attempts is None or attempts.key != key:
         attempts = Attempts(key=key)
+    if status.model is not None and status.model.key == resolve_key(world):
+        return _resolved(world, status.model, attempts)
     number = attempts.failures + 1
     current = names.resolve_job(service, key, number)
-    view = jobs.view(current, world.jobs, world.pods)
+    view = jobs.view(current, world.jobs, world.pods, world.warnings)
     # The last failed Job stays, so that its log can be read while the next attempt waits.
     stale = _delete_jobs(
         world, keep=frozenset({current, names.resolve_job(service, key, number - 1)})
     )
     if view.state == "succeeded":
-        return _finished(world, key, attempts, view)
+        return _finished(world, attempts, view)
     if view.state == "failed":
         return _failed(world, attempts, view)
     if view.state == "running":
@@ -71,24 +90,68 @@ def resolve(world: ServiceWorld) -> Resolution:
     return _start(world, key, attempts, number, stale)
 
 
-def _finished(world: ServiceWorld, key: str, attempts: Attempts, view: JobView) -> Resolution:
+def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) -> Resolution:
+    engine = _engine_of(world, model)
+    if engine is not None and _has_moved(engine, model):
+        text = (
+            f"the source has changed: revision {model.revision[:19]} of "
+            f"{world.service.spec.model.source} can't be fetched any more"
+        )
+        attempts = backoff.failed(attempts, StageReason.SOURCE_CHANGED.value, text, world.now)
+        again = _waiting(world, attempts, ())
+        return replace(again, outdated=model.model_copy(update={"key": ""}))
+    # Kept until the files are here: a source that changes all the time must not be hurried after.
+    fetched = engine is not None and is_true(engine.status.conditions, ConditionType.PREPARED)
+    return Resolution(
+        _found(model),
+        model=model,
+        attempts=attempts if attempts.failures and not fetched else None,
+        actions=_delete_jobs(world, keep=frozenset()),
+    )
+
+
+def _engine_of(world: ServiceWorld, model: ResolvedStatus) -> RerankerEngine | None:
+    manifest = engines.engine(world.service, RerankerServiceStatus(model=model), world.defaults)
+    name = manifest["metadata"]["name"]
+    return next((entry for entry in world.engines if entry.metadata.name == name), None)
+
+
+def lacks_source(engine: RerankerEngine) -> bool:
+    """The engine's last attempt ended because its revision can't be fetched."""
+    failed = engine.status.attempts
+    return failed is not None and failed.reason in _MOVED
+
+
+def _has_moved(engine: RerankerEngine, model: ResolvedStatus) -> bool:
+    """The engine could not fetch the revision after it was found."""
+    failed = engine.status.attempts
+    if failed is None or not lacks_source(engine):
+        return False
+    found, since = model.resolved_time, failed.last_failure_time
+    return found is None or since is None or since >= found
+
+
+def _found(model: ResolvedStatus) -> Condition:
+    text = f"{model.name} ({model.architecture}) at {model.revision[:19]}"
+    return condition(ConditionType.MODEL_RESOLVED, True, Reason.RESOLVED, text)
+
+
+def _finished(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolution:
     result = view.result(Stage.RESOLVE)
     if result is None or result.resolved is None:
         return _failed(world, attempts, view)
     found = result.resolved
     model = ResolvedStatus(
-        key=key,
+        key=resolve_key(world),
         revision=found.revision,
         name=found.name,
         architecture=found.architecture,
         family=found.family,
         max_length=found.max_length,
         toolchain=found.toolchain,
+        resolved_time=world.now,
     )
-    text = f"{model.name} ({model.architecture}) at {model.revision[:19]}"
-    return Resolution(
-        condition(ConditionType.MODEL_RESOLVED, True, Reason.RESOLVED, text), model=model
-    )
+    return Resolution(_found(model), model=model, attempts=attempts if attempts.failures else None)
 
 
 def _failed(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolution:
@@ -109,7 +172,7 @@ def _running(attempts: Attempts, view: JobView, stale: tuple[Action, ...]) -> Re
         judgement = condition(
             ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "reading the model's files"
         )
-    return Resolution(judgement, attempts=attempts, actions=stale)
+    return Resolution(judgement, attempts=attempts, actions=stale, requeue_after=view.recheck)
 
 
 def _start(
@@ -136,7 +199,7 @@ def _waiting(world: ServiceWorld, attempts: Attempts, stale: tuple[Action, ...])
     wait = backoff.seconds_until_retry(attempts, world.now)
     text = attempts.message or ""
     if wait is not None:
-        text = f"{text} (attempt {attempts.failures} failed, will try again)"
+        text = retried(text, attempts.failures)
     judgement = Condition(
         type=ConditionType.MODEL_RESOLVED,
         status="False",

@@ -36,6 +36,16 @@ def revision_of(manifest: Manifest) -> str | None:
     return None if value is None else str(value)
 
 
+def engine_of(deployment: Manifest | None) -> str | None:
+    """Name of the engine that a Deployment's pods serve."""
+    return deployment["metadata"]["labels"].get(names.ENGINE_LABEL) if deployment else None
+
+
+def pods_of(world: ServiceWorld, revision: str | None) -> list[Manifest]:
+    """The pods of one revision."""
+    return [pod for pod in world.pods if revision is not None and revision_of(pod) == revision]
+
+
 def live_deployments(world: ServiceWorld) -> dict[str, Manifest]:
     """Deployments by revision, those being deleted left out."""
     return {
@@ -57,6 +67,13 @@ def serving_revision(world: ServiceWorld) -> str | None:
         if revision in live:
             return str(revision)
     return None
+
+
+def carries_out_spec(world: ServiceWorld) -> bool:
+    """What serves was made from this very spec: only the operator or the source has changed."""
+    entry = live_deployments(world).get(serving_revision(world) or "")
+    annotations = entry["metadata"].get("annotations", {}) if entry else {}
+    return bool(annotations.get(names.SPEC_HASH) == render.spec_hash(world.service))
 
 
 def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:

@@ -14,7 +14,10 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ServiceWorld:
-    """Everything that the plan of one RerankerService depends on."""
+    """Everything that the plan of one RerankerService depends on.
+
+    `warnings` are Events, read only of Jobs that should have a pod by now and have none.
+    """
 
     service: RerankerService
     now: datetime.datetime
@@ -25,12 +28,14 @@ class ServiceWorld:
     pods: tuple[Manifest, ...] = ()
     deployments: tuple[Manifest, ...] = ()
     k8s_service: Manifest | None = None
+    claims: tuple[Manifest, ...] = ()
     nodes: tuple[Manifest, ...] | None = None
+    warnings: tuple[Manifest, ...] = ()
 
 
 @dataclass(frozen=True)
 class EngineWorld:
-    """Everything that the plan of one RerankerEngine depends on."""
+    """Everything that the plan of one RerankerEngine depends on; `warnings` as above."""
 
     engine: RerankerEngine
     now: datetime.datetime
@@ -40,3 +45,8 @@ class EngineWorld:
     pods: tuple[Manifest, ...] = ()
     claim: Manifest | None = None
     siblings: tuple[RerankerEngine, ...] = ()
+    warnings: tuple[Manifest, ...] = ()
+    #: Whether `siblings` are all the others; some of another version can't be read.
+    all_siblings: bool = True
+    #: Only read when a pod says that its files are damaged.
+    deployments: tuple[Manifest, ...] = ()

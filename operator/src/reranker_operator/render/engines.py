@@ -8,9 +8,15 @@ owners never overwrite each other and garbage collection removes what nobody own
 from typing import Any
 
 from reranker_contracts import EngineIdentity, PrepareIdentity, digest_of
+from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.meta import API_VERSION
-from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService, RerankerServiceStatus
+from reranker_operator.api.v1alpha1 import (
+    RerankerEngine,
+    RerankerEngineSpec,
+    RerankerService,
+    RerankerServiceStatus,
+)
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import Json, owner_reference, store_claim_name
 
@@ -53,7 +59,8 @@ def engine(
         raise ValueError("the model is not resolved")
     digest = digest_of(identity)
     spec, meta, model = service.spec, service.metadata, status.model
-    name = names.engine(model.name, target_of(identity), digest)
+    claim_name = store_claim_name(spec.engine.store)
+    name = names.engine(model.name, target_of(identity), digest, claim_name)
     source: Json = {"source": spec.model.source}
     if spec.model.secret_ref:
         source["secretRef"] = spec.model.secret_ref.to_dict()
@@ -62,6 +69,8 @@ def engine(
     build: Json = {"image": spec.engine.image or defaults.builder_image}
     if spec.engine.resources:
         build["resources"] = spec.engine.resources.to_dict()
+    # Only such a store keeps files that neither garbage collection nor a later publish removes.
+    outlived = spec.engine.store.existing_claim is not None
     return {
         "apiVersion": API_VERSION,
         "kind": "RerankerEngine",
@@ -69,7 +78,8 @@ def engine(
             "name": name,
             "namespace": meta.namespace,
             "labels": names.labels("engine", name),
-            "finalizers": [names.FINALIZER],
+            "annotations": {names.DECIDER_ANNOTATION: meta.uid},
+            "finalizers": [names.FINALIZER] if outlived else [],
         },
         "spec": {
             "digest": digest,
@@ -81,6 +91,12 @@ def engine(
             "store": spec.engine.store.to_dict(),
         },
     }
+
+
+def settings_key(spec: RerankerEngineSpec) -> str:
+    """Hash of the part of an engine's spec that may change; another one is worth an attempt."""
+    settings = {"source": spec.source.to_dict(), "build": spec.build.to_dict()}
+    return names.short_hash(canonical_json(settings), 16)
 
 
 def owner_claim(

@@ -5,6 +5,8 @@ fetch see the token), and the result is read from the termination message. Jobs 
 themselves: the operator does, with the attempts counted in status.
 """
 
+import datetime
+from dataclasses import dataclass
 from typing import Any
 
 from reranker_contracts import digest_of
@@ -16,6 +18,7 @@ from reranker_operator.api.v1alpha1 import (
     ResourceRequirements,
 )
 from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.engines import settings_key
 from reranker_operator.render.pods import (
     Json,
     claim_volume,
@@ -35,6 +38,19 @@ _REMOVE_SECONDS = 300
 _RESULT = ["--result", "/dev/termination-log"]
 _WORK = mount("work", "/work")
 _TMP = mount("tmp", "/tmp")  # noqa: S108 - a volume of the pod
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What a publish leaves in the store: these digests, and whatever was made since."""
+
+    keep: tuple[str, ...]
+    made_before: datetime.datetime
+
+    @property
+    def arguments(self) -> list[str]:
+        """For the publish command."""
+        return ["--keep", *self.keep, "--made-before", self.made_before.isoformat()]
 
 
 class _Stages:
@@ -59,6 +75,11 @@ class _Stages:
             args=[name, *args, *_RESULT],
             env=env,
         )
+
+    def publish(self, source: str, identity: str, retention: Retention | None) -> Json:
+        args = ["--from", source, "--store", "/store", "--identity", identity]
+        args += retention.arguments if retention else []
+        return self.stage("publish", args, mount("store", "/store"))
 
     def copy_image(self, source: ImageSource) -> list[Json]:
         """Two containers: bring static tools along, then run the model image with them.
@@ -119,6 +140,7 @@ def _job(
     *,
     pod: Json,
     deadline: int,
+    annotations: dict[str, str] | None = None,
 ) -> Json:
     return {
         "apiVersion": "batch/v1",
@@ -127,6 +149,7 @@ def _job(
             "name": name,
             "namespace": namespace,
             "labels": labels,
+            "annotations": annotations or {},
             "ownerReferences": [owner_reference(owner, controller=True)],
         },
         "spec": {
@@ -172,7 +195,9 @@ def resolve_job(
     )
 
 
-def prepare_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Json:
+def prepare_job(
+    engine: RerankerEngine, attempt: int, defaults: Defaults, retention: Retention | None
+) -> Json:
     """fetch → export → publish below `prepared/`."""
     spec = engine.spec
     stages = _Stages(defaults, spec.build.image, spec.build.resources)
@@ -188,11 +213,7 @@ def prepare_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Jso
     export_args = ["--source", "/work/source", "--out", "/work/prepared"]
     if spec.prepare.max_length:
         export_args += ["--max-length", str(spec.prepare.max_length)]
-    publish = stages.stage(
-        "publish",
-        ["--from", "/work/prepared", "--store", "/store", "--identity", spec.prepare.to_json()],
-        mount("store", "/store"),
-    )
+    publish = stages.publish("/work/prepared", spec.prepare.to_json(), retention)
     pod = pod_spec(
         defaults,
         init_containers=[*init, fetch, stages.stage("export", export_args)],
@@ -203,7 +224,9 @@ def prepare_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Jso
     return _engine_job(engine, "prepare", attempt, pod, defaults)
 
 
-def compile_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Json:
+def compile_job(
+    engine: RerankerEngine, attempt: int, defaults: Defaults, retention: Retention | None
+) -> Json:
     """compile → validate → publish below `engines/`."""
     spec, identity = engine.spec, engine.spec.identity
     stages = _Stages(defaults, spec.build.image, spec.build.resources)
@@ -214,11 +237,7 @@ def compile_job(engine: RerankerEngine, attempt: int, defaults: Defaults) -> Jso
         "--precision", identity.precision, "--accelerator", identity.accelerator,
         "--max-batch-size", str(identity.max_batch_size),
     ]  # fmt: skip
-    publish = stages.stage(
-        "publish",
-        ["--from", "/work/engine", "--store", "/store", "--identity", identity.to_json()],
-        mount("store", "/store"),
-    )
+    publish = stages.publish("/work/engine", identity.to_json(), retention)
     pod = pod_spec(
         defaults,
         init_containers=[
@@ -255,7 +274,15 @@ def _engine_job(
     }
     name = names.stage_job(meta.name, step, attempt)
     deadline = _REMOVE_SECONDS if step == "remove" else defaults.build_deadline_seconds
-    return _job(name, meta.namespace, labels, engine, pod=pod, deadline=deadline)
+    return _job(
+        name,
+        meta.namespace,
+        labels,
+        engine,
+        pod=pod,
+        deadline=deadline,
+        annotations={names.SETTINGS_ANNOTATION: settings_key(engine.spec)},
+    )
 
 
 def _scratch() -> list[Json]:

@@ -6,6 +6,7 @@ backend. Triton listens on loopback only, where the kubelet can't reach it: its 
 
 from typing import Any
 
+from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.v1alpha1 import ContainerSettings, RerankerEngine, RerankerService
 from reranker_operator.render.defaults import Defaults
@@ -91,6 +92,7 @@ def deployment(service: RerankerService, revision: str, template: Json) -> Json:
             "name": names.deployment(meta.name, revision),
             "namespace": meta.namespace,
             "labels": labels,
+            "annotations": {names.SPEC_HASH: spec_hash(service)},
             "ownerReferences": [owner_reference(service, controller=True)],
         },
         "spec": {
@@ -105,6 +107,12 @@ def deployment(service: RerankerService, revision: str, template: Json) -> Json:
             "template": template,
         },
     }
+
+
+def spec_hash(service: RerankerService) -> str:
+    """Of everything that the user asks of a pod; a new field's default leaves it as it is."""
+    asked = service.spec.model_dump(mode="json", exclude={"replicas"}, exclude_defaults=True)
+    return names.short_hash(canonical_json(asked), 16)
 
 
 def service_object(service: RerankerService, revision: str) -> Json:

@@ -21,11 +21,12 @@ from reranker_operator.core.plan import (
     Create,
     Delete,
     DropFinalizer,
+    Patch,
     Plan,
     Release,
     Scale,
 )
-from reranker_operator.errors import Conflict, NotFound, OperatorError, Rejected
+from reranker_operator.errors import Conflict, NameTaken, NotFound, OperatorError, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,15 @@ class Executor:
                 try:
                     await self._cluster.create(manifest)
                 except Conflict:
+                    await self._expect_ours(namespace, manifest)
                     return 0
+            case Patch(resource, name, patch):
+                await self._cluster.merge_patch(resource, namespace, name, patch)
             case Scale(name, replicas):
                 patch = {"spec": {"replicas": replicas}}
                 await self._cluster.merge_patch(DEPLOYMENT, namespace, name, patch)
-            case Delete(resource, name, uid):
-                await self._cluster.delete(resource, namespace, name, uid)
+            case Delete(resource, name, uid, version):
+                await self._cluster.delete(resource, namespace, name, uid, version)
             case Release(resource, name, manager):
                 body = {
                     "apiVersion": resource.api_version,
@@ -92,7 +96,7 @@ class Executor:
         except NotFound:
             live = None
         if live is not None and _is_foreign(live, manifest):
-            raise Rejected(
+            raise NameTaken(
                 f"{resource.kind} {name} exists and was not made by this operator; rename the "
                 f"RerankerService or delete that {resource.kind}"
             )
@@ -104,6 +108,20 @@ class Executor:
         await self._cluster.apply(stamped, manager)
         logger.info("applied %s %s", resource.kind, name, extra={"namespace": namespace})
         return 1
+
+    async def _expect_ours(self, namespace: str, manifest: Json) -> None:
+        """What has the name already must be what we want there, or what goes away by itself.
+
+        That is a former owner's of the same name, which waits for garbage collection.
+        """
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        wanted = _owners(manifest)
+        live = await self._cluster.get(RESOURCES[kind], namespace, name)
+        if wanted and not wanted & _owners(live):
+            raise NameTaken(
+                f"{kind} {name} exists and does not belong to {' '.join(min(wanted))}; "
+                f"delete that {kind}, or rename it"
+            )
 
     async def _drop_finalizer(self, kind: str, namespace: str, name: str) -> None:
         resource = RESOURCES[kind]
@@ -177,6 +195,12 @@ def _is_foreign(live: Json, manifest: Json) -> bool:
     return not managed and not have & ours
 
 
+def _owners(entry: Json) -> set[tuple[str, str]]:
+    """Kind and name of an object's owners."""
+    owners = entry["metadata"].get("ownerReferences", [])
+    return {(owner["kind"], owner["name"]) for owner in owners}
+
+
 def _unchanged(live: Json, manifest: Json, digest: str) -> bool:
     """We applied exactly this, and nobody has changed a field of it since."""
     applied = live["metadata"].get("annotations", {}).get(names.APPLIED_HASH)
@@ -223,15 +247,15 @@ def _amount(quantity: object) -> Decimal:
 
 def _describe(action: Action) -> str:
     match action:
-        case Create(manifest):
-            return f"created {manifest['kind']} {manifest['metadata']['name']}"
+        case Create(manifest) | Apply(manifest):
+            done = "created" if isinstance(action, Create) else "applied"
+            return f"{done} {manifest['kind']} {manifest['metadata']['name']}"
         case Scale(name, replicas):
             return f"scaled Deployment {name} to {replicas}"
-        case Delete(resource, name, _):
-            return f"deleted {resource.kind} {name}"
-        case Release(resource, name, _):
+        case Patch(resource, name) | Delete(resource, name):
+            done = "changed" if isinstance(action, Patch) else "deleted"
+            return f"{done} {resource.kind} {name}"
+        case Release(resource, name):
             return f"released {resource.kind} {name}"
         case DropFinalizer(resource, name):
             return f"let go of {resource.kind} {name}"
-        case Apply(manifest, _):
-            return f"applied {manifest['kind']} {manifest['metadata']['name']}"

@@ -12,6 +12,7 @@ from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
+    EVENT,
     JOB,
     NODE,
     POD,
@@ -21,6 +22,9 @@ from reranker_operator.api.meta import (
     Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core import diagnose
+from reranker_operator.core.jobs import is_overdue
+from reranker_operator.core.store import mounted
 from reranker_operator.core.world import EngineWorld, ServiceWorld
 from reranker_operator.errors import Forbidden, NotFound
 from reranker_operator.render.defaults import Defaults
@@ -50,17 +54,25 @@ async def service_world(
         _get(cluster, SERVICE, namespace, name),
         _nodes(cluster) if wants_nodes else _nothing(),
     )
+    own_jobs = _jobs_of(service, jobs)
+    readable = _readable(engines)
+    stores = {store_claim_name(entry.spec.store) for entry in readable}
+    stores |= {store_claim_name(service.spec.engine.store)}
+    stores |= {claim for entry in deployments for claim in mounted(entry)}
+    claims = [_get(cluster, PVC, namespace, claim) for claim in sorted(stores)]
     return ServiceWorld(
         service=service,
         now=now,
         defaults=defaults,
-        engines=_readable(engines),
+        engines=readable,
         engine_owners={entry["metadata"]["name"]: owners_of(entry) for entry in engines},
-        jobs=_jobs_of(service, jobs),
+        jobs=own_jobs,
         pods=tuple(pods),
         deployments=tuple(deployments),
+        claims=tuple(claim for claim in await asyncio.gather(*claims) if claim is not None),
         k8s_service=address if _is_ours(address, service) else None,
         nodes=nodes,
+        warnings=await _warnings(cluster, own_jobs, pods, now),
     )
 
 
@@ -77,15 +89,22 @@ async def engine_world(
         _get(cluster, PVC, namespace, store_claim_name(engine.spec.store)),
         cluster.list(RERANKER_ENGINE, namespace),
     )
+    own_jobs = _jobs_of(engine, jobs)
+    others = [entry for entry in siblings if entry["metadata"]["name"] != name]
+    readable = _readable(others)
+    complaints = any(diagnose.verify_failure(pod) is not None for pod in pods)
     return EngineWorld(
         engine=engine,
         now=now,
         defaults=defaults,
         owners=owners_of(raw),
-        jobs=_jobs_of(engine, jobs),
+        jobs=own_jobs,
         pods=tuple(pods),
         claim=claim,
-        siblings=_readable([entry for entry in siblings if entry["metadata"]["name"] != name]),
+        siblings=readable,
+        all_siblings=len(readable) == len(others),
+        deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if complaints else ()),
+        warnings=await _warnings(cluster, own_jobs, pods, now),
     )
 
 
@@ -100,6 +119,22 @@ def _jobs_of(subject: RerankerService | RerankerEngine, jobs: Iterable[Json]) ->
     Their results tell of files that may be gone.
     """
     return tuple(job for job in jobs if subject.metadata.uid in owners_of(job))
+
+
+async def _warnings(
+    cluster: Cluster, jobs: Iterable[Json], pods: list[Json], now: datetime.datetime
+) -> tuple[Json, ...]:
+    """Why Jobs have no pod. A Job has no condition for that, only Events; others cost no call."""
+    found: list[Json] = []
+    for job in jobs:
+        if is_overdue(job, pods, now):
+            meta = job["metadata"]
+            fields = {"involvedObject.uid": meta["uid"], "reason": "FailedCreate"}
+            try:
+                found += await cluster.list(EVENT, meta["namespace"], fields=fields)
+            except Forbidden as error:
+                logger.warning("events can't be read: %s", error)
+    return tuple(found)
 
 
 def _readable(entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:

@@ -19,13 +19,23 @@ from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.plan import DropFinalizer, Plan
 from reranker_operator.core.service_plan import plan_service
-from reranker_operator.errors import Forbidden, NamespaceTerminating, NotFound, Rejected
+from reranker_operator.core.wording import advise
+from reranker_operator.errors import (
+    Forbidden,
+    NamespaceTerminating,
+    NameTaken,
+    NotFound,
+    Rejected,
+)
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Executor
 from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.queue import Key
 
 logger = logging.getLogger(__name__)
+
+#: Seconds until a name that somebody else's object has is tried again; nobody tells of its end.
+_NAME_RECHECK = 60.0
 
 
 def utc_now() -> datetime.datetime:
@@ -67,6 +77,10 @@ class Reconciler:
         except NamespaceTerminating:
             await self._leave(subject)
             return None
+        except NameTaken as error:
+            await self._complain(subject, plan, error)
+            logger.warning("%s: %s", key, error)
+            return _NAME_RECHECK
         except (Forbidden, Rejected) as error:
             await self._complain(subject, plan, error)
             raise
@@ -121,17 +135,14 @@ class Reconciler:
         error: Forbidden | Rejected,
     ) -> None:
         """An action was not allowed: Progressing and Ready say which, the queue tries again."""
-        if plan.status is None:
-            return
-        reason = Reason.FORBIDDEN if isinstance(error, Forbidden) else Reason.REJECTED
-        text = f"{error}; grant the permission or correct the field, it is tried again"
+        reason, text = _complaint(error)
         complaints = [
             condition(ConditionType.PROGRESSING, False, reason, text),
             condition(ConditionType.READY, False, reason, text),
         ]
         kept = [
             entry
-            for entry in plan.judgements
+            for entry in plan.judgements or subject.status.conditions
             if entry.type not in (ConditionType.PROGRESSING, ConditionType.READY)
         ]
         conditions = merge(
@@ -140,5 +151,18 @@ class Reconciler:
             subject.metadata.generation,
             self._clock(),
         )
-        status = plan.status.model_copy(update={"conditions": tuple(conditions)})
+        status = (plan.status or subject.status).model_copy(
+            update={"conditions": tuple(conditions)}
+        )
         await self._executor.execute(subject, Plan(status=status))
+
+
+def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
+    text = str(error)
+    if isinstance(error, NameTaken):
+        return Reason.REJECTED, text
+    if isinstance(error, Rejected):
+        return Reason.REJECTED, advise(text, "correct the field")
+    if "exceeded quota" in text:
+        return Reason.QUOTA_EXCEEDED, advise(text, "raise the namespace's ResourceQuota")
+    return Reason.FORBIDDEN, advise(text, "give the operator this right, or change the policy")

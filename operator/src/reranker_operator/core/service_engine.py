@@ -1,0 +1,142 @@
+"""Step 3 of a service: the engine that it needs, shared with every other service that needs it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from reranker_operator import names
+from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
+from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerServiceStatus
+from reranker_operator.core.plan import Action, Apply, Create, Patch
+from reranker_operator.core.resolve import Resolution
+from reranker_operator.core.world import ServiceWorld
+from reranker_operator.render import engines as render
+
+
+@dataclass(frozen=True)
+class EngineStep:
+    """`engine` is None before it was made, `name` before the model is resolved."""
+
+    judgement: Condition
+    engine: RerankerEngine | None = None
+    name: str | None = None
+    actions: tuple[Action, ...] = ()
+
+
+def waiting_for_model() -> Condition:
+    """`EngineReady` before anything is known of the engine."""
+    text = "waits for the model to be resolved"
+    return condition(ConditionType.ENGINE_READY, "Unknown", Reason.WAITING_FOR_MODEL, text)
+
+
+def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
+    """Ask for the engine and own it; judge how far it is."""
+    if resolution.model is None:
+        return EngineStep(waiting_for_model())
+    service = world.service
+    status = RerankerServiceStatus(model=resolution.model)
+    manifest = render.engine(service, status, world.defaults)
+    name = manifest["metadata"]["name"]
+    engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+    actions: list[Action] = []
+    if engine is None:
+        actions.append(Create(manifest))
+    if service.metadata.uid not in world.engine_owners.get(name, frozenset()):
+        body = render.owner_claim("RerankerEngine", API_VERSION, name, service)
+        actions.append(Apply(body, manager=names.owner_manager(service.metadata.uid)))
+    if engine is not None:
+        actions += _change_settings(world, engine, manifest["spec"])
+    return EngineStep(judge_engine(world, name, engine), engine, name, tuple(actions))
+
+
+def _change_settings(
+    world: ServiceWorld, engine: RerankerEngine, wanted: dict[str, Any]
+) -> tuple[Action, ...]:
+    """Bring changed settings of the build to the engine.
+
+    Of the services that share it one decides, named on the engine; another one takes over when
+    that has let go.
+    """
+    meta, uid = engine.metadata, world.service.metadata.uid
+    owners = world.engine_owners.get(meta.name, frozenset())
+    decider = meta.annotations.get(names.DECIDER_ANNOTATION)
+    if uid not in owners or (decider != uid and decider in owners) or meta.deletion_timestamp:
+        return ()
+    live = engine.spec.to_dict()
+    patch: dict[str, Any] = {
+        key: difference
+        for key in ("source", "build")
+        if (difference := _merge_patch(live[key], wanted[key]))
+    }
+    if decider == uid and not patch:
+        return ()
+    change: dict[str, Any] = {
+        "metadata": {
+            # Of two that take over at the same time, the second one looks again.
+            "resourceVersion": meta.resource_version,
+            "annotations": {names.DECIDER_ANNOTATION: uid},
+        }
+    }
+    return (Patch(RERANKER_ENGINE, meta.name, change | ({"spec": patch} if patch else {})),)
+
+
+def _merge_patch(live: Any, wanted: Any) -> Any:
+    """The JSON merge patch from one object to the other; None in it removes a field."""
+    if not isinstance(live, dict) or not isinstance(wanted, dict):
+        return wanted
+    gone: dict[str, Any] = {key: None for key in live if key not in wanted}
+    changed = {
+        key: _merge_patch(live.get(key), value)
+        for key, value in wanted.items()
+        if live.get(key) != value
+    }
+    return gone | changed
+
+
+def judge_engine(world: ServiceWorld, name: str, engine: RerankerEngine | None) -> Condition:
+    """`EngineReady`, from what the engine says of itself."""
+    kind = ConditionType.ENGINE_READY
+    if engine is None:
+        return condition(kind, "Unknown", Reason.BUILDING, f"{name} was just asked for")
+    if engine.metadata.deletion_timestamp is not None:
+        return condition(kind, "Unknown", Reason.BUILDING, f"{name} is being removed first")
+    ready = find(engine.status.conditions, ConditionType.READY)
+    if ready is None:
+        return condition(kind, "Unknown", Reason.BUILDING, f"{name} is waiting to be built")
+    if ready.status != "True":
+        blocked = next(
+            (c for c in engine.status.conditions if c.status == "False" and c.type != kind), ready
+        )
+        building = blocked.type == ConditionType.READY
+        return Condition(
+            type=kind,
+            status="Unknown" if building else "False",
+            reason=ready.reason,
+            message=f"{name}: {ready.message}",
+        )
+    return _judge_parity(world, name, engine)
+
+
+def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition:
+    kind, parity = ConditionType.ENGINE_READY, engine.status.parity
+    limits = world.service.spec.engine.parity
+    if parity is None:
+        text = f"{name} has no parity report; delete this RerankerEngine to have it built again"
+        return condition(kind, False, Reason.PARITY_REFUSED, text)
+    numbers = (
+        f"Kendall tau {parity.kendall_tau:.4f} (at least {limits.min_kendall_tau}), "
+        f"NDCG@10 difference {parity.ndcg10_delta:.4f} (at most {limits.max_ndcg_delta})"
+    )
+    passed = (
+        parity.kendall_tau >= limits.min_kendall_tau
+        and parity.ndcg10_delta <= limits.max_ndcg_delta
+    )
+    if passed:
+        return condition(kind, True, Reason.BUILT, f"{name}: {numbers}")
+    return condition(
+        kind,
+        False,
+        Reason.PARITY_REFUSED,
+        f"{name} ranks too differently from the original: {numbers}; choose another model or "
+        "loosen spec.engine.parity",
+    )

@@ -1,0 +1,106 @@
+"""The status of one RerankerService, from what its steps found."""
+
+from reranker_operator import names
+from reranker_operator.api.conditions import Condition, ConditionType, find, is_true, merge
+from reranker_operator.api.v1alpha1 import EngineSummary, RerankerServiceStatus
+from reranker_operator.core.resolve import Resolution, lacks_source
+from reranker_operator.core.rollout import Rollout, engine_of, live_deployments
+from reranker_operator.core.service_engine import EngineStep
+from reranker_operator.core.world import ServiceWorld
+from reranker_operator.render import engines as render
+
+
+def status_of(
+    world: ServiceWorld,
+    resolution: Resolution,
+    engine: EngineStep,
+    rollout: Rollout,
+    *,
+    judgements: list[Condition],
+) -> RerankerServiceStatus:
+    """What is written to `status`."""
+    service, meta = world.service, world.service.metadata
+    entry = live_deployments(world).get(rollout.serving or "")
+    observed = entry.get("status", {}) if entry else {}
+    ready = observed.get("readyReplicas", 0)
+    selector = f"{names.SERVICE_LABEL}={meta.name}"
+    if rollout.serving:
+        selector += f",{names.REVISION_LABEL}={rollout.serving}"
+    return RerankerServiceStatus(
+        observed_generation=meta.generation,
+        conditions=tuple(merge(service.status.conditions, judgements, meta.generation, world.now)),
+        stage=_stage(resolution, engine, rollout, judgements),
+        model=resolution.model or resolution.outdated or service.status.model,
+        resolve=resolution.attempts,
+        engine=engine_of(entry) or engine.name,
+        engines=_summaries(world, engine),
+        revision=rollout.serving,
+        replicas=observed.get("replicas", 0),
+        ready_replicas=ready,
+        ready=f"{ready}/{service.spec.replicas}",
+        selector=selector,
+        url=names.url(meta.name, meta.namespace) if world.k8s_service else None,
+    )
+
+
+def used_engines(world: ServiceWorld, wanted: str | None) -> set[str | None]:
+    """Names of the engines that run or are wanted."""
+    running = {engine_of(entry) for entry in live_deployments(world).values()}
+    if wanted is not None:
+        return running | {wanted}
+    # The same source will hardly become another engine, only because it is resolved again for
+    # another secret or a newer builder: its build goes on, unless its files are gone.
+    source = world.service.spec.model.source
+    return running | {
+        entry.metadata.name
+        for entry in world.engines
+        if entry.spec.source.source == source and not lacks_source(entry)
+    }
+
+
+def _stage(
+    resolution: Resolution, engine: EngineStep, rollout: Rollout, judgements: list[Condition]
+) -> str:
+    """One word for the table that `kubectl get` prints: the step that is under way."""
+    accepted = [entry for entry in judgements if entry.type == ConditionType.ACCEPTED]
+    steps = (*accepted, resolution.judgement, engine.judgement)
+    for entry in steps:
+        if entry.status == "False":
+            return entry.reason
+    if not is_true(steps, ConditionType.MODEL_RESOLVED):
+        return "Resolving"
+    if not is_true(steps, ConditionType.ENGINE_READY):
+        stage = engine.engine.status.stage if engine.engine else None
+        return stage or "Pending"
+    if rollout.rolling and rollout.serving is not None:
+        return "Rolling"
+    serving = find(judgements, ConditionType.SERVING)
+    if serving is not None and serving.status != "True":
+        return serving.reason
+    return "Serving"
+
+
+def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, ...]:
+    # Only those whose changes this service will hear of: not the ones it releases now, nor one
+    # that still runs here but was made anew for somebody else.
+    uid, used = world.service.metadata.uid, used_engines(world, engine.name)
+    rows = []
+    for entry in sorted(world.engines, key=lambda item: item.metadata.name):
+        name = entry.metadata.name
+        owned = uid in world.engine_owners.get(name, frozenset())
+        if name not in used or not (owned or name == engine.name):
+            continue
+        ready = is_true(entry.status.conditions, ConditionType.READY)
+        seconds = sum(stage.seconds for stage in entry.status.stages)
+        rows.append(
+            EngineSummary(
+                name=name,
+                target=render.target_of(entry.spec.identity),
+                state="Ready" if ready else "Building",
+                stage=entry.status.stage,
+                size_bytes=entry.status.size_bytes,
+                parity=entry.status.parity,
+                seconds=round(seconds, 1) if entry.status.stages else None,
+            )
+        )
+    return tuple(rows)

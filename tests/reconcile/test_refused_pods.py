@@ -1,0 +1,105 @@
+"""Controllers that may not make pods: quotas, limit ranges, admission."""
+
+import pytest
+
+from reranker_operator.errors import Forbidden
+
+from .simulation import Simulation
+
+QUOTA = (
+    'pods "rank-x-7kx2p" is forbidden: exceeded quota: tight, requested: requests.memory=2Gi, '
+    "used: requests.memory=0, limited: requests.memory=1Gi"
+)
+POLICY = 'admission webhook "images" denied the request: unknown registry.'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "told"),
+    [
+        (
+            QUOTA,
+            "QuotaExceeded",
+            "no pod may be made: exceeded quota: tight, requested: requests.memory=2Gi, used: "
+            "requests.memory=0, limited: requests.memory=1Gi; raise the namespace's ResourceQuota "
+            "or lower spec.engine.resources",
+        ),
+        (
+            POLICY,
+            "PodRejected",
+            'no pod may be made: admission webhook "images" denied the request: unknown registry; '
+            "change the limit or policy that refuses it, or spec.engine.resources",
+        ),
+    ],
+    ids=["quota", "admission"],
+)
+async def test_a_job_that_may_make_no_pod_is_told(
+    sim: Simulation, text: str, reason: str, told: str
+) -> None:
+    sim.refusal = text
+    sim.create_service()
+    await sim.settle()
+    # Nobody is called when an Event is written.
+    assert sim.next_wake == 10
+    await sim.advance(10)
+    assert sim.condition("ModelResolved") == ("False", reason)
+    assert sim.message("Ready") == told
+    writes = len(sim.cluster.writes)
+    for _ in range(3):
+        assert sim.next_wake == 10
+        await sim.advance(10)
+    assert len(sim.cluster.writes) == writes
+
+    sim.refusal, sim.held = None, {"resolve"}
+    await sim.settle()
+    assert sim.next_wake is None
+    sim.held = {"fetch"}
+    await sim.settle()
+    # The engine's Jobs in the same way.
+    sim.refusal, sim.held = text, set()
+    await sim.settle()
+    await sim.advance(10)
+    assert sim.condition("EngineReady") == ("False", reason)
+    assert sim.next_wake == 10
+    sim.refusal = None
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_events_are_not_read_while_all_goes_well(sim: Simulation) -> None:
+    sim.create_service()
+    await sim.converge()
+    sim.restart_operator()
+    await sim.resync()
+    await sim.converge()
+    assert not [call for call in sim.cluster.calls if (call.verb, call.kind) == ("list", "Event")]
+
+
+async def test_no_right_to_read_events_stops_nothing(sim: Simulation) -> None:
+    sim.cluster.refusals["list", "Event"] = Forbidden("events are not for you")
+    sim.refusal = QUOTA
+    sim.create_service()
+    await sim.settle()
+    await sim.advance(10)
+    assert sim.condition("ModelResolved") == ("Unknown", "Resolving")
+    assert sim.errors == []
+
+
+async def test_a_deployment_that_may_make_no_pods_is_told(sim: Simulation) -> None:
+    sim.held = {"validate"}
+    sim.create_service()
+    await sim.settle()
+    sim.refusal, sim.held = POLICY, set()
+    await sim.settle()
+    assert sim.condition("Serving") == ("False", "PodRejected")
+    assert sim.condition("Ready") == ("False", "PodRejected")
+    assert sim.message("Serving").endswith("or the resources in spec.serving")
+    sim.refusal = None
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+    sim.refusal = QUOTA
+    sim.edit_service(replicas=3)
+    await sim.converge()
+    assert sim.condition("Serving") == ("True", "Available")
+    assert sim.condition("Progressing") == ("True", "QuotaExceeded")
+    assert sim.message("Progressing").startswith("1 of 3 pods are ready: no pod may be made")
