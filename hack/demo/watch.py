@@ -18,6 +18,7 @@ _HOPELESS = {
     "ModelInvalid",
     "UnsafeWeights",
     "MaxLengthTooLong",
+    "MaxLengthTooShort",
     "ParityRefused",
 }
 

@@ -40,6 +40,7 @@ class StageReason(StrEnum):
     ARCHITECTURE_UNSUPPORTED = "ArchitectureUnsupported"
     UNSAFE_WEIGHTS = "UnsafeWeights"
     MAX_LENGTH_TOO_LONG = "MaxLengthTooLong"
+    MAX_LENGTH_TOO_SHORT = "MaxLengthTooShort"
     EXPORT_FAILED = "ExportFailed"
     COMPILE_FAILED = "CompileFailed"
     VALIDATION_FAILED = "ValidationFailed"

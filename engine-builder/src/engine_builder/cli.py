@@ -1,14 +1,18 @@
 """The command line: runs one stage, prints its progress, leaves its StageResult.
 
-Exit codes: 0 done, 1 failed for the reason in the StageResult, 2 wrong usage, 143 terminated.
+Exit codes: 0 done, 1 failed for the reason in the StageResult, 2 wrong usage, 130 interrupted,
+143 terminated.
 """
 
 import argparse
+import io
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from types import FrameType
 
 from engine_builder.commands import COMMANDS, Command
@@ -17,19 +21,20 @@ from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from reranker_contracts import StageReason, StageResult
 
-_TERMINATED = 128 + signal.SIGTERM
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv`; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # In a plain C locale not even the help could be printed.
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     args = parser.parse_args(argv)
-    # As process 1 of a container, a signal without a handler would be ignored.
-    signal.signal(signal.SIGTERM, _terminate)
     command: Command = args.command
     progress = Progress(args.name)
     try:
-        result = _run(command, args, progress)
+        with _terminable():
+            result = _run(command, args, progress)
     except UsageError as error:
         print(f"engine-builder {args.name}: error: {error}", file=sys.stderr)
         return 2
@@ -63,11 +68,19 @@ def _run(command: Command, args: argparse.Namespace, progress: Progress) -> Stag
         raise
     except StageError as failure:
         return _failed(command, failure, progress)
-    # The last line of defence: whatever a library raises becomes a result, not a lost Job.
-    except Exception as error:
+    except SystemExit:
+        raise
+    # The last line of defence: whatever a library raises becomes a result, not a lost Job. Panics
+    # of Rust libraries are no Exception.
+    except BaseException as error:
         known = None
         if isinstance(error, OSError):
-            known = write_failure(error, Path(error.filename or "the output directory"))
+            known = write_failure(error, Path(error.filename or getattr(args, "out", None) or "."))
+        if isinstance(error, ModuleNotFoundError):
+            known = StageError(
+                StageReason.INTERNAL_ERROR,
+                f"{error.name} is not installed; run this in the engine-builder image",
+            )
         if known is None:
             traceback.print_exc()
             known = StageError(
@@ -113,6 +126,17 @@ def _leave(path: Path, result: StageResult) -> bool:
     return True
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """As process 1 of a container, a signal without a handler would be ignored."""
+    before = {number: signal.signal(number, _terminate) for number in (SIGTERM, SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
     """Leave through `finally` blocks, so that what was being written is removed."""
-    raise SystemExit(_TERMINATED)
+    raise SystemExit(128 + number)

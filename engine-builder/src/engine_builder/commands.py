@@ -61,9 +61,24 @@ def _length_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _target_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--accelerator", choices=["cpu", "nvidia"], default="cpu")
-    parser.add_argument("--runtime", choices=["onnxruntime"], default="onnxruntime")
-    parser.add_argument("--precision", choices=["fp32"], default="fp32")
+    parser.add_argument(
+        "--accelerator",
+        choices=["cpu", "nvidia"],
+        default="cpu",
+        help="what will serve the engine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=["onnxruntime"],
+        default="onnxruntime",
+        help="what will run it there (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["fp32"],
+        default="fp32",
+        help="of its numbers (default: %(default)s)",
+    )
     parser.add_argument(
         "--max-batch-size",
         type=_number(1, _MAX_BATCH_SIZE),
@@ -118,7 +133,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.stages.export import export
+    with progress.step("loading PyTorch and transformers"):
+        from engine_builder.stages.export import export
 
     return export(args.source, args.out, max_length=args.max_length, progress=progress)
 
@@ -222,7 +238,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="a store; the engine's path is printed",
+        help="a store; the engine's path is printed, work files go below TMPDIR",
     )
     _target_arguments(parser)
 

@@ -16,13 +16,22 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for what strangers' names may hold: ends of line, marks that turn the
+    direction of writing, halves of characters that no file can be written with."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 class StageError(Exception):
     """A stage cannot do its work for a reason that the user can act on."""
 
     def __init__(self, reason: StageReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = printable(message)
 
 
 def defect(reason: StageReason, what: str) -> StageError:
@@ -39,7 +48,7 @@ def write_failure(error: OSError, where: Path) -> StageError | None:
     if error.errno in _FULL:
         return StageError(
             StageReason.STORE_FULL,
-            f"{where}: no space left; enlarge the volume or delete engines that are not used",
+            f"{where}: no space left; enlarge the volume or delete what is not used there",
         )
     if error.errno in _UNWRITABLE:
         return StageError(

@@ -4,6 +4,7 @@
 ones, so both agree.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -40,8 +41,11 @@ class _Config(BaseModel):
     n_layers: Annotated[int, Field(ge=1, le=1024)] | None = None
     dim: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
     pad_token_id: Annotated[int, Field(ge=0, le=1 << 24)] | None = None
-    type_vocab_size: int = 0
+    type_vocab_size: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     auto_map: object = None
+    attn_implementation: object = None
+    own_attn_implementation: object = Field(default=None, alias="_attn_implementation")
+    transformers_weights: object = None
     quantization_config: object = None
     sentence_transformers: dict[str, object] | None = None
     sbert_ce_default_activation_function: str | None = None
@@ -52,6 +56,7 @@ class _TokenizerConfig(BaseModel):
 
     model_max_length: float | None = None
     auto_map: object = None
+    fast_tokenizer_files: object = None
 
 
 _File = TypeVar("_File", _Config, _TokenizerConfig)
@@ -80,13 +85,9 @@ def read_facts(directory: Path) -> ModelFacts:
     tokenizer = _TokenizerConfig()
     if (directory / "tokenizer_config.json").exists():
         tokenizer = _parse(_TokenizerConfig, directory / "tokenizer_config.json")
-    if config.auto_map is not None or tokenizer.auto_map is not None:
-        raise StageError(
-            StageReason.ARCHITECTURE_UNSUPPORTED,
-            "config.json: auto_map asks for code from the model's repository, which is never run; "
-            "use a model of a family that transformers itself implements",
-        )
+    _refuse_code(config, tokenizer)
     family = _cross_encoder_family(config)
+    _refuse_other_files(config, tokenizer)
     if config.quantization_config is not None:
         raise StageError(
             StageReason.MODEL_INVALID,
@@ -101,6 +102,37 @@ def read_facts(directory: Path) -> ModelFacts:
         pad_id=config.pad_token_id,
         activation=_activation(config),
     )
+
+
+def _refuse_code(config: _Config, tokenizer: _TokenizerConfig) -> None:
+    """Fields by which transformers would run code from a repository."""
+    if config.auto_map is not None or tokenizer.auto_map is not None:
+        raise StageError(
+            StageReason.ARCHITECTURE_UNSUPPORTED,
+            "config.json: auto_map asks for code from the model's repository, which is never run; "
+            "use a model of a family that transformers itself implements",
+        )
+    for value in (config.attn_implementation, config.own_attn_implementation):
+        if value is not None and not re.fullmatch("[a-z0-9_]+", str(value)):
+            raise StageError(
+                StageReason.ARCHITECTURE_UNSUPPORTED,
+                f"config.json: attn_implementation {str(value)[:80]!r} asks for code from a "
+                "repository, which is never run; remove the field",
+            )
+
+
+def _refuse_other_files(config: _Config, tokenizer: _TokenizerConfig) -> None:
+    """Fields by which transformers would load other files than the ones that were hashed."""
+    for where, field, value in (
+        ("config.json", "transformers_weights", config.transformers_weights),
+        ("tokenizer_config.json", "fast_tokenizer_files", tokenizer.fast_tokenizer_files),
+    ):
+        if value is not None:
+            raise StageError(
+                StageReason.MODEL_INVALID,
+                f"{where}: {field} names other files; remove the field and give the files their "
+                "usual names, model.safetensors and tokenizer.json",
+            )
 
 
 def effective_length(facts: ModelFacts, wanted: int | None) -> int:

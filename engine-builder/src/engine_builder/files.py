@@ -13,16 +13,14 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from engine_builder.errors import StageError, UsageError
+from engine_builder.errors import StageError, UsageError, write_failure
 from reranker_contracts import StageReason
 
 #: Bytes. Far above what real models have; `tokenizer.json` of a 250,000-word vocabulary is 17 MB.
-JSON_LIMITS = {
-    "config.json": 1 << 20,
-    "tokenizer.json": 128 << 20,
-    "model.safetensors.index.json": 16 << 20,
-}
+JSON_LIMITS = {"config.json": 1 << 20, "tokenizer.json": 64 << 20}
 DEFAULT_JSON_LIMIT = 16 << 20
+#: Weights are bounded in sum, not by themselves.
+WEIGHTS = ".safetensors"
 
 #: Left in directories that a stage made, so that a restarted stage may empty them.
 OUTPUT_MARKER = ".engine-builder-output"
@@ -58,10 +56,10 @@ def _not_regular(path: Path) -> StageError:
     )
 
 
-def check_size(name: str, size: int) -> None:
+def check_size(name: str, size: int, limit: int | None = None) -> None:
     """Refuse a metadata file that is far larger than any real model's."""
-    limit = JSON_LIMITS.get(name, DEFAULT_JSON_LIMIT)
-    if size > limit:
+    limit = limit or JSON_LIMITS.get(name, DEFAULT_JSON_LIMIT)
+    if size > limit and not name.endswith(WEIGHTS):
         raise StageError(
             StageReason.MODEL_INVALID,
             f"{name} has {size} bytes, at most {limit} are allowed; use the model's own file",
@@ -71,9 +69,14 @@ def check_size(name: str, size: int) -> None:
 def read_metadata(path: Path) -> bytes:
     """The bytes of a metadata file, at most its limit in JSON_LIMITS."""
     with open_regular(path) as stream:
-        check_size(path.name, os.fstat(stream.fileno()).st_size)
-        data = stream.read(JSON_LIMITS.get(path.name, DEFAULT_JSON_LIMIT) + 1)
-    check_size(path.name, len(data))
+        return read_bounded(path.name, stream)
+
+
+def read_bounded(name: str, stream: BufferedReader, limit: int | None = None) -> bytes:
+    """All of an open metadata file, at most `limit` bytes or its own limit in JSON_LIMITS."""
+    check_size(name, os.fstat(stream.fileno()).st_size, limit)
+    data = stream.read((limit or JSON_LIMITS.get(name, DEFAULT_JSON_LIMIT)) + 1)
+    check_size(name, len(data), limit)
     return data
 
 
@@ -94,13 +97,29 @@ def parse_json_object(name: str, data: bytes) -> dict[str, object]:
     return value
 
 
+def make_directory(directory: Path) -> None:
+    """Make the directory that --out names, and those above it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        known = write_failure(error, directory)
+        if known is not None:
+            raise known from error
+        problem = error.strerror
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            problem = "is or lies in a file"
+        raise UsageError(
+            f"--out {directory}: {problem}; name a directory that can be made"
+        ) from error
+
+
 def make_output(directory: Path) -> Path:
     """Create an empty output directory.
 
     What an earlier, interrupted run of a stage left there is removed; a directory with anybody
     else's files is a UsageError.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     entries = list(directory.iterdir())
     if entries and not (directory / OUTPUT_MARKER).is_file():
         raise UsageError(f"--out {directory}: holds other files; name an empty or new directory")

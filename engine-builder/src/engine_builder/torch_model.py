@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus
 from engine_builder.errors import StageError, defect
+from engine_builder.trial import on_trial
 from reranker_contracts import StageReason
 
 OPSET = 18
@@ -54,10 +55,11 @@ def load_cross_encoder(directory: Path, inputs: Sequence[str], parameters: int) 
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    # Whatever transformers and safetensors make of a malformed model.
+    except Exception as error:
         raise StageError(
             StageReason.MODEL_INVALID,
-            f"the model cannot be loaded: {_first_line(error)}; copy its files again",
+            f"the model cannot be loaded: {_first_line(error)}; save config.json and weights anew",
         ) from error
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
@@ -74,15 +76,17 @@ def load_cross_encoder(directory: Path, inputs: Sequence[str], parameters: int) 
 
 def _check_size(directory: Path, parameters: int) -> None:
     """Refuse a configuration that describes a larger model than the weights hold."""
-    try:
+
+    def describe() -> int:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        # Named, because the file could ask for an implementation that is fetched and run.
         with torch.device("meta"):
-            described = AutoModelForSequenceClassification.from_config(config).num_parameters()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise StageError(
-            StageReason.MODEL_INVALID,
-            f"config.json: {_first_line(error)}; use the one that belongs to the weights",
-        ) from error
+            model = AutoModelForSequenceClassification.from_config(
+                config, attn_implementation="eager"
+            )
+        return int(model.num_parameters())
+
+    described = on_trial("config.json", describe)
     if described > parameters * 1.01 + 1_000_000:
         raise StageError(
             StageReason.MODEL_INVALID,
@@ -93,8 +97,16 @@ def _check_size(directory: Path, parameters: int) -> None:
 
 def score(model: CrossEncoder, tensors: Tensors) -> NDArray[np.float32]:
     """Logits [batch, labels] of one padded batch."""
-    with torch.inference_mode():
-        logits = model(*(torch.from_numpy(tensors[name]) for name in model.inputs))
+    try:
+        with torch.inference_mode():
+            logits = model(*(torch.from_numpy(tensors[name]) for name in model.inputs))
+    # A configuration that builds a model may still describe one that cannot run.
+    except Exception as error:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"config.json: the model fails on a pair ({_first_line(error)}); use the config.json "
+            "that belongs to the weights",
+        ) from error
     return np.asarray(logits.numpy(), dtype=np.float32)
 
 
@@ -121,7 +133,9 @@ def export_onnx(model: CrossEncoder, example: Tensors, path: Path) -> None:
                     "logits": {0: "batch"},
                 },
             )
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except OSError:
+            raise
+        except Exception as error:
             raise defect(
                 StageReason.EXPORT_FAILED, f"export to ONNX failed: {_first_line(error)}"
             ) from error

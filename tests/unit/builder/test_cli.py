@@ -1,5 +1,6 @@
 """The command line: usage, results, exit codes, signals."""
 
+import errno
 import os
 import signal
 import socket
@@ -12,13 +13,17 @@ import pytest
 from engine_builder.cli import main
 from engine_builder.commands import COMMANDS
 from engine_builder.cpus import available_cpus
+from engine_builder.errors import StageError
+from engine_builder.scratch import work_directory
 from reranker_contracts import StageReason, StageResult
 from reranker_contracts.stages import MESSAGE_LIMIT
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "engine_builder", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=env)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -107,6 +112,118 @@ def test_termination_ends_a_waiting_stage_at_once(tmp_path: Path) -> None:
                 _output, errors = stage.communicate(timeout=60)
     assert (stage.returncode, errors) == (143, b"")
     assert not (tmp_path / "result").exists()
+
+
+def test_help_is_printed_in_any_locale() -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run("build", "--help", env={**os.environ, **plain})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_leaves_does_not_end_the_stage(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine_builder", "resolve", "--source", str(tmp_path / "x")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command, "--result", str(tmp_path / "result")],
+        check=False,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+    found = StageResult.model_validate_json((tmp_path / "result").read_bytes())
+    assert found.reason is StageReason.SOURCE_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "says"),
+    [
+        ("file", 2, "name a directory"),
+        ("file/below", 2, "name a directory"),
+        ("/proc/x", 2, "name a directory"),
+    ],
+)
+def test_build_looks_at_its_output_before_it_works(
+    make_source, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, code: int, says: str
+) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["build", "--source", str(make_source()), "--out", str(tmp_path / out)]
+    assert main(arguments) == code
+    output = capsys.readouterr()
+    assert "reading" not in output.out
+    assert says in output.err
+    assert "Traceback" not in output.err
+
+
+def test_a_build_removes_what_a_killed_one_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, young = tmp_path / "engine-build-left", tmp_path / "engine-build-young"
+    for folder in (left, young):
+        folder.mkdir()
+        (folder / "model.onnx").touch()
+    os.utime(left, (0, 0))
+    with work_directory() as work:
+        assert not left.exists()
+        os.utime(work, (0, 0))
+        with work_directory() as other:
+            assert sorted(tmp_path.iterdir()) == sorted([young, work, other])
+    assert list(tmp_path.iterdir()) == [young]
+
+
+def test_a_full_work_folder_is_named_with_its_remedy() -> None:
+    with pytest.raises(StageError, match="TMPDIR") as caught, work_directory():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.reason is StageReason.STORE_FULL
+
+
+@pytest.mark.parametrize("command", ["resolve", "build"])
+def test_no_folder_for_work_files_is_named_with_its_remedy(
+    make_source,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """As on a read-only root file system with nothing mounted at /tmp."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    arguments = [command, "--source", str(make_source())]
+    arguments += ["--out", str(tmp_path / "out")] if command == "build" else []
+    assert main(arguments) == 1
+    output = capsys.readouterr()
+    assert "StoreUnwritable" in output.out
+    assert "TMPDIR" in output.out
+    assert not output.err
+
+
+def test_a_missing_library_is_named_with_its_remedy(
+    make_source,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "engine_builder.stages.export", None)
+    assert main(["export", "--source", str(make_source()), "--out", str(tmp_path / "out")]) == 1
+    output = capsys.readouterr()
+    assert "is not installed; run this in the engine-builder image" in output.out
+    assert not output.err
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_stage(make_source, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine_builder", "fetch", "--source", str(make_source())]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--revision", "x", "--out", tmp_path / "out", "--result", tmp_path / "r"],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+    found = StageResult.model_validate_json((tmp_path / "r").read_bytes())
+    assert found.reason is StageReason.SOURCE_CHANGED
 
 
 @pytest.mark.builder

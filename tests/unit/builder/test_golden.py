@@ -42,58 +42,6 @@ pytestmark = [
 LENGTH = 64
 
 
-def _config(family: str, vocabulary: int) -> dict[str, object]:
-    positions = LENGTH + 2 if family in ("roberta", "xlm-roberta") else LENGTH
-    config: dict[str, object] = {
-        "vocab_size": vocabulary,
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 48,
-        "max_position_embeddings": positions,
-        "num_labels": 1,
-        "initializer_range": 0.3,
-        "pad_token_id": 1 if family in ("roberta", "xlm-roberta") else 0,
-    }
-    if family in ("bert", "electra"):
-        config["type_vocab_size"] = 2
-    if family in ("roberta", "xlm-roberta"):
-        config["type_vocab_size"] = 1
-    if family == "distilbert":
-        config.update(dim=32, hidden_dim=48, n_layers=3, n_heads=4)
-    if family == "electra":
-        config["embedding_size"] = 32
-    if family == "modernbert":
-        config.update(
-            cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3, local_attention=16
-        )
-        config["initializer_cutoff_factor"] = 5.0
-    return config
-
-
-@pytest.fixture
-def make_model(
-    tmp_path: Path,
-    make_tokenizer: Callable[[str], Tokenizer],
-    tokenizer_config: Callable[[str], dict[str, object]],
-) -> Callable[[str], Path]:
-    def make(family: str) -> Path:
-        import torch
-        from transformers import AutoConfig, AutoModelForSequenceClassification
-
-        torch.manual_seed(7)
-        tokenizer = make_tokenizer(family)
-        directory = tmp_path / f"tiny-{family}"
-        values = _config(family, tokenizer.get_vocab_size())
-        config = AutoConfig.for_model(family, **values)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(directory)
-        tokenizer.save(str(directory / "tokenizer.json"))
-        (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(family)))
-        return directory
-
-    return make
-
-
 def _transformers_scores(directory: Path, pairs: list[tuple[str, str]]) -> np.ndarray:
     """One pair at a time, so without any padding."""
     import torch
@@ -277,6 +225,8 @@ def test_an_engine_of_other_weights_is_measured_and_refused(
     assert turned.parity.ndcg10_delta > 0.1
     damaged = validate_with(np.full_like(values, np.nan))
     assert damaged.reason is StageReason.VALIDATION_FAILED
+    assert "the engine scores" in damaged.message
+    assert "NaN" in damaged.message
 
 
 def test_second_build_uses_the_store(make_model: Callable[[str], Path], tmp_path: Path) -> None:

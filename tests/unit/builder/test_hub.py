@@ -170,6 +170,24 @@ def test_a_moving_revision_cannot_be_fetched(hub: Hub, tmp_path: Path) -> None:
     assert not hub.downloads
 
 
+def test_listing_cannot_lead_elsewhere_or_on_for_ever(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a" / "b"
+    hub.files |= {"../../config.json": b"{}", "../x.safetensors": b"", "/etc/vocab.txt": b""}
+    fetch(f"hf://{REPO}", revision=COMMIT, source_dir=None, out=out, progress=Progress("fetch"))
+    assert not any(name.startswith(("/", "..")) for name in hub.downloads)
+    hub.downloads.clear()
+    monkeypatch.setattr("engine_builder.sources.selection.MAX_BYTES", 100)
+    with pytest.raises(StageError, match=r"config\.json alone") as caught:
+        HubSource(REPO, None).fetch(COMMIT, out, Progress("fetch"))
+    assert caught.value.reason is StageReason.MODEL_INVALID
+    assert not hub.downloads, "their listed sizes are reason enough"
+    monkeypatch.setattr("engine_builder.sources.hub.MAX_FILES", 5)
+    with pytest.raises(StageError, match="more than 5 files"):
+        HubSource(REPO, None).resolve(None, out)
+
+
 def test_token_opens_a_private_repository(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ from tokenizers import Tokenizer, processors
 from engine_builder.errors import StageError
 from engine_builder.pair_template import PairEncoder, Tokens, check_template, derive_template
 from engine_builder.probes import load_probes
+from engine_builder.room import check_room
+from reranker_contracts import StageReason
 
 PAIRS = [
     *load_probes().pairs(),
@@ -93,3 +95,25 @@ def test_probe_set_is_what_validation_needs() -> None:
     assert len(pairs) == len(set(pairs)) >= 120, "equal pairs would be ties that mean nothing"
     assert max(len(passage.split()) for _query, passage in pairs) >= 700
     assert probes == load_probes()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
+def test_a_length_that_cuts_passages_to_equal_ones_names_the_smallest_that_does_not(
+    make_tokenizer: Callable[[str], Tokenizer], family: str
+) -> None:
+    tokenizer, probes = make_tokenizer(family), load_probes()
+    template = derive_template(tokenizer, token_types=False)
+
+    def check(length: int, limit: int) -> None:
+        check_room(tokenizer, template, probes, length=length, limit=limit)
+
+    with pytest.raises(StageError, match="max length 8 ") as caught:
+        check(8, 512)
+    assert caught.value.reason is StageReason.MAX_LENGTH_TOO_SHORT
+    smallest = int(caught.value.message.rsplit(" ", 1)[1])
+    check(smallest, 512)
+    with pytest.raises(StageError, match=f"at least {smallest}$"):
+        check(smallest - 1, 512)
+    with pytest.raises(StageError, match=f"longest input is 12 .*at least {smallest} ") as caught:
+        check(8, 12)
+    assert caught.value.reason is StageReason.MODEL_INVALID

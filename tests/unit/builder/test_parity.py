@@ -1,12 +1,13 @@
 """The measures of the parity gate on hand-made scores."""
 
-import numpy as np
+import math
+
 import pytest
 
 from engine_builder.artefacts import ProbeQuery, ProbeSet
-
-pytest.importorskip("scipy")
-from engine_builder.parity import compare
+from engine_builder.errors import StageError
+from engine_builder.parity import TIE, compare, near_tie, share_told_apart
+from reranker_contracts import StageReason
 
 PROBES = ProbeSet(
     queries=(
@@ -34,14 +35,39 @@ def test_the_worst_of_several_runs_counts() -> None:
     assert report.kendall_tau == pytest.approx((4 / 6 + 1) / 2)
 
 
-def test_an_exchange_of_near_ties_costs_almost_no_ndcg() -> None:
-    near = [4.0, 3.9999, 2.0, 1.0, 0.5, -0.5]
-    swapped = [3.9999, 4.0, 2.0, 1.0, 0.5, -0.5]
-    assert compare(PROBES, near, [swapped]).ndcg10_delta < 1e-4
+def test_an_exchange_of_near_ties_costs_nothing_and_of_anything_else_does() -> None:
+    spread = 10.0
+    within, beyond = 0.9 * TIE * spread, 1.1 * TIE * spread
+    for distance, exact in ((within, True), (beyond, False)):
+        near = [5.0, 5.0 - distance, 2.0, 1.0, 0.5, -5.0]
+        swapped = [5.0 - distance, 5.0, 2.0, 1.0, 0.5, -5.0]
+        assert near_tie(near) == TIE * spread
+        report = compare(PROBES, near, [swapped])
+        assert (report.kendall_tau == 1) is exact
+        assert (report.ndcg10_delta == 0) is exact
+        assert report.max_abs_diff == pytest.approx(distance)
 
 
-def test_ties_of_a_whole_query_are_defined() -> None:
+def test_a_query_of_ties_alone_says_nothing() -> None:
     flat = [1.0, 1.0, 1.0, 1.0, 0.5, -0.5]
     assert compare(PROBES, flat, [flat]).kendall_tau == 1
-    assert compare(PROBES, REFERENCE, [flat]).kendall_tau == pytest.approx(0.5)
-    assert np.isfinite(compare(PROBES, flat, [REFERENCE]).ndcg10_delta)
+    assert compare(PROBES, flat, [REFERENCE]).ndcg10_delta == 0
+    assert share_told_apart(PROBES, flat) == pytest.approx(1 / 7)
+    with pytest.raises(StageError, match="tells no two passages"):
+        compare(PROBES, [1.0] * 4 + [2.0] * 2, [REFERENCE])
+
+
+def test_an_engine_that_ties_everything_gains_nothing_by_the_order_of_the_probes() -> None:
+    """They are listed best first."""
+    report = compare(PROBES, REFERENCE, [[1.0] * 6])
+    assert report.kendall_tau == 0
+    assert report.ndcg10_delta > 0.3
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_numbers_have_their_own_message(score: float) -> None:
+    broken = [*REFERENCE[:4], score, REFERENCE[5]]
+    for reference, run, whose in ((REFERENCE, broken, "engine"), (broken, REFERENCE, "reference")):
+        with pytest.raises(StageError, match=f"the {whose} scores 1 of 6.*'b'") as caught:
+            compare(PROBES, reference, [REFERENCE, run])
+        assert caught.value.reason is StageReason.VALIDATION_FAILED

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,18 @@ PROGRESS = Progress("test")
 
 
 def revision_of(directory: Path) -> str:
-    return open_source(str(directory), None).resolve(None, directory).revision
+    with tempfile.TemporaryDirectory() as scratch:
+        return open_source(str(directory), None).resolve(None, Path(scratch)).revision
+
+
+def refusal(directory: Path) -> StageError:
+    with pytest.raises(StageError) as caught:
+        revision_of(directory)
+    return caught.value
 
 
 def failure(directory: Path) -> StageReason:
-    with pytest.raises(StageError) as caught:
-        revision_of(directory)
-    return caught.value.reason
+    return refusal(directory).reason
 
 
 @pytest.mark.parametrize(
@@ -55,12 +61,17 @@ def test_mounted_source_without_directory_is_wrong_usage(uri: str) -> None:
         "hf://a/b/c",
         "hf://../x",
         "hf://a/b@x..y",
+        "hf://a/b\u202e",
+        "pvc://c/..",
+        "oci://r/a\u202eb",
+        "oci://r/" + "x" * 300,
     ],
 )
 def test_other_uris_are_unsupported(uri: str) -> None:
     with pytest.raises(StageError) as caught:
-        open_source(uri, None)
+        open_source(uri, Path() if uri.startswith(("pvc", "oci")) else None)
     assert caught.value.reason is StageReason.SOURCE_UNSUPPORTED
+    assert caught.value.message.isprintable()
 
 
 def test_revision_is_of_the_needed_files_only(make_source) -> None:
@@ -124,14 +135,95 @@ def test_missing_pieces(make_source, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_links_and_pipes_are_refused(make_source, tmp_path: Path, name: str) -> None:
+def test_what_is_no_file_of_the_model_is_refused_by_name(
+    make_source, tmp_path: Path, name: str
+) -> None:
+    """Nothing waits for a pipe's writer, reads a device or follows a link out of the tree."""
     source: Path = make_source()
-    (source / name).rename(tmp_path / "elsewhere")
-    (source / name).symlink_to(tmp_path / "elsewhere")
-    assert failure(source) is StageReason.MODEL_INVALID
-    (source / name).unlink()
-    os.mkfifo(source / name)
-    assert failure(source) is StageReason.MODEL_INVALID
+    path = source / name
+    path.rename(tmp_path / "elsewhere")
+
+    def sparse() -> None:
+        path.touch()
+        os.truncate(path, 1 << 40)
+
+    cases = [
+        (lambda: path.symlink_to(tmp_path / "elsewhere"), "elsewhere, outside of"),
+        (lambda: path.symlink_to("../elsewhere"), "link to ../elsewhere, outside of"),
+        (lambda: path.symlink_to("/dev/zero"), "link to /dev/zero, outside of"),
+        (lambda: path.symlink_to("/"), "link to /, outside of"),
+        (lambda: path.symlink_to(name), "leads back to itself"),
+        (lambda: path.symlink_to("nowhere"), "link to nowhere"),
+        (lambda: os.mkfifo(path), "not a regular file"),
+        (sparse, "allowed"),
+        (path.mkdir, "not a regular file"),
+    ]
+    for make, says in cases:
+        make()
+        found = refusal(source)
+        assert found.reason is StageReason.MODEL_INVALID
+        assert name in found.message
+        assert says in found.message
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def test_links_inside_the_tree_are_followed(make_source) -> None:
+    source: Path = make_source()
+    revision = revision_of(source)
+    (source / "files").mkdir()
+    (source / "model.safetensors").rename(source / "files" / "weights")
+    (source / "model.safetensors").symlink_to("files/weights")
+    assert revision_of(source) == revision
+
+
+def test_a_folder_without_end_is_refused(make_source, monkeypatch: pytest.MonkeyPatch) -> None:
+    source: Path = make_source()
+    monkeypatch.setattr("engine_builder.sources.tree.MAX_FILES", 3)
+    assert "more than 3 files" in refusal(source).message
+
+
+@pytest.fixture
+def hub_cache(make_source, tmp_path: Path) -> Path:
+    """As the hub's client leaves it: files of a snapshot are links into the blobs."""
+    source: Path = make_source()
+    cache = tmp_path / "models--acme--demo"
+    for folder in ("blobs", "refs", f"snapshots/{'a' * 40}", f"snapshots/{'b' * 40}"):
+        (cache / folder).mkdir(parents=True)
+    for number, entry in enumerate(sorted(source.iterdir())):
+        entry.rename(cache / "blobs" / str(number))
+        (cache / "snapshots" / ("a" * 40) / entry.name).symlink_to(f"../../blobs/{number}")
+    (cache / "refs/main").write_text("a" * 40)
+    return cache
+
+
+def test_a_hub_cache_is_read_by_its_root_or_by_a_snapshot(hub_cache: Path, tmp_path: Path) -> None:
+    snapshot = hub_cache / "snapshots" / ("a" * 40)
+    revision = revision_of(hub_cache)
+    assert revision_of(snapshot) == revision
+    out = tmp_path / "out"
+    fetch("pvc://c/x", revision=revision, source_dir=hub_cache, out=out, progress=PROGRESS)
+    assert revision_of(out) == revision
+    assert not any(entry.is_symlink() for entry in out.iterdir())
+    (hub_cache / "refs/main").unlink()
+    assert "2 revisions" in refusal(hub_cache).message
+    (hub_cache / "snapshots" / ("b" * 40)).rmdir()
+    assert revision_of(hub_cache) == revision
+
+
+def test_a_snapshot_alone_names_the_link_and_the_remedy(hub_cache: Path, tmp_path: Path) -> None:
+    """As a claim is mounted when its path is that of the snapshot."""
+    mount = tmp_path / "mount"
+    (hub_cache / "snapshots" / ("a" * 40)).rename(mount)
+    found = refusal(mount)
+    assert found.reason is StageReason.MODEL_INVALID
+    assert "config.json is a link to ../../blobs/0" in found.message
+
+
+def test_resolve_judges_the_bytes_that_it_hashed(make_source, tmp_path: Path) -> None:
+    source: Path = make_source()
+    snapshot = open_source(str(source), None).resolve(None, tmp_path)
+    (source / "config.json").write_text("changed since")
+    assert json.loads((snapshot.metadata / "config.json").read_bytes())["model_type"] == "bert"
 
 
 @pytest.mark.parametrize(
@@ -171,8 +263,17 @@ def test_shards_of_an_index_are_needed_files(make_source) -> None:
         lambda data: data.replace(b'"shape": [4]', b'"shape": "4"'),
         lambda data: data.replace(b'"shape": [4]', b'"shape":[-4]'),
         lambda data: data[:8] + b"[" * (len(data) - 8),
+        lambda data: data.replace(b'"shape": [4]', b'"shape":[9e9]'),
+        lambda data: data.replace(b'"shape": [4]', b'"shape": [8]'),
+        lambda data: data.replace(b"[0, 16]", b"[4, 16]"),
+        lambda data: data.replace(b"[0, 16]", b"[16, 0]"),
+        lambda data: data.replace(b'"F32"', b'"Q32"'),
+        lambda data: data[:-16] + b"\x80\x04c__builtin__\nexec\n",
     ],
-    ids=["empty", "cut", "longer", "header length", "shape", "negative", "nested"],
+    ids=[
+        *("empty", "cut", "longer", "header length", "shape", "negative", "nested"),
+        *("float", "larger shape", "late start", "backwards", "type", "pickle"),
+    ],
 )
 def test_damaged_weights_are_invalid(make_source, damage) -> None:
     path = make_source() / "model.safetensors"

@@ -4,13 +4,17 @@ The revision is the tree hash of the needed files, so a copy with another README
 """
 
 import hashlib
+import os
+from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from engine_builder.errors import StageError
-from engine_builder.files import open_regular, read_metadata
+from engine_builder.files import check_size, read_bounded
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
-from engine_builder.sources.selection import INDEX, Selection, select_files
+from engine_builder.sources.selection import INDEX, Selection, check_total, select_files
+from engine_builder.sources.tree import ModelTree
 from reranker_contracts import StageReason, tree_digest_of
 
 _CHUNK = 1 << 20
@@ -29,47 +33,30 @@ class DirectorySource:
         return self._name
 
     def resolve(self, revision: str | None, scratch: Path) -> Snapshot:
-        """Hash the needed files; another `revision` than theirs is SourceChanged."""
-        found = tree_digest_of((name, self._hash(name)) for name in self._select().all)
+        """Hash the needed files; another `revision` than theirs is SourceChanged.
+
+        What is judged later are the very bytes that were hashed: copies in `scratch`.
+        """
+        tree = ModelTree(self._directory)
+        selection = _select(tree)
+        digests = [(name, _copy(tree, name, scratch / name)[0]) for name in selection.metadata]
+        digests += [(name, _copy(tree, name, None)[0]) for name in selection.weights]
+        found = tree_digest_of(digests)
         self._expect(revision, found)
-        return Snapshot(revision=found, metadata=self._directory)
+        return Snapshot(revision=found, metadata=scratch)
 
     def fetch(self, revision: str, out: Path, progress: Progress) -> None:
         """Copy the needed files; what was copied is what is hashed and compared."""
-        digests = []
-        for name in self._select().all:
-            digest, size = self._copy(name, out / name)
-            digests.append((name, digest))
-            progress.say(f"{name} ({human_size(size)})")
+        tree = ModelTree(self._directory)
+        names = _select(tree).all
+        digests, total = [], 0
+        with progress.step(f"copying {len(names)} files"):
+            for name in names:
+                digest, size = _copy(tree, name, out / name)
+                digests.append((name, digest))
+                total += size
+                progress.tick(len(digests), len(names), f"files, {human_size(total)}")
         self._expect(revision, tree_digest_of(digests))
-
-    def _select(self) -> Selection:
-        try:
-            names = {entry.name for entry in self._directory.iterdir()}
-        except (FileNotFoundError, NotADirectoryError):
-            raise StageError(
-                StageReason.SOURCE_NOT_FOUND,
-                f"{self._directory}: there is no such directory; check the path in model.source",
-            ) from None
-        except PermissionError:
-            raise StageError(
-                StageReason.SOURCE_UNAUTHORIZED,
-                f"{self._directory}: may not be read by this user; check mode and fsGroup",
-            ) from None
-        return select_files(names, lambda: read_metadata(self._directory / INDEX))
-
-    def _hash(self, name: str) -> str:
-        with open_regular(self._directory / name) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-
-    def _copy(self, name: str, target: Path) -> tuple[str, int]:
-        digest, size = hashlib.sha256(), 0
-        with open_regular(self._directory / name) as source, target.open("wb") as copy:
-            while chunk := source.read(_CHUNK):
-                digest.update(chunk)
-                copy.write(chunk)
-                size += len(chunk)
-        return digest.hexdigest(), size
 
     @staticmethod
     def _expect(wanted: str | None, found: str) -> None:
@@ -78,3 +65,37 @@ class DirectorySource:
                 StageReason.SOURCE_CHANGED,
                 f"the files are {found} by now, expected {wanted}; resolve the model again",
             )
+
+
+def _select(tree: ModelTree) -> Selection:
+    def read_index() -> bytes:
+        with tree.open(INDEX) as stream:
+            return read_bounded(INDEX, stream)
+
+    selection = select_files(tree.names(), read_index)
+    sizes = {}
+    for name in selection.all:
+        with tree.open(name) as stream:
+            sizes[name] = os.fstat(stream.fileno()).st_size
+    check_total(sizes)
+    return selection
+
+
+def _copy(tree: ModelTree, name: str, target: Path | None) -> tuple[str, int]:
+    """sha256 and size of what was read, and copied to `target` if there is one."""
+    digest, size = hashlib.sha256(), 0
+    with tree.open(name) as source, (target or Path(os.devnull)).open("wb") as copy:
+        for chunk in _chunks(name, source):
+            digest.update(chunk)
+            copy.write(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _chunks(name: str, stream: BufferedReader) -> Iterator[bytes]:
+    """All of a file, as large as it is now: one that grows meanwhile is not read for ever."""
+    left = os.fstat(stream.fileno()).st_size
+    check_size(name, left)
+    while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
+        left -= len(chunk)
+        yield chunk

@@ -5,6 +5,7 @@ hashes that the hub lists for it.
 """
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -27,7 +28,8 @@ from engine_builder.errors import StageError, UsageError
 from engine_builder.files import check_size, read_metadata
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
-from engine_builder.sources.selection import INDEX, Selection, select_files
+from engine_builder.sources.selection import INDEX, Selection, check_total, select_files
+from engine_builder.sources.tree import MAX_FILES
 from reranker_contracts import StageReason
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -74,16 +76,26 @@ class HubSource:
         if not _COMMIT.fullmatch(revision):
             raise UsageError(f"--revision {revision}: give the 40 digits of a commit (see resolve)")
         files = self._files(revision)
-        for name in self._select(revision, files, out).all:
-            self._download(revision, files[name], out)
-            progress.say(f"{name} ({human_size(files[name].size)})")
+        names = self._select(revision, files, out).all
+        check_total({name: files[name].size for name in names})
+        for name in names:
+            with progress.step(f"downloading {name} ({human_size(files[name].size)})"):
+                self._download(revision, files[name], out)
         # Left by the hub's client beside what it downloads.
         shutil.rmtree(out / ".cache", ignore_errors=True)
 
     def _files(self, commit: str) -> dict[str, RepoFile]:
         with self._explained(commit):
             tree = self._api.list_repo_tree(self._repo, revision=commit)
-            return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+            # Page by page: a listing without end would never be all here.
+            entries = list(itertools.islice(tree, MAX_FILES + 1))
+        if len(entries) > MAX_FILES:
+            raise StageError(
+                StageReason.MODEL_INVALID,
+                f"{self._about(commit)} holds more than {MAX_FILES} files; use a repository of the "
+                "model alone",
+            )
+        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
     def _select(self, commit: str, files: dict[str, RepoFile], folder: Path) -> Selection:
         def read_index() -> bytes:
@@ -92,8 +104,7 @@ class HubSource:
         return select_files(files, read_index)
 
     def _download(self, commit: str, file: RepoFile, folder: Path) -> Path:
-        if not file.path.endswith(".safetensors"):
-            check_size(file.path, file.size)
+        check_size(file.path, file.size)
         with self._explained(commit):
             path = Path(
                 self._api.hf_hub_download(

@@ -5,11 +5,12 @@ nothing can point elsewhere. Pickled weights are refused: loading one runs its a
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from engine_builder.errors import StageError
 from engine_builder.files import parse_json_object
+from engine_builder.progress import human_size
 from reranker_contracts import StageReason
 
 INDEX = "model.safetensors.index.json"
@@ -28,6 +29,8 @@ _TOKENIZERS = ({"tokenizer.json"}, {"vocab.txt"}, {"vocab.json", "merges.txt"})
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors", re.ASCII)
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _MAX_SHARDS = 1000
+#: All needed files together; builder pods have 30 GiB for files, several times over.
+MAX_BYTES = 20 << 30
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,18 @@ def select_files(names: Collection[str], read_index: Callable[[], bytes]) -> Sel
     else:
         weights = _single(names)
     return Selection(metadata=tuple(sorted(metadata)), weights=tuple(sorted(weights)))
+
+
+def check_total(sizes: Mapping[str, int]) -> None:
+    """Refuse needed files of these sizes that are together too large to build from."""
+    total = sum(sizes.values())
+    if total > MAX_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"the model's files have {human_size(total)}, more than the {human_size(MAX_BYTES)} "
+            f"allowed, {largest} alone {human_size(sizes[largest])}; use a smaller model",
+        )
 
 
 def _single(names: Collection[str]) -> list[str]:

@@ -11,6 +11,7 @@ from reranker_contracts import StageReason
 
 #: Sources whose files the Job puts into a directory before this program starts.
 _MOUNTED = {"oci", "pvc"}
+_LONGEST_NAME = 200
 _HUB = re.compile(
     r"hf://(?P<repo>[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?)"
     r"(@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?",
@@ -29,7 +30,8 @@ def open_source(uri: str, source_dir: Path | None) -> Source:
         path = uri.removeprefix("dir:")
         if not path:
             raise UsageError(f"--source {uri!r}: name a directory, or a URI such as hf://org/name")
-        return DirectorySource(source_dir or Path(path), name=Path(path).resolve().name)
+        name = _model_name(uri, Path(path).resolve().name)
+        return DirectorySource(source_dir or Path(path), name)
     if scheme in _MOUNTED:
         if source_dir is None:
             raise UsageError(f"--source {uri}: needs --source-dir with the model's files")
@@ -47,12 +49,16 @@ def open_source(uri: str, source_dir: Path | None) -> Source:
 def _mounted_name(uri: str, rest: str) -> str:
     """`demo` for oci://registry:5000/models/demo:1.0@sha256:… and for pvc://claim/models/demo."""
     last = urlsplit(f"//{rest}").path.rstrip("/").rpartition("/")[2] or rest.partition("/")[0]
-    name = re.split("[@:]", last, maxsplit=1)[0]
-    if not name:
+    return _model_name(uri, re.split("[@:]", last, maxsplit=1)[0])
+
+
+def _model_name(uri: str, name: str) -> str:
+    """`name`, which goes into documents, logs and the ranking API."""
+    if not name or name in (".", "..") or not name.isprintable() or len(name) > _LONGEST_NAME:
         raise StageError(
             StageReason.SOURCE_UNSUPPORTED,
-            f"source {uri[:200]}: names no model; write oci://registry/repository:tag or "
-            "pvc://claim/path",
+            f"source {uri[:200]}: names no model; the last part of its path must be a printable "
+            f"name of at most {_LONGEST_NAME} characters",
         )
     return name
 

@@ -4,13 +4,14 @@ The same functions, documents and store layout as in a cluster, so an engine tha
 can be copied into a cluster's store. What an earlier build left there is used again.
 """
 
-import shutil
 import tempfile
 from pathlib import Path
 
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, write_failure
+from engine_builder.files import make_directory
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
+from engine_builder.scratch import work_directory
 from engine_builder.stages.compile import compile_engine
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
@@ -43,6 +44,7 @@ def build(
     progress: Progress,
 ) -> Outcome:
     """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused."""
+    _check_store(out)
     found = resolve(
         uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
     )
@@ -50,10 +52,8 @@ def build(
     resolved = found.resolved
     if resolved is None:
         raise ValueError("resolve gave no model")
-    out.mkdir(parents=True, exist_ok=True)
     store = Store(out)
-    work = Path(tempfile.mkdtemp(prefix="engine-build-"))
-    try:
+    with work_directory() as work:
         prepare = PrepareIdentity(
             revision=resolved.revision, max_length=max_length, toolchain=resolved.toolchain
         )
@@ -68,8 +68,16 @@ def build(
             work=work,
             progress=progress,
         )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_store(out: Path) -> None:
+    """Before minutes of work, not after them."""
+    make_directory(out)
+    try:
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise write_failure(error, out) or error from error
 
 
 def _prepare(
@@ -81,11 +89,10 @@ def _prepare(
     work: Path,
     progress: Progress,
 ) -> None:
-    # Seconds of imports, after the model was found fit for them.
-    from engine_builder.stages.export import export  # noqa: PLC0415
-
     source, prepared = work / "source", work / "prepared"
     fetch(uri, revision=identity.revision, source_dir=source_dir, out=source, progress=progress)
+    with progress.step("loading PyTorch and transformers"):
+        from engine_builder.stages.export import export  # noqa: PLC0415
     done = export(source, prepared, max_length=identity.max_length, progress=progress)
     progress.say(done.message)
     progress.say(publish(prepared, out, identity, progress=progress).message)

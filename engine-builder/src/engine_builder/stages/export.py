@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import onnx
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from engine_builder.artefacts import (
     MODEL,
@@ -29,10 +28,12 @@ from engine_builder.artefacts import (
 from engine_builder.batches import in_batches, pad_batch
 from engine_builder.errors import StageError, defect
 from engine_builder.facts import ModelFacts, effective_length, read_facts
-from engine_builder.files import make_output, read_metadata
+from engine_builder.fast_tokenizer import read_tokenizer
+from engine_builder.files import check_size, make_output, read_metadata
 from engine_builder.onnx_engine import OnnxEngine
 from engine_builder.outcome import Outcome
-from engine_builder.pair_template import PairEncoder, Tokens, check_template, derive_template
+from engine_builder.pair_template import PairEncoder, Tokens
+from engine_builder.parity import share_told_apart
 from engine_builder.probes import load_probes
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources import read_provenance
@@ -47,6 +48,8 @@ INLINE_LIMIT = 1_900_000_000
 _BATCH = 8
 #: Largest difference of a logit between PyTorch and the exported graph, both FP32.
 _TOLERANCE = 1e-3
+#: Share of the probe pairs whose order a model must have an opinion on.
+_MIN_TOLD_APART = 0.1
 
 
 def export(
@@ -62,21 +65,25 @@ def export(
     length = effective_length(facts, max_length)
     names = {entry.name for entry in source.iterdir()}
     selection = select_files(names, lambda: read_metadata(source / INDEX))
+    for name in selection.metadata:
+        check_size(name, (source / name).lstat().st_size)
     parameters = count_parameters([source / name for name in selection.weights])
     make_output(out)
+    _check_space(out, parameters, inline=parameters * 4 <= inline_limit)
     probes = load_probes()
     with progress.step("tokenizer and pair template"):
         tokenizer, served = _describe(source, facts, length, probes)
-    rows = _encode(tokenizer, served, probes)
+        rows = _encode(Tokenizer.from_str(tokenizer), served, probes)
     with progress.step(f"loading {parameters / 1e6:.1f} M parameters"):
         model = load_cross_encoder(source, served.inputs, parameters)
     with progress.step(f"reference scores of {len(rows)} pairs"):
         logits = _reference(model, served, rows, progress)
+        _check_reference(probes, logits)
     with progress.step("export to ONNX"):
         _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)
     with progress.step("comparing the graph with PyTorch"):
         _check_graph(model, served, rows, out / ONNX)
-    tokenizer.save(str(out / TOKENIZER))
+    (out / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     write_document(out / MODEL, served)
     write_document(out / PROBES, probes)
     write_document(out / REFERENCE, Reference(logits=tuple(logits)))
@@ -87,13 +94,23 @@ def export(
     )
 
 
+def _check_space(out: Path, parameters: int, *, inline: bool) -> None:
+    """Before the work, not after it. Large weights are written twice, one copy is removed."""
+    needed = parameters * 4 * (1 if inline else 2)
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise StageError(
+            StageReason.STORE_FULL,
+            f"{out}: {human_size(free)} free, the export of {parameters / 1e6:.1f} M parameters "
+            f"takes {human_size(needed)}; make room there, or set TMPDIR to a folder that has it",
+        )
+
+
 def _describe(
     source: Path, facts: ModelFacts, length: int, probes: ProbeSet
-) -> tuple[Tokenizer, ServedModel]:
-    """The plain tokenizer and the `model.json` that fits it."""
-    tokenizer, pad_id = _load_tokenizer(source, facts)
-    template = derive_template(tokenizer, token_types=facts.token_types)
-    check_template(tokenizer, template, probes.pairs(), token_types=facts.token_types)
+) -> tuple[str, ServedModel]:
+    """The plain tokenizer's JSON text and the `model.json` that fits it."""
+    text, pad_id, template = read_tokenizer(source, facts, length, probes)
     inputs: list[Literal["input_ids", "attention_mask", "token_type_ids"]]
     inputs = ["input_ids", "attention_mask"]
     if facts.token_types:
@@ -108,38 +125,7 @@ def _describe(
         inputs=tuple(inputs),
         activation=facts.activation,
     )
-    return tokenizer, served
-
-
-def _load_tokenizer(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
-    """The fast tokenizer without truncation and padding, and the id to pad with."""
-    try:
-        fast = AutoTokenizer.from_pretrained(
-            source, local_files_only=True, trust_remote_code=False, use_fast=True
-        )
-        tokenizer: Tokenizer = fast.backend_tokenizer
-    # The Rust tokenizers library raises plain Exception for malformed files.
-    except Exception as error:
-        raise StageError(
-            StageReason.MODEL_INVALID,
-            f"the tokenizer cannot be loaded: {str(error).strip()[:300]}; save the model with its "
-            "fast tokenizer (tokenizer.json)",
-        ) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    pad_id = fast.pad_token_id if facts.pad_id is None else facts.pad_id
-    if pad_id is None:
-        raise StageError(
-            StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; add the padding id"
-        )
-    largest = max(pad_id, *tokenizer.get_vocab(with_added_tokens=True).values())
-    if largest >= facts.vocab_size:
-        raise StageError(
-            StageReason.MODEL_INVALID,
-            f"the tokenizer has token {largest}, config.json says vocab_size {facts.vocab_size}; "
-            "use the tokenizer that belongs to the model",
-        )
-    return tokenizer, int(pad_id)
+    return text, served
 
 
 def _encode(tokenizer: Tokenizer, served: ServedModel, probes: ProbeSet) -> list[Tokens]:
@@ -186,7 +172,13 @@ def _check_graph(
         engine = OnnxEngine(path)
         answers = [engine.run(tensors, served.labels) for tensors in batches]
     except StageError as error:
-        raise StageError(StageReason.EXPORT_FAILED, error.message) from error
+        # Its words are those on a finished engine, with another remedy.
+        problem = error.message.rpartition("; ")[0]
+        raise StageError(
+            StageReason.EXPORT_FAILED,
+            f"with this config.json the model does not export: {problem}; take over the base "
+            "model's config.json, or report it with the model's name",
+        ) from error
     for tensors, found in zip(batches, answers, strict=True):
         worst = float(np.abs(score(model, tensors) - found).max())
         if not worst <= _TOLERANCE:
@@ -207,13 +199,22 @@ def _reference(
         progress.tick(number * _BATCH, len(rows), "pairs")
         tensors = pad_batch([rows[row] for row in batch], served.pad_id, served.inputs)
         logits[list(batch)] = score(model, tensors)[:, served.label]
-    if not np.isfinite(logits).all():
-        raise StageError(
-            StageReason.MODEL_INVALID, "the model answers NaN or infinity; copy its weights again"
-        )
-    if np.ptp(logits) == 0:
+    return [float(logit) for logit in logits]
+
+
+def _check_reference(probes: ProbeSet, logits: Sequence[float]) -> None:
+    """Refuse a model that ranks nothing: every engine would agree with it."""
+    wrong = np.count_nonzero(~np.isfinite(logits))
+    if wrong:
         raise StageError(
             StageReason.MODEL_INVALID,
-            "the model scores every pair alike; use a trained cross-encoder",
+            f"the model scores {wrong} of {len(logits)} probe pairs with NaN or infinity; its "
+            "weights are damaged, use those of a trained cross-encoder",
         )
-    return [float(logit) for logit in logits]
+    share = share_told_apart(probes, logits)
+    if np.ptp(logits) <= _TOLERANCE or share < _MIN_TOLD_APART:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"the model scores passages alike (spread {np.ptp(logits):.2g}, {share:.0%} of the "
+            "pairs differ); its score head is not trained, use a trained cross-encoder",
+        )

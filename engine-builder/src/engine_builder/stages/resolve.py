@@ -4,12 +4,12 @@ A moving reference becomes a fixed revision; a model that cannot be served is re
 anything big is downloaded.
 """
 
-import tempfile
 from pathlib import Path
 
 from engine_builder.facts import effective_length, read_facts
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
+from engine_builder.scratch import work_directory
 from engine_builder.sources import open_source
 from engine_builder.toolchain import installed_toolchain
 from reranker_contracts import ResolvedModel
@@ -25,9 +25,9 @@ def resolve(
 ) -> Outcome:
     """Fix the revision of `uri` and judge the model by its configuration files."""
     source = open_source(uri, source_dir)
-    with tempfile.TemporaryDirectory(prefix="resolve-") as scratch:
+    with work_directory() as scratch:
         with progress.step(f"reading {uri}"):
-            snapshot = source.resolve(revision, Path(scratch))
+            snapshot = source.resolve(revision, scratch)
         facts = read_facts(snapshot.metadata)
     effective_length(facts, max_length)
     resolved = ResolvedModel(

@@ -19,6 +19,7 @@ PERMANENT = frozenset(
         StageReason.ARCHITECTURE_UNSUPPORTED,
         StageReason.UNSAFE_WEIGHTS,
         StageReason.MAX_LENGTH_TOO_LONG,
+        StageReason.MAX_LENGTH_TOO_SHORT,
         StageReason.VALIDATION_FAILED,
         StageReason.PARITY_REFUSED,
     )

@@ -82,7 +82,7 @@ class _Stages:
         return self.stage("publish", args, mount("store", "/store"))
 
     def copy_image(self, source: ImageSource) -> list[Json]:
-        """Two containers: bring a static tool along, then run the model image with it.
+        """Two containers: bring static tools along, then run the model image with them.
 
         A model image may be empty but for the files, so it can't be expected to hold `cp`.
         """
@@ -95,7 +95,7 @@ class _Stages:
                 self._defaults,
                 resources=small,
                 mounts=[tools],
-                command=["cp", "/usr/bin/busybox", "/tools/busybox"],
+                command=["cp", "/usr/bin/busybox", "/usr/local/bin/copy-model", "/tools"],
             ),
             container(
                 "source",
@@ -103,7 +103,7 @@ class _Stages:
                 self._defaults,
                 resources=small,
                 mounts=[tools, _WORK],
-                command=["/tools/busybox", "cp", "-rL", source.path, "/work/image"],
+                command=["/tools/busybox", "sh", "/tools/copy-model", source.path, "/work/image"],
             ),
         ]
 
