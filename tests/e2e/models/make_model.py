@@ -41,7 +41,13 @@ def main(kind: str, directory: Path) -> None:
         num_labels=1,
     )
     architecture = BertModel if kind == "embedding" else BertForSequenceClassification
-    architecture(config).save_pretrained(directory)
+    model = architecture(config)
+    if kind != "embedding":
+        # As a trained head would: a fresh one gives all passages nearly the same score,
+        # which the builder refuses.
+        with torch.no_grad():
+            model.classifier.weight.mul_(100)
+    model.save_pretrained(directory)
     tokens.save_pretrained(directory)
 
 
