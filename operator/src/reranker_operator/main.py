@@ -64,9 +64,7 @@ class Operator:
 
     async def run(self) -> int:
         """Until a signal (0) or the loss of the Lease (1)."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopped.set)
+        self._take_signals()
         registry, leader = self._metrics.registry, self._leader
         registry.register(ReplicaCollector(self._health))
         registry.register(FleetCollector(self._fleet, self._health))
@@ -92,7 +90,7 @@ class Operator:
         """The work of the leader. Its end, for whatever reason, ends the process."""
         logger.info("leading")
         self._health.begin_to_lead()
-        # kopf cancels every task that was created after it started: ours come first.
+        # Before kopf, which cancels every task that was created after it started.
         tasks = [
             asyncio.create_task(self._workers.run()),
             asyncio.create_task(self._resync.run()),
@@ -116,7 +114,9 @@ class Operator:
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._queue.add, self._fleet)
         namespaces = self._config.namespaces
-        await kopf.operator(
+        # Without them kopf cancels every task there is when it ends.
+        ours = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=settings.configure(namespaced=bool(namespaces)),
             standalone=True,
@@ -126,6 +126,14 @@ class Operator:
             namespaces=namespaces,
             stop_flag=self._stopped,
         )
+        # kopf has just taken them, and would end first, as if it had failed.
+        self._take_signals()
+        await kopf.run_tasks(tasks, ignored=ours)
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopped.set)
 
 
 def _leader(config: Config, client: ApiClient) -> Leader | None:
