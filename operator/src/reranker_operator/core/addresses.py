@@ -23,8 +23,8 @@ def outside_url(world: ServiceWorld) -> str | None:
     return next((url for url in urls if url is not None), None)
 
 
-def address_problem(world: ServiceWorld) -> list[Condition]:
-    """What is missing for the addresses of the objects that are there."""
+def address_problems(world: ServiceWorld) -> list[Condition]:
+    """What is missing for the addresses that are asked for."""
     return [*_route_problems(world), *_balancer_problems(world)]
 
 
@@ -91,13 +91,14 @@ def _reported(live: Manifest) -> str | None:
 
 def _balancer_problems(world: ServiceWorld) -> Iterator[Condition]:
     live = _balancer(world)
-    if live is not None and _reported(live) is None:
-        name = live["metadata"]["name"]
-        text = (
-            f"Service {name} waits for the address of its load balancer; if none comes, see "
-            f"kubectl describe service {name}"
-        )
-        yield _amiss(Reason.ADDRESS_PENDING, text)
+    if world.service.spec.expose.service.type != "LoadBalancer" or (live and _reported(live)):
+        return
+    name = names.external_service(world.service.metadata.name)
+    text = (
+        f"Service {name} waits for the address of its load balancer; if none comes, see "
+        f"kubectl describe service {name}"
+    )
+    yield _amiss(Reason.ADDRESS_PENDING, text)
 
 
 def _verdicts(live: Manifest) -> list[Manifest]:
@@ -118,10 +119,10 @@ def _accepted(live: Manifest | None) -> bool:
 
 def _route_problems(world: ServiceWorld) -> Iterator[Condition]:
     live = _own(world, HTTP_ROUTE, world.service.metadata.name)
-    if live is None or world.service.spec.expose.route is None:
+    if world.service.spec.expose.route is None:
         return
-    name = live["metadata"]["name"]
-    for entry in _verdicts(live):
+    name = world.service.metadata.name
+    for entry in _verdicts(live) if live else ():
         if entry["status"] == "False":
             said = entry.get("message") or entry.get("reason", "")
             text = f"HTTPRoute {name}: {entry['type']} is False: {said}"

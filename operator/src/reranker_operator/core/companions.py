@@ -14,7 +14,6 @@ from reranker_operator.api.conditions import Condition, ConditionType, Reason, c
 from reranker_operator.api.meta import (
     HTTP_ROUTE,
     NETWORK_POLICY,
-    OPTIONAL,
     RERANKER_SERVICE,
     RESOURCES,
     SERVICE,
@@ -22,7 +21,7 @@ from reranker_operator.api.meta import (
     Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.addresses import address_problem, outside_url
+from reranker_operator.core.addresses import address_problems, outside_url
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.world import Manifest, ServiceWorld
 from reranker_operator.render import exposure, network, upkeep
@@ -54,26 +53,25 @@ def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
 def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action]) -> Companions:
     """What becomes of them now. They lead to where the rollout lets the service's address lead."""
     selector = _selector(world.service, rollout)
+    led = selector is not None
     wanted = _wanted(world.service, selector or {}, _engines(world, engine))
     live = {_title(entry): entry for entry in world.companions}
-    actions, problems = [], []
+    problems: list[Condition] = []
+    actions: list[Action] = []
     for manifest in wanted:
-        problem, todo = _one(world, manifest, live.get(_title(manifest)))
-        problems += problem
+        problem, action = _one(world, manifest, live.get(_title(manifest)))
+        problems += [problem] if problem else []
         # Before the first revision there is no address to lead to.
-        if selector is not None or manifest["kind"] == NETWORK_POLICY.kind:
-            actions += todo
+        if action is not None and (led or manifest["kind"] == NETWORK_POLICY.kind):
+            actions.append(action)
     actions += _unwanted(world, {_title(entry) for entry in wanted})
-    problems += address_problem(world)
-    unseen = any(
-        RESOURCES[entry["kind"]] in OPTIONAL and _title(entry) not in live for entry in wanted
-    )
+    problems += address_problems(world) if led else []
     return Companions(
         before=tuple(action for action in actions if _is_policy(action)),
         after=tuple(action for action in actions if not _is_policy(action)),
-        judgement=_judge(wanted, problems, led=selector is not None),
+        judgement=_judge(wanted, problems, led=led),
         url=outside_url(world),
-        requeue_after=_RECHECK if problems or unseen else None,
+        requeue_after=_RECHECK if problems else None,
     )
 
 
@@ -85,10 +83,11 @@ def _wanted(
         network.resolve_policy(service),
         network.build_policy(service, engines),
         exposure.external_service(service, selector),
-        exposure.ingress(service),
-        exposure.http_route(service),
         upkeep.budget(service, selector),
         upkeep.service_monitor(service),
+        # Last, since what a webhook or a Gateway's definition refuses must hold nothing else up.
+        exposure.ingress(service),
+        exposure.http_route(service),
     )
     return [manifest for manifest in made if manifest is not None]
 
@@ -114,22 +113,21 @@ def _engines(world: ServiceWorld, wanted: str | None) -> set[str]:
 
 def _one(
     world: ServiceWorld, manifest: Manifest, live: Manifest | None
-) -> tuple[list[Condition], list[Action]]:
+) -> tuple[Condition | None, Action | None]:
     """What is amiss with one object, and what to do about it."""
     kind, name = _title(manifest)
     if kind in world.missing_kinds:
-        return [_missing(RESOURCES[kind])], []
+        return _missing(RESOURCES[kind]), None
     if live is None:
-        return [], [Apply(dict(manifest))]
-    owner = _other_owner(live, world.service)
-    if owner is not None:
-        return [owner], []
+        return None, Apply(dict(manifest))
+    if (taken := _other_owner(live, world.service)) is not None:
+        return taken, None
     if "deletionTimestamp" in live["metadata"]:
-        return [_amiss(Reason.PENDING, f"{kind} {name} is being deleted, then made anew")], []
+        return _amiss(Reason.PENDING, f"{kind} {name} is being deleted, then made anew"), None
     if _must_be_made_anew(live, manifest):
         text = f"Service {name} is made anew for another class of load balancer"
-        return [_amiss(Reason.PENDING, text)], [Delete(SERVICE, name, live["metadata"]["uid"])]
-    return [], [Apply(dict(manifest))]
+        return _amiss(Reason.PENDING, text), Delete(SERVICE, name, live["metadata"]["uid"])
+    return None, Apply(dict(manifest))
 
 
 def _missing(resource: Resource) -> Condition:
