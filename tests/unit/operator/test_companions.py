@@ -1,12 +1,17 @@
 """Objects beside the pods, as they are written: what they let in, out, and be evicted."""
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.companions import companions
+from reranker_operator.core.plan import Apply
+from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import exposure, network, upkeep
+from reranker_operator.render.defaults import Defaults
 
 Json = dict[str, Any]
 Make = Callable[..., RerankerService]
@@ -246,3 +251,29 @@ def test_the_monitor_scrapes_the_metrics_of_this_service(make: Make) -> None:
         },
         "endpoints": [{"port": "metrics", "interval": "15s"}],
     }  # fmt: skip
+
+
+def test_a_rollout_that_rests_leaves_them_where_the_address_leads(
+    make: Make, defaults: Defaults, now: datetime.datetime
+) -> None:
+    address = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "rank"},
+        "spec": {"selector": SELECTOR},
+    }  # fmt: skip
+    world = ServiceWorld(make(replicas=2), now, defaults, k8s_service=address)
+    found = companions(world, None, ())
+    assert found.judgement.status == "True"
+    (action,) = found.after
+    assert isinstance(action, Apply)
+    assert action.manifest["spec"]["selector"]["matchLabels"] == SELECTOR
+
+
+def test_only_policies_are_made_before_there_is_an_address(
+    make: Make, defaults: Defaults, now: datetime.datetime
+) -> None:
+    world = ServiceWorld(make(**FULL), now, defaults, missing_kinds=frozenset({"HTTPRoute"}))
+    found = companions(world, "tiny", ())
+    assert len(found.before) == 3
+    assert found.after == ()
+    # What people must mend is told early: a build may take an hour.
+    assert (found.judgement.status, found.judgement.reason) == ("False", "KindMissing")

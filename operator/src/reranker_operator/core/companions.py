@@ -52,7 +52,7 @@ def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
 
 def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action]) -> Companions:
     """What becomes of them now. They lead to where the rollout lets the service's address lead."""
-    selector = _selector(world.service, rollout)
+    selector = _selector(world, rollout)
     led = selector is not None
     wanted = _wanted(world.service, selector or {}, _engines(world, engine))
     live = {_title(entry): entry for entry in world.companions}
@@ -92,16 +92,13 @@ def _wanted(
     return [manifest for manifest in made if manifest is not None]
 
 
-def _selector(service: RerankerService, rollout: Sequence[Action]) -> Mapping[str, str] | None:
-    """Of the service's own address, as the rollout wants it; None before there is one."""
-    for action in rollout:
-        if isinstance(action, Apply) and _title(action.manifest) == (
-            SERVICE.kind,
-            service.metadata.name,
-        ):
-            selector: Mapping[str, str] = action.manifest["spec"]["selector"]
-            return selector
-    return None
+def _selector(world: ServiceWorld, rollout: Sequence[Action]) -> Mapping[str, str] | None:
+    """Of the service's own address, as it will be or is; None before there is one."""
+    title = (SERVICE.kind, world.service.metadata.name)
+    planned = (action.manifest for action in rollout if isinstance(action, Apply))
+    address = next((entry for entry in planned if _title(entry) == title), world.k8s_service)
+    selector: Mapping[str, str] | None = address["spec"].get("selector") if address else None
+    return selector
 
 
 def _engines(world: ServiceWorld, wanted: str | None) -> set[str]:
