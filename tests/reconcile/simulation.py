@@ -79,6 +79,8 @@ class Simulation(Controllers):
 
     def create_service(self, name: str = "rank", **spec: Any) -> None:
         spec = {"model": {"source": "hf://org/tiny"}} | spec
+        # As the API server does with the null of a field that has a default.
+        spec = {field: value for field, value in spec.items() if value is not None}
         self.cluster.put(
             {
                 "apiVersion": API_VERSION,
