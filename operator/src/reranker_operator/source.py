@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl
 
+from reranker_operator.api.fields import SUBDOMAIN
+
 #: What `docker pull` takes; the kubelet has the last word.
 _IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,511}(@sha256:[0-9a-f]{64})?")
-_CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_CLAIM = re.compile(SUBDOMAIN)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 #: Each segment ends at a slash: with optional slashes the match would take exponential time.
 _PATH = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?")
@@ -68,7 +70,7 @@ def parse(text: str) -> Source:
         return ImageSource(image=image, path=path.rstrip("/"))
     if scheme == "pvc":
         claim, _, path = rest.partition("/")
-        if not _CLAIM.fullmatch(claim) or (path and not _safe(path)):
+        if len(claim) > 253 or not _CLAIM.fullmatch(claim) or (path and not _safe(path)):
             raise SourceError(
                 f"model.source '{text}' names no claim and path; write pvc://CLAIM/PATH"
             )
