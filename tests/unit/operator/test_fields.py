@@ -135,3 +135,24 @@ async def test_a_name_is_one_part_of_a_path(
         assert parts[1:4] == ["api", "v1", "namespaces"]
         assert parts[5] == "persistentvolumeclaims"
         assert len(parts) == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("lots", False), ("", False), ("1 Gi", False), ("1GiB", False), ("-1", False), (-1, False),
+        ("5e", False), ("1Gi\n", False), (1, True), ("500m", True), ("1.5", True), (".5", True),
+        ("8Gi", True), ("100k", True), ("1e3", True), ("12E", True), ("+1", True),
+    ],
+)  # fmt: skip
+def test_quantities(value: str | int, good: bool) -> None:
+    node = _node("engine.resources")["properties"]["requests"]["additionalProperties"]
+    if isinstance(value, str):
+        pattern = node["pattern"].removesuffix("$") + r"\Z"
+        assert (re.search(pattern, value) is not None) == good
+    spec = _spec("engine.resources.requests.cpu", value)
+    if good:
+        RerankerServiceSpec.model_validate(spec)
+        return
+    with pytest.raises(ValidationError, match=r"resources\.requests\.cpu"):
+        RerankerServiceSpec.model_validate(spec)

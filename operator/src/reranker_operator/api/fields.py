@@ -13,6 +13,8 @@ _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 #: RFC 1123, as Kubernetes checks names of most objects.
 SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _WORD = "[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?"
+_NUMBER = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
+_AMOUNT = rf"^\+?{_NUMBER}([numkMGTPE]|[KMGTPE]i|[eE][-+]?[0-9]{{1,3}})?$"
 _NAME_MESSAGE = (
     "is not the name of a Kubernetes object: only lower-case letters, digits, '-' and '.', "
     "beginning and ending with a letter or digit; write the object's name"
@@ -66,4 +68,8 @@ QualifiedName = Annotated[
         253,
     ),
 ]
-Quantity = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
+#: The API server looks at the pattern where the value is a text.
+Quantity = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=64, pattern=_AMOUNT)],
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "pattern": _AMOUNT}),
+]
