@@ -150,7 +150,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
         "SERVED_NAME": model.served_name,
-        "ALIASES": ",".join(model.aliases) or None,
+        "ALIASES": ",".join(_aliases(service)),
     }
     result = container(
         "gateway",
@@ -177,6 +177,14 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "livenessProbe": {"httpGet": live, "initialDelaySeconds": 10, "periodSeconds": 10,
                           "timeoutSeconds": 5, "failureThreshold": 6},
     }  # fmt: skip
+
+
+def _aliases(service: RerankerService) -> tuple[str, ...]:
+    """A service always answers to its own name: what clients know is its address."""
+    model = service.spec.model
+    known = (model.served_name, *model.aliases)
+    own = service.metadata.name
+    return model.aliases if own in known else (*model.aliases, own)
 
 
 def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) -> Json:
