@@ -43,8 +43,7 @@ SERVICE_RULES = (
     ),
     Rule(
         "spec.model.source",
-        "!self.startsWith('pvc://') || "
-        f"self.matches({cel_text(f'^pvc://{SUBDOMAIN}(/.*)?$')})",
+        f"!self.startsWith('pvc://') || self.matches({cel_text(f'^pvc://{SUBDOMAIN}(/.*)?$')})",
         "model.source names no volume claim: a claim's name has only lower-case letters, digits, "
         "'-' and '.'; write pvc://CLAIM/PATH",
     ),

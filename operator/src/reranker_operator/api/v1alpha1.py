@@ -21,7 +21,6 @@ from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, 
 from reranker_operator.api.meta import ApiModel
 
 
-
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the same namespace."""
 
@@ -59,7 +58,9 @@ class ModelSpec(ApiModel):
         description="Model id in the API. Default: the model's own name.",
     )
     aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        default=(), max_length=16, description="Further model ids that clients may use."
+        default=(),
+        max_length=16,
+        description="Further model ids that clients may use; the service's own name is always one.",
     )
 
 
