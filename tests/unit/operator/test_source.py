@@ -51,7 +51,7 @@ def test_good_sources(text: str, expected: Source) -> None:
     ],
 )  # fmt: skip
 def test_bad_sources_are_refused_with_the_remedy(text: str) -> None:
-    with pytest.raises(SourceError, match="; (write|use) .*://") as caught:
+    with pytest.raises(SourceError, match=r"; (write|use) .*://") as caught:
         parse(text)
     assert str(caught.value).startswith(f"model.source '{shown(text)}' ")
 
