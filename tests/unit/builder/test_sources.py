@@ -300,9 +300,7 @@ def test_a_path_on_a_claim(make_source, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["models/dem", "models/demo/config.json", "dangling", "loop"])
-def test_a_path_that_is_not_on_the_claim_names_both(
-    make_source, tmp_path: Path, path: str
-) -> None:
+def test_a_path_that_is_not_on_the_claim_names_both(make_source, tmp_path: Path, path: str) -> None:
     source: Path = make_source()
     (tmp_path / "claim/models").mkdir(parents=True)
     source.rename(tmp_path / "claim/models/demo")
