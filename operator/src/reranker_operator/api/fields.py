@@ -7,7 +7,7 @@ under its own identity. The definitions carry them in CEL, whose message says wh
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 #: RFC 1123, as Kubernetes checks names of most objects.
@@ -27,7 +27,7 @@ def cel_text(pattern: str) -> str:
 
 
 def _text(pattern: str, message: str, longest: int, *, least: int = 1) -> Any:
-    rule = {"rule": f"self.matches({cel_text(pattern)})", "message": message}
+    rule: JsonValue = {"rule": f"self.matches({cel_text(pattern)})", "message": message}
     return Field(
         min_length=least,
         max_length=longest,
