@@ -4,7 +4,6 @@ import asyncio
 import gc
 import threading
 import weakref
-from typing import Any
 
 import pytest
 from hypothesis import given
