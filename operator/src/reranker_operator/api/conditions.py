@@ -55,6 +55,9 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     ROLLING = "Rolling"
     STABLE = "Stable"
+    PAUSED = "Paused"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    REPLICAS_CONTESTED = "ReplicasContested"
     READY = "Ready"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no secret
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -74,6 +77,7 @@ class Reason(StrEnum):
 _QUIET = frozenset(
     {
         Reason.PENDING,
+        Reason.STABLE,
         Reason.STARTING,
         Reason.WAITING_FOR_ENGINE,
         Reason.WAITING_FOR_MODEL,
@@ -163,7 +167,7 @@ def changes_worth_telling(
         entry
         for entry in after
         if entry.status != "Unknown"
-        and entry.type != ConditionType.PROGRESSING
+        and not (entry.type == ConditionType.PROGRESSING and entry.status == "True")
         and entry.reason not in _QUIET
         and known.get(entry.type) != (entry.status, entry.reason)
         and not (entry.type == ConditionType.READY and entry.status == "False")

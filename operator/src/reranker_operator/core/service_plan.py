@@ -11,10 +11,14 @@ from reranker_operator.api.conditions import (
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
 from reranker_operator.core import diagnose
-from reranker_operator.core.judge import held_up, judge_serving
+from reranker_operator.core.changes import pending_changes
+from reranker_operator.core.judge import Sight, held_up, judge_serving
 from reranker_operator.core.plan import Action, Delete, Plan, Release
+from reranker_operator.core.progress import follow
+from reranker_operator.core.replicas import scale_status
 from reranker_operator.core.resolve import Resolution, resolve
-from reranker_operator.core.rollout import Rollout, carries_out_spec, pods_of, roll_out
+from reranker_operator.core.revisions import carries_out_spec, engine_of, revision_of
+from reranker_operator.core.rollout import Rollout, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
 from reranker_operator.core.store import claims_for_service
@@ -64,17 +68,27 @@ def _conclude(
     rollout: Rollout,
 ) -> Plan:
     steps = [resolution.judgement, engine.judgement]
-    serving, progressing = judge_serving(world, rollout, steps)
+    changes = pending_changes(world, rollout.serving, engine.planned)
+    sight = Sight(
+        rollout,
+        changes,
+        follow(world, rollout, changes),
+        scale_status(world, rollout.applied),
+        world.service.spec.rollout.paused,
+    )
+    serving, progressing = judge_serving(world, sight, steps)
     judgements = [accepted, *held_up(world, steps), serving]
     ready = summarise(judgements, _ORDER)
-    if ready.status == "True" and rollout.rolling and not carries_out_spec(world):
-        ready = condition(ConditionType.READY, False, Reason.ROLLING, progressing.message)
+    if ready.status == "True" and sight.unfinished and not carries_out_spec(world):
+        ready = progressing.model_copy(
+            update={"type": ConditionType.READY.value, "status": "False"}
+        )
     judgements += [progressing, ready]
     actions = (
         *resolution.actions,
         *engine.actions,
         *rollout.actions,
-        *_restart_damaged(world, engine, rollout),
+        *_restart_damaged(world),
         # Before the engines: a claim is only let go of while an engine owns it too.
         *claims_for_service(world, engine.name),
         *_release(world, engine, rollout),
@@ -82,24 +96,26 @@ def _conclude(
     return Plan(
         actions=actions,
         judgements=tuple(judgements),
-        status=status_of(world, resolution, engine, rollout, judgements=judgements),
-        requeue_after=resolution.requeue_after,
+        status=status_of(world, resolution, engine, sight, judgements=judgements),
+        requeue_after=_sooner(resolution.requeue_after, sight.progress.remaining),
     )
 
 
-def _restart_damaged(
-    world: ServiceWorld, engine: EngineStep, rollout: Rollout
-) -> tuple[Action, ...]:
+def _sooner(*waits: float | None) -> float | None:
+    """The first moment that is still to come."""
+    return min((wait for wait in waits if wait is not None and wait > 0), default=None)
+
+
+def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
     """Pods that stopped at damaged files start over at once when the files are whole again."""
-    if engine.engine is None or rollout.wanted is None:
-        return ()
-    published = engine.engine.status.ready_time
+    published = {entry.metadata.name: entry.status.ready_time for entry in world.engines}
     return tuple(
         Delete(POD, pod["metadata"]["name"], pod["metadata"]["uid"])
-        for pod in pods_of(world, rollout.wanted)
-        if (damage := diagnose.verify_failure(pod)) is not None
-        and published is not None
-        and damage.seen_at <= published
+        for pod in world.pods
+        if revision_of(pod) is not None
+        and (damage := diagnose.verify_failure(pod)) is not None
+        and (ready := published.get(engine_of(pod) or "")) is not None
+        and damage.seen_at <= ready
         and "deletionTimestamp" not in pod["metadata"]
     )
 
