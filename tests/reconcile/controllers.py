@@ -223,7 +223,8 @@ class Controllers:
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         wanted = entry["spec"].get("replicas", 1)
         pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-        for pod in pods[wanted:]:
+        # As a ReplicaSet does: those first that don't serve yet.
+        for pod in sorted(pods, key=lambda pod: pod["status"]["phase"] != "Running")[wanted:]:
             self._end_pod(pod)
         refusal = self.refusal if wanted > len(pods) else None
         for _ in range(0 if refusal else wanted - len(pods)):

@@ -76,6 +76,7 @@ class Reason(StrEnum):
 
 _QUIET = frozenset(
     {
+        Reason.PAUSED,
         Reason.PENDING,
         Reason.STABLE,
         Reason.STARTING,
