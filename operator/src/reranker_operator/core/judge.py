@@ -39,7 +39,8 @@ class Sight:
     @property
     def held_back(self) -> bool:
         """Something would change if the service were not paused."""
-        return self.paused and (bool(self.changes) or self.rollout.serving is None)
+        stands = self.paused and self.rollout.wanted is None
+        return stands and (bool(self.changes) or self.rollout.serving is None)
 
     @property
     def unfinished(self) -> bool:

@@ -31,6 +31,11 @@ class Progress:
         """Nothing got further for longer than the deadline allows."""
         return self.remaining is not None and self.remaining <= 0
 
+    @property
+    def wake_after(self) -> float | None:
+        """Seconds to a deadline that is still to come."""
+        return None if self.overdue else self.remaining
+
 
 def follow(world: ServiceWorld, rollout: Rollout, changes: tuple[str, ...]) -> Progress:
     """How far the wanted revision is, and its record once it is there."""

@@ -97,13 +97,12 @@ def _conclude(
         actions=actions,
         judgements=tuple(judgements),
         status=status_of(world, resolution, engine, sight, judgements=judgements),
-        requeue_after=_sooner(resolution.requeue_after, sight.progress.remaining),
+        requeue_after=_sooner(resolution.requeue_after, sight.progress.wake_after),
     )
 
 
 def _sooner(*waits: float | None) -> float | None:
-    """The first moment that is still to come."""
-    return min((wait for wait in waits if wait is not None and wait > 0), default=None)
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
