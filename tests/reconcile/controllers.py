@@ -67,6 +67,7 @@ class Controllers:
         self.held: set[str] = set()
         self.missing_secrets: set[str] = set()
         self.pods_start = True
+        self.pods_linger = False
         self.refusal: str | None = None
         self.parity = PARITY
         self.toolchain = TOOLCHAIN
@@ -221,12 +222,18 @@ class Controllers:
     def _step_deployment(self, entry: Json) -> None:
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         wanted = entry["spec"].get("replicas", 1)
-        for pod in pods[wanted:]:
-            self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
+        pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        # As a ReplicaSet does: those first that don't serve yet.
+        for pod in sorted(pods, key=lambda pod: pod["status"]["phase"] != "Running")[wanted:]:
+            self._end_pod(pod)
         refusal = self.refusal if wanted > len(pods) else None
         for _ in range(0 if refusal else wanted - len(pods)):
             self._add_pod(entry, {})
-        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
+        pods = [
+            pod
+            for pod in self.cluster.select(POD, NAMESPACE)
+            if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
+        ]
         for pod in pods:
             # One that failed is in its crash loop, minutes away from the next try.
             if self.pods_start and pod["status"] == {"phase": "Pending"}:
@@ -241,6 +248,20 @@ class Controllers:
             "conditions": [_replica_failure(refusal)] if refusal else [],
         }
         self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
+
+    def _end_pod(self, pod: Json) -> None:
+        """Drained at once, or still there until `let_pods_go`."""
+        name = pod["metadata"]["name"]
+        if self.pods_linger:
+            self.cluster.edit(POD, NAMESPACE, name, {"metadata": {"finalizers": ["test/drain"]}})
+        self.cluster.remove(POD, NAMESPACE, name)
+
+    def let_pods_go(self) -> None:
+        """Those that were told to end have ended."""
+        for pod in list(self.cluster.select(POD, NAMESPACE)):
+            if "deletionTimestamp" in pod["metadata"]:
+                patch: Json = {"metadata": {"finalizers": None}}
+                self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], patch)
 
     def _start_serving(self, pod: Json) -> None:
         verify = pod["spec"]["initContainers"][0]

@@ -1,9 +1,10 @@
 """A cluster in memory that stands at the `Cluster` protocol, with the API server's rules.
 
 It keeps what decisions depend on: uid, resourceVersion, generation, server-side apply by manager
-(owner references merge by uid, what a manager no longer applies goes away), finalizers, deletion,
-garbage collection by owner, canonical quantities, namespaces that are going away. Every call is
-recorded; `after_call` lets a test look, or crash the caller, once the call has taken effect.
+(owner references merge by uid, what a manager no longer applies goes away), the default and the
+managers of `spec.replicas`, finalizers, deletion, garbage collection by owner, canonical
+quantities, namespaces that are going away. Every call is recorded; `after_call` lets a test look,
+or crash the caller, once the call has taken effect.
 """
 
 import datetime
@@ -34,6 +35,7 @@ from reranker_operator.errors import (
 T = TypeVar("T")
 Path = tuple[str, ...]
 _WRITES = frozenset({"apply", "apply_status", "create", "merge_patch", "delete"})
+_REPLICAS = ("spec", "replicas")
 #: Replaced as a whole by server-side apply.
 _ATOMIC = {("spec", "selector")}
 
@@ -134,7 +136,7 @@ class FakeCluster:
         if version not in (None, live["metadata"]["resourceVersion"]):
             raise Conflict(f"{resource.kind} {name} has changed")
         after = _merged(live, patch)
-        self._store(live, after)
+        self._store(live, self._updated(live, after, "reranker-operator"))
         self._record(Call("merge_patch", resource.kind, name))
         return _copy(after)
 
@@ -168,8 +170,8 @@ class FakeCluster:
         """One live object, or None."""
         return self._objects.get((resource.kind, namespace, name))
 
-    def put(self, manifest: Json) -> Json:
-        """A new object."""
+    def put(self, manifest: Json, manager: str = "kubectl-create") -> Json:
+        """A new object; without a `manager` nobody owns what it does not set."""
         meta = manifest["metadata"]
         if meta.get("namespace") in self.terminating:
             raise NamespaceTerminating(f"namespace {meta['namespace']} is being terminated")
@@ -180,14 +182,32 @@ class FakeCluster:
             "resourceVersion": str(next(self._numbers)),
             "creationTimestamp": _stamp(self._clock()),
         }
+        _set_default(manifest)
+        if manager and "replicas" in manifest.get("spec", {}):
+            _own_replicas(manifest, [_managed(manager, "Update")])
         self._objects[_key(manifest)] = manifest
         self.changed.append(manifest)
         return manifest
 
-    def edit(self, resource: Resource, namespace: str, name: str, patch: Json) -> None:
+    def edit(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        patch: Json,
+        manager: str = "kubectl-edit",
+        subresource: str = "",
+    ) -> None:
         """What a person, a controller or a kubelet writes."""
         live = self._find(resource.kind, namespace, name)
-        self._store(live, _merged(live, _copy(patch)))
+        after = _merged(live, _copy(patch))
+        self._store(live, self._updated(live, after, manager, subresource))
+
+    def scale(
+        self, resource: Resource, namespace: str, name: str, replicas: int, manager: str
+    ) -> None:
+        """By the scale subresource, as an HPA and `kubectl scale` do."""
+        self.edit(resource, namespace, name, {"spec": {"replicas": replicas}}, manager, "scale")
 
     def remove(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete in the background; dependents wait for `collect_garbage`."""
@@ -247,13 +267,17 @@ class FakeCluster:
         if live is None and only:
             raise NotFound(f"{kind} {meta['name']} is not there")
         if live is None:
-            after = self.put(manifest)
+            after = self.put(manifest, manager="")
         else:
             after = _copy(live)
             for path in self._given_up(live, manager, only, set(wanted)):
                 _unset(after, path)
             for path, value in wanted.items():
                 _set(after, path, _copy(value))
+            _set_default(after)
+        if not only:
+            _apply_replicas(live, after, manager, wanted.get(_REPLICAS))
+        if live is not None:
             self._store(live, after)
         managed = self._applied.setdefault((after["metadata"]["uid"], only), {})
         managed[manager] = set(wanted)
@@ -263,7 +287,21 @@ class FakeCluster:
     def _given_up(self, live: Json, manager: str, only: str, wanted: set[Path]) -> set[Path]:
         managers = self._applied.get((live["metadata"]["uid"], only), {})
         shared = {path for who, owned in managers.items() if who != manager for path in owned}
+        if any(entry["manager"] != manager for entry in _owners_of_replicas(live)):
+            shared.add(_REPLICAS)
         return managers.get(manager, set()) - wanted - shared
+
+    def _updated(self, live: Json, after: Json, manager: str, subresource: str = "") -> Json:
+        """Who changes a field by an update owns it alone."""
+        _set_default(after)
+        if _field(live, _REPLICAS) == _field(after, _REPLICAS):
+            return after
+        after = after | {"metadata": dict(after["metadata"])}
+        _own_replicas(after, [_managed(manager, "Update", subresource)])
+        for key, managers in self._applied.items():
+            if key == (live["metadata"]["uid"], ""):
+                self._applied[key] = {who: owned - {_REPLICAS} for who, owned in managers.items()}
+        return after
 
     def _store(self, before: Json, after: Json) -> None:
         if after == before:
@@ -282,6 +320,39 @@ class FakeCluster:
     def _forget(self, entry: Json) -> None:
         del self._objects[_key(entry)]
         self.changed.append(entry)
+
+
+def _set_default(entry: Json) -> None:
+    """The one default of the schema that decisions depend on."""
+    if entry["kind"] == RERANKER_SERVICE.kind and "replicas" not in entry["spec"]:
+        entry["spec"] = entry["spec"] | {"replicas": 1}
+
+
+def _managed(manager: str, operation: str, subresource: str = "") -> Json:
+    entry: Json = {"manager": manager, "operation": operation}
+    if subresource:
+        entry["subresource"] = subresource
+    return entry | {"fieldsV1": {"f:spec": {"f:replicas": {}}}}
+
+
+def _owners_of_replicas(entry: Json) -> list[Json]:
+    owners: list[Json] = entry["metadata"].get("managedFields", [])
+    return owners
+
+
+def _own_replicas(entry: Json, owners: list[Json]) -> None:
+    entry["metadata"]["managedFields"] = owners
+
+
+def _apply_replicas(live: Json | None, after: Json, manager: str, value: Any) -> None:
+    """A forced apply takes the field from whoever set it otherwise, and shares it with the rest."""
+    if value is None and _field(after, _REPLICAS) == {}:
+        return
+    others = [entry for entry in _owners_of_replicas(live or after) if entry["manager"] != manager]
+    if value is not None and live is not None and _field(live, _REPLICAS) != value:
+        others = []
+    mine = [_managed(manager, "Apply")] if value is not None else []
+    _own_replicas(after, [*others, *mine])
 
 
 def _key(manifest: Json) -> tuple[str, str, str]:

@@ -18,6 +18,7 @@ from reranker_operator.api.meta import (
     API_VERSION,
     COMPANIONS,
     DEPLOYMENT,
+    EVENT,
     JOB,
     POD,
     PVC,
@@ -44,6 +45,7 @@ _PICTURED = (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, *
 _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
     "lastTransitionTime", "lastFailureTime", "readyTime", "resolvedTime", "finishedAt",
+    "managedFields",
 }  # fmt: skip
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+(Z|\+00:00)")
 
@@ -89,6 +91,20 @@ class Simulation(Controllers):
                 "spec": spec,
             }
         )
+
+    def apply_service(self, manager: str = "gitops", name: str = "rank", **spec: Any) -> None:
+        """As GitOps does: server-side, forced, with nothing but what the manifest says."""
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": RERANKER_SERVICE.kind,
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"model": {"source": "hf://org/tiny"}} | spec,
+        }
+        self.cluster._apply("apply", manifest, manager, "")
+
+    def scale_service(self, replicas: int, by: str = "kube-controller-manager") -> None:
+        """As an HPA or `kubectl scale rr` does."""
+        self.cluster.scale(RERANKER_SERVICE, NAMESPACE, "rank", replicas, by)
 
     def edit_service(self, name: str = "rank", **spec: Any) -> None:
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, {"spec": spec})
@@ -141,6 +157,10 @@ class Simulation(Controllers):
             return None
         selector = address["spec"]["selector"]
         return next(iter(self.cluster.select(DEPLOYMENT, NAMESPACE, selector)), None)
+
+    def events(self) -> list[Json]:
+        """Events of the namespace."""
+        return list(self.cluster.select(EVENT, NAMESPACE))
 
     def engine_of(self, deployment: Json) -> str:
         return str(deployment["metadata"]["labels"]["reranker.dev/engine"])

@@ -30,6 +30,13 @@ STORY: dict[str, Callable[[Simulation], None]] = {
     "a source that moves": _move_the_source,
     "nothing beside the pods": lambda sim: sim.edit_service(**dict.fromkeys(BESIDE)),
     "a second service": lambda sim: sim.create_service("second", model=OTHER),
+    "no surge": lambda sim: sim.edit_service(
+        rollout={"strategy": "noSurge"}, serving={"maxPassages": 100}
+    ),
+    "a pause": lambda sim: sim.edit_service(
+        rollout={"paused": True}, serving={"maxPassages": 200}, model=OTHER
+    ),
+    "its end": lambda sim: sim.edit_service(rollout={"paused": False}),
     "delete the first": lambda sim: sim.delete_service(),
     "delete the second": lambda sim: sim.delete_service("second"),
 }

@@ -8,12 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reranker_contracts import StageReason
+from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     COMPANIONS,
     DEPLOYMENT,
+    POD,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
     RESOURCES,
+    SERVICE,
 )
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.engine_plan import plan_engine
@@ -99,6 +102,7 @@ def _stop(stage: str, *, starts: bool) -> Act:
     return act
 
 
+SERVING = {"app.kubernetes.io/component": "serving"}
 NAMES = st.sampled_from(["one", "two"])
 MODELS = st.sampled_from(["hf://org/a", "hf://org/b", "gopher://x"]).map(
     lambda source: {"source": source}
@@ -120,6 +124,9 @@ BESIDE = st.sampled_from(
         {"monitoring": {"serviceMonitor": {}}},
     ]
 )
+ROLLOUTS = st.sampled_from(
+    [{"strategy": "noSurge"}, {"strategy": "surge"}, {"paused": True}, {"paused": False}]
+)
 FAULTS = st.sampled_from(
     [
         Fault("killed"),
@@ -139,6 +146,7 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
         lambda name, count: _edit(name, serving={"maxPassages": count}), NAMES, st.integers(1, 2)
     ),
     st.builds(lambda name, spec: _edit(name, **spec), NAMES, BESIDE),
+    st.builds(lambda name, rollout: _edit(name, rollout=rollout), NAMES, ROLLOUTS),
     NAMES.map(lambda name: lambda sim: sim.delete_service(name)),
     st.builds(_remove, st.sampled_from(["Job", "Pod", "Deployment", "Service"]), st.integers(0, 5)),
     st.builds(
@@ -246,6 +254,8 @@ def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]]) -> Non
         sim.held, sim.pods_start = set(), True
         sim.faults.clear()
         sim.cluster.absent.clear()
+        for raw in list(sim.cluster.select(RERANKER_SERVICE, NAMESPACE)):
+            sim.edit_service(raw["metadata"]["name"], rollout={"paused": False})
         sim.restart_operator()
         await sim.resync()
         await sim.converge()
@@ -255,5 +265,119 @@ def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]]) -> Non
         await sim.resync()
         await sim.settle()
         assert sim.cluster.writes[before:] == []
+
+    asyncio.run(story())
+
+
+#: What changes the pods of a service, but their number.
+CHANGES: st.SearchStrategy[Act] = st.one_of(
+    st.sampled_from(["hf://org/a", "hf://org/b"]).map(
+        lambda source: _edit("one", model={"source": source})
+    ),
+    ENGINES.map(lambda engine: _edit("one", engine=engine)),
+    st.integers(1, 3).map(lambda count: _edit("one", serving={"maxPassages": count})),
+    st.builds(lambda stage, starts: _stop(stage, starts=starts), STAGES, st.booleans()),
+    st.builds(_upgrade, st.integers(1, 2)),
+    st.just(lambda sim: sim.restart_operator()),
+    st.just(lambda sim: sim.let_pods_go()),
+)
+
+
+def _serving_pods(sim: Simulation, selector: dict[str, str]) -> list[Json]:
+    return list(sim.cluster.select(POD, NAMESPACE, selector))
+
+
+def _works(pod: Json) -> bool:
+    return pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+def _answering(sim: Simulation) -> int:
+    address = sim.cluster.find(SERVICE, NAMESPACE, "one")
+    assert address is not None
+    return sum(map(_works, _serving_pods(sim, address["spec"]["selector"])))
+
+
+async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
+    act(sim)
+    await sim.reconcile_pending()
+    for _ in range(pace):
+        sim.step()
+        sim.cluster.collect_garbage()
+        sim.after_step()
+        await sim.reconcile_pending()
+    if pace < 0:
+        await sim.converge()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["surge", "noSurge"]),
+    st.integers(1, 3),
+    st.lists(st.tuples(CHANGES, PACE), max_size=8),
+)
+def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
+    strategy: str, replicas: int, script: list[tuple[Act, int]]
+) -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.create_service("one", replicas=replicas, rollout={"strategy": strategy})
+        await sim.converge()
+        sim.pods_linger = True
+
+        def check(_: object = None) -> None:
+            if strategy == "surge":
+                assert _answering(sim) >= replicas
+                return
+            assert _answering(sim) >= replicas - 1
+            asked = [entry["spec"]["replicas"] for entry in sim.cluster.select(DEPLOYMENT, None)]
+            assert sum(asked) <= replicas, asked
+            assert len(_serving_pods(sim, SERVING)) <= replicas
+
+        sim.cluster.after_call = sim.after_step = check
+        for act, pace in script:
+            await _go_on(sim, act, pace)
+        sim.held, sim.pods_start = set(), True
+        sim.restart_operator()
+        await sim.resync()
+        for _ in range(3 * replicas + 3):
+            await sim.converge()
+            sim.let_pods_go()
+        await sim.converge()
+        await _is_at_rest_and_right(sim)
+
+    asyncio.run(story())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["surge", "noSurge"]),
+    st.lists(st.tuples(CHANGES, PACE), max_size=4),
+    st.lists(st.tuples(CHANGES, PACE), max_size=6),
+)
+def test_no_pod_changes_while_paused(
+    strategy: str, before: list[tuple[Act, int]], script: list[tuple[Act, int]]
+) -> None:
+    """From any moment of a rollout on."""
+
+    async def story() -> None:
+        sim = Simulation()
+        sim.create_service("one", replicas=2, rollout={"strategy": strategy})
+        await sim.converge()
+        for act, pace in before:
+            await _go_on(sim, act, pace)
+        sim.edit_service("one", rollout={"paused": True})
+        # What was begun before comes to its end.
+        sim.pods_start = True
+        await sim.converge()
+        pods = {pod["metadata"]["name"]: pod["spec"] for pod in _serving_pods(sim, SERVING)}
+        selector = (sim.cluster.find(SERVICE, NAMESPACE, "one") or {})["spec"]["selector"]
+        for act, pace in script:
+            await _go_on(sim, act, pace)
+        await sim.converge()
+        left = {pod["metadata"]["name"]: pod["spec"] for pod in _serving_pods(sim, SERVING)}
+        assert left == pods
+        address = sim.cluster.find(SERVICE, NAMESPACE, "one")
+        assert address is not None
+        assert address["spec"]["selector"] == selector
 
     asyncio.run(story())

@@ -29,6 +29,8 @@ SPEC_HASH = f"{GROUP}/spec-hash"
 #: Set by people: another value has the source resolved again.
 RESOLVE_AGAIN = f"{GROUP}/resolve-again"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
+#: On a Deployment: the pod template that it was made from, packed.
+TEMPLATE_ANNOTATION = f"{GROUP}/template"
 #: On an engine: uid of the service, among its owners, whose build settings count.
 DECIDER_ANNOTATION = f"{GROUP}/settings-of"
 #: On a Job: hash of the build settings that it was made with.

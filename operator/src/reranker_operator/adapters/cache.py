@@ -5,8 +5,8 @@ full lists (`relist`), since a watch that was cut may never tell of a deletion. 
 nothing asks the API server: objects of somebody else's, which the label selectors of the watches
 hide, must not seem absent.
 
-An object is kept as JSON text without `managedFields`: a tenth of what dictionaries take, and a
-reader that changes what it got changes nothing here.
+An object is kept as JSON text, of its `managedFields` only those of `spec.replicas`: a tenth of
+what dictionaries take, and a reader that changes what it got changes nothing here.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import RESOURCES, Resource
+from reranker_operator.core.replicas import only_replicas
 
 #: Seconds for which a late answer cannot bring a deleted object back.
 _TOMBSTONE_SECONDS = 300.0
@@ -171,7 +172,9 @@ class CachingCluster:
         if before is not None and before.version > version:
             return
         self._turn += 1
-        kept = dict(body) | {"metadata": {k: v for k, v in meta.items() if k != "managedFields"}}
+        kept = dict(body) | {"metadata": dict(meta)}
+        if meta.get("managedFields") is not None:
+            kept["metadata"]["managedFields"] = only_replicas(meta["managedFields"])
         text = json.dumps(kept, separators=(",", ":")).encode()
         space[meta["name"]] = _Entry(_uid(body), version, _labels(body), self._turn, text)
 

@@ -56,6 +56,9 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     ROLLING = "Rolling"
     STABLE = "Stable"
+    PAUSED = "Paused"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    REPLICAS_CONTESTED = "ReplicasContested"
     READY = "Ready"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no secret
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -81,7 +84,9 @@ _QUIET = frozenset(
     {
         Reason.ADDRESS_PENDING,
         Reason.INTEGRATED,
+        Reason.PAUSED,
         Reason.PENDING,
+        Reason.STABLE,
         Reason.STARTING,
         Reason.WAITING_FOR_ENGINE,
         Reason.WAITING_FOR_MODEL,
@@ -171,7 +176,7 @@ def changes_worth_telling(
         entry
         for entry in after
         if entry.status != "Unknown"
-        and entry.type != ConditionType.PROGRESSING
+        and not (entry.type == ConditionType.PROGRESSING and entry.status == "True")
         and entry.reason not in _QUIET
         and known.get(entry.type) != (entry.status, entry.reason)
         and not (entry.type == ConditionType.READY and entry.status == "False")

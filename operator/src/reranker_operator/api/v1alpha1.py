@@ -5,7 +5,7 @@ Cross-field rules are written beside their models in `api/rules.py`.
 """
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,12 @@ from reranker_operator.api.exposure import (
     NetworkPolicySpec,
 )
 from reranker_operator.api.meta import ApiModel
+from reranker_operator.api.rollout import (
+    RevisionRecord,
+    RolloutProgress,
+    RolloutSpec,
+    ScaleStatus,
+)
 
 Quantity = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
@@ -194,7 +200,16 @@ class RerankerServiceSpec(ApiModel):
     engine: EngineSettings = Field(default=EngineSettings())
     accelerator: AcceleratorSpec = Field(default=AcceleratorSpec())
     serving: ServingSpec = Field(default=ServingSpec())
-    replicas: int = Field(default=1, ge=0, le=1000, description="Number of serving pods.")
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description=(
+            "Number of serving pods. `kubectl scale rr`, an HPA or KEDA set it through the scale "
+            "subresource; leave it out of the manifest then."
+        ),
+    )
+    rollout: RolloutSpec = Field(default=RolloutSpec())
     expose: ExposeSpec = Field(default=ExposeSpec())
     disruption: DisruptionSpec = Field(default=DisruptionSpec())
     network_policy: NetworkPolicySpec = Field(default=NetworkPolicySpec())
@@ -249,7 +264,18 @@ class RerankerServiceStatus(ApiModel):
     engine: str | None = Field(default=None, description="Name of the serving engine.")
     engines: tuple[EngineSummary, ...] = ()
     revision: str | None = Field(default=None, description="Revision that gets the traffic.")
-    replicas: int | None = Field(default=None, description="Pods of the serving revision.")
+    history: tuple[RevisionRecord, ...] = Field(
+        default=(), description="Revisions that got the traffic, the newest first."
+    )
+    rollout: RolloutProgress | None = Field(
+        default=None, description="The revision that is on its way."
+    )
+    pending_changes: tuple[str, ...] = Field(
+        default=(),
+        description="In words, how the pods that the spec asks for differ from those that serve.",
+    )
+    scale: ScaleStatus | None = None
+    replicas: int | None = Field(default=None, description="Pods that the address leads to.")
     ready_replicas: int | None = None
     ready: str | None = Field(default=None, description="Ready pods of wanted pods.")
     selector: str | None = Field(default=None, description="For the scale subresource.")
@@ -323,6 +349,7 @@ class ObjectMeta(ApiModel):
     resource_version: str | None = None
     annotations: dict[str, str] = Field(default_factory=dict)
     generation: int = 1
+    managed_fields: tuple[dict[str, Any], ...] | None = None
     deletion_timestamp: datetime.datetime | None = None
     finalizers: tuple[str, ...] = ()
     creation_timestamp: datetime.datetime | None = None

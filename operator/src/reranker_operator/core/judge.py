@@ -1,17 +1,51 @@
 """What the conditions of one RerankerService say about its pods and changes under way."""
 
+from dataclasses import dataclass
+
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
+from reranker_operator.api.rollout import ScaleStatus
 from reranker_operator.core import diagnose
-from reranker_operator.core.rollout import (
-    Rollout,
+from reranker_operator.core.changes import summary
+from reranker_operator.core.progress import Progress
+from reranker_operator.core.replicas import fight
+from reranker_operator.core.revisions import (
     carries_out_spec,
     engine_of,
+    in_traffic,
     live_deployments,
     pods_of,
+    ready_of,
     serving_revision,
 )
+from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.service_engine import judge_engine
+from reranker_operator.core.wording import advise
 from reranker_operator.core.world import ServiceWorld
+
+_NOTHING_SERVES = "nothing is started; set spec.rollout.paused to false to start it"
+_LOOK_AT_PODS = "see `kubectl describe pod` and the logs of its pods"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """All that is known of the pods and of what changes them."""
+
+    rollout: Rollout
+    changes: tuple[str, ...]
+    progress: Progress
+    scale: ScaleStatus
+    paused: bool = False
+
+    @property
+    def held_back(self) -> bool:
+        """Something would change if the service were not paused."""
+        stands = self.paused and self.rollout.wanted is None
+        return stands and (bool(self.changes) or self.rollout.serving is None)
+
+    @property
+    def unfinished(self) -> bool:
+        """The newest spec does not have the traffic yet."""
+        return self.rollout.rolling or self.held_back
 
 
 def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
@@ -34,12 +68,11 @@ def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
 
 
 def judge_serving(
-    world: ServiceWorld, rollout: Rollout, steps: list[Condition]
+    world: ServiceWorld, sight: Sight, steps: list[Condition]
 ) -> tuple[Condition, Condition]:
     """`Serving`: do any pods answer. `Progressing`: is a change under way."""
-    wanted, live = world.service.spec.replicas, live_deployments(world)
-    entry = live.get(rollout.serving or "")
-    ready = entry.get("status", {}).get("readyReplicas", 0) if entry else 0
+    rollout, wanted = sight.rollout, sight.scale.replicas
+    ready = sum(map(ready_of, in_traffic(world, rollout.serving)))
     target = rollout.wanted or rollout.serving
     finding = _finding(world, target)
     counted = f"{ready} of {wanted} pods are ready"
@@ -52,15 +85,17 @@ def judge_serving(
         serving = condition(ConditionType.SERVING, True, Reason.AVAILABLE, counted)
     elif finding is not None:
         serving = condition(ConditionType.SERVING, False, finding.reason, finding.message)
+    elif target is None and sight.paused:
+        serving = condition(ConditionType.SERVING, False, Reason.PAUSED, _NOTHING_SERVES)
     elif target is None:
         serving = condition(
             ConditionType.SERVING, False, Reason.WAITING_FOR_ENGINE, "waits for the engine"
         )
     else:
         serving = condition(ConditionType.SERVING, False, Reason.STARTING, counted)
-    return serving, _judge_progress(
-        rollout, steps, finding, complete=ready == wanted, counted=counted
-    )
+    if ready == wanted:
+        counted = ""
+    return serving, _judge_progress(sight, steps, finding, counted)
 
 
 def _finding(world: ServiceWorld, revision: str | None) -> diagnose.Finding | None:
@@ -75,28 +110,66 @@ def _finding(world: ServiceWorld, revision: str | None) -> diagnose.Finding | No
 
 
 def _judge_progress(
-    rollout: Rollout,
-    steps: list[Condition],
-    finding: diagnose.Finding | None,
-    *,
-    complete: bool,
-    counted: str,
+    sight: Sight, steps: list[Condition], finding: diagnose.Finding | None, lacking: str
 ) -> Condition:
+    """`lacking` counts the pods when some are not ready."""
     kind = ConditionType.PROGRESSING
-    for step in steps:
-        if step.status != "True":
-            return step.model_copy(update={"type": kind.value, "status": "True"})
-    if rollout.rolling:
+    if any(step.status == "False" for step in steps) or not sight.held_back:
+        for step in steps:
+            if step.status != "True":
+                return step.model_copy(update={"type": kind.value, "status": "True"})
+    if sight.held_back:
+        return condition(kind, False, Reason.PAUSED, _held_text(sight))
+    if sight.progress.overdue:
+        return condition(
+            kind, False, Reason.PROGRESS_DEADLINE_EXCEEDED, _overdue_text(sight, finding)
+        )
+    if sight.rollout.rolling:
+        return _judge_rolling(sight.rollout, finding)
+    return _judge_rest(sight, finding, lacking)
+
+
+def _judge_rolling(rollout: Rollout, finding: diagnose.Finding | None) -> Condition:
+    kind = ConditionType.PROGRESSING
+    if finding is not None:
+        text = f"revision {rollout.wanted} does not start: {finding.message}"
+        return condition(kind, True, finding.reason, text)
+    return condition(kind, True, Reason.ROLLING, f"revision {rollout.wanted} is starting")
+
+
+def _judge_rest(sight: Sight, finding: diagnose.Finding | None, lacking: str) -> Condition:
+    kind = ConditionType.PROGRESSING
+    if (contest := fight(sight.scale)) is not None:
+        text = (
+            f"{contest.by} scales Deployment {contest.deployment} to {contest.replicas} again and "
+            f"again, and each time it is put back to {sight.scale.replicas}"
+        )
+        remedy = "have it scale this RerankerService, in an HPA by scaleTargetRef"
+        return condition(kind, False, Reason.REPLICAS_CONTESTED, advise(text, remedy))
+    if lacking:
         if finding is not None:
-            text = f"revision {rollout.wanted} does not start: {finding.message}"
-            return condition(kind, True, finding.reason, text)
-        text = f"revision {rollout.wanted} is starting"
-        return condition(kind, True, Reason.ROLLING, text)
-    if not complete:
-        if finding is not None:
-            return condition(kind, True, finding.reason, f"{counted}: {finding.message}")
-        return condition(kind, True, Reason.STARTING, counted)
-    return condition(kind, False, Reason.STABLE, f"revision {rollout.serving} serves")
+            return condition(kind, True, finding.reason, f"{lacking}: {finding.message}")
+        return condition(kind, True, Reason.STARTING, lacking)
+    return condition(kind, False, Reason.STABLE, f"revision {sight.rollout.serving} serves")
+
+
+def _held_text(sight: Sight) -> str:
+    if sight.rollout.serving is None:
+        return _NOTHING_SERVES
+    remedy = "set spec.rollout.paused to false to let it happen"
+    return advise(f"held back: {summary(sight.changes)}", remedy)
+
+
+def _overdue_text(sight: Sight, finding: diagnose.Finding | None) -> str:
+    rollout, under_way = sight.rollout, sight.progress.under_way
+    ready = under_way.ready if under_way else 0
+    text = (
+        f"revision {rollout.wanted} got no further for longer than "
+        f"spec.rollout.progressDeadlineSeconds, with {ready} of {sight.scale.replicas} pods ready"
+    )
+    if rollout.rolling and rollout.serving is not None:
+        text += f", and revision {rollout.serving} serves on"
+    return f"{text}: {finding.message}" if finding else advise(text, _LOOK_AT_PODS)
 
 
 def _no_node(world: ServiceWorld) -> diagnose.Finding | None:

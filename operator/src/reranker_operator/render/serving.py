@@ -4,6 +4,10 @@ A native sidecar starts before and stops after the gateway, so a draining gatewa
 backend. Triton listens on loopback only, where the kubelet can't reach it: its probes are commands.
 """
 
+import base64
+import json
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from reranker_contracts.base import canonical_json
@@ -26,7 +30,8 @@ METRICS_PORT = 8002
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
 _GPU = "nvidia.com/gpu"
-_NOT_OF_PODS = {"replicas", "expose", "disruption", "network_policy", "monitoring"}
+_NOT_OF_PODS = {"replicas", "rollout", "expose", "disruption", "network_policy", "monitoring"}
+_LARGEST_TEMPLATE = 1 << 20
 
 _TRITON = [
     "tritonserver",
@@ -80,10 +85,21 @@ def pod_template(service: RerankerService, engine: RerankerEngine, defaults: Def
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}
 
 
-def deployment(service: RerankerService, revision: str, template: Json) -> Json:
-    """One revision; its template never changes, a change makes another revision."""
-    meta = service.metadata
-    selector = {names.SERVICE_LABEL: meta.name, names.REVISION_LABEL: revision}
+def revision_of(template: Json) -> str:
+    """The revision that this pod template is."""
+    return names.short_hash(canonical_json(template))
+
+
+def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
+    """One revision; its template never changes, a change makes another revision.
+
+    It carries the template as it was rendered: a later operator can no longer make it, but must
+    put it right when somebody else changes it, and say how another revision differs from it.
+    """
+    meta, revision = service.metadata, revision_of(template)
+    packed = base64.b64encode(zlib.compress(canonical_json(template).encode(), 9)).decode()
+    surge = service.spec.rollout.strategy == "surge"
+    selector = pod_selector(meta.name, revision)
     labels = template["metadata"]["labels"] | selector
     template = template | {"metadata": template["metadata"] | {"labels": labels}}
     return {
@@ -93,21 +109,55 @@ def deployment(service: RerankerService, revision: str, template: Json) -> Json:
             "name": names.deployment(meta.name, revision),
             "namespace": meta.namespace,
             "labels": labels,
-            "annotations": {names.SPEC_HASH: spec_hash(service)},
+            "annotations": {
+                names.SPEC_HASH: spec_hash(service),
+                names.TEMPLATE_ANNOTATION: packed,
+            },
             "ownerReferences": [owner_reference(service, controller=True)],
         },
         "spec": {
-            "replicas": service.spec.replicas,
+            "replicas": replicas,
             "revisionHistoryLimit": 0,
             "progressDeadlineSeconds": 600,
             "strategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+                # Only for changes by others, and for undoing them.
+                "rollingUpdate": {
+                    "maxSurge": 1 if surge else 0,
+                    "maxUnavailable": 0 if surge else 1,
+                },
             },
             "selector": {"matchLabels": selector},
             "template": template,
         },
     }
+
+
+def template_of(entry: Mapping[str, Any]) -> Json | None:
+    """The pod template that a Deployment was made from; None when somebody has damaged it."""
+    meta = entry["metadata"]
+    packed = meta.get("annotations", {}).get(names.TEMPLATE_ANNOTATION, "")
+    try:
+        # Bounded: a small annotation can hold a very large text.
+        text = zlib.decompressobj().decompress(base64.b64decode(packed), _LARGEST_TEMPLATE)
+        template = json.loads(text)
+    except (ValueError, RecursionError, zlib.error):
+        return None
+    intact = isinstance(template, dict) and revision_of(template) == meta.get("labels", {}).get(
+        names.REVISION_LABEL
+    )
+    return template if intact else None
+
+
+def restored(service: RerankerService, entry: Mapping[str, Any], replicas: int) -> Json | None:
+    """A Deployment of a former spec or operator as it was made; None when that is not known."""
+    template = template_of(entry)
+    if template is None:
+        return None
+    manifest = deployment(service, template, replicas)
+    spec = entry["metadata"].get("annotations", {}).get(names.SPEC_HASH, "")
+    manifest["metadata"]["annotations"][names.SPEC_HASH] = spec
+    return manifest
 
 
 def spec_hash(service: RerankerService) -> str:
@@ -116,8 +166,15 @@ def spec_hash(service: RerankerService) -> str:
     return names.short_hash(canonical_json(asked), 16)
 
 
-def service_object(service: RerankerService, revision: str) -> Json:
-    """The address of the service, leading to the pods of one revision."""
+def pod_selector(service: str, revision: str | None) -> dict[str, str]:
+    """Labels of the serving pods of one revision, or of all."""
+    if revision is None:
+        return {names.SERVICE_LABEL: service, names.APP_COMPONENT: "serving"}
+    return {names.SERVICE_LABEL: service, names.REVISION_LABEL: revision}
+
+
+def service_object(service: RerankerService, revision: str | None) -> Json:
+    """The address of the service, leading to the pods of one revision, or of all."""
     meta = service.metadata
     return {
         "apiVersion": "v1",
@@ -130,7 +187,7 @@ def service_object(service: RerankerService, revision: str) -> Json:
         },
         "spec": {
             "type": "ClusterIP",
-            "selector": {names.SERVICE_LABEL: meta.name, names.REVISION_LABEL: revision},
+            "selector": pod_selector(meta.name, revision),
             "ports": [
                 {"name": "http", "port": HTTP_PORT, "targetPort": "http"},
                 {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"},
