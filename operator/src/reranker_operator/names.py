@@ -33,6 +33,8 @@ DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 DECIDER_ANNOTATION = f"{GROUP}/settings-of"
 #: On a Job: hash of the build settings that it was made with.
 SETTINGS_ANNOTATION = f"{GROUP}/settings-hash"
+#: On pods: versions of the Secrets and ConfigMaps that they were made with.
+REFERENCES_ANNOTATION = f"{GROUP}/references"
 FINALIZER = f"{GROUP}/cleanup"
 
 MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
     UNKNOWN_SOURCE = "UnknownSource"
+    REFERENCE_NOT_FOUND = "ReferenceNotFound"
     NO_MATCHING_NODE = "NoMatchingNode"
     RESOLVING = "Resolving"
     RESOLVED = "Resolved"

@@ -5,6 +5,7 @@ The API server wants structural schemas: no references, no `null` type, no
 `additionalProperties: false`, so pydantic's JSON schema is rewritten here.
 """
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from reranker_operator.api.meta import (
     ApiModel,
     Resource,
 )
+from reranker_operator.api.pod_rules import POD_RULES
 from reranker_operator.api.rules import ENGINE_RULES, SERVICE_RULES, Rule
 from reranker_operator.api.v1alpha1 import (
     RerankerEngineSpec,
@@ -31,7 +33,8 @@ Schema = dict[str, Any]
 
 _KEPT = (
     "type", "format", "description", "enum", "pattern", "minimum", "maximum", "minLength",
-    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string",
+    "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+    "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 )  # fmt: skip
 _LIST_KEYS = {"conditions": "type", "engines": "name", "stages": "name"}
 
@@ -55,7 +58,8 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
             raise ValueError(f"no structural form for {node}")
         outer = {key: value for key, value in node.items() if key != "anyOf"}
         return _rewrite(options[0] | outer, definitions)
-    result: Schema = {key: node[key] for key in _KEPT if key in node}
+    # Copies: YAML would write the second place of a shared list as a reference to the first.
+    result: Schema = {key: copy.copy(node[key]) for key in _KEPT if key in node}
     if "const" in node:
         result["enum"] = [node["const"]]
     if "description" in result:
@@ -66,6 +70,8 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
         }
         if node.get("required"):
             result["required"] = sorted(node["required"])
+    elif node.get("additionalProperties") is True:
+        result["x-kubernetes-preserve-unknown-fields"] = True
     elif isinstance(node.get("additionalProperties"), dict):
         result["additionalProperties"] = _rewrite(node["additionalProperties"], definitions)
     if "items" in node:
@@ -93,7 +99,8 @@ def _add_rules(schema: Schema, rules: tuple[Rule, ...]) -> None:
     for rule in rules:
         node = schema
         for field in filter(None, rule.path.split(".")):
-            node = node["properties"][field]
+            node = node["properties"][field.removesuffix("[]")]
+            node = node["items"] if field.endswith("[]") else node
         node.setdefault("x-kubernetes-validations", []).append(rule.to_dict())
 
 
@@ -174,7 +181,7 @@ def definitions() -> dict[str, Schema]:
             "rr",
             RerankerServiceSpec,
             RerankerServiceStatus,
-            rules=SERVICE_RULES,
+            rules=SERVICE_RULES + POD_RULES,
             columns=[
                 _column("Model", ".status.model.name"),
                 _column("Engine", ".status.engine"),

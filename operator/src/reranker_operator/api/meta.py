@@ -54,11 +54,14 @@ POD = Resource("", "v1", "pods", "Pod")
 SERVICE = Resource("", "v1", "services", "Service")
 PVC = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Resource("", "v1", "events", "Event")
+SECRET = Resource("", "v1", "secrets", "Secret")
+CONFIG_MAP = Resource("", "v1", "configmaps", "ConfigMap")
 NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
 
 RESOURCES = {
     resource.kind: resource
     for resource in (
         RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, POD, SERVICE, PVC, EVENT, NODE,
+        SECRET, CONFIG_MAP,
     )
 }  # fmt: skip

@@ -11,10 +11,18 @@ from pydantic import Field
 
 from reranker_contracts import EngineIdentity, ParityReport, PrepareIdentity, Toolchain
 from reranker_operator.api.conditions import Condition
+from reranker_operator.api.kubernetes import Name as Name
+from reranker_operator.api.kubernetes import Quantity as Quantity
+from reranker_operator.api.kubernetes import ResourceRequirements as ResourceRequirements
+from reranker_operator.api.kubernetes import Toleration as Toleration
 from reranker_operator.api.meta import ApiModel
-
-Quantity = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
-Name = Annotated[str, Field(min_length=1, max_length=253)]
+from reranker_operator.api.pods import (
+    CaBundle,
+    GatewaySettings,
+    PodSettings,
+    ProxySpec,
+    TritonSettings,
+)
 
 
 class SecretKeyRef(ApiModel):
@@ -56,13 +64,6 @@ class ModelSpec(ApiModel):
     aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
         default=(), max_length=16, description="Further model ids that clients may use."
     )
-
-
-class ResourceRequirements(ApiModel):
-    """Kubernetes resource requests and limits of a container."""
-
-    requests: dict[str, Quantity] | None = None
-    limits: dict[str, Quantity] | None = None
 
 
 class ParityThresholds(ApiModel):
@@ -122,16 +123,6 @@ class EngineSettings(ApiModel):
     )
 
 
-class Toleration(ApiModel):
-    """A Kubernetes toleration."""
-
-    key: str | None = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
-
-
 class AcceleratorSpec(ApiModel):
     """What the model runs on."""
 
@@ -148,13 +139,6 @@ class AcceleratorSpec(ApiModel):
     tolerations: tuple[Toleration, ...] = Field(
         default=(), max_length=32, description="Taints that serving pods tolerate."
     )
-
-
-class ContainerSettings(ApiModel):
-    """Overrides for one container of the serving pod."""
-
-    image: str | None = Field(default=None, max_length=1024, description="Image to run instead.")
-    resources: ResourceRequirements | None = Field(default=None, description="Its resources.")
 
 
 class ServingSpec(ApiModel):
@@ -177,17 +161,36 @@ class ServingSpec(ApiModel):
         le=1 << 24,
         description="Padded tokens in one batch. Default: what the engine was built for.",
     )
-    gateway: ContainerSettings = Field(default=ContainerSettings(), description="Gateway.")
-    triton: ContainerSettings = Field(default=ContainerSettings(), description="Triton.")
+    gateway: GatewaySettings = Field(
+        default=GatewaySettings(), description="The container that clients talk to."
+    )
+    triton: TritonSettings = Field(
+        default=TritonSettings(), description="The container that runs the engine."
+    )
+    pod: PodSettings = Field(
+        default=PodSettings(), description="What is added to the pods that serve."
+    )
 
 
 class RerankerServiceSpec(ApiModel):
     """A reranker to serve; `model.source` alone is enough."""
 
-    model: ModelSpec
-    engine: EngineSettings = Field(default=EngineSettings())
-    accelerator: AcceleratorSpec = Field(default=AcceleratorSpec())
-    serving: ServingSpec = Field(default=ServingSpec())
+    model: ModelSpec = Field(description="Which model to serve.")
+    engine: EngineSettings = Field(default=EngineSettings(), description="How it is built.")
+    accelerator: AcceleratorSpec = Field(
+        default=AcceleratorSpec(), description="What the model runs on."
+    )
+    serving: ServingSpec = Field(default=ServingSpec(), description="How pods serve.")
+    proxy: ProxySpec | None = Field(
+        default=None,
+        description="The way out of the cluster, for what fetches models and for the pods that "
+        "serve. Default: none.",
+    )
+    ca_bundle: CaBundle | None = Field(
+        default=None,
+        description="Certificate authorities that what fetches models and the pods that serve "
+        "trust, in place of those of their images. Default: none.",
+    )
     replicas: int = Field(default=1, ge=0, le=1000, description="Number of serving pods.")
 
 
@@ -249,9 +252,18 @@ class RerankerServiceStatus(ApiModel):
 class EngineSource(ApiModel):
     """Where prepare gets the files from."""
 
-    source: str
-    secret_ref: SecretKeyRef | None = None
-    image_pull_secret: str | None = None
+    source: str = Field(description="As in the RerankerService.")
+    secret_ref: SecretKeyRef | None = Field(default=None, description="Token of a hub source.")
+    image_pull_secret: str | None = Field(
+        default=None, description="Pull secret of an oci:// source."
+    )
+    proxy: ProxySpec | None = Field(default=None, description="The way out of the cluster.")
+    ca_bundle: CaBundle | None = Field(default=None, description="Authorities to trust.")
+    references: str | None = Field(
+        default=None,
+        description="Hash of the versions of what secretRef and caBundle name; with another one "
+        "a failed build is tried again at once.",
+    )
 
 
 class EngineBuild(ApiModel):

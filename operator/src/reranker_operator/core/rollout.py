@@ -11,6 +11,7 @@ from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.meta import DEPLOYMENT
 from reranker_operator.api.v1alpha1 import RerankerEngine
+from reranker_operator.core import references
 from reranker_operator.core.plan import Action, Apply, Delete, Scale
 from reranker_operator.core.world import Manifest, ServiceWorld
 from reranker_operator.render import serving as render
@@ -81,7 +82,8 @@ def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:
     serving, live = serving_revision(world), live_deployments(world)
     if engine is None:
         return Rollout(serving, None, tuple(_hold(world, live, serving)))
-    template = render.pod_template(world.service, engine, world.defaults)
+    used = references.of_pods(world, live.get(serving or ""))
+    template = render.pod_template(world.service, engine, world.defaults, used)
     wanted = names.short_hash(canonical_json(template))
     actions: list[Action] = [Apply(render.deployment(world.service, wanted, template))]
     move = serving is None or (wanted in live and is_available(live[wanted], world))

@@ -7,6 +7,7 @@ from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerServiceStatus
+from reranker_operator.core import references
 from reranker_operator.core.plan import Action, Apply, Create, Patch
 from reranker_operator.core.resolve import Resolution
 from reranker_operator.core.world import ServiceWorld
@@ -35,9 +36,10 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         return EngineStep(waiting_for_model())
     service = world.service
     status = RerankerServiceStatus(model=resolution.model)
-    manifest = render.engine(service, status, world.defaults)
-    name = manifest["metadata"]["name"]
+    name = render.engine(service, status, world.defaults)["metadata"]["name"]
     engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+    versions = references.of_source(world, engine and engine.spec.source.references)
+    manifest = render.engine(service, status, world.defaults, versions)
     actions: list[Action] = []
     if engine is None:
         actions.append(Create(manifest))

@@ -17,6 +17,7 @@ from reranker_operator.api.v1alpha1 import (
     RerankerService,
     ResourceRequirements,
 )
+from reranker_operator.render import network
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.engines import settings_key
 from reranker_operator.render.pods import (
@@ -119,7 +120,8 @@ def _source_access(
         mounts = [mount("source", "/source", read_only=True, sub_path=source.path)]
         volumes = [claim_volume("source", source.claim, read_only=True)]
         return [], volumes, ["--source-dir", "/source"], mounts, []
-    return [], [], [], [], _hub_environment(spec, defaults)
+    env = _hub_environment(spec, defaults) + network.environment(spec.proxy, spec.ca_bundle)
+    return [], network.volumes(spec.ca_bundle), [], network.mounts(spec.ca_bundle), env
 
 
 def _hub_environment(spec: EngineSource, defaults: Defaults) -> list[Json]:
