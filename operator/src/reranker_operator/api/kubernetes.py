@@ -285,13 +285,9 @@ class Volume(ApiModel):
 class ContainerPort(ApiModel):
     """A port that a container listens on."""
 
-    name: str | None = Field(
-        default=None, max_length=15, description="Its name. Default: none."
-    )
+    name: str | None = Field(default=None, max_length=15, description="Its name. Default: none.")
     container_port: int = Field(ge=1, le=65535, description="The port.")
-    protocol: Literal["TCP", "UDP", "SCTP"] = Field(
-        default="TCP", description="The protocol."
-    )
+    protocol: Literal["TCP", "UDP", "SCTP"] = Field(default="TCP", description="The protocol.")
 
 
 class SecurityContext(ApiModel):

@@ -34,7 +34,10 @@ class ProbeSettings(ApiModel):
         default=None, ge=0, le=3600, description="Seconds after start. Default: the probe's own."
     )
     period_seconds: int | None = Field(
-        default=None, ge=1, le=3600, description="Seconds between two tries. Default: the probe's own."
+        default=None,
+        ge=1,
+        le=3600,
+        description="Seconds between two tries. Default: the probe's own.",
     )
     timeout_seconds: int | None = Field(
         default=None, ge=1, le=3600, description="Seconds for one answer. Default: the probe's own."
@@ -206,9 +209,7 @@ class BundleKey(ApiModel):
     """A key with certificates in PEM form."""
 
     name: Name = Field(description="Name of the object.")
-    key: str = Field(
-        default="ca.crt", min_length=1, max_length=253, description="Key inside it."
-    )
+    key: str = Field(default="ca.crt", min_length=1, max_length=253, description="Key inside it.")
 
 
 class CaBundle(ApiModel):

@@ -11,10 +11,7 @@ from pydantic import Field
 
 from reranker_contracts import EngineIdentity, ParityReport, PrepareIdentity, Toolchain
 from reranker_operator.api.conditions import Condition
-from reranker_operator.api.kubernetes import Name as Name
-from reranker_operator.api.kubernetes import Quantity as Quantity
-from reranker_operator.api.kubernetes import ResourceRequirements as ResourceRequirements
-from reranker_operator.api.kubernetes import Toleration as Toleration
+from reranker_operator.api.kubernetes import Name, Quantity, ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
 from reranker_operator.api.pods import (
     CaBundle,

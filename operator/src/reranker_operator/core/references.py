@@ -8,7 +8,7 @@ believed: a right that comes and goes must not restart anything.
 
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
@@ -116,40 +116,41 @@ def _pod_uses(service: RerankerService) -> Iterator[Use]:
 
 def _env_uses(path: str, entries: tuple[EnvVar, ...]) -> Iterator[Use]:
     for entry in entries:
-        source, field = entry.value_from, f"{path}.env[{entry.name}].valueFrom"
-        if source is None:
-            continue
-        if (secret := source.secret_key_ref) is not None:
-            reference = Reference("Secret", secret.name)
-            yield Use(f"{field}.secretKeyRef", reference, bool(secret.optional))
-        if (config := source.config_map_key_ref) is not None:
-            reference = Reference("ConfigMap", config.name)
-            yield Use(f"{field}.configMapKeyRef", reference, bool(config.optional))
+        if (source := entry.value_from) is not None:
+            field = f"{path}.env[{entry.name}].valueFrom"
+            yield from _either(field, source.secret_key_ref, source.config_map_key_ref, "KeyRef")
 
 
 def _env_from_uses(path: str, entries: tuple[EnvFromSource, ...]) -> Iterator[Use]:
     for number, entry in enumerate(entries):
-        field = f"{path}.envFrom[{number}]"
-        if (secret := entry.secret_ref) is not None:
-            reference = Reference("Secret", secret.name)
-            yield Use(f"{field}.secretRef", reference, bool(secret.optional))
-        if (config := entry.config_map_ref) is not None:
-            reference = Reference("ConfigMap", config.name)
-            yield Use(f"{field}.configMapRef", reference, bool(config.optional))
+        yield from _either(
+            f"{path}.envFrom[{number}]", entry.secret_ref, entry.config_map_ref, "Ref"
+        )
 
 
 def _volume_uses(path: str, volume: Volume) -> Iterator[Use]:
     if (files := volume.secret) is not None:
         yield Use(f"{path}.secret", Reference("Secret", files.secret_name), bool(files.optional))
-    if (config := volume.config_map) is not None:
-        reference = Reference("ConfigMap", config.name)
-        yield Use(f"{path}.configMap", reference, bool(config.optional))
-    sources = volume.projected.sources if volume.projected else ()
-    for number, entry in enumerate(sources):
+    yield from _either(path, None, volume.config_map)
+    for number, entry in enumerate(volume.projected.sources if volume.projected else ()):
         field = f"{path}.projected.sources[{number}]"
-        if entry.secret is not None:
-            reference = Reference("Secret", entry.secret.name)
-            yield Use(f"{field}.secret", reference, bool(entry.secret.optional))
-        if entry.config_map is not None:
-            reference = Reference("ConfigMap", entry.config_map.name)
-            yield Use(f"{field}.configMap", reference, bool(entry.config_map.optional))
+        yield from _either(field, entry.secret, entry.config_map)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def optional(self) -> bool | None: ...
+
+
+def _either(
+    path: str, secret: _Named | None, config: _Named | None, suffix: str = ""
+) -> Iterator[Use]:
+    """Of the two fields for a Secret and a ConfigMap, the ones that are given."""
+    if secret is not None:
+        reference = Reference("Secret", secret.name)
+        yield Use(f"{path}.secret{suffix}", reference, bool(secret.optional))
+    if config is not None:
+        reference = Reference("ConfigMap", config.name)
+        yield Use(f"{path}.configMap{suffix}", reference, bool(config.optional))

@@ -38,7 +38,8 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     status = RerankerServiceStatus(model=resolution.model)
     name = render.engine(service, status, world.defaults)["metadata"]["name"]
     engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
-    versions = references.of_source(world, engine and engine.spec.source.references)
+    before = engine.spec.source.references if engine else None
+    versions = references.of_source(world, before)
     manifest = render.engine(service, status, world.defaults, versions)
     actions: list[Action] = []
     if engine is None:

@@ -11,12 +11,8 @@ from typing import Any
 
 from reranker_contracts import digest_of
 from reranker_operator import names
-from reranker_operator.api.v1alpha1 import (
-    EngineSource,
-    RerankerEngine,
-    RerankerService,
-    ResourceRequirements,
-)
+from reranker_operator.api.kubernetes import ResourceRequirements
+from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
 from reranker_operator.render import network
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.engines import settings_key

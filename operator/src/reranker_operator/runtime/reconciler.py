@@ -31,6 +31,7 @@ from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Executor
 from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.references import References
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +54,14 @@ class Reconciler:
         *,
         identity: str = names.MANAGER,
         read_nodes: bool = True,
+        references: References | None = None,
         clock: Callable[[], datetime.datetime] = utc_now,
     ) -> None:
         self._cluster = cluster
         self._defaults = defaults
         self._executor = Executor(cluster, identity)
         self._read_nodes = read_nodes
+        self._references = references
         self._clock = clock
 
     async def reconcile(self, key: Key) -> float | None:
@@ -66,6 +69,8 @@ class Reconciler:
         try:
             raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
         except NotFound:
+            if self._references is not None:
+                self._references.forget(key)
             return None
         try:
             subject, plan = await self._plan(key, raw)
@@ -92,7 +97,12 @@ class Reconciler:
         now = self._clock()
         if key.kind == RERANKER_SERVICE.kind:
             world = await service_world(
-                self._cluster, raw, self._defaults, now, read_nodes=self._read_nodes
+                self._cluster,
+                raw,
+                self._defaults,
+                now,
+                read_nodes=self._read_nodes,
+                references=self._references,
             )
             return world.service, plan_service(world)
         engine = await engine_world(self._cluster, raw, self._defaults, now)
@@ -162,7 +172,13 @@ def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
     if isinstance(error, NameTaken):
         return Reason.REJECTED, text
     if isinstance(error, Rejected):
-        return Reason.REJECTED, advise(text, "correct the field")
+        remedy = "correct the field"
+        if "spec.template." in text:
+            remedy += (
+                "; spec.template is made from spec.serving and spec.accelerator of the "
+                "RerankerService, mostly from spec.serving.pod"
+            )
+        return Reason.REJECTED, advise(text, remedy)
     if "exceeded quota" in text:
         return Reason.QUOTA_EXCEEDED, advise(text, "raise the namespace's ResourceQuota")
     return Reason.FORBIDDEN, advise(text, "give the operator this right, or change the policy")
