@@ -32,10 +32,12 @@ from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
+from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
 from reranker_operator.shell.handlers import keys_of
 
 from .controllers import NAMESPACE, Controllers
+from .fake_metadata import FakeMetadata, change_of
 
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _CHANGING = {
@@ -53,6 +55,7 @@ class Simulation(Controllers):
         self.defaults = defaults
         self.errors: list[OperatorError] = []
         self.garbage_is_collected = True
+        self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
         self._deadlines: dict[Key, datetime.datetime] = {}
         self.restart_operator()
@@ -94,6 +97,16 @@ class Simulation(Controllers):
 
     def delete_service(self, name: str = "rank") -> None:
         self.cluster.remove(RERANKER_SERVICE, NAMESPACE, name)
+
+    def put_file(self, kind: str, name: str, text: str = "1") -> None:
+        """A Secret or ConfigMap, new or with other contents."""
+        if self.cluster.find(RESOURCES[kind], NAMESPACE, name) is not None:
+            self.cluster.edit(RESOURCES[kind], NAMESPACE, name, {"data": {"ca.crt": text}})
+            return
+        meta = {"name": name, "namespace": NAMESPACE}
+        self.cluster.put(
+            {"apiVersion": "v1", "kind": kind, "metadata": meta, "data": {"ca.crt": text}}
+        )
 
     def add_claim(self, name: str, mode: str = "ReadWriteOnce") -> None:
         """A claim of the user's own."""
@@ -166,7 +179,12 @@ class Simulation(Controllers):
         clock = lambda: self.now.timestamp()  # noqa: E731, PLW0108 - `now` is another one each time
         self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
-        self._reconciler = Reconciler(self.cluster, self.defaults, clock=lambda: self.now)
+        self.references = References(
+            FakeMetadata(self.cluster), self.queue.add, kinds=self.watched_references
+        )
+        self._reconciler = Reconciler(
+            self.cluster, self.defaults, references=self.references, clock=lambda: self.now
+        )
 
     async def resync(self) -> None:
         """Queue everything, as at the start of a process."""
@@ -231,6 +249,8 @@ class Simulation(Controllers):
         """Changes to keys, as the watches would."""
         for entry in self.cluster.changed:
             kind, meta = entry["kind"], entry["metadata"]
+            if kind in self.watched_references:
+                self.references.observe(kind, change_of(self.cluster, entry))
             ours = meta.get("labels", {}).get(APP_MANAGED_BY) == MANAGER
             watched = {JOB.kind, DEPLOYMENT.kind, POD.kind, SERVICE.kind}
             own = {RERANKER_SERVICE.kind, RERANKER_ENGINE.kind}

@@ -51,7 +51,7 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
         node = target | {key: value for key, value in node.items() if key != "$ref"}
     if "x-kubernetes-int-or-string" in node:
         kept = ("description", "x-kubernetes-int-or-string")
-        return {key: node[key] for key in kept if key in node} | _default(node)
+        return _described({key: node[key] for key in kept if key in node} | _default(node))
     if "anyOf" in node:
         options = [option for option in node["anyOf"] if option.get("type") != "null"]
         if len(options) != 1:
@@ -76,7 +76,17 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
         result["additionalProperties"] = _rewrite(node["additionalProperties"], definitions)
     if "items" in node:
         result["items"] = _rewrite(node["items"], definitions)
-    return result | _default(node)
+    return _described(result | _default(node))
+
+
+def _described(node: Schema) -> Schema:
+    """`kubectl explain` does not print defaults, so the text does."""
+    value = node.get("default")
+    text = node.get("description", "")
+    if not text or "Default" in text or not isinstance(value, str | int | float):
+        return node
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return node | {"description": f"{text.rstrip('.')}. Default: {shown}."}
 
 
 def _property(name: str, node: Schema, definitions: Schema) -> Schema:

@@ -145,7 +145,7 @@ class ServingSpec(ApiModel):
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
     )
-    max_passages: int = Field(default=512, ge=1, le=10000, description="Passages per request.")
+    max_passages: int = Field(default=512, ge=1, le=10000, description="Most passages in a request.")
     max_queue_tokens: int = Field(
         default=262144,
         ge=1024,
@@ -195,10 +195,12 @@ class Attempts(ApiModel):
     """Failures of one piece of work; backoff is computed from it, so a restart changes nothing."""
 
     key: str = Field(description="What the work was for; another key starts at zero.")
-    failures: int = 0
-    last_failure_time: datetime.datetime | None = None
-    reason: str | None = None
-    message: str | None = None
+    failures: int = Field(default=0, description="Failures in a row.")
+    last_failure_time: datetime.datetime | None = Field(
+        default=None, description="When it failed last; the wait counts from then."
+    )
+    reason: str | None = Field(default=None, description="Reason of the last failure.")
+    message: str | None = Field(default=None, description="Message of the last failure.")
 
 
 class ResolvedStatus(ApiModel):
@@ -206,9 +208,9 @@ class ResolvedStatus(ApiModel):
 
     key: str = Field(description="Hash of what was resolved; empty once it can't be fetched.")
     revision: str = Field(description="Commit, or hash of the files.")
-    name: str
-    architecture: str
-    family: str
+    name: str = Field(description="Name of the model.")
+    architecture: str = Field(description="Class of the model in its configuration.")
+    family: str = Field(description="Family of models that share an export recipe.")
     max_length: int = Field(description="Longest input of the model in tokens.")
     toolchain: Toolchain
     resolved_time: datetime.datetime | None = Field(
@@ -219,11 +221,11 @@ class ResolvedStatus(ApiModel):
 class EngineSummary(ApiModel):
     """An engine that this service uses or waits for."""
 
-    name: str
-    target: str
-    state: str
-    stage: str | None = None
-    size_bytes: int | None = None
+    name: str = Field(description="Name of the RerankerEngine.")
+    target: str = Field(description="Runtime, hardware and precision.")
+    state: str = Field(description="How far it is.")
+    stage: str | None = Field(default=None, description="What is going on, in a word.")
+    size_bytes: int | None = Field(default=None, description="Size of its files in bytes.")
     parity: ParityReport | None = None
     seconds: float | None = Field(default=None, description="Time the build's stages took.")
 
@@ -231,16 +233,22 @@ class EngineSummary(ApiModel):
 class RerankerServiceStatus(ApiModel):
     """What was observed."""
 
-    observed_generation: int | None = None
-    conditions: tuple[Condition, ...] = ()
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that all of this is about."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Ready."
+    )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     model: ResolvedStatus | None = None
     resolve: Attempts | None = None
     engine: str | None = Field(default=None, description="Name of the serving engine.")
-    engines: tuple[EngineSummary, ...] = ()
+    engines: tuple[EngineSummary, ...] = Field(
+        default=(), description="Engines that serve or are on their way."
+    )
     revision: str | None = Field(default=None, description="Revision that gets the traffic.")
     replicas: int | None = Field(default=None, description="Pods of the serving revision.")
-    ready_replicas: int | None = None
+    ready_replicas: int | None = Field(default=None, description="Those of them that answer.")
     ready: str | None = Field(default=None, description="Ready pods of wanted pods.")
     selector: str | None = Field(default=None, description="For the scale subresource.")
     url: str | None = Field(default=None, description="Address inside the cluster.")
@@ -266,8 +274,10 @@ class EngineSource(ApiModel):
 class EngineBuild(ApiModel):
     """Settings of the build's pods; they do not change the engine's bytes and may change."""
 
-    image: str
-    resources: ResourceRequirements | None = None
+    image: str = Field(description="Builder image.")
+    resources: ResourceRequirements | None = Field(
+        default=None, description="Resources of the build containers."
+    )
 
 
 class RerankerEngineSpec(ApiModel):
@@ -285,18 +295,22 @@ class RerankerEngineSpec(ApiModel):
 class StageStatus(ApiModel):
     """One finished stage."""
 
-    name: str
-    seconds: float
+    name: str = Field(description="Name of the stage.")
+    seconds: float = Field(description="Seconds that it took.")
 
 
 class RerankerEngineStatus(ApiModel):
     """What was observed of the build."""
 
-    observed_generation: int | None = None
-    conditions: tuple[Condition, ...] = ()
-    stage: str | None = None
-    stages: tuple[StageStatus, ...] = ()
-    attempts: Attempts | None = None
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that all of this is about."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="Prepared, Compiled, Validated, Ready."
+    )
+    stage: str | None = Field(default=None, description="What is going on, in a word.")
+    stages: tuple[StageStatus, ...] = Field(default=(), description="Stages that have ended.")
+    attempts: Attempts | None = Field(default=None, description="Failures of the present build.")
     builds: int = Field(
         default=0, description="Attempts before the present ones; Jobs are numbered on from it."
     )
@@ -306,8 +320,10 @@ class RerankerEngineStatus(ApiModel):
     ready_time: datetime.datetime | None = Field(
         default=None, description="When the engine was last published."
     )
-    parity: ParityReport | None = None
-    size_bytes: int | None = None
+    parity: ParityReport | None = Field(
+        default=None, description="How closely it ranks like the original."
+    )
+    size_bytes: int | None = Field(default=None, description="Size of its files in bytes.")
 
 
 class ObjectMeta(ApiModel):
