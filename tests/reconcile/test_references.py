@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from reranker_contracts import StageReason
 from reranker_operator.api.meta import CONFIG_MAP, SECRET
 from reranker_operator.errors import Forbidden, Unavailable
-
-from reranker_contracts import StageReason
 
 from .controllers import NAMESPACE, Fault
 from .simulation import Simulation, revision_of

@@ -92,9 +92,7 @@ class Condition(ApiModel):
     status: ConditionStatus = Field(description="Whether it is so.")
     reason: str = Field(description="Why, in one word; see docs/runbook.md.")
     message: str = Field(default="", description="Why, for people, and what to do.")
-    observed_generation: int = Field(
-        default=0, description="metadata.generation that was judged."
-    )
+    observed_generation: int = Field(default=0, description="metadata.generation that was judged.")
     last_transition_time: datetime.datetime | None = Field(
         default=None, description="When the status changed last."
     )

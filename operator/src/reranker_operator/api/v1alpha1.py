@@ -145,7 +145,9 @@ class ServingSpec(ApiModel):
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
     )
-    max_passages: int = Field(default=512, ge=1, le=10000, description="Most passages in a request.")
+    max_passages: int = Field(
+        default=512, ge=1, le=10000, description="Most passages in a request."
+    )
     max_queue_tokens: int = Field(
         default=262144,
         ge=1024,
