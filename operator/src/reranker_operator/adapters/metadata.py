@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal, NamedTuple, Protocol
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.client.rest import RESTResponse
@@ -27,6 +28,18 @@ _TIMEOUT_SECONDS = 30
 #: The server ends a watch by itself after this long, and sends bookmarks about every minute.
 _WATCH_SECONDS = 300
 _SILENCE_SECONDS = 120
+
+
+_FAILURES = (
+    ApiException,
+    aiohttp.ClientError,
+    # A line that is too long for any object.
+    HttpProcessingError,
+    TimeoutError,
+    OSError,
+    # Not JSON.
+    ValueError,
+)
 
 
 class Metadata(NamedTuple):
@@ -134,8 +147,7 @@ class KubernetesMetadata:
 def _translated(path: str) -> Any:
     try:
         yield
-    except (ApiException, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        # ValueError: not JSON, or a line that is too long for any object.
+    except _FAILURES as error:
         raise Unavailable(f"GET {path}: {type(error).__name__}") from error
 
 
