@@ -10,9 +10,10 @@ from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from reranker_operator.adapters.kubernetes import error_of
 from reranker_operator.adapters.metadata import Change, KubernetesMetadata, Metadata
 from reranker_operator.api.meta import CONFIG_MAP, SECRET
-from reranker_operator.errors import Expired, Forbidden, NotFound, Unavailable
+from reranker_operator.errors import Expired, Forbidden, NotFound, Rejected, Unavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -140,6 +141,7 @@ async def test_events_of_any_size_come_one_by_one(server: Server, api: Kubernete
         (_lines({"type": "ERROR", "object": {"code": 410, "message": "too old"}}), Expired),
         (_lines({"type": "ERROR", "object": {"code": 500}}), Unavailable),
         (_lines("{half"), Unavailable),
+        (_lines({"type": "ADDED", "object": {}}), Unavailable),
         (_lines("x" * 5_000_000), Unavailable),
         (_json({"message": "too old"}, 410), Expired),
         (_json({"message": "no"}, 403), Forbidden),
@@ -158,6 +160,17 @@ async def test_odd_answers_to_a_question(server: Server, api: KubernetesMetadata
     server.answers = [_json({"message": "no such"}, 404)]
     with pytest.raises(NotFound, match="no such"):
         await api.get(SECRET, "shop", "a")
+
+
+def test_what_server_side_apply_can_not_type_is_refused_for_good() -> None:
+    """The API server calls it an internal error; it is the spec's."""
+    text = "failed to create typed patch object (...): .spec.template.spec.x: field not declared"
+    assert isinstance(error_of("PATCH", "/x", 500, _message(text), {}), Rejected)
+    assert isinstance(error_of("PATCH", "/x", 500, _message("etcd is away"), {}), Unavailable)
+
+
+def _message(text: str) -> bytes:
+    return json.dumps({"message": text}).encode()
 
 
 async def test_a_watch_that_is_left_lets_its_connection_go(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reranker_operator.adapters.metadata import Change, Metadata
@@ -182,9 +182,22 @@ async def test_a_watch_goes_on_where_it_was_and_lists_anew_when_it_can_not() -> 
     assert world.pauses == [1.0, 2.0, 4.0]
 
 
+async def test_nothing_is_listed_before_somebody_names_something() -> None:
+    world = World(("ConfigMap",))
+    task = asyncio.create_task(world.references.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.api.lists == 0
+    await world.references.versions(KEY, [CA])
+    with pytest.raises(ExceptionGroup):
+        await task
+    assert world.api.lists == 1
+
+
 EVENTS = st.lists(st.tuples(st.integers(1, 30), st.booleans()), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(EVENTS, st.integers(0, 3))
 def test_the_newest_wins_in_whatever_order(events: list[tuple[int, bool]], asked: int) -> None:
     async def story() -> None:

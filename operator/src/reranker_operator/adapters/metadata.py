@@ -37,8 +37,10 @@ _FAILURES = (
     HttpProcessingError,
     TimeoutError,
     OSError,
-    # Not JSON.
+    # Not JSON, or not of objects.
     ValueError,
+    KeyError,
+    TypeError,
 )
 
 
@@ -81,7 +83,10 @@ class KubernetesMetadata:
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Metadata:
         """One object. Raises NotFound."""
-        return _metadata(await self._read(path_of(resource, namespace, name), {}, ""))
+        path = path_of(resource, namespace, name)
+        found = await self._read(path, {}, "")
+        with _translated(path):
+            return _metadata(found)
 
     async def list(self, resource: Resource, namespace: str | None) -> tuple[list[Metadata], int]:
         """All objects, and the version from which to watch on."""
@@ -89,10 +94,12 @@ class KubernetesMetadata:
         found: list[Metadata] = []
         while True:
             page = await self._read(path, query, "List")
-            found += map(_metadata, page.get("items", []))
-            token = page["metadata"].get("continue")
-            if not token:
-                return found, int(page["metadata"]["resourceVersion"])
+            with _translated(path):
+                found += map(_metadata, page.get("items", []))
+                meta = page["metadata"]
+                token = meta.get("continue")
+                if not token:
+                    return found, int(meta["resourceVersion"])
             query["continue"] = token
 
     async def watch(
@@ -160,10 +167,10 @@ async def _next_line(stream: aiohttp.ClientResponse, path: str) -> bytes:
 def _change(path: str, line: bytes) -> Change:
     with _translated(path):
         event = json.loads(line)
-    if event["type"] == "ERROR":
-        status = event["object"]
-        raise error_of("GET", path, int(status.get("code", 500)), json.dumps(status).encode(), {})
-    return Change(event["type"], _metadata(event["object"]))
+        if event["type"] != "ERROR":
+            return Change(event["type"], _metadata(event["object"]))
+        status, code = json.dumps(event["object"]).encode(), int(event["object"].get("code", 500))
+    raise error_of("GET", path, code, status, {})
 
 
 def _metadata(entry: Json) -> Metadata:

@@ -63,6 +63,7 @@ class References:
         self._askers: defaultdict[_Place, set[Key]] = defaultdict(set)
         self._seen: dict[_Place, _Seen] = {}
         self._forbidden: set[str] = set()
+        self._needed = {kind: asyncio.Event() for kind in self._kinds}
 
     async def versions(
         self, key: Key, references: Iterable[Reference]
@@ -112,6 +113,8 @@ class References:
                     tasks.create_task(self._follow(RESOURCES[kind], namespace))
 
     async def _follow(self, resource: Resource, namespace: str | None) -> None:
+        # Where nobody names one, nothing is listed.
+        await self._needed[resource.kind].wait()
         failures = 0
         while True:
             began = self._clock()
@@ -146,6 +149,7 @@ class References:
             self._wanted[key] = places
         for place in places:
             self._askers[place].add(key)
+            self._needed[place[1].kind].set()
         for place in before - places:
             self._askers[place].discard(key)
             if not self._askers[place]:
