@@ -83,7 +83,9 @@ def _mounts() -> Iterator[Rule]:
     for name in ("gateway", "triton"):
         yield Rule(
             _SERVING,
-            _mounted("self.pod", f"self.{name}.volumeMounts"),
+            # The API server tries it on the empty default, too.
+            f"!has(self.{name}) || !has(self.pod) || "
+            + _mounted("self.pod", f"self.{name}.volumeMounts"),
             f"serving.{name}.volumeMounts {text}",
         )
     for name in ("sidecars", "initContainers"):
