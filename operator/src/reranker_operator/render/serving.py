@@ -10,7 +10,7 @@ from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.pods import ContainerSettings
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
-from reranker_operator.render import network
+from reranker_operator.render import proxy
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
 from reranker_operator.render.pods import (
@@ -71,7 +71,7 @@ def pod_template(
         args=["verify", "--engine", "/engine", "--digest", engine.spec.digest,
               "--result", "/dev/termination-log"],
     )  # fmt: skip
-    authorities = network.mounts(spec.ca_bundle)
+    authorities = proxy.mounts(spec.ca_bundle)
     triton = _triton(service, defaults, [engine_mount, tmp, shared, *authorities])
     gateway = _gateway(service, gateway_image, defaults, [engine_mount, tmp, *authorities])
     pod = pod_spec(
@@ -82,7 +82,7 @@ def pod_template(
             claim_volume("engine", store_claim_name(engine.spec.store), read_only=True),
             empty_dir("tmp", size="256Mi"),
             empty_dir("shm", size="256Mi", memory=True),
-            *network.volumes(spec.ca_bundle),
+            *proxy.volumes(spec.ca_bundle),
         ],
     )
     pod["terminationGracePeriodSeconds"] = (
@@ -188,7 +188,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             for name, value in settings.items()
             if value is not None
         ]
-        + network.environment(service.spec.proxy, service.spec.ca_bundle),
+        + proxy.environment(service.spec.proxy, service.spec.ca_bundle),
     )
     result = customise(result, serving.gateway)
     ready = {"path": "/v1/health/ready", "port": "http"}
@@ -238,7 +238,7 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
                 "name": "RERANKER_THREADS",
                 "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}},
             },
-            *network.environment(service.spec.proxy, service.spec.ca_bundle),
+            *proxy.environment(service.spec.proxy, service.spec.ca_bundle),
         ],
     )
     ready = {"exec": {"command": ["bash", "-c", _health("/v2/health/ready")]}}
