@@ -35,10 +35,12 @@ from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
+from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
 from reranker_operator.shell.handlers import keys_of
 
 from .controllers import NAMESPACE, Controllers
+from .fake_metadata import FakeMetadata, change_of
 
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _PICTURED = (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, *COMPANIONS)
@@ -58,6 +60,7 @@ class Simulation(Controllers):
         self.defaults = defaults
         self.errors: list[OperatorError] = []
         self.garbage_is_collected = True
+        self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
         self._deadlines: dict[Key, datetime.datetime] = {}
         self.restart_operator()
@@ -115,6 +118,16 @@ class Simulation(Controllers):
 
     def delete_service(self, name: str = "rank") -> None:
         self.cluster.remove(RERANKER_SERVICE, NAMESPACE, name)
+
+    def put_file(self, kind: str, name: str, text: str = "1") -> None:
+        """A Secret or ConfigMap, new or with other contents."""
+        if self.cluster.find(RESOURCES[kind], NAMESPACE, name) is not None:
+            self.cluster.edit(RESOURCES[kind], NAMESPACE, name, {"data": {"ca.crt": text}})
+            return
+        meta = {"name": name, "namespace": NAMESPACE}
+        self.cluster.put(
+            {"apiVersion": "v1", "kind": kind, "metadata": meta, "data": {"ca.crt": text}}
+        )
 
     def add_claim(self, name: str, mode: str = "ReadWriteOnce") -> None:
         """A claim of the user's own."""
@@ -190,8 +203,15 @@ class Simulation(Controllers):
         self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
         self._kinds = OptionalKinds(self.cluster, clock=clock)
+        self.references = References(
+            FakeMetadata(self.cluster), self.queue.add, kinds=self.watched_references
+        )
         self._reconciler = Reconciler(
-            self.cluster, self.defaults, clock=lambda: self.now, kinds=self._kinds
+            self.cluster,
+            self.defaults,
+            references=self.references,
+            clock=lambda: self.now,
+            kinds=self._kinds,
         )
 
     async def resync(self) -> None:
@@ -258,6 +278,8 @@ class Simulation(Controllers):
         """Changes to keys, as the watches would."""
         for entry in self.cluster.changed:
             kind, meta = entry["kind"], entry["metadata"]
+            if kind in self.watched_references:
+                self.references.observe(kind, change_of(self.cluster, entry))
             ours = meta.get("labels", {}).get(APP_MANAGED_BY) == MANAGER
             watched = {resource.kind for resource in (JOB, DEPLOYMENT, POD, SERVICE, *COMPANIONS)}
             own = {RERANKER_SERVICE.kind, RERANKER_ENGINE.kind}

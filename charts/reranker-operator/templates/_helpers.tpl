@@ -72,4 +72,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]
+{{- range .Values.references.watch }}
+# Only metadata is asked for; RBAC knows no such difference.
+- apiGroups: [""]
+  resources: [{{ lower . }}s]
+  verbs: [get, list, watch]
+{{- end }}
 {{- end -}}

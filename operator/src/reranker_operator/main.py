@@ -10,11 +10,13 @@ import sys
 import kopf
 from kubernetes.aio import config as kubeconfig
 from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 
 from reranker_operator import __version__, logs
 from reranker_operator.adapters.kubernetes import KubernetesCluster
+from reranker_operator.adapters.metadata import KubernetesMetadata
 from reranker_operator.adapters.observed_client import ObservedApiClient
 from reranker_operator.config import Config
 from reranker_operator.runtime.collectors import FleetCollector, ReplicaCollector
@@ -26,6 +28,7 @@ from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
+from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
 from reranker_operator.runtime.worker import Workers
 from reranker_operator.shell import handlers, server, settings
@@ -36,7 +39,9 @@ logger = logging.getLogger(__name__)
 class Operator:
     """One replica."""
 
-    def __init__(self, config: Config, metrics: Metrics, client: ApiClient) -> None:
+    def __init__(
+        self, config: Config, metrics: Metrics, client: ApiClient, streams: ApiClient
+    ) -> None:
         cluster = KubernetesCluster(client)
         self._config = config
         self._queue = WorkQueue()
@@ -53,12 +58,19 @@ class Operator:
             seconds=config.resync_seconds,
             kinds=kinds,
         )
+        self._references = References(
+            KubernetesMetadata(streams),
+            self._queue.add,
+            kinds=config.watch_references,
+            namespaces=config.namespaces,
+        )
         reconciler = Reconciler(
             cluster,
             config.defaults(),
             identity=config.identity,
             read_nodes=config.read_nodes,
             kinds=kinds,
+            references=self._references,
         )
         self._workers = Workers(
             self._queue, reconciler.reconcile, self._metrics, count=config.workers
@@ -106,6 +118,8 @@ class Operator:
             asyncio.create_task(self._workers.run()),
             asyncio.create_task(self._resync.run()),
         ]
+        if self._config.watch_references:
+            tasks.append(asyncio.create_task(self._references.run()))
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(self._watch()))
         try:
@@ -167,8 +181,14 @@ async def _run(config: Config) -> int:
     # Without them a counter and a histogram would have a series more each, which nobody asks for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
-    async with ObservedApiClient(metrics.api_call) as client:
-        return await Operator(config, metrics, client).run()
+    # Watches hold their connections: one for each kind and namespace, however many those are.
+    endless = Configuration.get_default_copy()
+    endless.connection_pool_maxsize = 0
+    async with (
+        ObservedApiClient(metrics.api_call) as client,
+        ObservedApiClient(metrics.api_call, endless) as streams,
+    ):
+        return await Operator(config, metrics, client, streams).run()
 
 
 def main() -> None:

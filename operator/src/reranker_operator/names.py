@@ -37,6 +37,8 @@ DECIDER_ANNOTATION = f"{GROUP}/settings-of"
 SETTINGS_ANNOTATION = f"{GROUP}/settings-hash"
 #: On the Service for outside: the class of load balancer that it was made with.
 BALANCER_ANNOTATION = f"{GROUP}/load-balancer-class"
+#: On pods: versions of the Secrets and ConfigMaps that they were made with.
+REFERENCES_ANNOTATION = f"{GROUP}/references"
 FINALIZER = f"{GROUP}/cleanup"
 
 MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"

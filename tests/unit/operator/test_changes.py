@@ -60,6 +60,12 @@ def _gateway(template: Json) -> Json:
         (lambda t: t["spec"].update(priorityClassName="high"), "priorityClassName: none → high"),
         (lambda t: t["metadata"]["labels"].update(team="a"), "label team: none → a"),
         (lambda t: t["metadata"]["annotations"].update(x="1"), "annotation x: none → 1"),
+        (
+            lambda t: t["metadata"]["annotations"].update(
+                {names.REFERENCES_ANNOTATION: '{"ConfigMap/ca":"1"}'}
+            ),
+            "ConfigMap ca: added",
+        ),
     ],
 )
 def test_each_difference_is_one_line(template: Json, change: Change, told: str) -> None:

@@ -16,6 +16,7 @@ from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import RESOURCES, Resource
 from reranker_operator.errors import (
     Conflict,
+    Expired,
     Forbidden,
     NamespaceTerminating,
     NotFound,
@@ -29,6 +30,7 @@ _TIMEOUT_SECONDS = 30
 _PAGE = 500
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_ERRORS: Mapping[int, type[OperatorError]] = {404: NotFound, 409: Conflict, 410: Expired}
 
 
 class KubernetesCluster:
@@ -38,7 +40,7 @@ class KubernetesCluster:
         self._client = client
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
-        return await self._call("GET", _path(resource, namespace, name))
+        return await self._call("GET", path_of(resource, namespace, name))
 
     async def list(
         self,
@@ -54,7 +56,7 @@ class KubernetesCluster:
                 query[name] = ",".join(f"{key}={value}" for key, value in wanted.items())
         items: list[Json] = []
         while True:
-            page = await self._call("GET", _path(resource, namespace), query)
+            page = await self._call("GET", path_of(resource, namespace), query)
             items += page.get("items", [])
             token = page.get("metadata", {}).get("continue")
             if not token:
@@ -70,11 +72,11 @@ class KubernetesCluster:
     async def create(self, manifest: Json) -> Json:
         resource, namespace = RESOURCES[manifest["kind"]], manifest["metadata"]["namespace"]
         query = {"fieldManager": MANAGER}
-        return await self._call("POST", _path(resource, namespace), query, manifest)
+        return await self._call("POST", path_of(resource, namespace), query, manifest)
 
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Json) -> Json:
         query = {"fieldManager": MANAGER}
-        return await self._call("PATCH", _path(resource, namespace, name), query, patch, _MERGE)
+        return await self._call("PATCH", path_of(resource, namespace, name), query, patch, _MERGE)
 
     async def delete(
         self,
@@ -89,7 +91,7 @@ class KubernetesCluster:
         if given := {key: value for key, value in expected.items() if value is not None}:
             body["preconditions"] = given
         try:
-            await self._call("DELETE", _path(resource, namespace, name), body=body)
+            await self._call("DELETE", path_of(resource, namespace, name), body=body)
         except (NotFound, Conflict):
             # Gone, or not the object that was seen: what it is now is for the next plan.
             return
@@ -104,7 +106,7 @@ class KubernetesCluster:
 
     async def _apply(self, manifest: Json, manager: str, subresource: str) -> Json:
         resource, meta = RESOURCES[manifest["kind"]], manifest["metadata"]
-        path = _path(resource, meta["namespace"], meta["name"]) + subresource
+        path = path_of(resource, meta["namespace"], meta["name"]) + subresource
         query = {"fieldManager": manager, "force": "true"}
         return await self._call("PATCH", path, query, manifest, _APPLY)
 
@@ -133,18 +135,20 @@ class KubernetesCluster:
         if response.status < 300:
             result: Json = json.loads(data)
             return result
-        raise _error(method, path, response.status, data, response.headers)
+        raise error_of(method, path, response.status, data, response.headers)
 
 
-def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:
+def path_of(resource: Resource, namespace: str | None, name: str | None = None) -> str:
+    """Where objects of a kind, or one of them, are found below the API server's address."""
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else "/api/v1"
     scope = f"/namespaces/{namespace}" if namespace and resource.namespaced else ""
     return f"{root}{scope}/{resource.plural}" + (f"/{name}" if name else "")
 
 
-def _error(
+def error_of(
     method: str, path: str, status: int, data: bytes, headers: Mapping[str, Any]
 ) -> OperatorError:
+    """What an answer other than success means."""
     try:
         answer = json.loads(data)
     except ValueError:
@@ -152,16 +156,16 @@ def _error(
     if not isinstance(answer, dict):
         answer = {}
     text = f"{method} {path}: {status} {str(answer.get('message', ''))[:600]}".strip()
-    if status == 404:
-        return NotFound(text)
-    if status == 409:
-        return Conflict(text)
+    if status in _ERRORS:
+        return _ERRORS[status](text)
     if status in (401, 403):
         causes = (answer.get("details") or {}).get("causes") or []
         if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
             return NamespaceTerminating(text)
         return Forbidden(text)
-    if status in (400, 422):
+    # To server-side apply a field that the kind does not have, or an entry that is there twice, is
+    # an error of its own making; it would stay one however often it is tried.
+    if status in (400, 422) or (status == 500 and "failed to create typed patch object" in text):
         return Rejected(text)
     return Unavailable(text, _seconds(headers.get("Retry-After")))
 

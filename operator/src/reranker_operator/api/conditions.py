@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
 from reranker_contracts import StageReason
 from reranker_operator.api.meta import ApiModel
 
@@ -37,6 +39,7 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
     UNKNOWN_SOURCE = "UnknownSource"
+    REFERENCE_NOT_FOUND = "ReferenceNotFound"
     NO_MATCHING_NODE = "NoMatchingNode"
     RESOLVING = "Resolving"
     RESOLVED = "Resolved"
@@ -98,12 +101,14 @@ _QUIET = frozenset(
 class Condition(ApiModel):
     """One entry of `status.conditions`, as the Kubernetes API conventions define it."""
 
-    type: str
-    status: ConditionStatus
-    reason: str
-    message: str = ""
-    observed_generation: int = 0
-    last_transition_time: datetime.datetime | None = None
+    type: str = Field(description="What it is about.")
+    status: ConditionStatus = Field(description="Whether it is so.")
+    reason: str = Field(description="Why, in one word; see docs/runbook.md.")
+    message: str = Field(default="", description="Why, for people, and what to do.")
+    observed_generation: int = Field(default=0, description="metadata.generation that was judged.")
+    last_transition_time: datetime.datetime | None = Field(
+        default=None, description="When the status changed last."
+    )
 
 
 def condition(

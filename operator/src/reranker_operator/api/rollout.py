@@ -45,8 +45,8 @@ class RolloutSpec(ApiModel):
 class RevisionRecord(ApiModel):
     """A revision that has got the traffic."""
 
-    revision: str
-    engine: str
+    revision: str = Field(description="Hash of what runs.")
+    engine: str = Field(description="Name of the engine that it serves.")
     time: datetime.datetime = Field(description="When all its pods were ready.")
     why: str = Field(default="", description="What was changed to get to it.")
 
@@ -54,29 +54,29 @@ class RevisionRecord(ApiModel):
 class RolloutProgress(ApiModel):
     """A revision on its way to the traffic; the deadline is counted from `since`."""
 
-    revision: str
+    revision: str = Field(description="Hash of what is to run.")
     since: datetime.datetime = Field(description="When it was begun or last got further.")
     asked: int = Field(default=0, description="Pods that it was given so far.")
     ready: int = Field(default=0, description="The most of its pods that were ready.")
-    why: str = ""
+    why: str = Field(default="", description="What was changed to get to it.")
 
 
 class Contest(ApiModel):
     """Somebody scales a Deployment of ours, and each time it is put back."""
 
     by: str = Field(description="Field manager that wrote the number.")
-    deployment: str
+    deployment: str = Field(description="Name of the Deployment.")
     replicas: int = Field(description="The number that it wrote.")
-    times: int = 1
-    time: datetime.datetime
+    times: int = Field(default=1, description="How often it was put back.")
+    time: datetime.datetime = Field(description="When it was put back last.")
 
 
 class ScaleStatus(ApiModel):
     """The number of pods that is aimed at, and where it comes from."""
 
-    replicas: int
+    replicas: int = Field(description="Pods to aim at.")
     set_by: str | None = Field(
         default=None,
         description="Field managers that own spec.replicas; none while it is only the default.",
     )
-    contest: Contest | None = None
+    contest: Contest | None = Field(default=None, description="Who scales a Deployment instead.")

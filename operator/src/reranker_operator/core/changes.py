@@ -12,6 +12,7 @@ from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.conditions import ConditionType, is_true
 from reranker_operator.api.v1alpha1 import RerankerEngine
+from reranker_operator.core import references
 from reranker_operator.core.revisions import engine_of, live_deployments
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import serving as render
@@ -36,7 +37,8 @@ def pending_changes(
         return ()
     if planned is None:
         return (f"engine: {engine_of(entry)} → not known before the model is resolved",)
-    template = render.pod_template(world.service, planned, world.defaults)
+    used = references.of_pods(world, entry)
+    template = render.pod_template(world.service, planned, world.defaults, used)
     if render.revision_of(template) == serving:
         return ()
     before = render.template_of(entry) or dict(entry["spec"]["template"])
@@ -62,6 +64,7 @@ def differences(before: Json, after: Json) -> Iterator[str]:
     before = _with_engine_of(before, after)
     for kind, title in (("labels", "label"), ("annotations", "annotation")):
         yield from _entries(title, before["metadata"].get(kind), after["metadata"].get(kind))
+    yield from _references(references.noted(before), references.noted(after))
     old, new = before["spec"], after["spec"]
     for kind in ("initContainers", "containers"):
         yield from _containers(old.get(kind, []), new.get(kind, []))
@@ -125,7 +128,15 @@ def _entries(
 ) -> Iterator[str]:
     old, new = before or {}, after or {}
     for key in _union(old, new):
-        yield from _values(f"{title} {key}", old.get(key), new.get(key))
+        if key != names.REFERENCES_ANNOTATION:
+            yield from _values(f"{title} {key}", old.get(key), new.get(key))
+
+
+def _references(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    """Secrets and ConfigMaps; their versions tell nobody anything."""
+    for title in _union(before, after):
+        if before.get(title) != after.get(title):
+            yield f"{title.replace('/', ' ')}: {_deed(title, before, after)}"
 
 
 def _values(title: str, before: Any, after: Any) -> Iterator[str]:

@@ -15,12 +15,11 @@ from reranker_operator.api.conditions import (
 from reranker_operator.api.meta import JOB
 from reranker_operator.api.v1alpha1 import (
     Attempts,
-    EngineSource,
     RerankerEngine,
     RerankerServiceStatus,
     ResolvedStatus,
 )
-from reranker_operator.core import backoff, jobs
+from reranker_operator.core import backoff, jobs, references
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
 from reranker_operator.core.wording import retried
@@ -59,9 +58,10 @@ def resolve_key(world: ServiceWorld) -> str:
 
 
 def _attempts_key(world: ServiceWorld) -> str:
-    """Resources change nothing about the result, but deserve an attempt of their own at once."""
+    """Resources, proxy and secrets leave the result as it is, but deserve an attempt at once."""
     resources = world.service.spec.engine.resources
-    settings = canonical_json(resources and resources.to_dict())
+    source = engines.source_of(world.service, references.of_source(world, None))
+    settings = canonical_json([resources and resources.to_dict(), source.to_dict()])
     return names.short_hash(f"{resolve_key(world)}/{settings}", 16)
 
 
@@ -181,12 +181,7 @@ def _start(
     wait = backoff.seconds_until_retry(attempts, world.now)
     if wait is None or wait > 0:
         return _waiting(world, attempts, stale)
-    model = world.service.spec.model
-    source = EngineSource(
-        source=model.source,
-        secret_ref=model.secret_ref,
-        image_pull_secret=model.image_pull_secret,
-    )
+    source = engines.source_of(world.service)
     create = Create(resolve_job(world.service, source, key, number, world.defaults))
     return Resolution(
         condition(ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "starting"),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from reranker_operator.api.meta import DEPLOYMENT
 from reranker_operator.api.v1alpha1 import RerankerEngine
+from reranker_operator.core import references
 from reranker_operator.core.plan import Action, Apply, Delete, Scale
 from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.revisions import (
@@ -55,7 +56,8 @@ class Rollout:
 def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:
     """Bring `engine` into service; None keeps what serves and lets it follow `replicas`."""
     service, serving = world.service, serving_revision(world)
-    template = render.pod_template(service, engine, world.defaults) if engine else None
+    used = references.of_pods(world, live_deployments(world).get(serving or ""))
+    template = render.pod_template(service, engine, world.defaults, used) if engine else None
     wanted = render.revision_of(template) if template else None
     keeps = wanted is not None and wanted == (serving or service.status.revision)
     if service.spec.rollout.paused and (is_shared(world) or not keeps):

@@ -7,6 +7,7 @@ from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerServiceStatus
+from reranker_operator.core import references
 from reranker_operator.core.plan import Action, Apply, Create, Patch
 from reranker_operator.core.resolve import Resolution
 from reranker_operator.core.revisions import engine_of, live_deployments
@@ -41,9 +42,11 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         return EngineStep(waiting_for_model())
     service = world.service
     status = RerankerServiceStatus(model=resolution.model)
-    manifest = render.engine(service, status, world.defaults)
-    name = manifest["metadata"]["name"]
+    name = render.engine(service, status, world.defaults)["metadata"]["name"]
     engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+    before = engine.spec.source.references if engine else None
+    versions = references.of_source(world, before)
+    manifest = render.engine(service, status, world.defaults, versions)
     planned = _planned(manifest)
     owned = service.metadata.uid in world.engine_owners.get(name, frozenset())
     if service.spec.rollout.paused and not owned and not _serves(world, name):

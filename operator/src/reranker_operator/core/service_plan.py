@@ -10,7 +10,7 @@ from reranker_operator.api.conditions import (
     summarise,
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
-from reranker_operator.core import diagnose
+from reranker_operator.core import diagnose, references
 from reranker_operator.core.changes import pending_changes
 from reranker_operator.core.companions import companions
 from reranker_operator.core.judge import Sight, held_up, judge_serving
@@ -51,6 +51,9 @@ def plan_service(world: ServiceWorld) -> Plan:
     resolution = resolve(world)
     engine = engine_step(world, resolution)
     ready = engine.engine if is_true([engine.judgement], ConditionType.ENGINE_READY) else None
+    if (missing := references.missing(world)) is not None:
+        # The engine can be built meanwhile; pods would only wait in the kubelet's hands.
+        accepted, ready = missing, None
     return _conclude(world, accepted, resolution, engine, roll_out(world, ready))
 
 

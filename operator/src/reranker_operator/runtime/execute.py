@@ -210,7 +210,7 @@ def _unchanged(live: Json, manifest: Json, digest: str) -> bool:
 def _contains(live: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            key in live and _COMPARED.get(key, _contains)(live[key], value)
+            _COMPARED.get(key, _contains)(live[key], value) if key in live else _is_left_out(value)
             for key, value in wanted.items()
         )
     if isinstance(wanted, list):
@@ -220,6 +220,15 @@ def _contains(live: Any, wanted: Any) -> bool:
             and all(_contains(have, want) for have, want in zip(live, wanted, strict=True))
         )
     return bool(live == wanted)
+
+
+def _is_left_out(value: Any) -> bool:
+    """The API server gives most fields without a value not back; users may write such."""
+    return value in (None, "", False, 0, [])
+
+
+def _same_quantity(live: Any, wanted: Any) -> bool:
+    return _same_quantities({"": live}, {"": wanted})
 
 
 def _same_quantities(live: Any, wanted: Any) -> bool:
@@ -237,6 +246,8 @@ _COMPARED: dict[str, Callable[[Any, Any], bool]] = {
     "requests": _same_quantities,
     "limits": _same_quantities,
     "selector": operator.eq,
+    "sizeLimit": _same_quantity,
+    "divisor": _same_quantity,
 }
 
 

@@ -18,19 +18,23 @@ from reranker_operator.api.meta import (
     POD,
     PVC,
     RERANKER_ENGINE,
+    RERANKER_SERVICE,
     SERVICE,
     Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import diagnose
 from reranker_operator.core.jobs import is_overdue
+from reranker_operator.core.references import of_service
 from reranker_operator.core.store import mounted
-from reranker_operator.core.world import EngineWorld, ServiceWorld
+from reranker_operator.core.world import EngineWorld, Reference, ServiceWorld
 from reranker_operator.errors import Forbidden, NotFound
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
 from reranker_operator.runtime.gather_companions import read_companions
 from reranker_operator.runtime.optional_kinds import OptionalKinds
+from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.references import References
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ async def service_world(
     *,
     read_nodes: bool,
     kinds: OptionalKinds | None = None,
+    references: References | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
     service = RerankerService.model_validate(raw)
@@ -79,6 +84,7 @@ async def service_world(
         warnings=await _warnings(cluster, own_jobs, pods, now),
         companions=companions,
         missing_kinds=missing,
+        versions=await _versions(references, service),
     )
 
 
@@ -112,6 +118,16 @@ async def engine_world(
         deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if complaints else ()),
         warnings=await _warnings(cluster, own_jobs, pods, now),
     )
+
+
+async def _versions(
+    references: References | None, service: RerankerService
+) -> Mapping[Reference, str | None]:
+    """Of the Secrets and ConfigMaps that the service names; empty where none are looked at."""
+    if references is None:
+        return {}
+    key = Key(RERANKER_SERVICE.kind, service.metadata.namespace, service.metadata.name)
+    return await references.versions(key, of_service(service))
 
 
 def owners_of(entry: Mapping[str, Any]) -> frozenset[str]:

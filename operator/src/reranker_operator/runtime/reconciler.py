@@ -32,6 +32,7 @@ from reranker_operator.runtime.execute import Executor
 from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.references import References
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Reconciler:
         *,
         identity: str = names.MANAGER,
         read_nodes: bool = True,
+        references: References | None = None,
         clock: Callable[[], datetime.datetime] = utc_now,
         kinds: OptionalKinds | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Reconciler:
         self._defaults = defaults
         self._executor = Executor(cluster, identity)
         self._read_nodes = read_nodes
+        self._references = references
         self._clock = clock
         self._kinds = kinds
 
@@ -69,6 +72,8 @@ class Reconciler:
         try:
             raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
         except NotFound:
+            if self._references is not None:
+                self._references.forget(key)
             return None
         try:
             subject, plan = await self._plan(key, raw)
@@ -101,6 +106,7 @@ class Reconciler:
                 now,
                 read_nodes=self._read_nodes,
                 kinds=self._kinds,
+                references=self._references,
             )
             return world.service, plan_service(world)
         engine = await engine_world(self._cluster, raw, self._defaults, now)
@@ -170,7 +176,13 @@ def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
     if isinstance(error, NameTaken):
         return Reason.REJECTED, text
     if isinstance(error, Rejected):
-        return Reason.REJECTED, advise(text, "correct the field")
+        remedy = "correct the field"
+        if "spec.template." in text:
+            remedy += (
+                "; spec.template is made from spec.serving and spec.accelerator of the "
+                "RerankerService, mostly from spec.serving.pod"
+            )
+        return Reason.REJECTED, advise(text, remedy)
     if "exceeded quota" in text:
         return Reason.QUOTA_EXCEEDED, advise(text, "raise the namespace's ResourceQuota")
     return Reason.FORBIDDEN, advise(text, "give the operator this right, or change the policy")
