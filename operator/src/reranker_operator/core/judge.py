@@ -2,6 +2,8 @@
 
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
 from reranker_operator.core import diagnose
+from reranker_operator.core.causes import scheduling, silence
+from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.rollout import (
     Rollout,
     carries_out_spec,
@@ -11,7 +13,7 @@ from reranker_operator.core.rollout import (
     serving_revision,
 )
 from reranker_operator.core.service_engine import judge_engine
-from reranker_operator.core.world import ServiceWorld
+from reranker_operator.core.world import Manifest, ServiceWorld
 
 
 def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
@@ -63,21 +65,27 @@ def judge_serving(
     )
 
 
-def _finding(world: ServiceWorld, revision: str | None) -> diagnose.Finding | None:
+def _finding(world: ServiceWorld, revision: str | None) -> Finding | None:
     """What keeps the pods of a revision from serving."""
-    pods = pods_of(world, revision)
+    pods, entry = pods_of(world, revision), live_deployments(world).get(revision or "")
+    found = diagnose.crashing(pods) or diagnose.blocked(pods, world.warnings, world.claims)
+    if found is None or found.reason in scheduling.REASONS:
+        # The nodes themselves say more than the scheduler does of them.
+        found = _no_node(world, entry) or found
     return (
-        diagnose.crashing(pods)
-        or diagnose.blocked(pods)
-        or diagnose.refused_deployment(live_deployments(world).get(revision or ""))
-        or _no_node(world)
+        found or diagnose.refused_deployment(entry) or diagnose.silent(pods, entry, world.warnings)
     )
+
+
+def next_look(world: ServiceWorld, rollout: Rollout) -> float | None:
+    """Seconds until what nobody tells of the pods is worth another look."""
+    return silence.next_look(pods_of(world, rollout.wanted or rollout.serving), world.now)
 
 
 def _judge_progress(
     rollout: Rollout,
     steps: list[Condition],
-    finding: diagnose.Finding | None,
+    finding: Finding | None,
     *,
     complete: bool,
     counted: str,
@@ -99,24 +107,17 @@ def _judge_progress(
     return condition(kind, False, Reason.STABLE, f"revision {rollout.serving} serves")
 
 
-def _no_node(world: ServiceWorld) -> diagnose.Finding | None:
-    """Known before any pod was made: no node could ever take a serving pod."""
+def _no_node(world: ServiceWorld, deployment: Manifest | None) -> Finding | None:
+    """No node could ever take a serving pod; known before any pod was made."""
     accelerator = world.service.spec.accelerator
     if world.nodes is None or accelerator.type == "none":
         return None
-    resource, count = accelerator.resource_name or "nvidia.com/gpu", accelerator.count or 1
-    selector = accelerator.node_selector or {}
-    for node in world.nodes:
-        labels = node["metadata"].get("labels", {})
-        free = str(node.get("status", {}).get("allocatable", {}).get(resource, 0))
-        if (
-            free.isdecimal()
-            and int(free) >= count
-            and all(labels.get(key) == value for key, value in selector.items())
-        ):
-            return None
-    wish = f"{count} {resource}" + (f" and labels {selector}" if selector else "")
-    return diagnose.Finding(
-        Reason.NO_MATCHING_NODE,
-        f"none of {len(world.nodes)} nodes has {wish}; add such a node or change spec.accelerator",
+    pod = deployment["spec"]["template"]["spec"] if deployment is not None else {}
+    tolerations = [entry.to_dict() for entry in accelerator.tolerations]
+    return scheduling.no_node(
+        world.nodes,
+        accelerator.resource_name or "nvidia.com/gpu",
+        accelerator.count or 1,
+        accelerator.node_selector or {},
+        [*tolerations, *pod.get("tolerations", [])],
     )

@@ -11,7 +11,7 @@ from reranker_operator.api.conditions import (
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
 from reranker_operator.core import diagnose
-from reranker_operator.core.judge import held_up, judge_serving
+from reranker_operator.core.judge import held_up, judge_serving, next_look
 from reranker_operator.core.plan import Action, Delete, Plan, Release
 from reranker_operator.core.resolve import Resolution, resolve
 from reranker_operator.core.rollout import Rollout, carries_out_spec, pods_of, roll_out
@@ -79,11 +79,12 @@ def _conclude(
         *claims_for_service(world, engine.name),
         *_release(world, engine, rollout),
     )
+    waits = (resolution.requeue_after, next_look(world, rollout))
     return Plan(
         actions=actions,
         judgements=tuple(judgements),
         status=status_of(world, resolution, engine, rollout, judgements=judgements),
-        requeue_after=resolution.requeue_after,
+        requeue_after=min((wait for wait in waits if wait is not None), default=None),
     )
 
 

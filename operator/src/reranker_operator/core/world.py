@@ -16,7 +16,8 @@ Manifest = Mapping[str, Any]
 class ServiceWorld:
     """Everything that the plan of one RerankerService depends on.
 
-    `warnings` are Events, read only of Jobs that should have a pod by now and have none.
+    `warnings` are Events, read only about what should be further by now: Jobs without a pod, pods
+    that are stuck, claims that are not bound.
     """
 
     service: RerankerService
