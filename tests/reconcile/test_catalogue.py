@@ -90,7 +90,7 @@ def test_every_reason_is_provoked() -> None:
     quiet = {
         Reason.ACCEPTED, Reason.RESOLVING, Reason.RESOLVED, Reason.WAITING_FOR_MODEL,
         Reason.WAITING_FOR_ENGINE, Reason.WAITING_FOR_PREPARED, Reason.PENDING, Reason.RUNNING,
-        Reason.DONE, Reason.RETRYING, Reason.BUILDING, Reason.BUILT, Reason.REBUILDING,
+        Reason.DONE, Reason.RETRYING, Reason.BUILDING, Reason.BUILT,
         Reason.STARTING, Reason.AVAILABLE, Reason.SCALED_TO_ZERO, Reason.ROLLING, Reason.STABLE,
         Reason.READY, StageReason.SUCCEEDED,
     }  # fmt: skip

@@ -48,7 +48,6 @@ class Reason(StrEnum):
     RETRYING = "Retrying"
     BUILDING = "Building"
     BUILT = "Built"
-    REBUILDING = "Rebuilding"
     PARITY_REFUSED = "ParityRefused"
     STARTING = "Starting"
     AVAILABLE = "Available"
