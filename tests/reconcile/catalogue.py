@@ -433,7 +433,7 @@ def _references() -> Iterator[Cause]:
         config("serving", "gateway", 'configmap "proxy" not found'),
     )  # fmt: skip
     yield Cause(
-        Reason.SECRET_NOT_FOUND, "Serving", ('"certificates"', "the volume in spec.serving"),
+        Reason.SECRET_NOT_FOUND, "Serving", ('"certificates"', "spec.serving.pod.volumes"),
         stuck(
             "serving",
             placed(init=creating("verify", "triton"), main=creating("gateway")),

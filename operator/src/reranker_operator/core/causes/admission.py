@@ -34,17 +34,17 @@ _POD = (
     clue(
         "no PriorityClass with name",
         Reason.PRIORITY_CLASS_NOT_FOUND,
-        "create the PriorityClass or correct its name in spec.serving",
+        "create the PriorityClass or correct spec.serving.pod.priorityClassName",
     ),
     clue(
         r'RuntimeClass "[^"]*" not found',
         Reason.RUNTIME_CLASS_NOT_FOUND,
-        "create the RuntimeClass or correct its name in spec.serving",
+        "create the RuntimeClass or correct spec.serving.pod.runtimeClassName",
     ),
     clue(
         "error looking up service account",
         Reason.SERVICE_ACCOUNT_NOT_FOUND,
-        "create the ServiceAccount or correct its name in spec.serving",
+        "create the ServiceAccount or correct spec.serving.pod.serviceAccountName",
     ),
     clue(
         r"(maximum|minimum) \S+ usage per |limit to request ratio per ",
@@ -54,7 +54,7 @@ _POD = (
     clue(
         "violates PodSecurity",
         Reason.POD_SECURITY_REFUSED,
-        "change what spec.serving adds to the pod, or the namespace's level",
+        "change what spec.serving.pod adds, or the namespace's level",
     ),
     _POLICY,
     clue("", Reason.POD_REJECTED, "change the limit or policy that refuses it, or {field}"),

@@ -25,7 +25,7 @@ _REFERENCES = (
     clue(
         r"configmap .*not found|couldn't find key \S+ in ConfigMap",
         Reason.CONFIG_MAP_NOT_FOUND,
-        "create the ConfigMap or its key, or correct the reference in spec.serving",
+        "create the ConfigMap or its key, or correct the reference in {config}",
     ),
 )
 
@@ -52,9 +52,10 @@ def unmade(pod: Manifest, status: dict[str, Any]) -> Finding | None:
         return unstartable(pod, name, text)
     if reason not in _CONFIG:
         return None
-    secret = "spec.model.secretRef" if is_build(pod) else "the reference in spec.serving"
+    secret = "spec.model.secretRef" if is_build(pod) else "the env in spec.serving"
+    config = "spec.caBundle" if is_build(pod) else "spec.serving"
     see = f"see `kubectl describe pod {pod['metadata']['name']}`"
-    return recognise(_REFERENCES, text, text, secret=secret) or finding(
+    return recognise(_REFERENCES, text, text, secret=secret, config=config) or finding(
         Reason.CONTAINER_FAILED, f"container {name} can't be made: {text}", see
     )
 
@@ -101,7 +102,9 @@ def crashing(pod: Manifest, status: dict[str, Any], last: dict[str, Any]) -> Fin
     log = f"see `kubectl logs {pod['metadata']['name']} -c {name} --previous`"
     what = f"container {name} keeps ending with {end(last)}"
     if not is_ours(pod, name):
-        return finding(Reason.SIDECAR_FAILED, what, f"correct it in spec.serving, {log}")
+        return finding(
+            Reason.SIDECAR_FAILED, what, f"correct it in spec.serving.pod.sidecars, {log}"
+        )
     if last.get("reason") in ("StartError", "ContainerCannotRun"):
         return unstartable(pod, name, quote(last.get("message")))
     if name == "triton" and (found := triton.unloadable(str(last.get("message") or ""), log)):

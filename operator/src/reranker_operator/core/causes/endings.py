@@ -40,7 +40,7 @@ def ended_from_outside(pod: Manifest) -> Finding | None:
 
 def _evicted(pod: Manifest, text: str) -> Finding:
     if any(words in text for words in _LIMITS):
-        remedy = "use a smaller model" if is_build(pod) else "raise the limit in spec.serving"
+        remedy = "use a smaller model" if is_build(pod) else "raise that limit in spec.serving"
         return finding(Reason.SCRATCH_FULL, f"the pod was evicted: {text}", remedy)
     remedy = "free that resource on the node, or use nodes with more"
     return finding(Reason.EVICTED, f"the pod was evicted: {text}", remedy)

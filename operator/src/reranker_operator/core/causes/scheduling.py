@@ -18,7 +18,7 @@ _CLUES = (
     clue(
         "topology spread constraints|affinity rules",
         Reason.PLACEMENT_UNSATISFIABLE,
-        "relax affinity and topologySpreadConstraints in spec.serving, or add nodes",
+        "relax affinity and topologySpreadConstraints in spec.serving.pod, or add nodes",
     ),
     clue(
         _DEVICE.pattern,

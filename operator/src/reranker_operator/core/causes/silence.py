@@ -129,7 +129,7 @@ def _told(pod: Manifest, event: Manifest) -> Finding | None:
         return finding(Reason.SANDBOX_FAILED, what, remedy)
     if reason == "FailedPostStartHook":
         what = f"a hook of pod {name} fails: {quote(text)}"
-        return finding(Reason.HOOK_FAILED, what, "correct the lifecycle in spec.serving")
+        return finding(Reason.HOOK_FAILED, what, "correct the lifecycle in spec.serving.pod")
     if reason == "Unhealthy":
         container = _unready(pod)[0]
         where = f"{settings_of(pod, container)}.resources"

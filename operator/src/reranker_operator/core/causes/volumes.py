@@ -31,12 +31,12 @@ _MOUNTS = (
     clue(
         'secret "[^"]+" not found|references non-existent secret key',
         Reason.SECRET_NOT_FOUND,
-        "create the Secret, or correct the volume in spec.serving",
+        "create the Secret, or correct it in spec.serving.pod.volumes or spec.caBundle",
     ),
     clue(
         'configmap "[^"]+" not found|references non-existent config key',
         Reason.CONFIG_MAP_NOT_FOUND,
-        "create the ConfigMap, or correct the volume in spec.serving",
+        "create the ConfigMap, or correct it in spec.serving.pod.volumes or spec.caBundle",
     ),
     clue("", Reason.MOUNT_FAILED, "check the storage behind it and the node's driver"),
 )
@@ -129,4 +129,4 @@ def _field(pod: Manifest, claim: str) -> str:
         return "spec.model.source"
     if volume in ("store", "engine"):
         return "spec.engine.store.existingClaim"
-    return "the volume in spec.serving"
+    return "spec.serving.pod.volumes"
