@@ -78,7 +78,7 @@ def _fields(pod: Manifest, container: str) -> tuple[str, str]:
     """Where a container's image is named, and the secret that it is pulled with."""
     if is_build(pod) and container == "source":
         return "spec.model.source", "spec.model.imagePullSecret"
-    secret = "the operator's chart (imagePullSecrets)"
+    pull = "the operator's chart (imagePullSecrets)"
     if not is_build(pod):
-        secret = f"spec.serving.pod.imagePullSecrets or {secret}"
-    return f"{settings_of(pod, container)}.image", secret
+        pull = f"spec.serving.pod.imagePullSecrets or {pull}"
+    return f"{settings_of(pod, container)}.image", pull

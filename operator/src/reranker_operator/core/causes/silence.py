@@ -90,7 +90,7 @@ def fallen_silent(pods: Iterable[Manifest]) -> Finding | None:
 def _stuck(pod: Manifest) -> tuple[datetime.datetime | None, datetime.timedelta]:
     """Since when the pod should be further, and how long that may take."""
     scheduled = condition_of(pod, "PodScheduled")
-    if scheduled.get("status") != "True":
+    if scheduled.get("status") != "True" or "deletionTimestamp" in pod["metadata"]:
         return None, _TO_START
     statuses = container_statuses(pod)
     waiting = [entry.get("state", {}).get("waiting") for entry in statuses]
