@@ -243,6 +243,8 @@ def _looping(name: str, code: int, reason: str = "Error", message: str = "") -> 
     [
         (_looping("triton", 1), "CrashLoop"),
         (_looping("triton", 137, "OOMKilled"), "OutOfMemory"),
+        # A server that ends without a fault does not serve either.
+        (_looping("gateway", 0, "Completed"), "CrashLoop"),
         (
             _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.CHECKSUM_MISMATCH)),
             "ChecksumMismatch",
@@ -274,6 +276,8 @@ def test_only_a_checksum_of_the_verify_container_is_damage() -> None:
     for other in (
         _looping("gateway", 1, message=_said(Stage.VERIFY, StageReason.CHECKSUM_MISMATCH)),
         _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.INTERNAL_ERROR)),
+        # Built again it would be the same.
+        _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.ENGINE_VERSION_MISMATCH)),
         _looping("verify", 137, "OOMKilled"),
         _ended(0, "Completed", _said(Stage.VERIFY, StageReason.SUCCEEDED, ok=True), name="verify"),
     ):

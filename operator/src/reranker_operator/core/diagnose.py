@@ -117,8 +117,7 @@ def crashing(pods: Iterable[Manifest]) -> Finding | None:
             if result is not None and not result.ok:
                 return Finding(result.reason, quote(result.message, _TOLD))
             backing_off = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
-            failed = last is not None and last.get("exitCode", 0) != 0
-            if last is not None and (backing_off or (failed and status.get("restartCount", 0) > 1)):
+            if last is not None and (backing_off or status.get("restartCount", 0) > 1):
                 return containers.crashing(pod, status, last)
     return None
 
