@@ -121,6 +121,27 @@ def test_what_keeps_a_pod_from_starting(pod: Json, reason: str, text: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("ErrImagePull", 'failed to resolve reference "x": x: not found'),
+        (
+            "RegistryUnavailable",
+            "image pull failed for x because the registry is unavailable: no answer",
+        ),
+        (
+            "SignatureValidationFailed",
+            "image pull failed for x because the signature validation failed",
+        ),
+        ("ErrImagePull", "unexpected EOF"),
+    ],
+)
+def test_a_pull_is_told_alike_while_it_fails_and_while_it_waits(reason: str, words: str) -> None:
+    fails = _pod(_waiting(reason, words))
+    waits = _pod(_waiting("ImagePullBackOff", f'Back-off pulling image "x": {reason}: {words}'))
+    assert diagnose.blocked([fails]) == diagnose.blocked([waits]) is not None
+
+
+@pytest.mark.parametrize(
     "pod",
     [
         _pod(),

@@ -59,13 +59,13 @@ def blocked(
 ) -> Finding | None:
     """What keeps a pod from starting, while it has not failed.
 
-    `events` are those about the pods and claims, where they were read.
+    `events` are those about the claims, where they were read.
     """
-    pods, events, claims = living(pods), list(events), list(claims)
-    for pod in pods:
+    events, claims = list(events), list(claims)
+    for pod in living(pods):
         for found in _blockers(pod, events, claims):
             return found
-    return explained(pods, events)
+    return None
 
 
 def refused_job(job: Manifest, events: Iterable[Manifest]) -> Finding | None:

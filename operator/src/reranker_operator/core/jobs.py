@@ -11,7 +11,7 @@ from reranker_operator import names
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core import diagnose
 from reranker_operator.core.causes.finding import Finding, finding
-from reranker_operator.core.causes.silence import next_look
+from reranker_operator.core.causes.silence import explained, next_look
 from reranker_operator.core.world import Manifest
 
 State = Literal["absent", "running", "succeeded", "failed"]
@@ -69,7 +69,7 @@ def view(
     return make(
         "running",
         stage=_stage(mine),
-        finding=diagnose.blocked(mine, warnings, claims),
+        finding=diagnose.blocked(mine, warnings, claims) or explained(mine, warnings),
         recheck=next_look(mine, now),
     )
 

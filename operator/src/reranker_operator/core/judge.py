@@ -69,11 +69,14 @@ def _finding(world: ServiceWorld, revision: str | None) -> Finding | None:
     """What keeps the pods of a revision from serving."""
     pods, entry = pods_of(world, revision), live_deployments(world).get(revision or "")
     found = diagnose.crashing(pods) or diagnose.blocked(pods, world.warnings, world.claims)
-    if found is None or found.reason in scheduling.REASONS:
+    if found is not None and found.reason in scheduling.REASONS:
         # The nodes themselves say more than the scheduler does of them.
-        found = _no_node(world, entry) or found
+        return _no_node(world, entry) or found
     return (
-        found or diagnose.refused_deployment(entry) or diagnose.silent(pods, entry, world.warnings)
+        found
+        or diagnose.refused_deployment(entry)
+        or diagnose.silent(pods, entry, world.warnings)
+        or _no_node(world, entry)
     )
 
 

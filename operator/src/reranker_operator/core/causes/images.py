@@ -30,6 +30,7 @@ _PLAIN = {
 }
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError"})
 _CLUES = (
+    clue("signature validation failed", *_PLAIN["SignatureValidationFailed"]),
     clue(
         r"pull access denied|unauthorized|authorization failed|authentication required|"
         r"failed to authorize|denied: |access to the resource is denied|insufficient_scope|"
@@ -40,7 +41,8 @@ _CLUES = (
     # Before `not found`, which an unknown host is as well.
     clue(
         r"no such host|i/o timeout|connection refused|network is unreachable|no route to host|"
-        r"TLS handshake timeout|x509:|deadline exceeded|server misbehaving|\b50[0234]\b",
+        r"registry is unavailable|TLS handshake timeout|x509:|deadline exceeded|"
+        r"server misbehaving|\b50[0234]\b",
         *_PLAIN["RegistryUnavailable"],
     ),
     clue(
@@ -55,7 +57,10 @@ _CLUES = (
     ),
 )
 #: With and without it the kubelet tells of the same failure in turns.
-_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: (Err)?Image\w+)?:? ?')
+_BACK_OFF = re.compile(
+    r'^Back-off pulling image "[^"]*"'
+    r"(: (ErrImagePull|ImageInspectError|RegistryUnavailable|SignatureValidationFailed))?:? ?"
+)
 
 
 def unpullable(pod: Manifest, status: dict[str, Any]) -> Finding | None:

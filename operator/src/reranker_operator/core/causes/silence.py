@@ -70,15 +70,8 @@ def fallen_silent(pods: Iterable[Manifest]) -> Finding | None:
             where = pod.get("spec", {}).get("nodeName", "")
             what = f"node {where} with pod {name} does not answer any more"
             return finding(Reason.NODE_LOST, what, f"see `kubectl describe node {where}`")
-        ready = condition_of(pod, "Ready")
-        changed = moment(ready.get("lastTransitionTime"))
         container, started = _unready(pod)
-        if (
-            ready.get("status") == "False"
-            and started is not None
-            and changed is not None
-            and changed > started
-        ):
+        if _was_ready(pod, started):
             return finding(
                 Reason.NOT_ANSWERING,
                 f"container {container} of pod {name} has stopped to answer its readiness probe",
@@ -96,7 +89,9 @@ def _stuck(pod: Manifest) -> tuple[datetime.datetime | None, datetime.timedelta]
     waiting = [entry.get("state", {}).get("waiting") for entry in statuses]
     if all(state is not None and state.get("reason", "") in _NOT_YET for state in waiting):
         return moment(scheduled.get("lastTransitionTime")), _TO_START
-    return _unready(pod)[1], _TO_ANSWER
+    started = _unready(pod)[1]
+    # What it was about is clear, and its Events would only tell the same.
+    return None if _was_ready(pod, started) else started, _TO_ANSWER
 
 
 def _unbound_since(pod: Manifest) -> datetime.datetime | None:
@@ -117,6 +112,12 @@ def _unready(pod: Manifest) -> tuple[str, datetime.datetime | None]:
         if running is not None and not status.get("ready") and status.get("started", True):
             return str(status["name"]), moment(running.get("startedAt"))
     return "", None
+
+
+def _was_ready(pod: Manifest, started: datetime.datetime | None) -> bool:
+    """The pod became unready after its container was started, so it was ready between."""
+    changed = moment(condition_of(pod, "Ready").get("lastTransitionTime"))
+    return started is not None and changed is not None and changed > started
 
 
 def _told(pod: Manifest, event: Manifest) -> Finding | None:
