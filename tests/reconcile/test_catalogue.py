@@ -9,9 +9,10 @@ from reranker_contracts import StageReason
 from reranker_operator.api.conditions import Reason
 from reranker_operator.api.meta import EVENT, NODE, POD, RERANKER_SERVICE
 
-from .catalogue import CAUSES, Cause
+from .catalogue import CAUSES
 from .controllers import NAMESPACE
 from .simulation import Simulation
+from .symptoms import Cause
 
 _TESTS = Path(__file__).resolve().parent
 #: They list reasons without provoking any.

@@ -4,9 +4,9 @@ from typing import Any
 
 from reranker_operator.api.meta import POD
 
-from .catalogue import creating, gateway_up, placed, triton_up, verified
 from .controllers import NAMESPACE
 from .simulation import Simulation
+from .symptoms import creating, gateway_up, placed, triton_up, verified
 
 
 def _reads(sim: Simulation) -> int:
