@@ -97,6 +97,17 @@ def _said(stage: Stage, reason: StageReason, *, ok: bool = False) -> str:
             "VolumeOnOtherNode",
             "affinity",
         ),
+        # What is cut in the message counts all the same.
+        (
+            _unscheduled(
+                "Unschedulable",
+                f"0/900 nodes are available: {', '.join(f'{n} odd {n:060}' for n in range(9))}, "
+                "2 node(s) had untolerated taint(s), "
+                f"{', '.join(f'{n} node(s) strange {n:060}' for n in range(9))}.",
+            ),
+            "TaintNotTolerated",
+            "take the taint off",
+        ),
         # The preemption's words are the same for every cause.
         (
             _unscheduled(

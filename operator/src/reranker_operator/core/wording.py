@@ -24,8 +24,14 @@ def retried(message: str, failures: int) -> str:
 
 
 def quote(words: object, limit: int = 400) -> str:
-    """Somebody else's words on one line, cut, and without what looks like a secret."""
+    """Somebody else's words on one line, without what looks like a secret.
+
+    Long ones are cut in the middle: the beginning says what, the end says why.
+    """
     text = " ".join(str(words or "").split())
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    if len(text) <= limit:
+        return text
+    end = limit // 2
+    return f"{text[: limit - end - 3]} … {text[-end:]}"

@@ -63,14 +63,14 @@ _POD = (
 
 def refused_pod(text: str, field: str) -> Finding | None:
     """Why a controller may make no pod; `field` has its resources."""
-    text = quote(_REFUSAL.sub("", text))
-    return recognise(_POD, text, f"no pod may be made: {text}", field=field)
+    text = _REFUSAL.sub("", text)
+    return recognise(_POD, text, f"no pod may be made: {quote(text)}", field=field)
 
 
 def refused_write(text: str) -> Finding:
     """Why we may not do something ourselves."""
-    text = quote(text)
+    told = quote(text)
     clues = _QUOTA if _RIGHTS.search(text) else (*_QUOTA, _POLICY)
-    found = recognise(clues, text, text, field="what the spec asks for")
+    found = recognise(clues, text, told, field="what the spec asks for")
     remedy = "give the operator this right (install its chart again), or change the policy"
-    return found or finding(Reason.FORBIDDEN, text, remedy)
+    return found or finding(Reason.FORBIDDEN, told, remedy)

@@ -44,10 +44,12 @@ def stage_result(terminated: dict[str, Any] | None) -> StageResult | None:
 def unmade(pod: Manifest, status: dict[str, Any]) -> Finding | None:
     """Why the kubelet can't make or start a waiting container."""
     waiting = status.get("state", {}).get("waiting", {})
-    reason, text, name = waiting.get("reason", ""), quote(waiting.get("message")), status["name"]
+    reason, text, name = waiting.get("reason", ""), waiting.get("message"), status["name"]
     if reason in _HOOKS:
         remedy = f"correct its lifecycle in {settings_of(pod, name)}"
-        return finding(Reason.HOOK_FAILED, f"a hook of container {name} fails: {text}", remedy)
+        return finding(
+            Reason.HOOK_FAILED, f"a hook of container {name} fails: {quote(text)}", remedy
+        )
     if reason == "RunContainerError":
         return unstartable(pod, name, text)
     if reason not in _CONFIG:
@@ -55,18 +57,19 @@ def unmade(pod: Manifest, status: dict[str, Any]) -> Finding | None:
     secret = "spec.model.secretRef" if is_build(pod) else "the env in spec.serving"
     config = "spec.caBundle" if is_build(pod) else "spec.serving"
     see = f"see `kubectl describe pod {pod['metadata']['name']}`"
-    return recognise(_REFERENCES, text, text, secret=secret, config=config) or finding(
-        Reason.CONTAINER_FAILED, f"container {name} can't be made: {text}", see
+    return recognise(_REFERENCES, text, quote(text), secret=secret, config=config) or finding(
+        Reason.CONTAINER_FAILED, f"container {name} can't be made: {quote(text)}", see
     )
 
 
-def unstartable(pod: Manifest, name: str, text: str) -> Finding:
+def unstartable(pod: Manifest, name: str, text: object) -> Finding:
     """The container runtime's words on a program that does not start."""
-    found = triton.unstartable(name, text)
+    found = triton.unstartable(name, str(text or ""))
     if found is not None:
         return found
     remedy = f"check its image and command in {settings_of(pod, name)}"
-    return finding(Reason.CONTAINER_FAILED, f"container {name} can't be started: {text}", remedy)
+    what = f"container {name} can't be started: {quote(text)}"
+    return finding(Reason.CONTAINER_FAILED, what, remedy)
 
 
 def ended(pod: Manifest, name: str, terminated: dict[str, Any] | None) -> Finding | None:
@@ -80,7 +83,7 @@ def ended(pod: Manifest, name: str, terminated: dict[str, Any] | None) -> Findin
         remedy = f"see `kubectl describe pod {pod['metadata'].get('name')}` if it happens again"
         return finding(Reason.POD_KILLED, f"container {name} was killed (exit code {code})", remedy)
     if terminated.get("reason") in ("StartError", "ContainerCannotRun"):
-        return unstartable(pod, name, quote(terminated.get("message")))
+        return unstartable(pod, name, terminated.get("message"))
     see = f"see `kubectl logs {pod['metadata'].get('name')} -c {name}`"
     return finding(Reason.CONTAINER_FAILED, f"container {name} ended with {end(terminated)}", see)
 
@@ -106,7 +109,7 @@ def crashing(pod: Manifest, status: dict[str, Any], last: dict[str, Any]) -> Fin
             Reason.SIDECAR_FAILED, what, f"correct it in spec.serving.pod.sidecars, {log}"
         )
     if last.get("reason") in ("StartError", "ContainerCannotRun"):
-        return unstartable(pod, name, quote(last.get("message")))
+        return unstartable(pod, name, last.get("message"))
     if name == "triton" and (found := triton.unloadable(str(last.get("message") or ""), log)):
         return found
     if code in KILLED:
@@ -119,6 +122,6 @@ def crashing(pod: Manifest, status: dict[str, Any], last: dict[str, Any]) -> Fin
 def end(terminated: dict[str, Any]) -> str:
     """Exit code and last words."""
     lines = str(terminated.get("message") or "").strip().splitlines()
-    last_words = quote(lines[-1])[:300] if lines else ""
+    last_words = quote(lines[-1], 300) if lines else ""
     code = f"exit code {terminated.get('exitCode', 0)}"
     return f"{code}: {last_words}" if last_words else code

@@ -34,8 +34,9 @@ def clue(words: str, reason: Reason, remedy: str) -> Clue:
     return Clue(re.compile(words, re.IGNORECASE), reason, remedy)
 
 
-def recognise(clues: Iterable[Clue], text: str, what: str, **fields: str) -> Finding | None:
-    """The first clue that `text` has; `what` tells what happened."""
+def recognise(clues: Iterable[Clue], text: object, what: str, **fields: str) -> Finding | None:
+    """The first clue that `text`, with all its words, has; `what` tells what happened."""
+    text = " ".join(str(text or "").split())
     for entry in clues:
         if entry.words.search(text):
             return finding(entry.reason, what, entry.remedy.format(**fields))

@@ -69,14 +69,14 @@ def unpullable(pod: Manifest, status: dict[str, Any]) -> Finding | None:
     reason = waiting.get("reason", "")
     if reason not in _PULL and reason not in _PLAIN:
         return None
-    text = quote(_BACK_OFF.sub("", str(waiting.get("message") or "")))
+    words = _BACK_OFF.sub("", str(waiting.get("message") or ""))
     image, secret = _fields(pod, status["name"])
     what = f"container {status['name']}: image {status['image']} can't be pulled"
-    what += f": {text}" if text else ""
+    what += f": {quote(words)}" if words else ""
     if reason in _PLAIN:
         plain, remedy = _PLAIN[reason]
         return finding(plain, what, remedy.format(image=image))
-    return recognise(_CLUES, text, what, image=image, secret=secret)
+    return recognise(_CLUES, words, what, image=image, secret=secret)
 
 
 def _fields(pod: Manifest, container: str) -> tuple[str, str]:

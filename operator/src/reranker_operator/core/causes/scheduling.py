@@ -58,7 +58,7 @@ def unscheduled(
     entry = condition_of(pod, "PodScheduled")
     if entry.get("status") != "False" or entry.get("reason") == "SchedulingGated":
         return None
-    text = quote(_PREEMPTION.sub("", str(entry.get("message", ""))))
+    text = _PREEMPTION.sub("", str(entry.get("message", "")))
     found = volumes.unbindable(pod, text, claims, events)
     if found is not None or entry.get("reason") != "Unschedulable":
         return found
@@ -67,7 +67,7 @@ def unscheduled(
     return recognise(
         _CLUES,
         text,
-        f"no node takes the pod: {text}",
+        f"no node takes the pod: {quote(text)}",
         device=device[1] if device else "",
         tainted=tainted if _TAINT in text else "",
         resources="spec.engine.resources" if build else "the resources in spec.serving",

@@ -36,7 +36,7 @@ def unstartable(name: str, text: str) -> Finding | None:
     if name == "triton" and _NO_PROGRAM.search(text):
         return finding(
             Reason.TRITON_IMAGE_UNSUITABLE,
-            f"the image of container triton has no tritonserver: {text}",
+            f"the image of container triton has no tritonserver: {quote(text)}",
             f"use a Triton image in {_IMAGE}",
         )
     return None
@@ -49,21 +49,21 @@ def unloadable(message: str, log: str) -> Finding | None:
     if loading is None and created is None:
         return None
     found = loading or created
-    words = quote(next(text for text in found.groups() if text is not None)) if found else ""
+    words = next(text for text in found.groups() if text is not None) if found else ""
     if _DRIVER.search(words):
         return _too_old(words)
     if _BACKEND.search(words):
         return finding(
             Reason.TRITON_IMAGE_UNSUITABLE,
-            f"the image of container triton can't serve this engine: {words}",
+            f"the image of container triton can't serve this engine: {quote(words)}",
             f"use an image with the onnxruntime backend in {_IMAGE}",
         )
-    return finding(Reason.TRITON_LOAD_FAILED, f"Triton can't load the engine: {words}", log)
+    return finding(Reason.TRITON_LOAD_FAILED, f"Triton can't load the engine: {quote(words)}", log)
 
 
 def _too_old(words: str) -> Finding:
     return finding(
         Reason.DRIVER_TOO_OLD,
-        f"the node's NVIDIA driver is too old for the image: {words}",
+        f"the node's NVIDIA driver is too old for the image: {quote(words)}",
         f"update the driver, choose other nodes in spec.accelerator, or an older {_IMAGE}",
     )

@@ -53,18 +53,17 @@ def unbindable(
         return _missing(pod, found[1])
     if found := _LOST.search(text):
         return _lost(found[1])
-    placed = recognise(_PLACES, text, f"the volume can't be had: {text}")
+    placed = recognise(_PLACES, text, f"the volume can't be had: {quote(text)}")
     return (
         placed
         or _unbound(pod, claims, list(events))
-        or finding(Reason.VOLUME_PENDING, text, "check the claim and spec.engine.store")
+        or finding(Reason.VOLUME_PENDING, quote(text), "check the claim and spec.engine.store")
     )
 
 
 def unmountable(text: str) -> Finding | None:
     """The kubelet's Event about a volume that it can't attach or mount."""
-    words = quote(text)
-    return recognise(_MOUNTS, words, f"a volume can't be mounted: {words}")
+    return recognise(_MOUNTS, text, f"a volume can't be mounted: {quote(text)}")
 
 
 def _unbound(pod: Manifest, claims: Iterable[Manifest], events: list[Manifest]) -> Finding | None:
