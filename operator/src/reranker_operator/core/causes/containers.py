@@ -114,7 +114,7 @@ def crashing(pod: Manifest, status: dict[str, Any], last: dict[str, Any]) -> Fin
         return found
     if code in KILLED:
         what = f"container {name} is stopped again and again (exit code {code})"
-        remedy = f"it does not answer its startup or liveness probe, {log}"
+        remedy = f"its startup or liveness probe fails, {log}"
         return finding(Reason.PROBE_FAILED, what, remedy)
     return finding(Reason.CRASH_LOOP, what, log)
 

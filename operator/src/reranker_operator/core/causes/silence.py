@@ -74,7 +74,7 @@ def fallen_silent(pods: Iterable[Manifest]) -> Finding | None:
         if _was_ready(pod, started):
             return finding(
                 Reason.NOT_ANSWERING,
-                f"container {container} of pod {name} has stopped to answer its readiness probe",
+                f"container {container} of pod {name} has stopped answering its readiness probe",
                 f"see `kubectl logs {name} -c {container}`",
             )
     return None
