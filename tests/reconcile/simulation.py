@@ -73,6 +73,9 @@ class Simulation(Controllers):
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
         twin.missing_secrets = set(self.missing_secrets)
+        twin.told, twin.job_ends = dict(self.told), dict(self.job_ends)
+        twin.claim_told, twin.event_of_pods = self.claim_told, self.event_of_pods
+        twin.events_of_claims = self.events_of_claims
         twin.faults = copy.deepcopy(self.faults)
         twin.stored, twin.made = copy.deepcopy(self.stored), dict(self.made)
         twin._numbers = itertools.count(next(self._numbers))

@@ -199,7 +199,7 @@ async def test_an_address_of_somebody_else_is_not_taken_over(sim: Simulation) ->
     address = sim.cluster.find(SERVICE, NAMESPACE, "rank") or {}
     assert address["spec"] == {"selector": {"app": "shop"}}
     assert "ownerReferences" not in address["metadata"]
-    assert sim.condition("Ready") == ("False", "Rejected")
+    assert sim.condition("Ready") == ("False", "ForeignOwner")
     assert sim.message("Ready").count("; ") == 1
     sim.cluster.remove(SERVICE, NAMESPACE, "rank")
     await sim.converge()
@@ -321,7 +321,7 @@ async def test_a_job_of_somebody_else_is_told_and_waited_for(sim: Simulation) ->
     sim.held.clear()
     sim.create_service()
     await sim.settle()
-    assert sim.condition("Ready") == ("False", "Rejected")
+    assert sim.condition("Ready") == ("False", "ForeignOwner")
     assert f"Job {name} exists" in sim.message("Ready")
     assert "delete that Job" in sim.message("Ready")
     assert sim.next_wake == 60

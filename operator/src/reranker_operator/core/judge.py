@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
 from reranker_operator.api.rollout import ScaleStatus
 from reranker_operator.core import diagnose
+from reranker_operator.core.causes import scheduling, silence
+from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.changes import summary
 from reranker_operator.core.progress import Progress
 from reranker_operator.core.replicas import fight
@@ -20,7 +22,7 @@ from reranker_operator.core.revisions import (
 from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.service_engine import judge_engine
 from reranker_operator.core.wording import advise
-from reranker_operator.core.world import ServiceWorld
+from reranker_operator.core.world import Manifest, ServiceWorld
 
 _NOTHING_SERVES = "nothing is started; set spec.rollout.paused to false to start it"
 _LOOK_AT_PODS = "see `kubectl describe pod` and the logs of its pods"
@@ -98,19 +100,28 @@ def judge_serving(
     return serving, _judge_progress(sight, steps, finding, counted)
 
 
-def _finding(world: ServiceWorld, revision: str | None) -> diagnose.Finding | None:
+def _finding(world: ServiceWorld, revision: str | None) -> Finding | None:
     """What keeps the pods of a revision from serving."""
-    pods = pods_of(world, revision)
+    pods, entry = pods_of(world, revision), live_deployments(world).get(revision or "")
+    found = diagnose.crashing(pods) or diagnose.blocked(pods, world.warnings, world.claims)
+    if found is not None and found.reason in scheduling.REASONS:
+        # The nodes themselves say more than the scheduler does of them.
+        return _no_node(world, entry) or found
     return (
-        diagnose.crashing(pods)
-        or diagnose.blocked(pods)
-        or diagnose.refused_deployment(live_deployments(world).get(revision or ""))
-        or _no_node(world)
+        found
+        or diagnose.refused_deployment(entry)
+        or diagnose.silent(pods, entry, world.warnings)
+        or _no_node(world, entry)
     )
 
 
+def next_look(world: ServiceWorld, rollout: Rollout) -> float | None:
+    """Seconds until what nobody tells of the pods is worth another look."""
+    return silence.next_look(pods_of(world, rollout.wanted or rollout.serving), world.now)
+
+
 def _judge_progress(
-    sight: Sight, steps: list[Condition], finding: diagnose.Finding | None, lacking: str
+    sight: Sight, steps: list[Condition], finding: Finding | None, lacking: str
 ) -> Condition:
     """`lacking` counts the pods when some are not ready."""
     kind = ConditionType.PROGRESSING
@@ -129,7 +140,7 @@ def _judge_progress(
     return _judge_rest(sight, finding, lacking)
 
 
-def _judge_rolling(rollout: Rollout, finding: diagnose.Finding | None) -> Condition:
+def _judge_rolling(rollout: Rollout, finding: Finding | None) -> Condition:
     kind = ConditionType.PROGRESSING
     if finding is not None:
         text = f"revision {rollout.wanted} does not start: {finding.message}"
@@ -137,7 +148,7 @@ def _judge_rolling(rollout: Rollout, finding: diagnose.Finding | None) -> Condit
     return condition(kind, True, Reason.ROLLING, f"revision {rollout.wanted} is starting")
 
 
-def _judge_rest(sight: Sight, finding: diagnose.Finding | None, lacking: str) -> Condition:
+def _judge_rest(sight: Sight, finding: Finding | None, lacking: str) -> Condition:
     kind = ConditionType.PROGRESSING
     if (contest := fight(sight.scale)) is not None:
         text = (
@@ -160,7 +171,7 @@ def _held_text(sight: Sight) -> str:
     return advise(f"held back: {summary(sight.changes)}", remedy)
 
 
-def _overdue_text(sight: Sight, finding: diagnose.Finding | None) -> str:
+def _overdue_text(sight: Sight, finding: Finding | None) -> str:
     rollout, under_way = sight.rollout, sight.progress.under_way
     ready = under_way.ready if under_way else 0
     text = (
@@ -172,24 +183,17 @@ def _overdue_text(sight: Sight, finding: diagnose.Finding | None) -> str:
     return f"{text}: {finding.message}" if finding else advise(text, _LOOK_AT_PODS)
 
 
-def _no_node(world: ServiceWorld) -> diagnose.Finding | None:
-    """Known before any pod was made: no node could ever take a serving pod."""
+def _no_node(world: ServiceWorld, deployment: Manifest | None) -> Finding | None:
+    """No node could ever take a serving pod; known before any pod was made."""
     accelerator = world.service.spec.accelerator
     if world.nodes is None or accelerator.type == "none":
         return None
-    resource, count = accelerator.resource_name or "nvidia.com/gpu", accelerator.count or 1
-    selector = accelerator.node_selector or {}
-    for node in world.nodes:
-        labels = node["metadata"].get("labels", {})
-        free = str(node.get("status", {}).get("allocatable", {}).get(resource, 0))
-        if (
-            free.isdecimal()
-            and int(free) >= count
-            and all(labels.get(key) == value for key, value in selector.items())
-        ):
-            return None
-    wish = f"{count} {resource}" + (f" and labels {selector}" if selector else "")
-    return diagnose.Finding(
-        Reason.NO_MATCHING_NODE,
-        f"none of {len(world.nodes)} nodes has {wish}; add such a node or change spec.accelerator",
+    pod = deployment["spec"]["template"]["spec"] if deployment is not None else {}
+    tolerations = [entry.to_dict() for entry in accelerator.tolerations]
+    return scheduling.no_node(
+        world.nodes,
+        accelerator.resource_name or "nvidia.com/gpu",
+        accelerator.count or 1,
+        accelerator.node_selector or {},
+        [*tolerations, *pod.get("tolerations", [])],
     )

@@ -28,7 +28,14 @@ from reranker_operator.render import engines
 from reranker_operator.render.jobs import resolve_job
 
 #: What fetch says when the source is no longer what resolve has seen.
-_MOVED = frozenset({StageReason.SOURCE_CHANGED.value, StageReason.SOURCE_NOT_FOUND.value})
+_MOVED = frozenset(
+    reason.value
+    for reason in (
+        StageReason.SOURCE_CHANGED,
+        StageReason.SOURCE_NOT_FOUND,
+        StageReason.REVISION_NOT_FOUND,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,14 @@ def resolve(world: ServiceWorld) -> Resolution:
         return _resolved(world, status.model, attempts)
     number = attempts.failures + 1
     current = names.resolve_job(service, key, number)
-    view = jobs.view(current, world.jobs, world.pods, world.warnings)
+    view = jobs.view(
+        current,
+        world.jobs,
+        world.pods,
+        world.now,
+        warnings=world.warnings,
+        claims=world.claims,
+    )
     # The last failed Job stays, so that its log can be read while the next attempt waits.
     stale = _delete_jobs(
         world, keep=frozenset({current, names.resolve_job(service, key, number - 1)})

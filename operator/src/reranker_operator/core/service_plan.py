@@ -13,7 +13,7 @@ from reranker_operator.api.meta import POD, RERANKER_ENGINE
 from reranker_operator.core import diagnose, references
 from reranker_operator.core.changes import pending_changes
 from reranker_operator.core.companions import companions
-from reranker_operator.core.judge import Sight, held_up, judge_serving
+from reranker_operator.core.judge import Sight, held_up, judge_serving, next_look
 from reranker_operator.core.plan import Action, Delete, Plan, Release
 from reranker_operator.core.progress import follow
 from reranker_operator.core.replicas import scale_status
@@ -108,7 +108,10 @@ def _conclude(
             world, resolution, engine, sight, judgements=judgements, outside=beside.url
         ),
         requeue_after=_sooner(
-            resolution.requeue_after, sight.progress.wake_after, beside.requeue_after
+            resolution.requeue_after,
+            sight.progress.wake_after,
+            beside.requeue_after,
+            next_look(world, rollout),
         ),
     )
 

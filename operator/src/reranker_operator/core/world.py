@@ -23,7 +23,8 @@ class Reference(NamedTuple):
 class ServiceWorld:
     """Everything that the plan of one RerankerService depends on.
 
-    `warnings` are Events, read only of Jobs that should have a pod by now and have none.
+    `warnings` are Events, read only about what should be further by now: Jobs without a pod, pods
+    that are stuck, claims that are not bound.
     `versions` has what is known of the Secrets and ConfigMaps that the spec names: None for one
     that is not there, no entry for one that the operator may not look at.
     """

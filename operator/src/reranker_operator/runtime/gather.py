@@ -12,7 +12,6 @@ from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
-    EVENT,
     JOB,
     NODE,
     POD,
@@ -24,7 +23,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import diagnose
-from reranker_operator.core.jobs import is_overdue
+from reranker_operator.core.causes.pods import is_build
 from reranker_operator.core.references import of_service
 from reranker_operator.core.store import mounted
 from reranker_operator.core.world import EngineWorld, Reference, ServiceWorld
@@ -35,6 +34,7 @@ from reranker_operator.runtime.gather_companions import read_companions
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
 from reranker_operator.runtime.references import References
+from reranker_operator.runtime.reports import warnings
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ async def service_world(
         claims=tuple(claim for claim in await asyncio.gather(*claims) if claim is not None),
         k8s_service=address if _is_ours(address, service) else None,
         nodes=nodes,
-        warnings=await _warnings(cluster, own_jobs, pods, now),
+        warnings=await warnings(cluster, now, jobs=own_jobs, pods=pods),
         companions=companions,
         missing_kinds=missing,
         versions=await _versions(references, service),
@@ -116,7 +116,13 @@ async def engine_world(
         siblings=readable,
         all_siblings=len(readable) == len(others),
         deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if complaints else ()),
-        warnings=await _warnings(cluster, own_jobs, pods, now),
+        warnings=await warnings(
+            cluster,
+            now,
+            jobs=own_jobs,
+            pods=[pod for pod in pods if is_build(pod)],
+            claims=() if claim is None else (claim,),
+        ),
     )
 
 
@@ -141,22 +147,6 @@ def _jobs_of(subject: RerankerService | RerankerEngine, jobs: Iterable[Json]) ->
     Their results tell of files that may be gone.
     """
     return tuple(job for job in jobs if subject.metadata.uid in owners_of(job))
-
-
-async def _warnings(
-    cluster: Cluster, jobs: Iterable[Json], pods: list[Json], now: datetime.datetime
-) -> tuple[Json, ...]:
-    """Why Jobs have no pod. A Job has no condition for that, only Events; others cost no call."""
-    found: list[Json] = []
-    for job in jobs:
-        if is_overdue(job, pods, now):
-            meta = job["metadata"]
-            fields = {"involvedObject.uid": meta["uid"], "reason": "FailedCreate"}
-            try:
-                found += await cluster.list(EVENT, meta["namespace"], fields=fields)
-            except Forbidden as error:
-                logger.warning("events can't be read: %s", error)
-    return tuple(found)
 
 
 def _readable(entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:

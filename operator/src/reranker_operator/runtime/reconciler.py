@@ -16,10 +16,12 @@ from reranker_operator.api.meta import (
     RESOURCES,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.causes.admission import refused_write
+from reranker_operator.core.causes.finding import Finding, finding
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.plan import DropFinalizer, Plan
 from reranker_operator.core.service_plan import plan_service
-from reranker_operator.core.wording import advise
+from reranker_operator.core.wording import quote
 from reranker_operator.errors import (
     Forbidden,
     NamespaceTerminating,
@@ -80,10 +82,14 @@ class Reconciler:
         except ValidationError as error:
             await self._refuse(key, raw, error)
             return None
+        except Forbidden as error:
+            # Nothing is planned: what was said before stays, and why nothing more is done.
+            await self._complain(_subject(key, raw), Plan(), error)
+            raise
         try:
             writes = await self._executor.execute(subject, plan)
-        except NamespaceTerminating:
-            await self._leave(subject)
+        except NamespaceTerminating as error:
+            await self._leave(subject, error)
             return None
         except NameTaken as error:
             await self._complain(subject, plan, error)
@@ -112,10 +118,14 @@ class Reconciler:
         engine = await engine_world(self._cluster, raw, self._defaults, now)
         return engine.engine, plan_engine(engine)
 
-    async def _leave(self, subject: RerankerService | RerankerEngine) -> None:
+    async def _leave(
+        self, subject: RerankerService | RerankerEngine, error: NamespaceTerminating
+    ) -> None:
         """The namespace is going away with everything in it: nothing must hold it back."""
         meta = subject.metadata
-        if meta.deletion_timestamp is not None and names.FINALIZER in meta.finalizers:
+        if meta.deletion_timestamp is None:
+            await self._complain(subject, Plan(), error)
+        elif names.FINALIZER in meta.finalizers:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
             await self._executor.execute(subject, plan)
 
@@ -159,22 +169,34 @@ class Reconciler:
             for entry in plan.judgements or subject.status.conditions
             if entry.type not in (ConditionType.PROGRESSING, ConditionType.READY)
         ]
+        # What was not judged now is still what was said of an earlier generation.
+        judged = [*kept, *complaints] if plan.judgements else complaints
         conditions = merge(
-            subject.status.conditions,
-            [*kept, *complaints],
-            subject.metadata.generation,
-            self._clock(),
+            subject.status.conditions, judged, subject.metadata.generation, self._clock()
         )
+        if not plan.judgements:
+            conditions = [*kept, *conditions]
         status = (plan.status or subject.status).model_copy(
             update={"conditions": tuple(conditions)}
         )
         await self._executor.execute(subject, Plan(status=status))
 
 
-def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
+def _subject(key: Key, raw: Json) -> RerankerService | RerankerEngine:
+    kind = RerankerService if key.kind == RERANKER_SERVICE.kind else RerankerEngine
+    return kind.model_validate(raw)
+
+
+def _complaint(error: Forbidden | Rejected) -> Finding:
     text = str(error)
     if isinstance(error, NameTaken):
-        return Reason.REJECTED, text
+        return Finding(Reason.FOREIGN_OWNER, text)
+    if isinstance(error, NamespaceTerminating):
+        return finding(
+            Reason.NAMESPACE_TERMINATING,
+            "the namespace is being deleted, nothing can be made in it any more",
+            "make the service in another namespace",
+        )
     if isinstance(error, Rejected):
         remedy = "correct the field"
         if "spec.template." in text:
@@ -182,7 +204,5 @@ def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
                 "; spec.template is made from spec.serving and spec.accelerator of the "
                 "RerankerService, mostly from spec.serving.pod"
             )
-        return Reason.REJECTED, advise(text, remedy)
-    if "exceeded quota" in text:
-        return Reason.QUOTA_EXCEEDED, advise(text, "raise the namespace's ResourceQuota")
-    return Reason.FORBIDDEN, advise(text, "give the operator this right, or change the policy")
+        return finding(Reason.REJECTED, quote(text), remedy)
+    return refused_write(text)
