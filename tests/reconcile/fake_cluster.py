@@ -1,15 +1,16 @@
 """A cluster in memory that stands at the `Cluster` protocol, with the API server's rules.
 
 It keeps what decisions depend on: uid, resourceVersion, generation, server-side apply by manager
-(owner references merge by uid, what a manager no longer applies goes away), finalizers, deletion,
-garbage collection by owner, canonical quantities, namespaces that are going away. Every call is
-recorded; `after_call` lets a test look, or crash the caller, once the call has taken effect.
+(owner references and lists of named entries merge, what a manager no longer applies goes away),
+`managedFields` of people who edit, finalizers, deletion, garbage collection by owner, canonical
+quantities, namespaces that are going away. Every call is recorded; `after_call` lets a test look, or crash the caller, once the call has taken effect.
 """
 
 import datetime
 import itertools
+import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -33,7 +34,10 @@ from reranker_operator.errors import (
 
 T = TypeVar("T")
 Path = tuple[str, ...]
-_WRITES = frozenset({"apply", "apply_status", "create", "merge_patch", "delete"})
+_WRITES = frozenset({"apply", "apply_status", "create", "merge_patch", "json_patch", "delete"})
+#: Lists whose entries server-side apply tells apart by a field.
+_NAMED = {"containers": "name", "initContainers": "name", "env": "name", "volumes": "name",
+          "volumeMounts": "mountPath", "ports": "port|containerPort"}  # fmt: skip
 #: Replaced as a whole by server-side apply.
 _ATOMIC = {("spec", "selector")}
 
@@ -58,7 +62,7 @@ class FakeCluster:
     def __init__(self, clock: Callable[[], datetime.datetime]) -> None:
         self._clock = clock
         self._objects: dict[tuple[str, str, str], Json] = {}
-        self._applied: dict[tuple[str, str], dict[str, set[Path]]] = {}
+        self._applied: dict[tuple[str, str], dict[str, dict[Path, Any]]] = {}
         self._numbers = itertools.count(1)
         self.calls: list[Call] = []
         self.changed: list[Json] = []
@@ -102,6 +106,16 @@ class FakeCluster:
         self._record(Call("list", resource.kind, ""))
         return found
 
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Sequence[Json]]:
+        found = await self.list(resource, namespace, selector)
+        for start in range(0, len(found) or 1, 2):
+            yield found[start : start + 2]
+
     async def apply(self, manifest: Json, manager: str) -> Json:
         return self._apply("apply", manifest, manager, "")
 
@@ -129,6 +143,27 @@ class FakeCluster:
         after = _merged(live, patch)
         self._store(live, after)
         self._record(Call("merge_patch", resource.kind, name))
+        return _copy(after)
+
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, patch: Sequence[Json]
+    ) -> Json:
+        self._check("json_patch", resource.kind)
+        live = self._find(resource.kind, namespace, name)
+        after = _copy(live)
+        for change in patch:
+            steps = [step.replace("~1", "/").replace("~0", "~")
+                     for step in change["path"].split("/")[1:]]  # fmt: skip
+            node = after
+            for step in steps[:-1]:
+                node = node[int(step)] if isinstance(node, list) else node[step]
+            last: Any = int(steps[-1]) if isinstance(node, list) else steps[-1]
+            if change["op"] == "remove":
+                del node[last]
+            elif node[last] != change["value"]:
+                raise Rejected(f"{resource.kind} {name} has changed")
+        self._store(live, after)
+        self._record(Call("json_patch", resource.kind, name))
         return _copy(after)
 
     async def delete(
@@ -181,6 +216,16 @@ class FakeCluster:
         """What a person, a controller or a kubelet writes."""
         live = self._find(resource.kind, namespace, name)
         self._store(live, _merged(live, _copy(patch)))
+
+    def meddle(self, resource: Resource, namespace: str, name: str, patch: Json) -> None:
+        """A person's edit, for which `managedFields` have a name: entries of lists merge by key."""
+        live = self._find(resource.kind, namespace, name)
+        after = _strategic(live, _copy(patch), "")
+        entry = {"manager": "kubectl-edit", "operation": "Update", "fieldsType": "FieldsV1"}
+        entry["fieldsV1"] = _fields_v1(patch, "")
+        meta = after["metadata"]
+        after["metadata"] = meta | {"managedFields": [*meta.get("managedFields", []), entry]}
+        self._store(live, after)
 
     def remove(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:
         """Delete in the background; dependents wait for `collect_garbage`."""
@@ -243,18 +288,22 @@ class FakeCluster:
             after = _copy(live)
             for path in self._given_up(live, manager, only, set(wanted)):
                 _unset(after, path)
+            former = self._applied.get((live["metadata"]["uid"], only), {}).get(manager, {})
             for path, value in wanted.items():
-                _set(after, path, _copy(value))
+                value = _copy(value)
+                if path not in _ATOMIC and path[:2] != ("metadata", "ownerReferences"):
+                    value = _merge_named(_field(live, path), value, former.get(path), path[-1])
+                _set(after, path, value)
             self._store(live, after)
         managed = self._applied.setdefault((after["metadata"]["uid"], only), {})
-        managed[manager] = set(wanted)
+        managed[manager] = wanted
         self._record(Call(verb, kind, meta["name"], manager))
         return _copy(after)
 
     def _given_up(self, live: Json, manager: str, only: str, wanted: set[Path]) -> set[Path]:
         managers = self._applied.get((live["metadata"]["uid"], only), {})
         shared = {path for who, owned in managers.items() if who != manager for path in owned}
-        return managers.get(manager, set()) - wanted - shared
+        return managers.get(manager, {}).keys() - wanted - shared
 
     def _store(self, before: Json, after: Json) -> None:
         if after == before:
@@ -314,6 +363,45 @@ def _merged(live: Any, patch: Any) -> Any:
     return result
 
 
+def _key_of(field: str, entry: Any) -> tuple[str, Any] | None:
+    for key in _NAMED.get(field, "").split("|"):
+        if isinstance(entry, dict) and key in entry:
+            return key, entry[key]
+    return None
+
+
+def _strategic(live: Any, patch: Any, field: str) -> Any:
+    """As `kubectl edit` merges: maps by key, lists of named entries by name, the rest replaced."""
+    if isinstance(live, dict) and isinstance(patch, dict):
+        return live | {key: _strategic(live.get(key), value, key) for key, value in patch.items()}
+    if isinstance(live, list) and isinstance(patch, list) and field in _NAMED:
+        result = list(live)
+        for entry in patch:
+            keys = [_key_of(field, have) for have in result]
+            key = _key_of(field, entry)
+            if key in keys:
+                at = keys.index(key)
+                result[at] = _strategic(result[at], entry, "")
+            else:
+                result.append(entry)
+        return result
+    return patch
+
+
+def _fields_v1(patch: Any, field: str) -> Json:
+    if isinstance(patch, dict):
+        return {f"f:{key}": _fields_v1(value, key) for key, value in patch.items()}
+    if isinstance(patch, list) and field in _NAMED:
+        entries: Json = {}
+        for entry in patch:
+            key = _key_of(field, entry)
+            assert key is not None
+            keys = {key[0]: key[1]} | ({"protocol": "TCP"} if field == "ports" else {})
+            entries[f"k:{json.dumps(keys, separators=(',', ':'))}"] = _fields_v1(entry, "")
+        return entries
+    return {}
+
+
 def _fields(manifest: Json) -> dict[Path, Any]:
     """What an apply body sets, by path; owner references are entries of their own."""
     identity = {("apiVersion",), ("kind",), ("metadata", "name"), ("metadata", "namespace")}
@@ -329,6 +417,24 @@ def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
             yield from _leaves(value, (*path, key))
     else:
         yield path, node
+
+
+def _merge_named(live: Any, wanted: Any, former: Any, field: str) -> Any:
+    """An applied value over the live one: entries of named lists that others have added stay."""
+    if isinstance(live, dict) and isinstance(wanted, dict):
+        was = former if isinstance(former, dict) else {}
+        ours = {key: _merge_named(live.get(key), value, was.get(key), key)
+                for key, value in wanted.items()}  # fmt: skip
+        return {key: live[key] for key in live if key not in was} | ours
+    if isinstance(live, list) and isinstance(wanted, list) and field in _NAMED:
+        there = {_key_of(field, entry): entry for entry in live}
+        before = {_key_of(field, entry): entry for entry in former or []}
+        ours_now = []
+        for entry in wanted:
+            key = _key_of(field, entry)
+            ours_now.append(_merge_named(there.pop(key, None), entry, before.get(key), ""))
+        return [*ours_now, *(entry for key, entry in there.items() if key not in before)]
+    return wanted
 
 
 def _field(entry: Any, path: Sequence[str]) -> Any:

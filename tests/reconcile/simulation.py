@@ -13,8 +13,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
+    OWNED,
     API_VERSION,
     DEPLOYMENT,
     JOB,
@@ -33,6 +35,7 @@ from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.watch import Watch
 from reranker_operator.shell.handlers import keys_of
 
 from .controllers import NAMESPACE, Controllers
@@ -42,6 +45,8 @@ _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
     "lastTransitionTime", "lastFailureTime", "readyTime", "resolvedTime", "finishedAt",
 }  # fmt: skip
+_OURS = {APP_MANAGED_BY: MANAGER}
+WATCHED = {RERANKER_SERVICE: None, RERANKER_ENGINE: None} | dict.fromkeys(OWNED, _OURS)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+(Z|\+00:00)")
 
 
@@ -166,11 +171,18 @@ class Simulation(Controllers):
         clock = lambda: self.now.timestamp()  # noqa: E731, PLW0108 - `now` is another one each time
         self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
-        self._reconciler = Reconciler(self.cluster, self.defaults, clock=lambda: self.now)
+        self.fleet = Fleet()
+        self.cache = CachingCluster(self.cluster, WATCHED, clock)
+        self.watch = Watch(
+            self.cache, self.queue, self.fleet, keys_of, (), child_delay=0.0, clock=clock
+        )
+        self._reconciler = Reconciler(self.cache, self.defaults, clock=lambda: self.now)
 
     async def resync(self) -> None:
         """Queue everything, as at the start of a process."""
-        await Resync(self.cluster, self.queue, Fleet(), (), seconds=600).once()
+        await Resync(
+            self.cache, self.queue, self.fleet, (), seconds=600, missed=self.watch.missed
+        ).once()
 
     async def settle(self) -> None:
         """Until nobody has anything to do at this moment."""
@@ -221,23 +233,29 @@ class Simulation(Controllers):
                 self.errors.append(error)
                 after = 1.0
             self.queue.done(key)
-            if after is not None:
+            if after == 0:
+                self.queue.add(key)
+            elif after is not None:
                 self._deadlines[key] = self.now + datetime.timedelta(seconds=after)
             did = True
             self._notice()
         return did
 
     def _notice(self) -> None:
-        """Changes to keys, as the watches would."""
-        for entry in self.cluster.changed:
-            kind, meta = entry["kind"], entry["metadata"]
-            ours = meta.get("labels", {}).get(APP_MANAGED_BY) == MANAGER
-            watched = {JOB.kind, DEPLOYMENT.kind, POD.kind, SERVICE.kind}
-            own = {RERANKER_SERVICE.kind, RERANKER_ENGINE.kind}
-            if kind in own or (kind in watched and ours):
-                for key in keys_of(kind, meta):
-                    self.queue.add(key)
+        """Changes as events, as the watches would."""
+        changed = list(self.cluster.changed)
         self.cluster.changed.clear()
+        last = {entry["metadata"]["uid"]: number for number, entry in enumerate(changed)}
+        for number, entry in enumerate(changed):
+            kind, meta = entry["kind"], entry["metadata"]
+            resource = RESOURCES[kind]
+            labels = WATCHED.get(resource, {"": ""})
+            if labels and not labels.items() <= meta.get("labels", {}).items():
+                continue
+            live = self.cluster.find(resource, meta["namespace"], meta["name"])
+            gone = live is None or live["metadata"]["uid"] != meta["uid"]
+            ended = gone and last[meta["uid"]] == number
+            self.watch.saw(kind, "DELETED" if ended else "MODIFIED", entry)
 
 
 def revision_of(deployment: Json) -> str:

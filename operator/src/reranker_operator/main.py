@@ -13,9 +13,11 @@ from kubernetes.aio.client.api_client import ApiClient
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 
-from reranker_operator import __version__, logs
+from reranker_operator import __version__, logs, names
+from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.kubernetes import KubernetesCluster
 from reranker_operator.adapters.observed_client import ObservedApiClient
+from reranker_operator.api.meta import OWNED, RERANKER_ENGINE, RERANKER_SERVICE, Resource
 from reranker_operator.config import Config
 from reranker_operator.runtime.collectors import FleetCollector, ReplicaCollector
 from reranker_operator.runtime.fleet import Fleet
@@ -26,6 +28,7 @@ from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.watch import Watch
 from reranker_operator.runtime.worker import Workers
 from reranker_operator.shell import handlers, server, settings
 
@@ -36,15 +39,25 @@ class Operator:
     """One replica."""
 
     def __init__(self, config: Config, metrics: Metrics, client: ApiClient) -> None:
-        cluster = KubernetesCluster(client)
+        labels = {names.APP_MANAGED_BY: names.MANAGER}
+        own: dict[Resource, dict[str, str] | None] = {RERANKER_SERVICE: None, RERANKER_ENGINE: None}
+        cluster = CachingCluster(KubernetesCluster(client), own | dict.fromkeys(OWNED, labels))
         self._config = config
         self._queue = WorkQueue()
         self._metrics = metrics
         self._fleet = Fleet()
         self._lag = LoopLag()
         self._leader = _leader(config, client)
+        self._watcher = Watch(
+            cluster, self._queue, self._fleet, handlers.keys_of, config.namespaces
+        )
         self._resync = Resync(
-            cluster, self._queue, self._fleet, config.namespaces, seconds=config.resync_seconds
+            cluster,
+            self._queue,
+            self._fleet,
+            config.namespaces,
+            seconds=config.resync_seconds,
+            missed=self._watcher.missed,
         )
         reconciler = Reconciler(
             cluster, config.defaults(), identity=config.identity, read_nodes=config.read_nodes
@@ -94,6 +107,7 @@ class Operator:
         tasks = [
             asyncio.create_task(self._workers.run()),
             asyncio.create_task(self._resync.run()),
+            asyncio.create_task(self._watcher.run()),
         ]
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(self._watch()))
@@ -112,7 +126,7 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue.add, self._fleet)
+        handlers.register(registry, self._watcher.saw)
         namespaces = self._config.namespaces
         # Without them kopf cancels every task there is when it ends.
         ours = asyncio.all_tasks()

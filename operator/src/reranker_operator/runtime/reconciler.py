@@ -1,4 +1,4 @@
-"""One reconcile: read live, plan purely, execute, judge what went wrong."""
+"""One reconcile: read, plan purely, execute, judge what went wrong."""
 
 import datetime
 import logging
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from reranker_operator import names
+from reranker_operator.adapters.cache import writing_as
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.conditions import ConditionType, Reason, condition, merge, summarise
 from reranker_operator.api.meta import (
@@ -28,7 +29,7 @@ from reranker_operator.errors import (
     Rejected,
 )
 from reranker_operator.render.defaults import Defaults
-from reranker_operator.runtime.execute import Executor
+from reranker_operator.runtime.execute import Done, Executor
 from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.queue import Key
 
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until a name that somebody else's object has is tried again; nobody tells of its end.
 _NAME_RECHECK = 60.0
+#: Plans in a row before the status is written: what was applied is seen at once, and saves a write.
+_PASSES = 3
 
 
 def utc_now() -> datetime.datetime:
@@ -62,31 +65,42 @@ class Reconciler:
         self._clock = clock
 
     async def reconcile(self, key: Key) -> float | None:
-        """One pass; seconds after which to look again, or None. Raises OperatorError to retry."""
-        try:
-            raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
-        except NotFound:
-            return None
-        try:
-            subject, plan = await self._plan(key, raw)
-        except ValidationError as error:
-            await self._refuse(key, raw, error)
-            return None
-        try:
-            writes = await self._executor.execute(subject, plan)
-        except NamespaceTerminating:
-            await self._leave(subject)
-            return None
-        except NameTaken as error:
-            await self._complain(subject, plan, error)
-            logger.warning("%s: %s", key, error)
-            return _NAME_RECHECK
-        except (Forbidden, Rejected) as error:
-            await self._complain(subject, plan, error)
-            raise
-        if writes:
-            logger.debug("%s: %d writes; %s", key, writes, "; ".join(plan.details))
-        return plan.requeue_after
+        """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
+        with writing_as(key):
+            return await self._reconcile(key)
+
+    async def _reconcile(self, key: Key) -> float | None:
+        done = Done()
+        for _ in range(_PASSES):
+            try:
+                raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
+            except NotFound:
+                return None
+            try:
+                subject, plan = await self._plan(key, raw)
+            except ValidationError as error:
+                await self._refuse(key, raw, error)
+                return None
+            try:
+                result = await self._executor.act(subject, plan)
+            except NamespaceTerminating:
+                await self._leave(subject)
+                return None
+            except NameTaken as error:
+                await self._complain(subject, plan, error)
+                logger.warning("%s: %s", key, error)
+                return _NAME_RECHECK
+            except (Forbidden, Rejected) as error:
+                await self._complain(subject, plan, error)
+                raise
+            done += result
+            if not (result.changes and result.only_applied):
+                break
+        done += await self._executor.conclude(subject, plan)
+        if done.writes:
+            logger.debug("%s: %d writes; %s", key, done.writes, "; ".join(plan.details))
+        # The echo of what we wrote ourselves is no event.
+        return 0.0 if done.changes else plan.requeue_after
 
     async def _plan(self, key: Key, raw: Json) -> tuple[RerankerService | RerankerEngine, Plan]:
         now = self._clock()
@@ -103,7 +117,7 @@ class Reconciler:
         meta = subject.metadata
         if meta.deletion_timestamp is not None and names.FINALIZER in meta.finalizers:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
-            await self._executor.execute(subject, plan)
+            await self._executor.act(subject, plan)
 
     async def _refuse(self, key: Key, raw: Json, error: ValidationError) -> None:
         """A spec that the schema let through but the models don't: say so, don't crash."""
@@ -154,7 +168,7 @@ class Reconciler:
         status = (plan.status or subject.status).model_copy(
             update={"conditions": tuple(conditions)}
         )
-        await self._executor.execute(subject, Plan(status=status))
+        await self._executor.conclude(subject, Plan(status=status))
 
 
 def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
