@@ -309,6 +309,7 @@ class FakeCluster:
         if after == before:
             return
         _validate(after)
+        after["metadata"] = dict(after["metadata"])
         if after.get("spec") != before.get("spec"):
             after["metadata"]["generation"] = before["metadata"]["generation"] + 1
         after["metadata"]["resourceVersion"] = str(next(self._numbers))

@@ -171,6 +171,7 @@ class Simulation(Controllers):
         clock = lambda: self.now.timestamp()  # noqa: E731, PLW0108 - `now` is another one each time
         self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
+        self._listed = False
         self.fleet = Fleet()
         self.cache = CachingCluster(self.cluster, WATCHED, clock)
         self.watch = Watch(
@@ -222,6 +223,10 @@ class Simulation(Controllers):
     async def reconcile_pending(self) -> bool:
         """Work on the keys of everything that has changed."""
         did = False
+        if not self._listed:
+            self._listed = True
+            for body in await self.cache.relist(None):
+                self.watch.missed(body)
         self._notice()
         while len(self.queue):
             key = await self.queue.get()

@@ -31,6 +31,9 @@ RESOLVE_AGAIN = f"{GROUP}/resolve-again"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 #: On an engine: uid of the service, among its owners, whose build settings count.
 DECIDER_ANNOTATION = f"{GROUP}/settings-of"
+#: On an engine: the resolution that it was made for, as JSON. A service that names the same fixed
+#: revision need not look again.
+RESOLVED_ANNOTATION = f"{GROUP}/resolved"
 #: On a Job: hash of the build settings that it was made with.
 SETTINGS_ANNOTATION = f"{GROUP}/settings-hash"
 FINALIZER = f"{GROUP}/cleanup"
