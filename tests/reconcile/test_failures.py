@@ -234,8 +234,18 @@ async def test_events_are_a_courtesy(sim: Simulation) -> None:
     assert sim.errors == []
 
 
-async def test_lost_answers_are_asked_for_again(sim: Simulation) -> None:
-    sim.cluster.refusals["list", "Pod"] = Unavailable("timeout")
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("create", "Job"),
+        ("apply", "Deployment"),
+        ("get", "Service"),
+        ("apply_status", "RerankerEngine"),
+    ],
+    ids=" ".join,
+)
+async def test_lost_answers_are_asked_for_again(sim: Simulation, call: tuple[str, str]) -> None:
+    sim.cluster.refusals[call] = Unavailable("timeout")
     sim.create_service()
     await sim.settle()
     sim.cluster.refusals.clear()
@@ -296,13 +306,16 @@ async def test_an_engine_that_is_taken_up_again_meanwhile_is_not_deleted(sim: Si
     nobody = {"metadata": {"ownerReferences": None}}
     sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, meta.name, nobody)
 
-    def take_up(call: Call) -> None:
-        # After the engine was read, before the plan that follows from it.
-        if (call.verb, call.kind) == ("list", "RerankerEngine"):
-            sim.cluster.after_call = lambda _: None
+    saw = sim.watch.saw
+
+    def take_up(kind: str, event: str | None, body: Any) -> None:
+        # After the news that nobody owns it, before the plan that follows from them.
+        saw(kind, event, body)
+        if kind == RERANKER_ENGINE.kind and not body["metadata"].get("ownerReferences"):
+            sim.watch.saw = saw  # type: ignore[method-assign]
             sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, meta.name, owners)
 
-    sim.cluster.after_call = take_up
+    sim.watch.saw = take_up  # type: ignore[method-assign]
     await sim.converge()
     assert [entry.metadata.uid for entry in sim.engines()] == [meta.uid]
 
