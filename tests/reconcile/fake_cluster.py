@@ -3,7 +3,8 @@
 It keeps what decisions depend on: uid, resourceVersion, generation, server-side apply by manager
 (owner references and lists of named entries merge, what a manager no longer applies goes away),
 `managedFields` of people who edit, finalizers, deletion, garbage collection by owner, canonical
-quantities, namespaces that are going away. Every call is recorded; `after_call` lets a test look, or crash the caller, once the call has taken effect.
+quantities, namespaces that are going away. Every call is
+recorded; `after_call` lets a test look, or crash the caller, once the call has taken effect.
 """
 
 import datetime
@@ -290,10 +291,10 @@ class FakeCluster:
                 _unset(after, path)
             former = self._applied.get((live["metadata"]["uid"], only), {}).get(manager, {})
             for path, value in wanted.items():
-                value = _copy(value)
+                merged = _copy(value)
                 if path not in _ATOMIC and path[:2] != ("metadata", "ownerReferences"):
-                    value = _merge_named(_field(live, path), value, former.get(path), path[-1])
-                _set(after, path, value)
+                    merged = _merge_named(_field(live, path), merged, former.get(path), path[-1])
+                _set(after, path, merged)
             self._store(live, after)
         managed = self._applied.setdefault((after["metadata"]["uid"], only), {})
         managed[manager] = wanted

@@ -16,10 +16,10 @@ from typing import Any
 from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
-    OWNED,
     API_VERSION,
     DEPLOYMENT,
     JOB,
+    OWNED,
     POD,
     PVC,
     RERANKER_ENGINE,
@@ -172,6 +172,7 @@ class Simulation(Controllers):
         self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
         self._listed = False
+        self._shown: set[str] = set()
         self.fleet = Fleet()
         self.cache = CachingCluster(self.cluster, WATCHED, clock)
         self.watch = Watch(
@@ -256,7 +257,12 @@ class Simulation(Controllers):
             resource = RESOURCES[kind]
             labels = WATCHED.get(resource, {"": ""})
             if labels and not labels.items() <= meta.get("labels", {}).items():
+                # To a watch that selects by label the object is deleted.
+                if meta["uid"] in self._shown:
+                    self._shown.remove(meta["uid"])
+                    self.watch.saw(kind, "DELETED", entry)
                 continue
+            self._shown.add(meta["uid"])
             live = self.cluster.find(resource, meta["namespace"], meta["name"])
             gone = live is None or live["metadata"]["uid"] != meta["uid"]
             ended = gone and last[meta["uid"]] == number

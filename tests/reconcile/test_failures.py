@@ -23,7 +23,6 @@ from reranker_operator.errors import (
 )
 
 from .controllers import NAMESPACE, Fault
-from .fake_cluster import Call
 from .simulation import Simulation, revision_of
 
 OTHER = {"source": "hf://org/other"}

@@ -1,4 +1,4 @@
-"""A service that names the very revision of an engine in its namespace is resolved without a Job."""
+"""A service that names the very revision of an engine in its namespace needs no Job for it."""
 
 from typing import Any
 

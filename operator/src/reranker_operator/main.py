@@ -34,6 +34,9 @@ from reranker_operator.shell import handlers, server, settings
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for kopf and the workers to end; with the Lease it is less than ten in all.
+_STOP_SECONDS = 6.0
+
 
 class Operator:
     """One replica."""
@@ -93,7 +96,8 @@ class Operator:
         self._queue.close()
         for task in (work, stop, lag):
             task.cancel()
-        await asyncio.gather(work, stop, lag, return_exceptions=True)
+        # Nothing that hangs may keep the Lease from being given back.
+        await asyncio.wait({work, stop, lag}, timeout=_STOP_SECONDS)
         if leader is not None:
             await leader.release()
         await runner.cleanup()

@@ -113,7 +113,11 @@ def resolution_of(engine: RerankerEngine) -> ResolvedModel | None:
     except ValidationError:
         return None
     prepare, name = engine.spec.prepare, engine.spec.model_name
-    fits = (found.revision, found.toolchain, found.name) == (prepare.revision, prepare.toolchain, name)
+    fits = (found.revision, found.toolchain, found.name) == (
+        prepare.revision,
+        prepare.toolchain,
+        name,
+    )
     return found if fits else None
 
 

@@ -59,5 +59,6 @@ def configure(*, namespaced: bool) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = _Backoffs()
-    settings.process.ultimate_exiting_timeout = 5
+    settings.process.ultimate_exiting_timeout = 9
+    settings.queueing.exit_timeout = 1
     return settings
