@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import yaml
@@ -65,7 +66,7 @@ async def prepare(api: Api, nodes: int, spaces: list[str], models: int) -> None:
     """Definitions, nodes, and in each namespace a store with engines that one service has built."""
     for file in sorted((ROOT / "crds").glob("*.yaml")):
         await api.create("customresourcedefinitions", yaml.safe_load(file.read_text()))
-    await in_parallel((lambda n=n: api.create("nodes", node(n))) for n in range(nodes))  # type: ignore[misc]
+    await in_parallel(partial(api.create, "nodes", node(number)) for number in range(nodes))
     for space in spaces:
         await api.create("namespaces", {"metadata": {"name": space}})
     for space in spaces:

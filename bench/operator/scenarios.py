@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import fixtures
@@ -53,10 +54,7 @@ class Bench:
         cpu, calls, began = self.operator.cpu(), await self.operator.calls(), time.monotonic()
         counted = asyncio.create_task(self._count_deployments(count, began))
         ready = asyncio.create_task(self._count_ready(count, began))
-        await in_parallel(
-            (lambda b=body: self.api.create("rerankerservices", b))
-            for body in bodies  # type: ignore[misc]
-        )
+        await in_parallel(partial(self.api.create, "rerankerservices", body) for body in bodies)
         self.results.note("applied_deployments_seconds", await counted)
         self.results.note("applied_ready_seconds", await ready)
         made = (await self.operator.calls()).since(calls)
@@ -124,10 +122,10 @@ class Bench:
         chosen = set(self._services[:_SAMPLES])
         pods = await self.api.list("pods", selector=_MINE)
         others = [pod for pod in pods if _place(pod) not in chosen]
-        await in_parallel((lambda p=pod: self._answer(p, "False")) for pod in others)  # type: ignore[misc]
+        await in_parallel(partial(self._answer, pod, "False") for pod in others)
         await self.operator.until_calm(_LIMIT_SECONDS)
         await self.changes("change_beside_unready_p95_seconds")
-        await in_parallel((lambda p=pod: self._answer(p, "True")) for pod in others)  # type: ignore[misc]
+        await in_parallel(partial(self._answer, pod, "True") for pod in others)
         await self.operator.until_calm(_LIMIT_SECONDS)
 
     async def silent_pods(self) -> None:
@@ -138,7 +136,7 @@ class Bench:
             began = time.monotonic()
             for pod in pods:
                 await self._answer(pod, "False")
-            await self._until(lambda s=space, n=name: self._is_unready(s, n))  # type: ignore[misc]
+            await self._until(partial(self._is_unready, space, name))
             taken.append(time.monotonic() - began)
             for pod in pods:
                 await self._answer(pod, "True")
@@ -178,7 +176,7 @@ class Bench:
                 began = time.monotonic()
                 await change(self.api, place)
                 try:
-                    await self._until(lambda u=is_undone, p=place: u(self.api, p), 30)  # type: ignore[misc]
+                    await self._until(partial(is_undone, self.api, place), 30)
                 except TimeoutError:
                     continue
                 times.append(time.monotonic() - began)
@@ -194,7 +192,7 @@ class Bench:
         for space in self._spaces:
             await self.api.delete("rerankerservices", space)
         for plural in ("rerankerservices", "deployments", "replicasets", "pods", "services"):
-            await self._until(lambda p=plural: self._is_gone(p))  # type: ignore[misc]
+            await self._until(partial(self._is_gone, plural))
         self.results.note("deleted_seconds", time.monotonic() - began)
 
     async def _is_gone(self, plural: str) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from reranker_operator.adapters.cluster import Json
+from reranker_operator.adapters.cluster import Items, Json
 from reranker_operator.api.meta import (
     NODE,
     PVC,
@@ -69,6 +69,7 @@ class FakeCluster:
         self.changed: list[Json] = []
         self.terminating: set[str] = set()
         self.refusals: dict[tuple[str, str], OperatorError] = {}
+        self.outage: OperatorError | None = None
         self.after_call: Callable[[Call], None] = lambda _: None
 
     def fork(self, clock: Callable[[], datetime.datetime]) -> "FakeCluster":
@@ -112,7 +113,7 @@ class FakeCluster:
         resource: Resource,
         namespace: str | None,
         selector: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[Sequence[Json]]:
+    ) -> AsyncIterator[Items]:
         found = await self.list(resource, namespace, selector)
         for start in range(0, len(found) or 1, 2):
             yield found[start : start + 2]
@@ -222,7 +223,7 @@ class FakeCluster:
         """A person's edit, for which `managedFields` have a name: entries of lists merge by key."""
         live = self._find(resource.kind, namespace, name)
         after = _strategic(live, _copy(patch), "")
-        entry = {"manager": "kubectl-edit", "operation": "Update", "fieldsType": "FieldsV1"}
+        entry: Json = {"manager": "kubectl-edit", "operation": "Update", "fieldsType": "FieldsV1"}
         entry["fieldsV1"] = _fields_v1(patch, "")
         meta = after["metadata"]
         after["metadata"] = meta | {"managedFields": [*meta.get("managedFields", []), entry]}
@@ -262,7 +263,7 @@ class FakeCluster:
     # Inside.
 
     def _check(self, verb: str, kind: str) -> None:
-        if error := self.refusals.get((verb, kind)):
+        if error := self.outage or self.refusals.get((verb, kind)):
             raise error
 
     def _record(self, call: Call) -> None:

@@ -200,10 +200,21 @@ class Simulation(Controllers):
     async def advance(self, seconds: float) -> None:
         """Let time pass, then settle."""
         self.now += datetime.timedelta(seconds=seconds)
+        self._fall_due()
+        await self.settle()
+
+    def _fall_due(self) -> None:
         for key in [key for key, due in self._deadlines.items() if due <= self.now]:
             del self._deadlines[key]
             self.queue.add(key)
-        await self.settle()
+
+    async def survive(self, seconds: float) -> None:
+        """Let time pass while the API server does not answer; the controllers go on."""
+        self.now += datetime.timedelta(seconds=seconds)
+        self._fall_due()
+        await self.reconcile_pending()
+        self.step()
+        self.cluster.collect_garbage()
 
     async def converge(self, jumps: int = 40) -> None:
         """Settle, then jump from one requested moment to the next until none is left."""
@@ -225,9 +236,12 @@ class Simulation(Controllers):
         """Work on the keys of everything that has changed."""
         did = False
         if not self._listed:
+            try:
+                await self.resync()
+            except OperatorError as error:
+                self.errors.append(error)
+                return False
             self._listed = True
-            for body in await self.cache.relist(None):
-                self.watch.missed(body)
         self._notice()
         while len(self.queue):
             key = await self.queue.get()

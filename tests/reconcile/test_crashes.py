@@ -82,7 +82,7 @@ STORIES: dict[str, tuple[int, list[Act]]] = {
             lambda sim: sim.delete_service("second"),
         ],
     ),
-    "a claim of the user's": (30, [_bring_a_claim, lambda sim: sim.delete_service()]),
+    "a claim of the user's": (20, [_bring_a_claim, lambda sim: sim.delete_service()]),
     "builds that fail": (40, [_fail_twice, lambda sim: sim.delete_service()]),
 }
 

@@ -252,6 +252,37 @@ async def test_lost_answers_are_asked_for_again(sim: Simulation, call: tuple[str
     assert sim.condition("Ready") == ("True", "Ready")
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_nothing_is_lost_in_an_outage(sim: Simulation, restarted: bool) -> None:
+    """Two minutes of 429, 500 and no answer at all, while people and nodes go on."""
+    reference = Simulation()
+    for world in (sim, reference):
+        world.create_service("kept")
+        world.create_service("scaled")
+        world.create_service("gone")
+        await world.converge()
+    errors = [Unavailable("429", retry_after=5.0), Unavailable("500"), Unavailable("timeout")]
+    for step in range(24):
+        sim.cluster.outage = errors[step % 3]
+        if restarted and step == 12:
+            sim.restart_operator()
+        for world in (sim, reference):
+            if step == 3:
+                world.edit_service("scaled", replicas=3)
+                world.cluster.remove(DEPLOYMENT, NAMESPACE, world.names("Deployment")[0])
+            if step == 6:
+                world.delete_service("gone")
+                world.create_service("new", model=OTHER)
+        await sim.survive(5)
+    sim.cluster.outage = None
+    for world in (sim, reference):
+        await world.converge()
+    assert sim.errors
+    assert sim.condition("Ready", "new") == ("True", "Ready")
+    assert sim.picture().keys() == reference.picture().keys()
+    assert sim.service("scaled").status.ready == "3/3"
+
+
 async def test_a_namespace_that_goes_away_is_let_go(sim: Simulation) -> None:
     """Nothing can be created there any more, also no Job that would remove an engine's files."""
     sim.add_claim("mine")
