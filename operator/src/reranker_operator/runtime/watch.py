@@ -34,7 +34,6 @@ _CHILD_DELAY = 0.1
 _BURST = 10.0
 #: Seconds between two lists of ours.
 _PAUSE = 5.0
-_RETRY = 10.0
 _OWN = frozenset({RERANKER_SERVICE.kind, RERANKER_ENGINE.kind})
 
 
@@ -50,6 +49,7 @@ class Watch:
         namespaces: Sequence[str],
         *,
         child_delay: float = _CHILD_DELAY,
+        pause: float = _PAUSE,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._cluster = cluster
@@ -58,6 +58,7 @@ class Watch:
         self._keys_of = keys_of
         self._namespaces: Sequence[str | None] = namespaces or [None]
         self._child_delay = child_delay
+        self._pause = pause
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._began: float | None = None
         self._listing: dict[str, float] = {}
@@ -101,11 +102,10 @@ class Watch:
             del self._cut[kind]
             try:
                 await self._find_missed(kind)
-                await asyncio.sleep(_PAUSE)
             except OperatorError as error:
-                logger.warning("list of %s: %s; again in %.0f s", kind, error, _RETRY)
+                logger.warning("list of %s: %s; again in %.0f s", kind, error, self._pause)
                 self._cut[kind] = None
-                await asyncio.sleep(_RETRY)
+            await asyncio.sleep(self._pause)
 
     async def _find_missed(self, kind: str) -> None:
         logger.info("the watch of %s was cut; looking for what vanished", kind)
@@ -150,7 +150,7 @@ class Watch:
 def _is_damaged(pod: Mapping[str, Any]) -> bool:
     try:
         return diagnose.verify_failure(pod) is not None
-    except (LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         # Somebody else's pod with our labels; a look too many does no harm.
         return True
 
