@@ -1,4 +1,4 @@
-"""What is measured, row by row of the table in the README beside this file."""
+"""What is measured: each method gives some rows of the table in report.py."""
 
 import asyncio
 import itertools

@@ -44,11 +44,11 @@ def register(registry: kopf.OperatorRegistry, saw: Saw) -> None:
 
     kopf.on.login(registry=registry, id="login")(login)
     for resource in (*_OWN, *OWNED):
-        # The settings have the server select by label; asking here as well costs nothing.
-        labels = {names.APP_MANAGED_BY: names.MANAGER} if resource in OWNED else None
+        # By label selects the API server, as the settings tell it: of an object that has lost the
+        # label it tells the end, which a filter of kopf's would keep from us.
         kopf.on.event(
             resource.group, resource.version, resource.plural,
-            labels=labels, registry=registry, id=f"{resource.plural}-event",
+            registry=registry, id=f"{resource.plural}-event",
         )(_reporter(resource, saw))  # fmt: skip
 
 
