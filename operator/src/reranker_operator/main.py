@@ -14,10 +14,12 @@ from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 
-from reranker_operator import __version__, logs
+from reranker_operator import __version__, logs, names
+from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.kubernetes import KubernetesCluster
 from reranker_operator.adapters.metadata import KubernetesMetadata
 from reranker_operator.adapters.observed_client import ObservedApiClient
+from reranker_operator.api.meta import OWNED, RERANKER_ENGINE, RERANKER_SERVICE, Resource
 from reranker_operator.config import Config
 from reranker_operator.runtime.collectors import FleetCollector, ReplicaCollector
 from reranker_operator.runtime.fleet import Fleet
@@ -30,10 +32,14 @@ from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.watch import Watch
 from reranker_operator.runtime.worker import Workers
 from reranker_operator.shell import handlers, server, settings
 
 logger = logging.getLogger(__name__)
+
+#: Seconds for kopf and the workers to end; with the Lease it is less than ten in all.
+_STOP_SECONDS = 6.0
 
 
 class Operator:
@@ -42,20 +48,27 @@ class Operator:
     def __init__(
         self, config: Config, metrics: Metrics, client: ApiClient, streams: ApiClient
     ) -> None:
-        cluster = KubernetesCluster(client)
+        live = KubernetesCluster(client)
+        labels = {names.APP_MANAGED_BY: names.MANAGER}
+        own: dict[Resource, dict[str, str] | None] = {RERANKER_SERVICE: None, RERANKER_ENGINE: None}
+        cluster = CachingCluster(live, own | dict.fromkeys(OWNED, labels))
         self._config = config
         self._queue = WorkQueue()
         self._metrics = metrics
         self._fleet = Fleet()
         self._lag = LoopLag()
         self._leader = _leader(config, client)
-        kinds = OptionalKinds(cluster)
+        kinds = OptionalKinds(live)
+        self._watcher = Watch(
+            cluster, self._queue, self._fleet, handlers.keys_of, config.namespaces
+        )
         self._resync = Resync(
             cluster,
             self._queue,
             self._fleet,
             config.namespaces,
             seconds=config.resync_seconds,
+            missed=self._watcher.missed,
             kinds=kinds,
         )
         self._references = References(
@@ -103,7 +116,8 @@ class Operator:
         self._queue.close()
         for task in (work, stop, lag):
             task.cancel()
-        await asyncio.gather(work, stop, lag, return_exceptions=True)
+        # Nothing that hangs may keep the Lease from being given back.
+        await asyncio.wait({work, stop, lag}, timeout=_STOP_SECONDS)
         if leader is not None:
             await leader.release()
         await runner.cleanup()
@@ -117,6 +131,7 @@ class Operator:
         tasks = [
             asyncio.create_task(self._workers.run()),
             asyncio.create_task(self._resync.run()),
+            asyncio.create_task(self._watcher.run()),
         ]
         if self._config.watch_references:
             tasks.append(asyncio.create_task(self._references.run()))
@@ -137,7 +152,7 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue.add, self._fleet)
+        handlers.register(registry, self._watcher.saw)
         namespaces = self._config.namespaces
         # Without them kopf cancels every task there is when it ends.
         ours = asyncio.all_tasks()

@@ -33,6 +33,9 @@ DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
 #: On an engine: uid of the service, among its owners, whose build settings count.
 DECIDER_ANNOTATION = f"{GROUP}/settings-of"
+#: On an engine: the resolution that it was made for, as JSON. A service that names the same fixed
+#: revision need not look again.
+RESOLVED_ANNOTATION = f"{GROUP}/resolved"
 #: On a Job: hash of the build settings that it was made with.
 SETTINGS_ANNOTATION = f"{GROUP}/settings-hash"
 #: On the Service for outside: the class of load balancer that it was made with.

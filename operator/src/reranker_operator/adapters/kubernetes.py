@@ -5,14 +5,14 @@ server-side apply wants exactly the fields we own and nothing filled in.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
-from reranker_operator.adapters.cluster import Json
+from reranker_operator.adapters.cluster import Items, Json
 from reranker_operator.api.meta import RESOURCES, Resource
 from reranker_operator.errors import (
     Conflict,
@@ -26,10 +26,14 @@ from reranker_operator.errors import (
 )
 from reranker_operator.names import MANAGER
 
-_TIMEOUT_SECONDS = 30
-_PAGE = 500
+#: Longer than any admission webhook may take; a read has nobody to wait for.
+_WRITE = aiohttp.ClientTimeout(total=35, sock_connect=5)
+_READ = aiohttp.ClientTimeout(total=15, sock_connect=5)
+#: A page of pods is tens of megabytes once it is parsed.
+_PAGE = 100
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
 _ERRORS: Mapping[int, type[OperatorError]] = {404: NotFound, 409: Conflict, 410: Expired}
 
 
@@ -49,18 +53,39 @@ class KubernetesCluster:
         selector: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-    ) -> list[Json]:
+    ) -> Items:
+        return [
+            item async for page in self._pages(resource, namespace, selector, fields)
+            for item in page
+        ]  # fmt: skip
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Items]:
+        async for page in self._pages(resource, namespace, selector, None):
+            yield page
+
+    async def _pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None,
+        fields: Mapping[str, str] | None,
+    ) -> AsyncIterator[Items]:
         query = {"limit": str(_PAGE)}
         for name, wanted in (("labelSelector", selector), ("fieldSelector", fields)):
             if wanted:
                 query[name] = ",".join(f"{key}={value}" for key, value in wanted.items())
-        items: list[Json] = []
         while True:
             page = await self._call("GET", path_of(resource, namespace), query)
-            items += page.get("items", [])
+            # Entries of a list leave their kind out.
+            yield [entry | {"kind": resource.kind} for entry in page.get("items", [])]
             token = page.get("metadata", {}).get("continue")
             if not token:
-                return items
+                return
             query["continue"] = token
 
     async def apply(self, manifest: Json, manager: str) -> Json:
@@ -77,6 +102,11 @@ class KubernetesCluster:
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Json) -> Json:
         query = {"fieldManager": MANAGER}
         return await self._call("PATCH", path_of(resource, namespace, name), query, patch, _MERGE)
+
+    async def json_patch(self, resource: Resource, namespace: str, name: str, patch: Items) -> Json:
+        query = {"fieldManager": MANAGER}
+        path = path_of(resource, namespace, name)
+        return await self._call("PATCH", path, query, patch, _JSON_PATCH)
 
     async def delete(
         self,
@@ -115,7 +145,7 @@ class KubernetesCluster:
         method: str,
         path: str,
         query: dict[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | Items | None = None,
         content_type: str = "application/json",
     ) -> Json:
         headers = {"Accept": "application/json", "Content-Type": content_type}
@@ -128,7 +158,8 @@ class KubernetesCluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._client.call_api(*request, _request_timeout=_TIMEOUT_SECONDS)
+            timeout = _READ if method == "GET" else _WRITE
+            response = await self._client.call_api(*request, _request_timeout=timeout)
             data: bytes = await response.response.read()
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error

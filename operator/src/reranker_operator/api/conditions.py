@@ -214,9 +214,12 @@ def merge(
 def changes_worth_telling(
     before: Sequence[Condition], after: Sequence[Condition]
 ) -> list[Condition]:
-    """Conditions that became True or failed; waiting for another one is no news."""
+    """Conditions that became True or failed; waiting for another one is no news.
+
+    Of several that became True at once only the last is told: it would not be without the others.
+    """
     known = {entry.type: (entry.status, entry.reason) for entry in before}
-    return [
+    news = [
         entry
         for entry in after
         if entry.status != "Unknown"
@@ -225,3 +228,5 @@ def changes_worth_telling(
         and known.get(entry.type) != (entry.status, entry.reason)
         and not (entry.type == ConditionType.READY and entry.status == "False")
     ]
+    reached = [entry for entry in news if entry.status == "True"]
+    return [entry for entry in news if entry.status != "True" or entry is reached[-1]]

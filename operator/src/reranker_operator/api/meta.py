@@ -76,3 +76,8 @@ RESOURCES = {
         SECRET, CONFIG_MAP,
     )
 }  # fmt: skip
+
+#: What the operator makes, or what is made of it: watched by our label and kept in memory.
+#: A kind is added here, in the chart's rules and nowhere else; one that the cluster does not know
+#: is watched from the moment at which it appears.
+OWNED = (JOB, DEPLOYMENT, POD, SERVICE, PVC, *COMPANIONS)

@@ -60,6 +60,12 @@ def fight(scale: ScaleStatus) -> Contest | None:
     return scale.contest if scale.contest and scale.contest.times >= _FIGHT else None
 
 
+def is_noted(service: RerankerService, scale: ScaleStatus) -> bool:
+    """A contest is seen only until the number is put back."""
+    before = service.status.scale
+    return scale.contest is not None and scale.contest != (before and before.contest)
+
+
 def _contest(world: ServiceWorld, applied: Mapping[str, int]) -> Contest | None:
     before = world.service.status.scale.contest if world.service.status.scale else None
     if before is not None and world.now - before.time >= _CONTEST_LASTS:

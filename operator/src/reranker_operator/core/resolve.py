@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from reranker_contracts import Stage, StageReason
+from reranker_contracts import ResolvedModel, Stage, StageReason
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.conditions import (
@@ -101,6 +101,8 @@ def resolve(world: ServiceWorld) -> Resolution:
         return _failed(world, attempts, view)
     if view.state == "running":
         return _running(attempts, view, stale)
+    if (known := _known(world)) is not None:
+        return _learnt(world, known, None)
     return _start(world, key, attempts, number, stale)
 
 
@@ -154,7 +156,10 @@ def _finished(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolut
     result = view.result(Stage.RESOLVE)
     if result is None or result.resolved is None:
         return _failed(world, attempts, view)
-    found = result.resolved
+    return _learnt(world, result.resolved, attempts if attempts.failures else None)
+
+
+def _learnt(world: ServiceWorld, found: ResolvedModel, attempts: Attempts | None) -> Resolution:
     model = ResolvedStatus(
         key=resolve_key(world),
         revision=found.revision,
@@ -165,7 +170,29 @@ def _finished(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolut
         toolchain=found.toolchain,
         resolved_time=world.now,
     )
-    return Resolution(_found(model), model=model, attempts=attempts if attempts.failures else None)
+    return Resolution(_found(model), model=model, attempts=attempts)
+
+
+def _known(world: ServiceWorld) -> ResolvedModel | None:
+    """What an engine of this namespace was made from, where the spec names that very revision.
+
+    A fixed revision never has other files, and the engine's were fetched: a Job would find the
+    same. A branch or tag is never taken for one.
+    """
+    spec, meta = world.service.spec, world.service.metadata
+    if spec.model.revision is None or names.RESOLVE_AGAIN in meta.annotations:
+        return None
+    for engine in world.engines:
+        if (
+            engine.spec.prepare.revision == spec.model.revision
+            and engine.spec.source.source == spec.model.source
+            and engine.spec.build.image == (spec.engine.image or world.defaults.builder_image)
+            and is_true(engine.status.conditions, ConditionType.PREPARED)
+            and (found := engines.resolution_of(engine)) is not None
+            and (spec.engine.max_length or 0) <= found.max_length
+        ):
+            return found
+    return None
 
 
 def _failed(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolution:

@@ -7,7 +7,9 @@ owners never overwrite each other and garbage collection removes what nobody own
 
 from typing import Any
 
-from reranker_contracts import EngineIdentity, PrepareIdentity, digest_of
+from pydantic import ValidationError
+
+from reranker_contracts import EngineIdentity, PrepareIdentity, ResolvedModel, digest_of
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.meta import API_VERSION
@@ -17,6 +19,7 @@ from reranker_operator.api.v1alpha1 import (
     RerankerEngineSpec,
     RerankerService,
     RerankerServiceStatus,
+    ResolvedStatus,
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import Json, owner_reference, store_claim_name
@@ -92,7 +95,10 @@ def engine(
             "name": name,
             "namespace": meta.namespace,
             "labels": names.labels("engine", name),
-            "annotations": {names.DECIDER_ANNOTATION: meta.uid},
+            "annotations": {
+                names.DECIDER_ANNOTATION: meta.uid,
+                names.RESOLVED_ANNOTATION: _resolution(model),
+            },
             "finalizers": [names.FINALIZER] if outlived else [],
         },
         "spec": {
@@ -105,6 +111,28 @@ def engine(
             "store": spec.engine.store.to_dict(),
         },
     }
+
+
+def _resolution(model: ResolvedStatus) -> str:
+    """What the Job found out, without the time and the service's key."""
+    found = model.model_dump(mode="json", by_alias=True, exclude={"key", "resolved_time"})
+    return canonical_json(found)
+
+
+def resolution_of(engine: RerankerEngine) -> ResolvedModel | None:
+    """The resolution that an engine was made for, if it is one that fits the engine."""
+    text = engine.metadata.annotations.get(names.RESOLVED_ANNOTATION, "")
+    try:
+        found = ResolvedModel.model_validate_json(text)
+    except ValidationError:
+        return None
+    prepare, name = engine.spec.prepare, engine.spec.model_name
+    fits = (found.revision, found.toolchain, found.name) == (
+        prepare.revision,
+        prepare.toolchain,
+        name,
+    )
+    return found if fits else None
 
 
 def settings_key(spec: RerankerEngineSpec) -> str:

@@ -1,4 +1,4 @@
-"""One reconcile: read live, plan purely, execute, judge what went wrong."""
+"""One reconcile: read, plan purely, execute, judge what went wrong."""
 
 import datetime
 import logging
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from reranker_operator import names
+from reranker_operator.adapters.cache import writing_as
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.conditions import ConditionType, Reason, condition, merge, summarise
 from reranker_operator.api.meta import (
@@ -30,7 +31,7 @@ from reranker_operator.errors import (
     Rejected,
 )
 from reranker_operator.render.defaults import Defaults
-from reranker_operator.runtime.execute import Executor
+from reranker_operator.runtime.execute import Done, Executor
 from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until a name that somebody else's object has is tried again; nobody tells of its end.
 _NAME_RECHECK = 60.0
+#: Plans in a row before the status is written: what was applied is seen at once, and saves a write.
+_PASSES = 3
 
 
 def utc_now() -> datetime.datetime:
@@ -70,37 +73,53 @@ class Reconciler:
         self._kinds = kinds
 
     async def reconcile(self, key: Key) -> float | None:
-        """One pass; seconds after which to look again, or None. Raises OperatorError to retry."""
-        try:
-            raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
-        except NotFound:
-            if self._references is not None:
-                self._references.forget(key)
-            return None
-        try:
-            subject, plan = await self._plan(key, raw)
-        except ValidationError as error:
-            await self._refuse(key, raw, error)
-            return None
-        except Forbidden as error:
-            # Nothing is planned: what was said before stays, and why nothing more is done.
-            await self._complain(_subject(key, raw), Plan(), error)
-            raise
-        try:
-            writes = await self._executor.execute(subject, plan)
-        except NamespaceTerminating as error:
-            await self._leave(subject, error)
-            return None
-        except NameTaken as error:
-            await self._complain(subject, plan, error)
-            logger.warning("%s: %s", key, error)
-            return _NAME_RECHECK
-        except (Forbidden, Rejected) as error:
-            await self._complain(subject, plan, error)
-            raise
-        if writes:
-            logger.debug("%s: %d writes; %s", key, writes, "; ".join(plan.details))
-        return plan.requeue_after
+        """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
+        with writing_as(key):
+            return await self._reconcile(key)
+
+    async def _reconcile(self, key: Key) -> float | None:
+        done = Done()
+        for _ in range(_PASSES):
+            try:
+                raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
+            except NotFound:
+                if self._references is not None:
+                    self._references.forget(key)
+                return None
+            try:
+                subject, plan = await self._plan(key, raw)
+            except ValidationError as error:
+                await self._refuse(key, raw, error)
+                return None
+            except Forbidden as error:
+                # Nothing is planned: what was said before stays, and why nothing more is done.
+                await self._complain(_subject(key, raw), Plan(), error)
+                raise
+            try:
+                result = await self._executor.act(subject, plan)
+            except NamespaceTerminating as error:
+                await self._leave(subject, error)
+                return None
+            except NameTaken as error:
+                await self._complain(subject, plan, error)
+                logger.warning("%s: %s", key, error)
+                return _NAME_RECHECK
+            except (Forbidden, Rejected) as error:
+                await self._complain(subject, plan, error)
+                raise
+            except NotFound:
+                if self._kinds is None or not await self._kinds.have_changed():
+                    raise
+                done += Done(0, 1)
+                continue
+            done += result
+            if plan.noted or not (result.changes and result.only_applied):
+                break
+        done += await self._executor.conclude(subject, plan)
+        if done.writes:
+            logger.debug("%s: %d writes; %s", key, done.writes, "; ".join(plan.details))
+        # The echo of what we wrote ourselves is no event.
+        return 0.0 if done.changes else plan.requeue_after
 
     async def _plan(self, key: Key, raw: Json) -> tuple[RerankerService | RerankerEngine, Plan]:
         now = self._clock()
@@ -127,7 +146,7 @@ class Reconciler:
             await self._complain(subject, Plan(), error)
         elif names.FINALIZER in meta.finalizers:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
-            await self._executor.execute(subject, plan)
+            await self._executor.act(subject, plan)
 
     async def _refuse(self, key: Key, raw: Json, error: ValidationError) -> None:
         """A spec that the schema let through but the models don't: say so, don't crash."""
@@ -179,7 +198,7 @@ class Reconciler:
         status = (plan.status or subject.status).model_copy(
             update={"conditions": tuple(conditions)}
         )
-        await self._executor.execute(subject, Plan(status=status))
+        await self._executor.conclude(subject, Plan(status=status))
 
 
 def _subject(key: Key, raw: Json) -> RerankerService | RerankerEngine:
