@@ -45,6 +45,15 @@ OCI = {"source": "oci://registry/model:v1"}
             "exclude each other",
         ),
         (
+            {"model": HUB, "engine": {"store": {"existingClaim": "../../kube-system/secrets/x"}}},
+            "is not the name of a Kubernetes object",
+        ),
+        ({"model": {"source": "pvc://../x"}}, "model.source names no volume claim"),
+        (
+            {"model": HUB, "engine": {"resources": {"requests": {"cpu": "lots"}}}},
+            "spec.engine.resources.requests.cpu in body should match",
+        ),
+        (
             {"model": HUB, "expose": {"service": {"nodePort": 30080}}},
             "set expose.service.type to NodePort or LoadBalancer",
         ),

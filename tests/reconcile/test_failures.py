@@ -199,8 +199,9 @@ async def test_an_address_of_somebody_else_is_not_taken_over(sim: Simulation) ->
     address = sim.cluster.find(SERVICE, NAMESPACE, "rank") or {}
     assert address["spec"] == {"selector": {"app": "shop"}}
     assert "ownerReferences" not in address["metadata"]
-    assert sim.condition("Ready") == ("False", "Rejected")
+    assert sim.condition("Accepted") == sim.condition("Ready") == ("False", "ForeignOwner")
     assert sim.message("Ready").count("; ") == 1
+    assert sim.names(JOB.kind) == [], "told before anything is built"
     sim.cluster.remove(SERVICE, NAMESPACE, "rank")
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
@@ -342,3 +343,11 @@ async def test_a_changed_label_of_a_job_stops_nothing(sim: Simulation) -> None:
         sim.cluster.edit(JOB, NAMESPACE, name, labels)
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_a_missing_gpu_node_is_told_before_anything_is_built(sim: Simulation) -> None:
+    sim.cluster.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})
+    sim.create_service(accelerator={"type": "nvidia"})
+    await sim.reconcile_pending()
+    assert sim.condition("ModelResolved") == ("Unknown", "Resolving")
+    assert sim.condition("Ready") == ("False", "NoMatchingNode")

@@ -47,7 +47,7 @@ def _source_arguments(parser: argparse.ArgumentParser) -> None:
         "--source-dir",
         type=Path,
         metavar="DIR",
-        help="where the files of an oci:// or pvc:// source are mounted",
+        help="where an oci:// source's files lie, or a pvc:// source's claim is mounted",
     )
 
 

@@ -1,16 +1,16 @@
 """The queue of pairs: requests come in whole, leave in batches, and come back whole.
 
 Pairs of all waiting requests lie in one list, ordered by length. Whenever fewer than two batches
-are in flight (one running, one ready behind it), the next one is chosen around the pair that has
-waited longest. A request whose client has gone takes its waiting pairs with it.
+are in flight (one running, one ready behind it), the next one is chosen for the request whose turn
+it is, and filled up with others' pairs of like length. A request whose client has gone takes its
+waiting pairs with it.
 
     submit ─▶ waiting (by length) ─▶ batch ─▶ engine ─▶ scattered to the requests' results
 """
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from reranker_gateway.errors import EngineError, EngineTimeoutError
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import TokenisedRequest
+from reranker_gateway.turns import Turns
 
 IN_FLIGHT = 2
 
@@ -30,7 +31,7 @@ IN_FLIGHT = 2
 class _Job:
     """One request: its inputs, the results so far, and who waits for them."""
 
-    __slots__ = ("done", "inputs", "results", "submitted", "unanswered", "unsent")
+    __slots__ = ("done", "inputs", "results", "submitted", "unanswered", "waiting")
 
     def __init__(
         self, inputs: TokenisedRequest, done: "asyncio.Future[FloatArray]", submitted: float
@@ -39,19 +40,26 @@ class _Job:
         self.done = done
         self.submitted = submitted
         self.results: FloatArray = np.empty(len(inputs.lengths), dtype=np.float32)
-        self.unsent = self.unanswered = len(inputs.lengths)
+        self.unanswered = len(inputs.lengths)
+        #: Pairs that are in the queue, as there ascending by length.
+        self.waiting: list[_Pair] = []
 
 
 class _Pair:
     """One passage of a job, waiting or in flight."""
 
-    __slots__ = ("index", "job", "length", "waiting")
+    __slots__ = ("arrival", "index", "job", "length")
 
-    def __init__(self, job: _Job, index: int, length: int) -> None:
+    def __init__(self, job: _Job, index: int, arrival: int) -> None:
         self.job = job
         self.index = index
-        self.length = length
-        self.waiting = True
+        self.length = job.inputs.lengths[index]
+        #: A number of its own, ascending in the order of arrival.
+        self.arrival = arrival
+
+
+def _arrival(pair: _Pair) -> int:
+    return pair.arrival
 
 
 class Scheduler:
@@ -78,7 +86,8 @@ class Scheduler:
         # Two lists in step, ascending by length; pairs of one length in the order of arrival.
         self._lengths: list[int] = []
         self._pairs: list[_Pair] = []
-        self._arrivals: deque[_Pair] = deque()
+        self._arrivals = 0
+        self._turns: Turns[_Job] = Turns(limits.token_budget)
         self._running: set[asyncio.Task[None]] = set()
         self.waiting_tokens = 0
 
@@ -99,28 +108,25 @@ class Scheduler:
 
     def _enqueue(self, job: _Job) -> None:
         lengths = job.inputs.lengths
-        # Longest first, so that a request alone is split from the top without narrow leftovers.
-        for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-            pair = _Pair(job, index, lengths[index])
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            pair = _Pair(job, index, self._arrivals)
+            self._arrivals += 1
             at = bisect_right(self._lengths, pair.length)
             self._lengths.insert(at, pair.length)
             self._pairs.insert(at, pair)
-            self._arrivals.append(pair)
+            job.waiting.append(pair)
         self.waiting_tokens += job.inputs.tokens
+        self._turns.join(job)
 
     def _drop(self, job: _Job) -> None:
         """Take the waiting pairs of `job` out of the queue."""
-        kept = [pair for pair in self._pairs if pair.job is not job]
-        if len(kept) == len(self._pairs):
+        if not job.waiting:
             return
-        for pair in self._pairs:
-            if pair.job is job:
-                pair.waiting = False
-                self.waiting_tokens -= pair.length
-        self._pairs = kept
-        self._lengths = [pair.length for pair in kept]
-        # Batches that are taken clear it too, but none is taken while the engine hangs.
-        self._arrivals = deque(pair for pair in self._arrivals if pair.waiting)
+        self._turns.leave(job)
+        self.waiting_tokens -= sum(pair.length for pair in job.waiting)
+        job.waiting = []
+        self._pairs = [pair for pair in self._pairs if pair.job is not job]
+        self._lengths = [pair.length for pair in self._pairs]
 
     def _dispatch(self) -> None:
         while len(self._running) < IN_FLIGHT and self._pairs:
@@ -137,23 +143,30 @@ class Scheduler:
 
     def _take(self) -> list[_Pair]:
         """Remove the next batch from the queue."""
-        while not self._arrivals[0].waiting:
-            self._arrivals.popleft()
-        # The first pair of its length is the oldest one: equal lengths lie in order of arrival.
-        oldest = bisect_left(self._lengths, self._arrivals[0].length)
-        chosen = choose_batch(self._lengths, oldest, self._limits)
-        batch = self._pairs[chosen]
-        self.waiting_tokens -= sum(self._lengths[chosen])
-        del self._pairs[chosen], self._lengths[chosen]
+        leader = self._turns.leader
+        chosen = choose_batch(self._lengths, self._positions(leader), self._limits)
+        batch = [self._pairs[at] for at in chosen]
+        for at in reversed(chosen):
+            self.waiting_tokens -= self._lengths[at]
+            del self._pairs[at], self._lengths[at]
+        own = sum(pair.job is leader for pair in batch)
+        longest = batch[-1].length
+        self._turns.spend(own * longest, len(batch) * longest)
         now = self._clock()
-        for pair in batch:
-            pair.waiting = False
-            pair.job.unsent -= 1
-            if pair.job.unsent == 0:
-                self._telemetry.queue_seconds.observe(now - pair.job.submitted)
-        if not self._pairs:
-            self._arrivals.clear()
+        taken = set(batch)
+        for job in {pair.job for pair in batch}:
+            job.waiting = [pair for pair in job.waiting if pair not in taken]
+            if not job.waiting:
+                self._turns.leave(job)
+                self._telemetry.queue_seconds.observe(now - job.submitted)
         return batch
+
+    def _positions(self, job: _Job) -> Iterator[int]:
+        """Where the pairs of `job` lie in the queue, longest first."""
+        for pair in reversed(job.waiting):
+            first = bisect_left(self._lengths, pair.length)
+            last = bisect_right(self._lengths, pair.length)
+            yield bisect_left(self._pairs, pair.arrival, first, last, key=_arrival)
 
     async def _execute(self, pairs: list[_Pair]) -> None:
         try:
@@ -203,7 +216,7 @@ class Scheduler:
                 job.done.set_result(job.results)
 
     def _fail(self, pairs: list[_Pair], error: Exception) -> None:
-        for job in {id(pair.job): pair.job for pair in pairs}.values():
+        for job in {pair.job for pair in pairs}:
             self._drop(job)
             if not job.done.done():
                 job.done.set_exception(error)

@@ -24,7 +24,8 @@ Truncate = Literal["NONE", "END"]
 
 #: Texts are cut here before they are tokenised. Natural text has 1 to 8 characters per token.
 _CHARACTERS_PER_TOKEN = 32
-_CHUNK_CHARACTERS = 1 << 18
+#: Requests take turns on the threads, each with about this much text: tens of milliseconds.
+_SLICE_CHARACTERS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,21 @@ class PairTokeniser:
         self._before, self._passage, self._after = pieces[:at], pieces[at], pieces[at + 1 :]
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         # Requests wait here and not in the pool, whose queue keeps the texts of callers that have
-        # gone until their turn comes: bodies sent only to hang up would fill the memory.
+        # gone until their turn comes: bodies sent only to hang up would fill the memory. It is
+        # first come, first served, so that slices of all requests go in rotation.
         self._free = asyncio.Semaphore(threads)
 
     async def run(self, query: str, passages: list[str], truncate: Truncate) -> TokenisedRequest:
-        """Tokenise in the pool. Raises InvalidRequestError as `tokenise` does."""
+        """Tokenise in the pool, slice by slice. Raises InvalidRequestError as `tokenise` does."""
+        slices = self._slices(query, passages, truncate)
+        while True:
+            if inputs := await self._advance(slices):
+                return inputs
+
+    async def _advance(self, slices: Iterator[TokenisedRequest | None]) -> TokenisedRequest | None:
+        """One slice, when a thread is free."""
         await self._free.acquire()
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._pool, self.tokenise, query, passages, truncate)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, next, slices)
         work.add_done_callback(lambda _: self._free.release())
         # A thread cannot be interrupted: it is free when it has ended, not when its caller goes.
         return await asyncio.shield(work)
@@ -81,58 +89,63 @@ class PairTokeniser:
 
         Raises InputTooLongError when `truncate` is NONE, InvalidRequestError for a pair of nothing.
         """
-        [query_ids] = self._encode([query])
+        return next(filter(None, self._slices(query, passages, truncate)))
+
+    def _slices(
+        self, query: str, passages: list[str], truncate: Truncate
+    ) -> Iterator[TokenisedRequest | None]:
+        """Does a bounded part of the work at each step; the last one gives the result.
+
+        An encoding holds some 250 bytes per token, so a body of 16 MiB encoded at once would take
+        gigabytes; and no text needs more than its first characters to fill the input.
+        """
+        query_ids = self._encode([query[: self._max_characters]])[0]
         # Negative when the query alone is longer than the input.
         room = self._max_length - self._specials - len(query_ids)
-        passage_ids = []
-        truncated = 0
-        for ids in self._encode(passages):
-            if len(ids) > room:
-                if truncate == "NONE":
-                    raise InputTooLongError(self._max_length - room + len(ids), self._max_length)
-                truncated += 1
-            # The pair is cut from the right: the passage first, then the query.
-            passage_ids.append(ids[: max(room, 0)])
+        parts: list[TokenisedRequest] = []
+        for texts in _chunks(passages, self._max_characters):
+            if parts:
+                yield None
+            passage_ids = self._encode(texts)
+            longest = next((len(ids) for ids in passage_ids if len(ids) > room), None)
+            if longest is not None and truncate == "NONE":
+                raise InputTooLongError(self._max_length - room + longest, self._max_length)
+            parts.append(self._join(query_ids, passage_ids, room))
         if truncate == "NONE":
             self._check_uncut("query.text", [query])
             self._check_uncut("passages", passages)
-        inputs = self._join(query_ids[: self._max_length - self._specials], passage_ids, truncated)
+        inputs = _together(parts)
         if 0 in inputs.lengths:
             at = inputs.lengths.index(0)
             raise InvalidRequestError(f"passages.{at}.text: it and query.text hold no tokens")
-        return inputs
+        yield inputs
 
     def close(self) -> None:
         """Stop the threads; work that has not begun is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _encode(self, texts: list[str]) -> Iterator[list[int]]:
-        """Ids of each text, a bounded number of characters at a time.
-
-        An encoding holds some 250 bytes per token, so a body of 16 MiB encoded at once would take
-        gigabytes; and no text needs more than its first characters to fill the input.
-        """
-        for chunk in _chunks([text[: self._max_characters] for text in texts]):
-            for encoding in self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-                yield encoding.ids
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def _check_uncut(self, field: str, texts: list[str]) -> None:
-        """Refuse what `_encode` cut although its tokens did not show it (blanks, giant words)."""
+        """Refuse what `_slices` cut although its tokens did not show it (blanks, giant words)."""
         if any(len(text) > self._max_characters for text in texts):
             raise InvalidRequestError(
                 f"{field}: a text has more than {self._max_characters} characters, the most that "
                 "this model can take; shorten it or set truncate to END"
             )
 
-    def _join(
-        self, query: list[int], passages: list[list[int]], truncated: int
-    ) -> TokenisedRequest:
+    def _join(self, query: list[int], passages: list[list[int]], room: int) -> TokenisedRequest:
+        # The pair is cut from the right: the passage first, then the query.
+        query = query[: self._max_length - self._specials]
+        kept = [ids[: max(room, 0)] for ids in passages]
         left, left_types = _fixed_part(self._before, query)
         right, right_types = _fixed_part(self._after, query)
-        # One conversion for the whole request: arrays per passage cost ten times as much.
+        # One conversion for the whole slice: arrays per passage cost ten times as much.
         flat: list[int] = []
         ends = []
-        for ids in passages:
+        for ids in kept:
             flat += left
             flat += ids
             flat += right
@@ -140,29 +153,42 @@ class PairTokeniser:
         types = None
         if self._with_types:
             values = np.array([*left_types, self._passage.type_id, *right_types], dtype=np.int32)
-            counts = np.ones((len(passages), len(values)), dtype=np.int64)
-            counts[:, len(left)] = [len(ids) for ids in passages]
-            types = _split(np.repeat(np.tile(values, len(passages)), counts.ravel()), ends)
+            counts = np.ones((len(kept), len(values)), dtype=np.int64)
+            counts[:, len(left)] = [len(ids) for ids in kept]
+            types = _split(np.repeat(np.tile(values, len(kept)), counts.ravel()), ends)
         fixed = len(left) + len(right)
         return TokenisedRequest(
             ids=_split(np.array(flat, dtype=np.int32), ends),
             types=types,
-            lengths=[fixed + len(ids) for ids in passages],
-            truncated=truncated,
+            lengths=[fixed + len(ids) for ids in kept],
+            truncated=sum(len(ids) > room for ids in passages),
         )
 
 
-def _chunks(texts: list[str]) -> Iterator[list[str]]:
-    """`texts` in order, in lists of about _CHUNK_CHARACTERS, each with one text at least."""
+def _chunks(texts: list[str], longest: int) -> Iterator[list[str]]:
+    """`texts` in order, cut to `longest`, in lists of one text or about _SLICE_CHARACTERS."""
     chunk: list[str] = []
     size = 0
-    for text in texts:
-        if chunk and size + len(text) > _CHUNK_CHARACTERS:
+    for whole in texts:
+        text = whole[:longest]
+        if chunk and size + len(text) > _SLICE_CHARACTERS:
             yield chunk
             chunk, size = [], 0
         chunk.append(text)
         size += len(text)
     yield chunk
+
+
+def _together(parts: list[TokenisedRequest]) -> TokenisedRequest:
+    """The slices of one request as a whole."""
+    return TokenisedRequest(
+        ids=[row for part in parts for row in part.ids],
+        types=None
+        if parts[0].types is None
+        else [row for part in parts for row in part.types or ()],
+        lengths=[length for part in parts for length in part.lengths],
+        truncated=sum(part.truncated for part in parts),
+    )
 
 
 def _fixed_part(pieces: tuple[TemplatePiece, ...], query: list[int]) -> tuple[list[int], list[int]]:

@@ -141,9 +141,19 @@ class Service:
 
     @property
     def blocker(self) -> Condition | None:
-        """The first condition that keeps the service from being ready."""
-        wanted = (self.condition(kind) for kind in (*ORDER, "Ready"))
-        return next((c for c in wanted if c is not None and c.status != "True"), None)
+        """The condition that keeps the service from being ready: Ready's own cause, or the first.
+
+        The cause may stand on a later one, when it is known already that that can't become true.
+        """
+        ready = self.condition("Ready")
+        if ready is not None and ready.status == "True":
+            ready = None
+        wanted = (self.condition(kind) for kind in ORDER)
+        amiss = [c for c in wanted if c is not None and c.status != "True"]
+        for entry in amiss:
+            if ready and (entry.reason, entry.message) == (ready.reason, ready.message):
+                return entry
+        return amiss[0] if amiss else ready
 
 
 @dataclass(frozen=True)

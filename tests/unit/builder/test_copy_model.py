@@ -120,6 +120,8 @@ def test_paths_that_are_no_models_are_refused(copier: Copier) -> None:
         found = copier.run(path)
         assert found is not None
         assert found.reason is StageReason.SOURCE_NOT_FOUND
+        assert f"there is no folder {path} in the image" in found.message
+        assert found.message.endswith("spec.model.source, oci://IMAGE?path=/FOLDER")
     for path in (copier.image / "root", Path("/proc/sys"), copier.tools, copier.work):
         found = copier.run(path)
         assert found is not None

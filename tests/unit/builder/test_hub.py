@@ -222,3 +222,7 @@ def test_unreachable_hub_is_not_a_missing_model(
     assert main(["resolve", "--source", f"hf://{REPO}", "--result", str(result)]) == 1
     found = StageResult.model_validate_json(result.read_bytes())
     assert found.reason is StageReason.SOURCE_UNREACHABLE
+    # What users can set, not what becomes of it in the pod.
+    assert "spec.proxy" in found.message
+    assert "hubEndpoint" in found.message
+    assert "HF_ENDPOINT" not in found.message

@@ -91,7 +91,7 @@ def test_fetch_copies_needed_files_and_can_be_repeated(make_source, tmp_path: Pa
     (source / "pytorch_model.bin").write_bytes(b"pickle")
     revision, out = revision_of(source), tmp_path / "out"
     for _attempt in range(2):
-        fetch("pvc://c/demo", revision=revision, source_dir=source, out=out, progress=PROGRESS)
+        fetch("oci://r/demo", revision=revision, source_dir=source, out=out, progress=PROGRESS)
         (out / "half-written").touch()
     assert not (out / "pytorch_model.bin").exists()
     assert revision_of(out) == revision
@@ -201,7 +201,7 @@ def test_a_hub_cache_is_read_by_its_root_or_by_a_snapshot(hub_cache: Path, tmp_p
     revision = revision_of(hub_cache)
     assert revision_of(snapshot) == revision
     out = tmp_path / "out"
-    fetch("pvc://c/x", revision=revision, source_dir=hub_cache, out=out, progress=PROGRESS)
+    fetch("oci://r/x", revision=revision, source_dir=hub_cache, out=out, progress=PROGRESS)
     assert revision_of(out) == revision
     assert not any(entry.is_symlink() for entry in out.iterdir())
     (hub_cache / "refs/main").unlink()
@@ -211,7 +211,7 @@ def test_a_hub_cache_is_read_by_its_root_or_by_a_snapshot(hub_cache: Path, tmp_p
 
 
 def test_a_snapshot_alone_names_the_link_and_the_remedy(hub_cache: Path, tmp_path: Path) -> None:
-    """As a claim is mounted when its path is that of the snapshot."""
+    """As an image or claim may hold it: without the blobs that its links lead to."""
     mount = tmp_path / "mount"
     (hub_cache / "snapshots" / ("a" * 40)).rename(mount)
     found = refusal(mount)
@@ -281,4 +281,45 @@ def test_damaged_weights_are_invalid(make_source, damage) -> None:
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(StageError, match=r"model\.safetensors") as caught:
         count_parameters([path])
+    assert caught.value.reason is StageReason.MODEL_INVALID
+
+
+def _of_claim(path: str, mount: Path, scratch: Path) -> str:
+    scratch.mkdir(exist_ok=True)
+    return open_source(f"pvc://data/{path}", mount).resolve(None, scratch).revision
+
+
+def test_a_path_on_a_claim(make_source, tmp_path: Path) -> None:
+    source: Path = make_source()
+    revision, mount, scratch = revision_of(source), tmp_path / "claim", tmp_path / "scratch"
+    (mount / "models").mkdir(parents=True)
+    source.rename(mount / "models/demo")
+    (mount / "latest").symlink_to("models/demo")
+    for path in ("models/demo", "models/demo/", "/models/demo", "latest"):
+        assert _of_claim(path, mount, scratch) == revision
+
+
+@pytest.mark.parametrize("path", ["models/dem", "models/demo/config.json", "dangling", "loop"])
+def test_a_path_that_is_not_on_the_claim_names_both(make_source, tmp_path: Path, path: str) -> None:
+    source: Path = make_source()
+    (tmp_path / "claim/models").mkdir(parents=True)
+    source.rename(tmp_path / "claim/models/demo")
+    (tmp_path / "claim/dangling").symlink_to("nowhere")
+    (tmp_path / "claim/loop").symlink_to("loop")
+    with pytest.raises(StageError) as caught:
+        _of_claim(path, tmp_path / "claim", tmp_path / "scratch")
+    assert caught.value.reason is StageReason.SOURCE_NOT_FOUND
+    assert caught.value.message.startswith(f"there is no folder {path} on claim data; correct ")
+
+
+@pytest.mark.parametrize("path", ["away", "away/demo", "up/demo", "../outside/demo"])
+def test_a_path_that_leaves_the_claim_is_refused(make_source, tmp_path: Path, path: str) -> None:
+    source: Path = make_source()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "claim").mkdir()
+    source.rename(tmp_path / "outside/demo")
+    (tmp_path / "claim/away").symlink_to(tmp_path / "outside")
+    (tmp_path / "claim/up").symlink_to("../outside")
+    with pytest.raises(StageError, match="outside of the claim") as caught:
+        _of_claim(path, tmp_path / "claim", tmp_path / "scratch")
     assert caught.value.reason is StageReason.MODEL_INVALID

@@ -15,14 +15,24 @@ LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=80).map(sorted)
 LIMITS = st.builds(BatchLimits, max_rows=st.integers(1, 64), token_budget=st.integers(64, 16_384))
 
 
+def take_alone(waiting: list[int], limits: BatchLimits) -> list[int]:
+    """The next batch of a request that is alone."""
+    chosen = choose_batch(waiting, range(len(waiting) - 1, -1, -1), limits)
+    batch = [waiting[at] for at in chosen]
+    for at in reversed(chosen):
+        del waiting[at]
+    return batch
+
+
 @given(lengths=LENGTHS, limits=LIMITS, data=st.data())
-def test_a_batch_holds_the_oldest_and_keeps_the_limits(
+def test_a_batch_holds_the_leaders_longest_and_keeps_the_limits(
     lengths: list[int], limits: BatchLimits, data: st.DataObject
 ) -> None:
-    oldest = data.draw(st.integers(0, len(lengths) - 1))
-    chosen = choose_batch(lengths, oldest, limits)
-    batch = lengths[chosen]
-    assert chosen.start <= oldest < chosen.stop
+    own = sorted(data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1)), reverse=True)
+    chosen = choose_batch(lengths, own, limits)
+    batch = [lengths[at] for at in chosen]
+    assert own[0] in chosen
+    assert chosen == sorted(set(chosen))
     if len(batch) > 1:
         padded = len(batch) * batch[-1]
         assert len(batch) <= limits.max_rows
@@ -30,14 +40,23 @@ def test_a_batch_holds_the_oldest_and_keeps_the_limits(
         assert padded <= max(limits.free_tokens, limits.max_padding_ratio * sum(batch))
 
 
+@given(lengths=LENGTHS, limits=LIMITS, data=st.data())
+def test_others_only_fill_up(lengths: list[int], limits: BatchLimits, data: st.DataObject) -> None:
+    """Of its own pairs the leader has at least those of the longest one's length in the batch."""
+    own = sorted(data.draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1)), reverse=True)
+    chosen = choose_batch(lengths, own, limits)
+    longest = lengths[own[0]]
+    alike = sum(longest <= 1.05 * lengths[at] for at in own)
+    room = max(1, min(limits.max_rows, limits.token_budget // longest))
+    assert len(set(own) & set(chosen)) >= min(alike, room)
+
+
 @given(lengths=LENGTHS, limits=LIMITS)
 def test_a_queue_empties(lengths: list[int], limits: BatchLimits) -> None:
     taken = []
     waiting = list(lengths)
     while waiting:
-        chosen = choose_batch(waiting, len(waiting) - 1, limits)
-        taken += waiting[chosen]
-        del waiting[chosen]
+        taken += take_alone(waiting, limits)
     assert sorted(taken) == lengths
 
 
@@ -49,9 +68,7 @@ def test_mixed_lengths_are_padded_by_less_than_fifteen_percent(budget: int) -> N
         chance = random.Random(seed)  # noqa: S311
         waiting = sorted(chance.randint(20, 300) for _ in range(50))
         while waiting:
-            chosen = choose_batch(waiting, len(waiting) - 1, limits)
-            batch = waiting[chosen]
-            del waiting[chosen]
+            batch = take_alone(waiting, limits)
             padded += len(batch) * batch[-1]
             real += sum(batch)
             batches += 1

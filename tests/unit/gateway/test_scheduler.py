@@ -62,7 +62,7 @@ async def test_scores_come_back_in_the_callers_order(scheduler: Scheduler, engin
     assert scheduler.waiting_tokens == 0
 
 
-async def test_the_oldest_pair_is_always_in_the_next_batch(
+async def test_the_next_batch_is_for_the_first_in_line(
     scheduler: Scheduler, engine: Any, eventually: Callable[..., Any]
 ) -> None:
     engine.open.clear()

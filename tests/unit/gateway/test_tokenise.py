@@ -4,7 +4,6 @@ import asyncio
 import gc
 import threading
 import weakref
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from reranker_contracts import ServedModel
+from reranker_gateway import tokenise
 from reranker_gateway.errors import InputTooLongError, InvalidRequestError
 from reranker_gateway.tokenise import PairTokeniser
 
@@ -130,20 +130,29 @@ class Text(str):
     __slots__ = ("__weakref__",)
 
 
+class Thread:
+    """Holds the tokeniser's thread while `go_on` is not set; notes how much text each call had."""
+
+    def __init__(self, ours: PairTokeniser) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.calls: list[list[str]] = []
+        self._encode = ours._encode
+        ours._encode = self.encode  # type: ignore[method-assign]
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        self.calls.append(texts)
+        self.begun.set()
+        assert self.go_on.wait(30)
+        return self._encode(texts)
+
+
 async def test_texts_whose_caller_has_gone_are_not_kept_while_the_threads_are_busy() -> None:
     ours, _ = tokeniser("bert")
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slow(query: str, passages: list[str], truncate: Any) -> Any:
-        begun.set()
-        go_on.wait()
-        return PairTokeniser.tokenise(ours, query, passages, truncate)
-
-    ours.tokenise = slow  # type: ignore[method-assign]
+    thread = Thread(ours)
     try:
         # The thread goes on with the first one, although nobody wants it any more.
         first = asyncio.create_task(ours.run("1", ["2"], "END"))
-        await asyncio.to_thread(begun.wait)
+        await asyncio.to_thread(thread.begun.wait, 30)
         first.cancel()
         text = Text("3")
         kept = weakref.ref(text)
@@ -156,5 +165,40 @@ async def test_texts_whose_caller_has_gone_are_not_kept_while_the_threads_are_bu
         gc.collect()
         assert kept() is None
     finally:
-        go_on.set()
+        thread.go_on.set()
     assert (await third).lengths == [6]
+
+
+async def test_a_small_request_waits_for_one_slice_of_every_large_one() -> None:
+    ours, _ = tokeniser("bert")
+    thread = Thread(ours)
+    texts = {name: [f"{name} {'5 ' * 300}"] * 2000 for name in ("7", "8")}
+    try:
+        large = [asyncio.create_task(ours.run("1", texts[name], "END")) for name in texts]
+        await asyncio.to_thread(thread.begun.wait, 30)
+        small = asyncio.create_task(ours.run("1", ["9"], "END"))
+        await asyncio.sleep(0)
+    finally:
+        thread.go_on.set()
+    assert (await small).lengths == [5]
+    assert [(await task).lengths for task in large] == [[LIMIT] * 2000] * 2
+    slices = [call for call in thread.calls if call != ["1"]]
+    assert [call[0][0] for call in slices[:3]] == ["7", "8", "9"]
+    # From then on the two alternate, and none has the thread for long.
+    assert [call[0][0] for call in slices[3:]] == ["7", "8"] * (len(slices[3:]) // 2)
+    assert max(sum(map(len, call)) for call in slices) <= 1 << 16
+    for name, whole in texts.items():
+        assert sum(len(call) for call in slices if call[0][0] == name) == len(whole)
+
+
+@given(passages=st.lists(TEXTS, min_size=1, max_size=8), characters=st.integers(1, 40))
+def test_slices_change_nothing(passages: list[str], characters: int) -> None:
+    ours, _ = tokeniser("bert")
+    whole = ours.tokenise("1 2", passages, "END")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenise, "_SLICE_CHARACTERS", characters)
+        sliced = ours.tokenise("1 2", passages, "END")
+    assert [row.tolist() for row in sliced.ids] == [row.tolist() for row in whole.ids]
+    assert sliced.types is not None and whole.types is not None
+    assert [row.tolist() for row in sliced.types] == [row.tolist() for row in whole.types]
+    assert (sliced.lengths, sliced.truncated) == (whole.lengths, whole.truncated)

@@ -94,3 +94,16 @@ def test_a_reason_of_a_newer_operator_is_no_reason_to_fail(rr: Any, api: Any) ->
     told = condition("Accepted", "False", "ReasonOfTomorrow", "no")
     api.world = {"rerankerservices": [service(told)]}
     assert "no text for it" in rr("explain", "demo", api=api).out
+
+
+def test_a_missing_node_is_explained_before_the_build(rr: Any, api: Any) -> None:
+    told = [
+        condition("Accepted", "True", "Accepted"),
+        condition("ModelResolved", "Unknown", "Resolving", "reading"),
+        condition("Serving", "False", "NoMatchingNode", "no node has 1 nvidia.com/gpu"),
+        condition("Ready", "False", "NoMatchingNode", "no node has 1 nvidia.com/gpu"),
+    ]
+    api.world = {"rerankerservices": [service(*told)]}
+    done = rr("explain", "demo", api=api)
+    assert done.out.startswith("✗ demo is not ready: Serving is False")
+    assert "NoMatchingNode: no node has 1 nvidia.com/gpu" in done.out

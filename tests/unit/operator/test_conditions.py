@@ -58,6 +58,14 @@ def test_ready_is_the_first_in_order_that_is_not_true(
     assert (ready.status, ready.reason) == expected
 
 
+def test_what_can_never_be_served_is_said_while_it_is_built() -> None:
+    nowhere = condition(ConditionType.SERVING, False, Reason.NO_MATCHING_NODE, "add a node")
+    waiting = condition(ConditionType.ENGINE_READY, "Unknown", Reason.BUILDING, "building")
+    ready = summarise([ACCEPTED, waiting, nowhere], ORDER)
+    assert (ready.status, ready.reason, ready.message) == ("False", "NoMatchingNode", "add a node")
+    assert summarise([ACCEPTED, KILLED, nowhere], ORDER).reason == "PodKilled"
+
+
 WAITING = condition(ConditionType.ENGINE_READY, "Unknown", Reason.BUILDING, "")
 READY = condition(ConditionType.READY, True, Reason.READY, "")
 NOT_READY = condition(ConditionType.READY, False, Reason.POD_KILLED, "")

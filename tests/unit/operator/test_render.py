@@ -150,3 +150,21 @@ def test_what_runs_decides_the_revision(
     template = serving.pod_template(service, engine, defaults)
     assert serving.pod_template(changed, engine, defaults) != template
     assert serving.pod_template(scaled, engine, defaults) == template
+
+
+def test_a_source_claim_is_mounted_whole_and_read_only(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> None:
+    """Of a subPath that is not there the kubelet makes a folder, on the user's own volume."""
+    pods = _pods(service, engine, defaults)
+    for name in ("resolve pvc://claim/path", "prepare pvc://claim/path"):
+        mounts = [
+            (container["args"], entry)
+            for container in _containers(pods[name])
+            for entry in container["volumeMounts"]
+            if entry["name"] == "source"
+        ]
+        ((args, entry),) = mounts
+        assert entry == {"name": "source", "mountPath": "/source", "readOnly": True}
+        assert args[args.index("--source-dir") + 1] == "/source"
+        assert args[args.index("--source") + 1] == "pvc://claim/path"

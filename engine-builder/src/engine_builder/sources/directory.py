@@ -14,7 +14,7 @@ from engine_builder.files import check_size, read_bounded
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
 from engine_builder.sources.selection import INDEX, Selection, check_total, select_files
-from engine_builder.sources.tree import ModelTree
+from engine_builder.sources.tree import Claim, ModelTree
 from reranker_contracts import StageReason, tree_digest_of
 
 _CHUNK = 1 << 20
@@ -23,9 +23,10 @@ _CHUNK = 1 << 20
 class DirectorySource:
     """A directory that is read where it lies."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, claim: Claim | None = None) -> None:
         self._directory = directory
         self._name = name
+        self._claim = claim
 
     @property
     def name(self) -> str:
@@ -37,7 +38,7 @@ class DirectorySource:
 
         What is judged later are the very bytes that were hashed: copies in `scratch`.
         """
-        tree = ModelTree(self._directory)
+        tree = ModelTree(self._directory, self._claim)
         selection = _select(tree)
         digests = [(name, _copy(tree, name, scratch / name)[0]) for name in selection.metadata]
         digests += [(name, _copy(tree, name, None)[0]) for name in selection.weights]
@@ -47,7 +48,7 @@ class DirectorySource:
 
     def fetch(self, revision: str, out: Path, progress: Progress) -> None:
         """Copy the needed files; what was copied is what is hashed and compared."""
-        tree = ModelTree(self._directory)
+        tree = ModelTree(self._directory, self._claim)
         names = _select(tree).all
         digests, total = [], 0
         with progress.step(f"copying {len(names)} files"):

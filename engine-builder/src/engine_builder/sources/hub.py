@@ -151,8 +151,8 @@ class HubSource:
 def _unreachable(about: str, error: BaseException) -> StageError:
     return StageError(
         StageReason.SOURCE_UNREACHABLE,
-        f"{about}: the hub cannot be reached ({type(error).__name__}); check the network, the "
-        "proxy and HF_ENDPOINT",
+        f"{about}: the hub cannot be reached ({type(error).__name__}); check the network, "
+        "spec.proxy and hubEndpoint in the values of the operator's chart",
     )
 
 

@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
@@ -24,11 +25,25 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A mounted volume claim and the path on it that a source names."""
+
+    name: str
+    path: str
+    mount: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the model should lie."""
+        return self.mount / self.path
+
+
 class ModelTree:
     """The folder of a model and the tree around it that its links may lead to."""
 
-    def __init__(self, directory: Path) -> None:
-        folder = _resolved(directory)
+    def __init__(self, directory: Path, claim: Claim | None = None) -> None:
+        folder = _resolved(directory) if claim is None else _on_claim(claim)
         self.root = folder
         snapshots = folder.parent
         if snapshots.name == "snapshots" and (snapshots.parent / "blobs").is_dir():
@@ -83,6 +98,33 @@ class ModelTree:
                 "none; name the path of one of them",
             )
         return revisions[0]
+
+
+def _on_claim(claim: Claim) -> Path:
+    """The path may be made of links, but what they lead to has to be on the claim."""
+    try:
+        folder = claim.folder.resolve(strict=True)
+    except PermissionError:
+        raise _unreadable(f"{claim.path} on claim {claim.name}") from None
+    except (OSError, RuntimeError):
+        raise _not_on_claim(claim) from None
+    if not folder.is_relative_to(_resolved(claim.mount)):
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"{claim.path} on claim {claim.name} leads to {str(folder)[:200]}, outside of the "
+            "claim; name the model's own folder in spec.model.source",
+        )
+    if not folder.is_dir():
+        raise _not_on_claim(claim)
+    return folder
+
+
+def _not_on_claim(claim: Claim) -> StageError:
+    return StageError(
+        StageReason.SOURCE_NOT_FOUND,
+        f"there is no folder {claim.path or '/'} on claim {claim.name}; correct the path in "
+        "spec.model.source, pvc://CLAIM/PATH, or put the model there",
+    )
 
 
 def _resolved(directory: Path) -> Path:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from engine_builder.errors import StageError, UsageError
 from engine_builder.sources.base import Source
 from engine_builder.sources.directory import DirectorySource
+from engine_builder.sources.tree import Claim
 from reranker_contracts import StageReason
 
 #: Sources whose files the Job puts into a directory before this program starts.
@@ -35,7 +36,12 @@ def open_source(uri: str, source_dir: Path | None) -> Source:
     if scheme in _MOUNTED:
         if source_dir is None:
             raise UsageError(f"--source {uri}: needs --source-dir with the model's files")
-        return DirectorySource(source_dir, name=_mounted_name(uri, rest))
+        name = _mounted_name(uri, rest)
+        if scheme == "pvc":
+            claim_name, _, path = rest.partition("/")
+            claim = Claim(claim_name, path.strip("/"), source_dir)
+            return DirectorySource(claim.folder, name, claim)
+        return DirectorySource(source_dir, name)
     if source_dir is not None:
         raise UsageError(f"--source-dir is for oci://, pvc:// and directories, not for {uri}")
     if scheme == "hf":

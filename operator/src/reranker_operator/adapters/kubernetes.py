@@ -7,6 +7,7 @@ server-side apply wants exactly the fields we own and nothing filled in.
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -138,8 +139,15 @@ class KubernetesCluster:
 
 def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else "/api/v1"
-    scope = f"/namespaces/{namespace}" if namespace and resource.namespaced else ""
-    return f"{root}{scope}/{resource.plural}" + (f"/{name}" if name else "")
+    scope = f"/namespaces/{_segment(namespace)}" if namespace and resource.namespaced else ""
+    return f"{root}{scope}/{resource.plural}" + (f"/{_segment(name)}" if name else "")
+
+
+def _segment(name: str) -> str:
+    """One part of a path: a name that came from a spec must never lead to another object."""
+    if name in (".", ".."):
+        raise Rejected(f"'{name}' is no name of an object")
+    return quote(name, safe="")
 
 
 def _error(

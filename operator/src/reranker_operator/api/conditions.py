@@ -89,6 +89,9 @@ _QUIET = frozenset(
     }
 )
 
+#: Known of a step to come, while the steps before it only take their time.
+_FORESEEN = frozenset({Reason.NO_MATCHING_NODE})
+
 
 class Condition(ApiModel):
     """One entry of `status.conditions`, as the Kubernetes API conventions define it."""
@@ -125,7 +128,11 @@ def is_true(conditions: Iterable[Condition], kind: ConditionType) -> bool:
 
 
 def summarise(judgements: Sequence[Condition], order: Sequence[ConditionType]) -> Condition:
-    """`Ready`: the first of `order` that is not True explains; all True is ready."""
+    """`Ready`: the first of `order` that is not True explains; all True is ready.
+
+    One that only waits gives way to a later one of which it is known that it can't become True.
+    """
+    foreseen = next((c for c in judgements if c.status == "False" and c.reason in _FORESEEN), None)
     for kind in order:
         entry = find(judgements, kind)
         if entry is None:
@@ -133,6 +140,8 @@ def summarise(judgements: Sequence[Condition], order: Sequence[ConditionType]) -
                 type=ConditionType.READY, status="Unknown", reason=Reason.PENDING, message=""
             )
         if entry.status != "True":
+            if entry.status == "Unknown":
+                entry = foreseen or entry
             return Condition(
                 type=ConditionType.READY,
                 status="False",

@@ -5,6 +5,7 @@ The API server wants structural schemas: no references, no `null` type, no
 `additionalProperties: false`, so pydantic's JSON schema is rewritten here.
 """
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ Schema = dict[str, Any]
 
 _KEPT = (
     "type", "format", "description", "enum", "pattern", "minimum", "maximum", "minLength",
-    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string",
+    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string", "x-kubernetes-validations",
 )  # fmt: skip
 _LIST_KEYS = {"conditions": "type", "engines": "name", "stages": "name"}
 
@@ -48,7 +49,7 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
         target = definitions[node["$ref"].rsplit("/", 1)[1]]
         node = target | {key: value for key, value in node.items() if key != "$ref"}
     if "x-kubernetes-int-or-string" in node:
-        kept = ("description", "x-kubernetes-int-or-string")
+        kept = ("description", "pattern", "x-kubernetes-int-or-string")
         return {key: node[key] for key in kept if key in node} | _default(node)
     if "anyOf" in node:
         options = [option for option in node["anyOf"] if option.get("type") != "null"]
@@ -56,7 +57,11 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
             raise ValueError(f"no structural form for {node}")
         outer = {key: value for key, value in node.items() if key != "anyOf"}
         return _rewrite(options[0] | outer, definitions)
-    result: Schema = {key: node[key] for key in _KEPT if key in node}
+    # Copies: rules may be added to a list that other fields share.
+    result: Schema = {key: copy.copy(node[key]) for key in _KEPT if key in node}
+    if "x-kubernetes-validations" in node:
+        # A rule is not looked at where the pattern fails, and only the rule says what to do.
+        result.pop("pattern", None)
     if "const" in node:
         result["enum"] = [node["const"]]
     if "description" in result:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from reranker_operator.api.fields import LabelName, Name, QualifiedName
 from reranker_operator.api.meta import ApiModel
 
 Annotations = dict[str, str]
@@ -39,10 +40,8 @@ class ExternalService(ApiModel):
     annotations: Annotations | None = Field(
         default=None, description="Annotations of NAME-external, for the cloud's load balancer."
     )
-    load_balancer_class: str | None = Field(
+    load_balancer_class: QualifiedName | None = Field(
         default=None,
-        min_length=1,
-        max_length=253,
         description=(
             "Which implementation makes the load balancer. Default: the cluster's. Another one "
             "makes NAME-external anew, with another address."
@@ -58,10 +57,8 @@ class ExternalService(ApiModel):
 class IngressSpec(ApiModel):
     """An Ingress that leads to the HTTP API."""
 
-    class_name: str | None = Field(
+    class_name: Name | None = Field(
         default=None,
-        min_length=1,
-        max_length=253,
         description="IngressClass. Default: the cluster's default class.",
     )
     hosts: tuple[Host, ...] = Field(
@@ -76,10 +73,8 @@ class IngressSpec(ApiModel):
     path_type: Literal["Prefix", "Exact", "ImplementationSpecific"] = Field(
         default="Prefix", description="How paths match."
     )
-    tls_secret: str | None = Field(
+    tls_secret: Name | None = Field(
         default=None,
-        min_length=1,
-        max_length=253,
         description=(
             "Secret of type kubernetes.io/tls, in the same namespace, for all hosts. Default: no "
             "TLS."
@@ -93,17 +88,13 @@ class IngressSpec(ApiModel):
 class ParentRef(ApiModel):
     """A Gateway to attach to."""
 
-    name: str = Field(min_length=1, max_length=253, description="Name of the Gateway.")
-    namespace: str | None = Field(
+    name: Name = Field(description="Name of the Gateway.")
+    namespace: LabelName | None = Field(
         default=None,
-        min_length=1,
-        max_length=63,
         description="Its namespace. Default: the service's own.",
     )
-    section_name: str | None = Field(
+    section_name: Name | None = Field(
         default=None,
-        min_length=1,
-        max_length=253,
         description="One listener of the Gateway. Default: all that match.",
     )
     port: Port | None = Field(default=None, description="Only listeners on this port.")

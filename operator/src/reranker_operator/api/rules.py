@@ -7,6 +7,8 @@ them stays within 63 characters.
 
 from dataclasses import dataclass
 
+from reranker_operator.api.fields import SUBDOMAIN, cel_text
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -38,6 +40,12 @@ SERVICE_RULES = (
         "spec.model",
         "!has(self.imagePullSecret) || self.source.startsWith('oci://')",
         "model.imagePullSecret is for oci:// sources; for hf:// use model.secretRef",
+    ),
+    Rule(
+        "spec.model.source",
+        f"!self.startsWith('pvc://') || self.matches({cel_text(f'^pvc://{SUBDOMAIN}(/.*)?$')})",
+        "model.source names no volume claim: a claim's name has only lower-case letters, digits, "
+        "'-' and '.'; write pvc://CLAIM/PATH",
     ),
     Rule(
         "spec.model",

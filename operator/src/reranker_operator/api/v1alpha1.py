@@ -17,17 +17,15 @@ from reranker_operator.api.exposure import (
     MonitoringSpec,
     NetworkPolicySpec,
 )
+from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, Quantity
 from reranker_operator.api.meta import ApiModel
-
-Quantity = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
-Name = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the same namespace."""
 
     name: Name = Field(description="Name of the Secret.")
-    key: str = Field(default="token", min_length=1, max_length=253, description="Key inside it.")
+    key: Key = Field(default="token", description="Key inside it.")
 
 
 class ModelSpec(ApiModel):
@@ -60,7 +58,9 @@ class ModelSpec(ApiModel):
         description="Model id in the API. Default: the model's own name.",
     )
     aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        default=(), max_length=16, description="Further model ids that clients may use."
+        default=(),
+        max_length=16,
+        description="Further model ids that clients may use; the service's own name is always one.",
     )
 
 
@@ -88,8 +88,8 @@ class StoreSpec(ApiModel):
     existing_claim: Name | None = Field(
         default=None, description="Use this claim and create none. It must be writable."
     )
-    storage_class_name: str | None = Field(
-        default=None, max_length=253, description="Storage class. Default: the cluster's default."
+    storage_class_name: NameOrEmpty | None = Field(
+        default=None, description="Storage class. Default: the cluster's default."
     )
     size: Quantity = Field(default="20Gi", description="Requested size of the claim.")
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = Field(
@@ -142,9 +142,8 @@ class AcceleratorSpec(ApiModel):
     """What the model runs on."""
 
     type: Literal["none", "nvidia"] = Field(default="none", description="none serves on CPU.")
-    resource_name: str | None = Field(
+    resource_name: QualifiedName | None = Field(
         default=None,
-        max_length=253,
         description="Extended resource to ask for, also a MIG one. Default: nvidia.com/gpu.",
     )
     count: int | None = Field(default=None, ge=1, le=16, description="GPUs per pod. Default: 1.")
@@ -264,7 +263,7 @@ class EngineSource(ApiModel):
 
     source: str
     secret_ref: SecretKeyRef | None = None
-    image_pull_secret: str | None = None
+    image_pull_secret: Name | None = None
 
 
 class EngineBuild(ApiModel):

@@ -28,7 +28,7 @@ from reranker_operator.render import exposure, network, upkeep
 
 #: Seconds until something is looked at again that nobody may tell us of: a name that somebody
 #: else has, a kind that is not watched yet.
-_RECHECK = 60.0
+RECHECK = 60.0
 
 Title = tuple[str, str]
 
@@ -71,7 +71,7 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action
         after=tuple(action for action in actions if not _is_policy(action)),
         judgement=_judge(wanted, problems, led=led),
         url=outside_url(world),
-        requeue_after=_RECHECK if problems else None,
+        requeue_after=RECHECK if problems else None,
     )
 
 
@@ -117,7 +117,7 @@ def _one(
         return _missing(RESOURCES[kind]), None
     if live is None:
         return None, Apply(dict(manifest))
-    if (taken := _other_owner(live, world.service)) is not None:
+    if (taken := other_owner(live, world.service)) is not None:
         return taken, None
     if "deletionTimestamp" in live["metadata"]:
         return _amiss(Reason.PENDING, f"{kind} {name} is being deleted, then made anew"), None
@@ -139,7 +139,8 @@ def _missing(resource: Resource) -> Condition:
     return _amiss(Reason.KIND_MISSING, text)
 
 
-def _other_owner(live: Manifest, service: RerankerService) -> Condition | None:
+def other_owner(live: Manifest, service: RerankerService) -> Condition | None:
+    """Whose the object is when it is not this service's, as a condition."""
     kind, name = _title(live)
     meta = live["metadata"]
     owners = meta.get("ownerReferences") or []

@@ -11,7 +11,7 @@ from reranker_operator.api.conditions import (
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
 from reranker_operator.core import diagnose
-from reranker_operator.core.companions import companions
+from reranker_operator.core.companions import RECHECK, companions, other_owner
 from reranker_operator.core.judge import held_up, judge_serving
 from reranker_operator.core.plan import Action, Delete, Plan, Release
 from reranker_operator.core.resolve import Resolution, resolve
@@ -55,6 +55,10 @@ def _accept(world: ServiceWorld) -> Condition:
         parse(world.service.spec.model.source)
     except SourceError as error:
         return condition(ConditionType.ACCEPTED, False, Reason.UNKNOWN_SOURCE, str(error))
+    taken = other_owner(world.stranger, world.service) if world.stranger else None
+    if taken is not None and taken.reason == Reason.FOREIGN_OWNER:
+        # Told before hours of building: the address could not be made in the end.
+        return condition(ConditionType.ACCEPTED, False, Reason.FOREIGN_OWNER, taken.message)
     return condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the spec can be carried out")
 
 
@@ -84,7 +88,9 @@ def _conclude(
         *_release(world, engine, rollout),
         *beside.after,
     )
-    delays = (resolution.requeue_after, beside.requeue_after)
+    # Nobody tells of the end of somebody else's Service.
+    taken = RECHECK if accepted.reason == Reason.FOREIGN_OWNER else None
+    delays = (resolution.requeue_after, beside.requeue_after, taken)
     return Plan(
         actions=actions,
         judgements=tuple(judgements),

@@ -35,6 +35,8 @@ class ServiceWorld:
     companions: tuple[Manifest, ...] = ()
     #: Kinds that the cluster does not know.
     missing_kinds: frozenset[str] = frozenset()
+    #: The Service that has this service's name and is not its own.
+    stranger: Manifest | None = None
 
 
 @dataclass(frozen=True)

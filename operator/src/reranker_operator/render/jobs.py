@@ -116,7 +116,8 @@ def _source_access(
         volumes = [empty_dir("tools", size="64Mi")]
         return stages.copy_image(source), volumes, ["--source-dir", "/work/image"], [], []
     if isinstance(source, VolumeSource):
-        mounts = [mount("source", "/source", read_only=True, sub_path=source.path)]
+        # All of the claim: of a subPath that is not there the kubelet would make a folder.
+        mounts = [mount("source", "/source", read_only=True)]
         volumes = [claim_volume("source", source.claim, read_only=True)]
         return [], volumes, ["--source-dir", "/source"], mounts, []
     return [], [], [], [], _hub_environment(spec, defaults)

@@ -150,7 +150,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
         "SERVED_NAME": model.served_name,
-        "ALIASES": ",".join(model.aliases) or None,
+        "ALIASES": ",".join(_aliases(service)) or None,
     }
     result = container(
         "gateway",
@@ -172,11 +172,22 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             {"name": "http", "containerPort": HTTP_PORT},
             {"name": "metrics", "containerPort": METRICS_PORT},
         ],
+        # Starved of CPU, Python takes minutes to start; a restart would only begin them anew.
+        "startupProbe": {"httpGet": live, "periodSeconds": 1, "timeoutSeconds": 5,
+                         "failureThreshold": 300},
         "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2,
                            "failureThreshold": 2},
-        "livenessProbe": {"httpGet": live, "initialDelaySeconds": 10, "periodSeconds": 10,
-                          "timeoutSeconds": 5, "failureThreshold": 6},
+        "livenessProbe": {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5,
+                          "failureThreshold": 6},
     }  # fmt: skip
+
+
+def _aliases(service: RerankerService) -> tuple[str, ...]:
+    """A service always answers to its own name: what clients know is its address."""
+    model = service.spec.model
+    known = (model.served_name, *model.aliases)
+    own = service.metadata.name
+    return model.aliases if own in known else (*model.aliases, own)
 
 
 def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) -> Json:

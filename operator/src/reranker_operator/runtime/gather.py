@@ -79,6 +79,7 @@ async def service_world(
         warnings=await _warnings(cluster, own_jobs, pods, now),
         companions=companions,
         missing_kinds=missing,
+        stranger=address if not _is_ours(address, service) else None,
     )
 
 

@@ -1,0 +1,188 @@
+"""Who waits for whom, counted in padded tokens on an engine that runs one batch after the other."""
+
+import asyncio
+import itertools
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reranker_contracts import ServedModel
+from reranker_gateway.batching import BatchLimits
+from reranker_gateway.engine import Batch, FloatArray
+from reranker_gateway.scheduler import IN_FLIGHT, Scheduler
+from reranker_gateway.telemetry import Telemetry
+from reranker_gateway.throughput import Throughput
+from reranker_gateway.tokenise import TokenisedRequest
+from reranker_gateway.turns import LONGEST_TURN
+
+NEVER = 1_000_000
+MODEL = ServedModel.model_validate(
+    {
+        "name": "demo",
+        "architecture": "Demo",
+        "family": "demo",
+        "maxLength": 512,
+        "padId": 0,
+        "template": {"pieces": [{"kind": "query"}, {"kind": "passage"}]},
+        "inputs": ["input_ids", "attention_mask"],
+    }
+)
+
+
+@dataclass
+class Asked:
+    """A request, and what happened to it. Times are numbers of batches."""
+
+    lengths: list[int]
+    comes: int = 0
+    goes: int = NEVER
+    came: int = 0
+    went: int = NEVER
+    #: Requests in progress when it came.
+    ahead: int = 0
+    scores: FloatArray | None = None
+
+
+@dataclass
+class World:
+    """Requests, their scheduler, and the engine; tokens of request N are all N + 1."""
+
+    limits: BatchLimits
+    asked: list[Asked]
+    batches: list[Batch] = field(default_factory=list)
+    tasks: dict[int, "asyncio.Task[FloatArray]"] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        self.telemetry = Telemetry()
+        clock = itertools.count().__next__
+        self.scheduler = Scheduler(
+            engine=self,  # type: ignore[arg-type]
+            model=MODEL,
+            limits=self.limits,
+            throughput=Throughput(clock),
+            telemetry=self.telemetry,
+            clock=clock,
+        )
+        self._engine = asyncio.Lock()
+        done = 0
+        while done < len(self.asked):
+            await self._move(len(self.batches))
+            # Nothing in the engine: those who come next do not wait for batches to pass.
+            if all(task.done() for task in self.tasks.values()):
+                await self._move(min((a.comes for a in self._outside()), default=0))
+            done = sum(task.done() for task in self.tasks.values())
+        for number, task in self.tasks.items():
+            if not task.cancelled():
+                self.asked[number].scores = task.result()
+
+    async def infer(self, batch: Batch) -> FloatArray:
+        self.batches.append(batch)
+        async with self._engine:
+            # Time for `run` to bring what is due.
+            for _ in range(6):
+                await asyncio.sleep(0)
+        return (batch.input_ids * batch.attention_mask).sum(axis=1).astype(np.float32)
+
+    def rows(self, batch: Batch, number: int) -> int:
+        return int((batch.input_ids.max(axis=1) == number + 1).sum())
+
+    def waiting(self, since: int, number: int, rows: int) -> int:
+        """Padded tokens of the batches from `since` to the one with the row `rows` of a request."""
+        tokens = 0
+        for batch in self.batches[since:]:
+            rows -= self.rows(batch, number)
+            if rows <= 0:
+                break
+            tokens += batch.input_ids.size
+        return tokens
+
+    def _outside(self) -> list[Asked]:
+        return [a for number, a in enumerate(self.asked) if number not in self.tasks]
+
+    async def _move(self, now: int) -> None:
+        for number, one in enumerate(self.asked):
+            if number not in self.tasks and one.comes <= now:
+                one.came = len(self.batches)
+                one.ahead = sum(not task.done() for task in self.tasks.values())
+                ids = [np.full(length, number + 1, dtype=np.int32) for length in one.lengths]
+                inputs = TokenisedRequest(ids, None, list(one.lengths), 0)
+                self.tasks[number] = asyncio.create_task(self.scheduler.run(inputs))
+            elif number in self.tasks and one.goes <= now and not self.tasks[number].done():
+                self.tasks[number].cancel()
+                await asyncio.wait([self.tasks[number]])
+                one.went = min(one.went, len(self.batches))
+        await asyncio.sleep(0)
+
+
+REQUESTS = st.builds(
+    Asked,
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    comes=st.integers(0, 12),
+    goes=st.just(NEVER) | st.integers(0, 12),
+)
+LIMITS = st.builds(BatchLimits, max_rows=st.integers(1, 8), token_budget=st.integers(60, 240))
+
+
+@settings(deadline=None)
+@given(asked=st.lists(REQUESTS, min_size=1, max_size=7), limits=LIMITS)
+def test_waiting_depends_on_how_many_wait_and_not_on_their_sizes(
+    asked: list[Asked], limits: BatchLimits
+) -> None:
+    world = World(limits, [Asked(a.lengths, a.comes, a.goes) for a in asked])
+    asyncio.run(world.run())
+    turn = LONGEST_TURN * limits.token_budget
+    for number, one in enumerate(world.asked):
+        sent = sum(world.rows(batch, number) for batch in world.batches)
+        if one.scores is None:
+            assert not any(world.rows(batch, number) for batch in world.batches[one.went :])
+            continue
+        # Nothing is lost, nothing doubled.
+        assert one.scores.tolist() == [float(length * (number + 1)) for length in one.lengths]
+        assert sent == len(one.lengths)
+        assert world.waiting(one.came, number, 1) <= one.ahead * turn
+        everything = len(one.lengths) * len(asked) * turn
+        assert world.waiting(one.came, number, sent) <= everything
+    assert world.scheduler.waiting_tokens == 0
+
+
+@pytest.mark.parametrize("others", [1, 4])
+@pytest.mark.parametrize("passages", [32, 512])
+async def test_a_small_request_is_done_long_before_the_large_ones(
+    others: int, passages: int
+) -> None:
+    limits = BatchLimits(max_rows=32, token_budget=8192)
+    large = [Asked([512] * passages) for _ in range(others)]
+    small = Asked([100], comes=IN_FLIGHT)
+    world = World(limits, [*large, small])
+    await world.run()
+    # One full batch of each, whatever they hold.
+    assert world.waiting(small.came, others, 1) <= others * 8192
+    # And the large ones were hardly held up: 16 pairs a batch, all full, and one batch more.
+    assert len(world.batches) == others * passages // 16 + 1
+
+
+async def test_a_large_request_goes_on_while_small_ones_keep_coming() -> None:
+    limits = BatchLimits(max_rows=32, token_budget=8192)
+    large = Asked([512] * 64)
+    stream = [Asked([100] * 20, comes=at // 2) for at in range(60)]
+    world = World(limits, [large, *stream])
+    await world.run()
+    last = max(at for at, batch in enumerate(world.batches) if world.rows(batch, 0))
+    assert last < len(world.batches) / 2
+
+
+async def test_many_requests_of_mixed_lengths_are_padded_little() -> None:
+    limits = BatchLimits(max_rows=32, token_budget=8192)
+    chance = random.Random(1)  # noqa: S311
+    asked = [Asked([chance.randint(20, 300) for _ in range(50)], comes=at) for at in range(40)]
+    world = World(limits, asked)
+    await world.run()
+    real = sum(sum(one.lengths) for one in asked)
+    padded = sum(batch.input_ids.size for batch in world.batches)
+    # Alone each of them has 1.12; neighbours of other requests bring it down.
+    assert padded / real <= 1.08
+    assert padded / len(world.batches) >= 0.5 * limits.token_budget

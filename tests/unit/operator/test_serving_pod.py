@@ -1,0 +1,68 @@
+"""What the serving pod is told, and how long it may take to start."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.render import serving
+from reranker_operator.render.defaults import Defaults
+
+Json = dict[str, Any]
+
+
+def _containers(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> dict[str, Json]:
+    pod = serving.pod_template(service, engine, defaults)["spec"]
+    return {entry["name"]: entry for entry in (*pod["initContainers"], *pod["containers"])}
+
+
+@pytest.mark.parametrize(
+    ("model", "aliases"),
+    [
+        ({}, "rank"),
+        ({"aliases": ["a", "b"]}, "a,b,rank"),
+        ({"servedName": "other"}, "rank"),
+        ({"servedName": "rank"}, None),
+        ({"aliases": ["rank"]}, "rank"),
+    ],
+)
+def test_a_service_answers_to_its_own_name(
+    engine: RerankerEngine, defaults: Defaults, model: Json, aliases: str | None
+) -> None:
+    raw = {
+        "metadata": {"name": "rank", "namespace": "shop", "uid": "1"},
+        "spec": {"model": {"source": "hf://org/tiny"} | model},
+    }
+    gateway = _containers(RerankerService.model_validate(raw), engine, defaults)["gateway"]
+    env = {entry["name"]: entry.get("value") for entry in gateway["env"]}
+    assert env.get("RERANKER_ALIASES") == aliases
+
+
+def _patience(probe: Json) -> int:
+    """Seconds until a container that does not answer yet is started anew."""
+    return int(
+        probe.get("initialDelaySeconds", 0) + probe["periodSeconds"] * probe["failureThreshold"]
+    )
+
+
+@pytest.mark.parametrize("name", ["gateway", "triton"])
+def test_a_starved_pod_has_time_to_start(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults, name: str
+) -> None:
+    container = _containers(service, engine, defaults)[name]
+    assert _patience(container["startupProbe"]) >= 300
+    assert container["startupProbe"]["timeoutSeconds"] >= 5
+    assert container["livenessProbe"]["timeoutSeconds"] >= 5
+
+
+def test_a_starved_operator_has_time_to_start() -> None:
+    text = (Path(__file__).parents[3] / "manifests/base/operator.yaml").read_text("utf-8")
+    (deployment,) = (doc for doc in yaml.safe_load_all(text) if doc and doc["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert _patience(container["startupProbe"]) >= 300
+    assert container["startupProbe"]["timeoutSeconds"] >= 5
+    assert container["livenessProbe"]["timeoutSeconds"] >= 5
