@@ -91,8 +91,8 @@ def join(encoder: BertModel, sample: Sequence[list[int]]) -> BertForSequenceClas
             _forbid(block.attention.self, seen.inputs, channels)
             _rewrite_channels(block, seen, channels)
         own, compare = model.bert.encoder.layer[len(layers) :]
-        _clear(own)
-        _clear(compare)
+        _clear(own, channels)
+        _clear(compare, channels)
         _add_own_mean(own, channels)
         _add_passage(compare, channels)
         pairs = _pairs(sample)
@@ -320,13 +320,14 @@ def _rewrite_channels(block: nn.Module, seen: Layer, channels: Channels) -> None
         second.weight[channel, pair] = torch.tensor([-1.0, 1.0])
 
 
-def _clear(block: nn.Module) -> None:
+def _clear(block: nn.Module, channels: Channels) -> None:
     attention = block.attention
     zeroed = (attention.self.query, attention.self.key, attention.self.value)
     for part in (*zeroed, attention.output.dense, block.output.dense):
         part.weight.zero_()
         part.bias.zero_()
     block.intermediate.dense.bias.zero_()
+    block.intermediate.dense.weight[:, channels.all] = 0
     attention.self.value.weight.copy_(torch.eye(attention.self.all_head_size))
     for norm in (attention.output.LayerNorm, block.output.LayerNorm):
         norm.weight.fill_(1)

@@ -45,4 +45,3 @@ def load_merged(directory: Path) -> BertForSequenceClassification:
     return BertForSequenceClassification.from_pretrained(
         directory, attn_implementation="eager"
     ).eval()
-
