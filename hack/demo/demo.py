@@ -6,7 +6,7 @@ import time
 
 import forward
 from ask import three_questions
-from shell import CLUSTER, ROOT, DemoError, image_id, output, run, say, step
+from shell import CLUSTER, ROOT, DemoError, answers, image_id, output, run, say, step
 from watch import until_ready
 
 _SERVICE, _NAMESPACE, _SYSTEM = "demo", "default", "reranker-system"
@@ -55,6 +55,7 @@ def _go_on(url: str) -> None:
     say('  eval "$(hack/local-cluster/cluster env)"     # kubectl for this cluster')
     say("  kubectl get rr -w")
     say("  kubectl describe rr demo")
+    say(f"  curl -s {url}/v1/models")
     say("  kubectl scale rr demo --replicas=2")
     say("  make demo-down                               # remove the demo, keep the cluster")
     say("  make cluster-down                            # remove everything")
@@ -63,10 +64,22 @@ def _go_on(url: str) -> None:
 
 
 def down() -> None:
-    """Service, operator, CRDs; the cluster and the images stay."""
+    """The demo's service and, unless somebody else uses them, operator and CRDs.
+
+    The cluster and the images stay.
+    """
     forward.stop()
-    run("kubectl", "delete", "rr", "--all", "--all-namespaces", "--ignore-not-found", "--wait")
-    run("kubectl", "delete", "rre", "--all", "--all-namespaces", "--ignore-not-found", "--wait")
+    if not answers("kubectl", "get", "namespace", _NAMESPACE):
+        raise DemoError("no cluster answers here; nothing to remove")
+    if answers("kubectl", "get", "crd", "rerankerservices.reranker.dev"):
+        sample = "manifests/samples/demo.yaml"
+        run("kubectl", "delete", "-n", _NAMESPACE, "-f", sample, "--ignore-not-found", "--wait")
+        others = output("kubectl", "get", "rr", "--all-namespaces", "-o", "name").split()
+        if others:
+            say(f"The demo's service is gone. {len(others)} other RerankerServices are here, so")
+            say("the operator and its CRDs stay: `kubectl get rr -A` lists them.")
+            return
+        run("kubectl", "delete", "rre", "--all", "-n", _NAMESPACE, "--wait")
     for release in ("reranker-operator", "reranker-operator-crds"):
         run("helm", "uninstall", release, "-n", _SYSTEM, "--ignore-not-found", "--wait")
     run("kubectl", "delete", "namespace", _SYSTEM, "--ignore-not-found", "--wait")

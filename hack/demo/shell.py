@@ -41,6 +41,12 @@ def output(*command: str) -> str:
     return done.stdout
 
 
+def answers(*command: str) -> bool:
+    """Whether a command succeeds."""
+    done = subprocess.run(command, env=environment(), check=False, cwd=ROOT, capture_output=True)
+    return done.returncode == 0
+
+
 def image_id(reference: str) -> str:
     """Leading digits of the id of an image that was built here."""
     formats = {"docker": "{{.Id}}", "buildah": "{{.FromImageID}}"}

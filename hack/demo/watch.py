@@ -27,7 +27,7 @@ def until_ready(name: str, namespace: str) -> None:
     """Print every new stage with its time. Raises DemoError when it can't become ready."""
     started, last = time.monotonic(), ""
     while True:
-        service = json.loads(output("kubectl", "get", "rr", name, "-n", namespace, "-o", "json"))
+        service = _read(name, namespace, started + _DEADLINE_SECONDS)
         status = service.get("status", {})
         ready = _condition(status, "Ready")
         current = status.get("observedGeneration") == service["metadata"]["generation"]
@@ -44,6 +44,21 @@ def until_ready(name: str, namespace: str) -> None:
         if elapsed > _DEADLINE_SECONDS:
             raise DemoError(f"not ready after {_DEADLINE_SECONDS} s: {ready.get('message')}")
         time.sleep(0.5)
+
+
+def _read(name: str, namespace: str, deadline: float) -> dict[str, Any]:
+    """The service; an API server that is too busy to answer is asked again."""
+    while True:
+        try:
+            text = output("kubectl", "get", "rr", name, "-n", namespace, "-o", "json")
+        except DemoError as error:
+            if "NotFound" in str(error) or time.monotonic() > deadline:
+                raise
+            say(f"           {error}; asking again")
+            time.sleep(5)
+        else:
+            service: dict[str, Any] = json.loads(text)
+            return service
 
 
 def _condition(status: dict[str, Any], kind: str) -> dict[str, Any]:

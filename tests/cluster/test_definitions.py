@@ -44,6 +44,40 @@ OCI = {"source": "oci://registry/model:v1"}
             },
             "exclude each other",
         ),
+        (
+            {"model": HUB, "expose": {"service": {"nodePort": 30080}}},
+            "set expose.service.type to NodePort or LoadBalancer",
+        ),
+        (
+            {"model": HUB, "expose": {"service": {"type": "NodePort", "sourceRanges": ["::/0"]}}},
+            "need expose.service.type LoadBalancer",
+        ),
+        ({"model": HUB, "expose": {"ingress": {"tlsSecret": "t"}}}, "list the host names"),
+        ({"model": HUB, "expose": {"route": {}}}, "spec.expose.route.parentRefs: Required value"),
+        (
+            {"model": HUB, "disruption": {"minAvailable": 1, "maxUnavailable": 1}},
+            "exclude each other",
+        ),
+        ({"model": HUB, "disruption": {"minAvailable": "half"}}, "or a share such as 50%"),
+        ({"model": HUB, "disruption": {"maxUnavailable": "0%"}}, "would block every drain"),
+        ({"model": HUB, "disruption": {"maxUnavailable": 0}}, "would block every drain"),
+        (
+            {"model": HUB, "networkPolicy": {"clients": [{}]}},
+            "give one of the two",
+        ),
+        (
+            {
+                "model": HUB,
+                "networkPolicy": {
+                    "egress": [{"to": [{"podSelector": {}, "ipBlock": {"cidr": "::/0"}}]}]
+                },
+            },
+            "networkPolicy.egress[].to[] is either an ipBlock",
+        ),
+        (
+            {"model": HUB, "monitoring": {"serviceMonitor": {"interval": "often"}}},
+            "spec.monitoring.serviceMonitor.interval",
+        ),
     ],
 )
 def test_bad_manifests_are_refused_with_the_field(
@@ -71,6 +105,29 @@ def test_defaults_scale_and_columns(api: Kubectl) -> None:
     head = api("get", "rr", "plain").splitlines()[0].split()
     assert head == ["NAME", "MODEL", "ENGINE", "READY", "STAGE", "REPLICAS", "URL", "AGE"]
     api("delete", "rr", "plain")
+
+
+def test_what_is_asked_for_beside_the_pods_is_taken(api: Kubectl) -> None:
+    spec = {
+        "expose": {
+            "service": {"type": "LoadBalancer", "sourceRanges": ["10.0.0.0/8"]},
+            "ingress": {"hosts": ["*.example.com"], "tlsSecret": "t"},
+            "route": {"parentRefs": [{"name": "edge"}]},
+        },
+        "disruption": {"minAvailable": "50%"},
+        "networkPolicy": {
+            "enabled": True,
+            "clients": [{"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            "builderEgress": [],
+        },
+        "monitoring": {"serviceMonitor": {}},
+    }
+    api.apply(service({"model": HUB} | spec, "beside"))
+    api.apply(service({"model": HUB, "disruption": {"maxUnavailable": 1}}, "beside"))
+    assert api.get("rr", "beside")["spec"]["expose"] == {
+        "service": {"port": 8000, "type": "ClusterIP"}
+    }
+    api("delete", "rr", "beside")
 
 
 def test_only_settings_of_the_build_may_change_in_an_engine(api: Kubectl) -> None:
@@ -109,6 +166,8 @@ def test_only_settings_of_the_build_may_change_in_an_engine(api: Kubectl) -> Non
 
 def test_every_field_is_explained(api: Kubectl) -> None:
     text = api("explain", "rr.spec", "--recursive=false")
-    for field in ("model", "engine", "accelerator", "serving", "replicas"):
+    groups = ("expose", "disruption", "networkPolicy", "monitoring")
+    for field in ("model", "engine", "accelerator", "serving", "replicas", *groups):
         assert field in text
-    assert "<no description>" not in api("explain", "rr.spec.engine")
+    for field in ("engine", *groups, "expose.ingress", "expose.route", "expose.service"):
+        assert "<no description>" not in api("explain", f"rr.spec.{field}")

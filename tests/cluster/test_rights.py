@@ -31,6 +31,9 @@ def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> No
         assert _may(api, user, "create", "deployments", api.namespace)
         assert _may(api, user, "patch", "rerankerservices/status", api.namespace)
         assert _may(api, user, "list", "events", api.namespace)
+        for resource in ("ingresses.networking.k8s.io", "networkpolicies.networking.k8s.io",
+                         "poddisruptionbudgets.policy"):  # fmt: skip
+            assert _may(api, user, "patch", resource, api.namespace), resource
         for verb, resource in [
             ("get", "secrets"),
             ("list", "secrets"),

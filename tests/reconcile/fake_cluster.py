@@ -64,6 +64,8 @@ class FakeCluster:
         self.changed: list[Json] = []
         self.terminating: set[str] = set()
         self.refusals: dict[tuple[str, str], OperatorError] = {}
+        #: Kinds whose definitions are not installed.
+        self.absent: set[str] = set()
         self.after_call: Callable[[Call], None] = lambda _: None
 
     def fork(self, clock: Callable[[], datetime.datetime]) -> "FakeCluster":
@@ -74,9 +76,14 @@ class FakeCluster:
         twin._applied = {key: dict(managers) for key, managers in self._applied.items()}
         twin._numbers = itertools.count(next(self._numbers))
         twin.terminating, twin.refusals = set(self.terminating), dict(self.refusals)
+        twin.absent = set(self.absent)
         return twin
 
-    # The protocol.
+    # The protocols.
+
+    async def serves(self, resource: Resource) -> bool:
+        self._record(Call("discover", resource.kind, ""))
+        return resource.kind not in self.absent
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         self._check("get", resource.kind)
@@ -218,6 +225,8 @@ class FakeCluster:
     def _check(self, verb: str, kind: str) -> None:
         if error := self.refusals.get((verb, kind)):
             raise error
+        if kind in self.absent:
+            raise NotFound(f"the server could not find the requested resource {kind}")
 
     def _record(self, call: Call) -> None:
         self.calls.append(call)

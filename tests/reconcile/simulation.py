@@ -16,6 +16,7 @@ from typing import Any
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     API_VERSION,
+    COMPANIONS,
     DEPLOYMENT,
     JOB,
     POD,
@@ -30,6 +31,7 @@ from reranker_operator.errors import OperatorError
 from reranker_operator.names import APP_MANAGED_BY, MANAGER, RESOLVE_AGAIN, REVISION_LABEL
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.fleet import Fleet
+from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.resync import Resync
@@ -38,6 +40,7 @@ from reranker_operator.shell.handlers import keys_of
 from .controllers import NAMESPACE, Controllers
 
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
+_PICTURED = (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, *COMPANIONS)
 _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
     "lastTransitionTime", "lastFailureTime", "readyTime", "resolvedTime", "finishedAt",
@@ -76,6 +79,8 @@ class Simulation(Controllers):
 
     def create_service(self, name: str = "rank", **spec: Any) -> None:
         spec = {"model": {"source": "hf://org/tiny"}} | spec
+        # As the API server does with the null of a field that has a default.
+        spec = {field: value for field, value in spec.items() if value is not None}
         self.cluster.put(
             {
                 "apiVersion": API_VERSION,
@@ -143,9 +148,7 @@ class Simulation(Controllers):
     def picture(self) -> dict[str, Any]:
         """Everything but Events, without what differs from run to run: uids, versions, times."""
         entries = [
-            entry
-            for resource in (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC)
-            for entry in self.cluster.select(resource, NAMESPACE)
+            entry for resource in _PICTURED for entry in self.cluster.select(resource, NAMESPACE)
         ]
         known = {entry["metadata"]["uid"]: _title(entry) for entry in entries}
         return {_title(entry): _timeless(entry, known) for entry in entries} | self._pods()
@@ -166,11 +169,15 @@ class Simulation(Controllers):
         clock = lambda: self.now.timestamp()  # noqa: E731, PLW0108 - `now` is another one each time
         self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
-        self._reconciler = Reconciler(self.cluster, self.defaults, clock=lambda: self.now)
+        self._kinds = OptionalKinds(self.cluster, clock=clock)
+        self._reconciler = Reconciler(
+            self.cluster, self.defaults, clock=lambda: self.now, kinds=self._kinds
+        )
 
     async def resync(self) -> None:
         """Queue everything, as at the start of a process."""
-        await Resync(self.cluster, self.queue, Fleet(), (), seconds=600).once()
+        resync = Resync(self.cluster, self.queue, Fleet(), (), seconds=600, kinds=self._kinds)
+        await resync.once()
 
     async def settle(self) -> None:
         """Until nobody has anything to do at this moment."""
@@ -232,7 +239,7 @@ class Simulation(Controllers):
         for entry in self.cluster.changed:
             kind, meta = entry["kind"], entry["metadata"]
             ours = meta.get("labels", {}).get(APP_MANAGED_BY) == MANAGER
-            watched = {JOB.kind, DEPLOYMENT.kind, POD.kind, SERVICE.kind}
+            watched = {resource.kind for resource in (JOB, DEPLOYMENT, POD, SERVICE, *COMPANIONS)}
             own = {RERANKER_SERVICE.kind, RERANKER_ENGINE.kind}
             if kind in own or (kind in watched and ours):
                 for key in keys_of(kind, meta):

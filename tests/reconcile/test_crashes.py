@@ -16,12 +16,19 @@ def _move_the_source(sim: Simulation) -> None:
     sim.edit_service(model={"source": "hf://org/moving"})
 
 
+BESIDE: dict[str, dict[str, object]] = {
+    "expose": {"ingress": {"hosts": ["rank.example.com"]}, "service": {"type": "NodePort"}},
+    "networkPolicy": {"enabled": True},
+    "monitoring": {"serviceMonitor": {}},
+}
 OTHER = {"source": "hf://org/other"}
 #: The life of a service, each step from rest to rest.
 STORY: dict[str, Callable[[Simulation], None]] = {
     "create": lambda sim: sim.create_service(),
+    "objects beside the pods": lambda sim: sim.edit_service(**BESIDE),
     "another model": lambda sim: sim.edit_service(model=OTHER, replicas=2),
     "a source that moves": _move_the_source,
+    "nothing beside the pods": lambda sim: sim.edit_service(**dict.fromkeys(BESIDE)),
     "a second service": lambda sim: sim.create_service("second", model=OTHER),
     "delete the first": lambda sim: sim.delete_service(),
     "delete the second": lambda sim: sim.delete_service("second"),

@@ -25,7 +25,7 @@ async def test_a_source_alone_becomes_a_served_model(sim: Simulation) -> None:
     status, (engine,) = sim.service().status, sim.engines()
     assert {entry.type: entry.status for entry in status.conditions} == {
         "Accepted": "True", "ModelResolved": "True", "EngineReady": "True", "Serving": "True",
-        "Progressing": "False", "Ready": "True",
+        "Integrated": "True", "Progressing": "False", "Ready": "True",
     }  # fmt: skip
     assert all(entry.observed_generation == 1 for entry in status.conditions)
     assert (status.stage, status.ready, status.url) == (

@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from reranker_contracts import StageReason
 from reranker_operator.api.meta import (
+    COMPANIONS,
     DEPLOYMENT,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
     RESOURCES,
 )
+from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.service_plan import plan_service
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
 from reranker_operator.runtime.gather import engine_world, service_world
+from reranker_operator.runtime.optional_kinds import OptionalKinds
 
 from .controllers import NAMESPACE, Fault
 from .simulation import Simulation
@@ -78,6 +81,17 @@ def _upgrade(version: int) -> Act:
     return act
 
 
+def _uninstall(kind: str) -> Act:
+    """An optional kind goes, with all its objects."""
+
+    def act(sim: Simulation) -> None:
+        for name in sim.names(kind):
+            sim.cluster.remove(RESOURCES[kind], NAMESPACE, name)
+        sim.cluster.absent.add(kind)
+
+    return act
+
+
 def _stop(stage: str, *, starts: bool) -> Act:
     def act(sim: Simulation) -> None:
         sim.held, sim.pods_start = {stage}, starts
@@ -94,6 +108,16 @@ ENGINES = st.sampled_from(
         {"resources": {"limits": {"memory": "2Gi"}}},
         {"store": {"storageClassName": "fast"}},
         {"store": {"storageClassName": None}},
+    ]
+)
+BESIDE = st.sampled_from(
+    [
+        {"expose": {"ingress": {"hosts": ["a.example.com"]}}},
+        {"expose": {"ingress": None, "service": {"type": "NodePort"}}},
+        {"expose": None, "monitoring": None},
+        {"networkPolicy": {"enabled": True}},
+        {"networkPolicy": {"enabled": False}, "disruption": {"minAvailable": "50%"}},
+        {"monitoring": {"serviceMonitor": {}}},
     ]
 )
 FAULTS = st.sampled_from(
@@ -114,8 +138,13 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(
         lambda name, count: _edit(name, serving={"maxPassages": count}), NAMES, st.integers(1, 2)
     ),
+    st.builds(lambda name, spec: _edit(name, **spec), NAMES, BESIDE),
     NAMES.map(lambda name: lambda sim: sim.delete_service(name)),
     st.builds(_remove, st.sampled_from(["Job", "Pod", "Deployment", "Service"]), st.integers(0, 5)),
+    st.builds(
+        _remove, st.sampled_from([resource.kind for resource in COMPANIONS]), st.integers(0, 5)
+    ),
+    st.just(_uninstall("ServiceMonitor")),
     st.builds(_fail, STAGES, FAULTS),
     st.builds(lambda stage, starts: _stop(stage, starts=starts), STAGES, st.booleans()),
     st.builds(_resolve_again, NAMES, st.sampled_from(["1", "2"])),
@@ -138,14 +167,18 @@ async def _play(script: list[tuple[Act, int]]) -> Simulation:
             sim.cluster.collect_garbage()
             await sim.reconcile_pending()
         if pace < 0:
-            await sim.converge()
+            # Who waits for a missing kind never stops asking.
+            await (sim.settle() if sim.cluster.absent else sim.converge())
     return sim
 
 
 async def _plans_are_pure(sim: Simulation) -> None:
     """Same World, same Plan; and planning changes nothing in it."""
+    kinds = OptionalKinds(sim.cluster)
     for raw in list(sim.cluster.select(RERANKER_SERVICE, NAMESPACE)):
-        world = await service_world(sim.cluster, raw, sim.defaults, sim.now, read_nodes=False)
+        world = await service_world(
+            sim.cluster, raw, sim.defaults, sim.now, read_nodes=False, kinds=kinds
+        )
         before = copy.deepcopy(world)
         assert plan_service(world) == plan_service(before)
         assert world == before
@@ -154,6 +187,24 @@ async def _plans_are_pure(sim: Simulation) -> None:
         earlier = copy.deepcopy(around)
         assert plan_engine(around) == plan_engine(earlier)
         assert around == earlier
+
+
+def _is_complete(sim: Simulation, service: RerankerService) -> None:
+    """What is beside a service that is ready is what it asks for."""
+    spec, name = service.spec, service.metadata.name
+    mine = {"reranker.dev/service": name}
+    policies = [name, f"{name}-build", f"{name}-resolve"] if spec.network_policy.enabled else []
+    expected = {
+        "Ingress": [name] if spec.expose.ingress else [],
+        "HTTPRoute": [],
+        "NetworkPolicy": policies,
+        "PodDisruptionBudget": [name] if spec.replicas > 1 else [],
+        "ServiceMonitor": [name] if spec.monitoring.service_monitor else [],
+        "Service": [name, f"{name}-external"][: 1 + (spec.expose.service.type == "NodePort")],
+    }
+    for kind, wanted in expected.items():
+        found = sim.cluster.select(RESOURCES[kind], NAMESPACE, mine)
+        assert [entry["metadata"]["name"] for entry in found] == wanted
 
 
 async def _is_at_rest_and_right(sim: Simulation) -> None:
@@ -173,6 +224,7 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
             assert target is not None
             assert target["status"]["readyReplicas"] == service.spec.replicas
             assert sim.engine_of(target) == status.engine
+            _is_complete(sim, service)
         else:
             # Only for a reason that waiting does not mend.
             assert ready[1] in {"UnknownSource", "UnsafeWeights", "ScaledToZero"}, ready
@@ -193,6 +245,7 @@ def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]]) -> Non
         # From here on nothing gets in the way, and a new process takes over.
         sim.held, sim.pods_start = set(), True
         sim.faults.clear()
+        sim.cluster.absent.clear()
         sim.restart_operator()
         await sim.resync()
         await sim.converge()

@@ -34,6 +34,8 @@ KINDS = {"prepared": "prepared", "engine": "engines"}
 
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: How publishers name what they write; everything else below tmp/ is somebody else's.
+_OURS = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class Store:
         """Remove what killed publishers left; anything that changed lately is somebody's work."""
         limit = time.time() - ABANDONED_AFTER
         for entry in self._tmp.iterdir():
-            if _last_change(entry) < limit:
+            if _OURS.fullmatch(entry.name) and _last_change(entry) < limit:
                 _remove_tree(entry)
 
 

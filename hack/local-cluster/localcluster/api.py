@@ -78,6 +78,7 @@ class Api:
                 f"--field-manager={_FIELD_MANAGER}",
             ],
             stdin=manifests,
+            timeout_seconds=180,
         )
 
     def _get(self, path: str) -> dict[str, Any]:

@@ -84,6 +84,7 @@ class ClusterCgroup:
             if hierarchy.unified:
                 _delegate_controllers(hierarchy.mount, hierarchy.controllers)
                 _delegate_controllers(top, hierarchy.controllers)
+            _give_weight(top)
 
     def join(self) -> None:
         """Move the calling process into ``components``, in every hierarchy."""
@@ -167,6 +168,15 @@ def _inherit_cpuset(group: Path) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not (group / name).read_text().strip():
             (group / name).write_text((group.parent / name).read_text())
+
+
+def _give_weight(group: Path) -> None:
+    """A cluster is many programs: with the weight of one, a busy host starves its API server."""
+    for name, weight in (("cpu.shares", 8192), ("cpu.weight", 800)):
+        # Neither in a hierarchy without the controller, nor before a v2 parent delegates it.
+        with contextlib.suppress(OSError):
+            if (group / name).exists():
+                (group / name).write_text(str(weight))
 
 
 def _delegate_controllers(group: Path, controllers: frozenset[str]) -> None:

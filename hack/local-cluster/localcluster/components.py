@@ -140,6 +140,8 @@ def _controller_manager(addresses: Addresses) -> Component:
         "service-account-private-key-file": f"{_PKI}/service-account.key",
         "use-service-account-credentials": "true",
         "leader-elect": "false",
+        # There is no other node: evicting pods from a slow one only loses their work.
+        "node-monitor-grace-period": "10m",
         "flex-volume-plugin-dir": "/var/lib/kubelet/volume-plugins",
         "profiling": "false",
     }

@@ -16,6 +16,7 @@ from kubectl_rr.read import read
 from kubectl_rr.snapshot import Condition, Engine, Pod, Service, Step
 from kubectl_rr.terminal import age, console, show
 from kubectl_rr.tree import FAINT, OK, mark
+from reranker_operator import names
 
 _WARNINGS = 4
 _OPERATOR = "app.kubernetes.io/part-of=reranker-operator,app.kubernetes.io/component=operator"
@@ -121,6 +122,9 @@ def _looks(service: Service) -> Iterator[list[str]]:
     elif blocker.type == "EngineReady":
         for engine in service.engines:
             yield from _engine_looks(engine)
+    elif blocker.type == "Integrated":
+        kinds = "services,ingresses,networkpolicies,poddisruptionbudgets"
+        yield ["kubectl", "get", kinds, "-l", f"{names.SERVICE_LABEL}={service.name}"]
     elif blocker.type in ("Serving", "Ready"):
         for revision in service.revisions:
             for pod in revision.pods:

@@ -11,7 +11,7 @@ StageState = Literal["waiting", "running", "done", "failed"]
 Role = Literal["serving", "next", "old"]
 
 #: What has to be True for `Ready`, in the order in which it comes true.
-ORDER = ("Accepted", "ModelResolved", "EngineReady", "Serving")
+ORDER = ("Accepted", "ModelResolved", "EngineReady", "Serving", "Integrated")
 
 
 @dataclass(frozen=True)

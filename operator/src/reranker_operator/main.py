@@ -23,6 +23,7 @@ from reranker_operator.runtime.health import Health
 from reranker_operator.runtime.lag import LoopLag
 from reranker_operator.runtime.leader import Leader
 from reranker_operator.runtime.metrics import Metrics
+from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.resync import Resync
@@ -43,11 +44,21 @@ class Operator:
         self._fleet = Fleet()
         self._lag = LoopLag()
         self._leader = _leader(config, client)
+        kinds = OptionalKinds(cluster)
         self._resync = Resync(
-            cluster, self._queue, self._fleet, config.namespaces, seconds=config.resync_seconds
+            cluster,
+            self._queue,
+            self._fleet,
+            config.namespaces,
+            seconds=config.resync_seconds,
+            kinds=kinds,
         )
         reconciler = Reconciler(
-            cluster, config.defaults(), identity=config.identity, read_nodes=config.read_nodes
+            cluster,
+            config.defaults(),
+            identity=config.identity,
+            read_nodes=config.read_nodes,
+            kinds=kinds,
         )
         self._workers = Workers(
             self._queue, reconciler.reconcile, self._metrics, count=config.workers

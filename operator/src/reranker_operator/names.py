@@ -33,6 +33,8 @@ DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 DECIDER_ANNOTATION = f"{GROUP}/settings-of"
 #: On a Job: hash of the build settings that it was made with.
 SETTINGS_ANNOTATION = f"{GROUP}/settings-hash"
+#: On the Service for outside: the class of load balancer that it was made with.
+BALANCER_ANNOTATION = f"{GROUP}/load-balancer-class"
 FINALIZER = f"{GROUP}/cleanup"
 
 MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"
@@ -86,6 +88,21 @@ def stage_job(engine_name: str, step: str, attempt: int) -> str:
 def deployment(service: str, revision: str) -> str:
     """Deployment of one revision."""
     return f"{service}-{revision}"
+
+
+def external_service(service: str) -> str:
+    """Service that carries the API out of the cluster."""
+    return f"{service}-external"
+
+
+def resolve_policy(service: str) -> str:
+    """NetworkPolicy of a service's resolve Jobs."""
+    return f"{service}-resolve"
+
+
+def build_policy(service: str) -> str:
+    """NetworkPolicy of the Jobs of a service's engines."""
+    return f"{service}-build"
 
 
 def store_claim(storage_class: str | None, access_mode: str) -> str:

@@ -220,14 +220,17 @@ def test_killed_at_any_step_leaves_nothing_half_published(prepared: Path, store:
     assert leftovers(store)
     for entry in (store / "tmp").rglob("*"):
         os.utime(entry, (0, 0))
-    recent = store / "tmp" / "recent"
+    recent, slow = store / "tmp" / ("1a" * 16), store / "tmp" / ("2b" * 16)
     recent.mkdir()
     now = datetime.datetime.now().timestamp()
-    (store / "tmp" / "slow").mkdir()
-    (store / "tmp" / "slow" / "model.onnx").touch()
-    os.utime(store / "tmp" / "slow", (now - 2 * ABANDONED_AFTER,) * 2)
+    slow.mkdir()
+    (slow / "model.onnx").touch()
+    os.utime(slow, (now - 2 * ABANDONED_AFTER,) * 2)
+    # A folder of the claim's owner, who may use this name too.
+    (store / "tmp" / "my-training").mkdir()
+    os.utime(store / "tmp" / "my-training", (0, 0))
     publish(prepared, store, IDENTITY, progress=PROGRESS)
-    assert leftovers(store) == ["recent", "slow"]
+    assert leftovers(store) == [recent.name, slow.name, "my-training"]
 
 
 @pytest.fixture

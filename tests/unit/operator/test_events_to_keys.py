@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import kopf
 import pytest
 
+from reranker_operator.api.meta import COMPANIONS
+from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key
-from reranker_operator.shell.handlers import keys_of
+from reranker_operator.shell.handlers import keys_of, register
+from reranker_operator.shell.settings import configure
 
 SERVICE = Key("RerankerService", "shop", "rank")
 ENGINE = Key("RerankerEngine", "shop", "tiny")
@@ -42,6 +46,11 @@ def _owner(kind: str, name: str) -> dict[str, str]:
             },
             [SERVICE],
         ),
+        (
+            "HTTPRoute",
+            {"name": "rank", "ownerReferences": [_owner("RerankerService", "rank")]},
+            [SERVICE],
+        ),
         ("Pod", {"name": "x", "labels": None, "ownerReferences": None}, []),
         ("Deployment", {"name": "x", "labels": {"app": "other"}}, []),
         ("Pod", {"name": "x", "ownerReferences": [_owner("ReplicaSet", "r")]}, []),
@@ -49,3 +58,15 @@ def _owner(kind: str, name: str) -> dict[str, str]:
 )
 def test_keys(kind: str, meta: dict[str, Any], expected: list[Key]) -> None:
     assert keys_of(kind, {"namespace": "shop"} | meta) == expected
+
+
+def test_what_we_make_is_watched_and_selected_by_the_server() -> None:
+    """Without a selector the watch would bring every such object of the cluster."""
+    registry = kopf.OperatorRegistry()
+    register(registry, lambda _: None, Fleet())
+    watched = {selector.any_name for selector in registry._watching.get_all_selectors()}
+    chosen = configure(namespaced=False).watching.label_selectors
+    for resource in COMPANIONS:
+        assert resource.plural in watched
+        key = (resource.group, resource.version, resource.plural)
+        assert chosen[key] == "app.kubernetes.io/managed-by=reranker-operator"

@@ -32,7 +32,7 @@ _MERGE = "application/merge-patch+json"
 
 
 class KubernetesCluster:
-    """A real cluster."""
+    """A real cluster; also its Discovery."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
@@ -93,6 +93,14 @@ class KubernetesCluster:
         except (NotFound, Conflict):
             # Gone, or not the object that was seen: what it is now is for the next plan.
             return
+
+    async def serves(self, resource: Resource) -> bool:
+        """Asked of the group's version itself: discovery of all groups is large."""
+        try:
+            found = await self._call("GET", f"/apis/{resource.group}/{resource.version}")
+        except NotFound:
+            return False
+        return any(entry.get("name") == resource.plural for entry in found.get("resources", []))
 
     async def _apply(self, manifest: Json, manager: str, subresource: str) -> Json:
         resource, meta = RESOURCES[manifest["kind"]], manifest["metadata"]

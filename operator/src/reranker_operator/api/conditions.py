@@ -23,6 +23,7 @@ class ConditionType(StrEnum):
     MODEL_RESOLVED = "ModelResolved"
     ENGINE_READY = "EngineReady"
     SERVING = "Serving"
+    INTEGRATED = "Integrated"
     PROGRESSING = "Progressing"
     PREPARED = "Prepared"
     COMPILED = "Compiled"
@@ -69,10 +70,17 @@ class Reason(StrEnum):
     CRASH_LOOP = "CrashLoop"
     FORBIDDEN = "Forbidden"
     REJECTED = "Rejected"
+    INTEGRATED = "Integrated"
+    KIND_MISSING = "KindMissing"
+    FOREIGN_OWNER = "ForeignOwner"
+    ROUTE_REFUSED = "RouteRefused"
+    ADDRESS_PENDING = "AddressPending"
 
 
 _QUIET = frozenset(
     {
+        Reason.ADDRESS_PENDING,
+        Reason.INTEGRATED,
         Reason.PENDING,
         Reason.STARTING,
         Reason.WAITING_FOR_ENGINE,

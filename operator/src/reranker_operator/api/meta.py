@@ -55,10 +55,21 @@ SERVICE = Resource("", "v1", "services", "Service")
 PVC = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Resource("", "v1", "events", "Event")
 NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
+INGRESS = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
+NETWORK_POLICY = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+HTTP_ROUTE = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+SERVICE_MONITOR = Resource("monitoring.coreos.com", "v1", "servicemonitors", "ServiceMonitor")
+
+#: Kinds that a cluster may lack, and get or lose at any time.
+OPTIONAL = (HTTP_ROUTE, SERVICE_MONITOR)
+#: What is made beside a Deployment and its Service, where the spec asks for it.
+COMPANIONS = (INGRESS, NETWORK_POLICY, BUDGET, *OPTIONAL)
 
 RESOURCES = {
     resource.kind: resource
     for resource in (
         RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, POD, SERVICE, PVC, EVENT, NODE,
+        *COMPANIONS,
     )
 }  # fmt: skip

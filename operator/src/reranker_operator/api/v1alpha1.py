@@ -11,6 +11,12 @@ from pydantic import Field
 
 from reranker_contracts import EngineIdentity, ParityReport, PrepareIdentity, Toolchain
 from reranker_operator.api.conditions import Condition
+from reranker_operator.api.exposure import (
+    DisruptionSpec,
+    ExposeSpec,
+    MonitoringSpec,
+    NetworkPolicySpec,
+)
 from reranker_operator.api.meta import ApiModel
 
 Quantity = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
@@ -189,6 +195,10 @@ class RerankerServiceSpec(ApiModel):
     accelerator: AcceleratorSpec = Field(default=AcceleratorSpec())
     serving: ServingSpec = Field(default=ServingSpec())
     replicas: int = Field(default=1, ge=0, le=1000, description="Number of serving pods.")
+    expose: ExposeSpec = Field(default=ExposeSpec())
+    disruption: DisruptionSpec = Field(default=DisruptionSpec())
+    network_policy: NetworkPolicySpec = Field(default=NetworkPolicySpec())
+    monitoring: MonitoringSpec = Field(default=MonitoringSpec())
 
 
 class Attempts(ApiModel):
@@ -243,7 +253,10 @@ class RerankerServiceStatus(ApiModel):
     ready_replicas: int | None = None
     ready: str | None = Field(default=None, description="Ready pods of wanted pods.")
     selector: str | None = Field(default=None, description="For the scale subresource.")
-    url: str | None = Field(default=None, description="Address inside the cluster.")
+    url: str | None = Field(
+        default=None, description="Address for clients: outside the cluster if there is one."
+    )
+    cluster_url: str | None = Field(default=None, description="Address inside the cluster.")
 
 
 class EngineSource(ApiModel):

@@ -11,6 +11,7 @@ from reranker_operator.api.conditions import (
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
 from reranker_operator.core import diagnose
+from reranker_operator.core.companions import companions
 from reranker_operator.core.judge import held_up, judge_serving
 from reranker_operator.core.plan import Action, Delete, Plan, Release
 from reranker_operator.core.resolve import Resolution, resolve
@@ -26,6 +27,7 @@ _ORDER = (
     ConditionType.MODEL_RESOLVED,
     ConditionType.ENGINE_READY,
     ConditionType.SERVING,
+    ConditionType.INTEGRATED,
 )
 
 
@@ -65,12 +67,14 @@ def _conclude(
 ) -> Plan:
     steps = [resolution.judgement, engine.judgement]
     serving, progressing = judge_serving(world, rollout, steps)
-    judgements = [accepted, *held_up(world, steps), serving]
+    beside = companions(world, engine.name, rollout.actions)
+    judgements = [accepted, *held_up(world, steps), serving, beside.judgement]
     ready = summarise(judgements, _ORDER)
     if ready.status == "True" and rollout.rolling and not carries_out_spec(world):
         ready = condition(ConditionType.READY, False, Reason.ROLLING, progressing.message)
     judgements += [progressing, ready]
     actions = (
+        *beside.before,
         *resolution.actions,
         *engine.actions,
         *rollout.actions,
@@ -78,12 +82,16 @@ def _conclude(
         # Before the engines: a claim is only let go of while an engine owns it too.
         *claims_for_service(world, engine.name),
         *_release(world, engine, rollout),
+        *beside.after,
     )
+    delays = (resolution.requeue_after, beside.requeue_after)
     return Plan(
         actions=actions,
         judgements=tuple(judgements),
-        status=status_of(world, resolution, engine, rollout, judgements=judgements),
-        requeue_after=resolution.requeue_after,
+        status=status_of(
+            world, resolution, engine, rollout, judgements=judgements, outside=beside.url
+        ),
+        requeue_after=min((delay for delay in delays if delay is not None), default=None),
     )
 
 

@@ -17,6 +17,7 @@ def status_of(
     rollout: Rollout,
     *,
     judgements: list[Condition],
+    outside: str | None,
 ) -> RerankerServiceStatus:
     """What is written to `status`."""
     service, meta = world.service, world.service.metadata
@@ -26,6 +27,7 @@ def status_of(
     selector = f"{names.SERVICE_LABEL}={meta.name}"
     if rollout.serving:
         selector += f",{names.REVISION_LABEL}={rollout.serving}"
+    inside = names.url(meta.name, meta.namespace) if world.k8s_service else None
     return RerankerServiceStatus(
         observed_generation=meta.generation,
         conditions=tuple(merge(service.status.conditions, judgements, meta.generation, world.now)),
@@ -39,7 +41,8 @@ def status_of(
         ready_replicas=ready,
         ready=f"{ready}/{service.spec.replicas}",
         selector=selector,
-        url=names.url(meta.name, meta.namespace) if world.k8s_service else None,
+        url=outside or inside,
+        cluster_url=inside,
     )
 
 

@@ -31,6 +31,10 @@ class ServiceWorld:
     claims: tuple[Manifest, ...] = ()
     nodes: tuple[Manifest, ...] | None = None
     warnings: tuple[Manifest, ...] = ()
+    #: What there is beside Deployment and Service: ours by label, others' by name.
+    companions: tuple[Manifest, ...] = ()
+    #: Kinds that the cluster does not know.
+    missing_kinds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ METRICS_PORT = 8002
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
 _GPU = "nvidia.com/gpu"
+_NOT_OF_PODS = {"replicas", "expose", "disruption", "network_policy", "monitoring"}
 
 _TRITON = [
     "tritonserver",
@@ -111,7 +112,7 @@ def deployment(service: RerankerService, revision: str, template: Json) -> Json:
 
 def spec_hash(service: RerankerService) -> str:
     """Of everything that the user asks of a pod; a new field's default leaves it as it is."""
-    asked = service.spec.model_dump(mode="json", exclude={"replicas"}, exclude_defaults=True)
+    asked = service.spec.model_dump(mode="json", exclude=_NOT_OF_PODS, exclude_defaults=True)
     return names.short_hash(canonical_json(asked), 16)
 
 

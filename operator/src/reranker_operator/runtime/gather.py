@@ -29,6 +29,8 @@ from reranker_operator.core.world import EngineWorld, ServiceWorld
 from reranker_operator.errors import Forbidden, NotFound
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
+from reranker_operator.runtime.gather_companions import read_companions
+from reranker_operator.runtime.optional_kinds import OptionalKinds
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ async def service_world(
     now: datetime.datetime,
     *,
     read_nodes: bool,
+    kinds: OptionalKinds | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
     service = RerankerService.model_validate(raw)
@@ -54,6 +57,7 @@ async def service_world(
         _get(cluster, SERVICE, namespace, name),
         _nodes(cluster) if wants_nodes else _nothing(),
     )
+    companions, missing = await read_companions(cluster, service, kinds)
     own_jobs = _jobs_of(service, jobs)
     readable = _readable(engines)
     stores = {store_claim_name(entry.spec.store) for entry in readable}
@@ -73,6 +77,8 @@ async def service_world(
         k8s_service=address if _is_ours(address, service) else None,
         nodes=nodes,
         warnings=await _warnings(cluster, own_jobs, pods, now),
+        companions=companions,
+        missing_kinds=missing,
     )
 
 

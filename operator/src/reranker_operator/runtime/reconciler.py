@@ -30,6 +30,7 @@ from reranker_operator.errors import (
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Executor
 from reranker_operator.runtime.gather import engine_world, service_world
+from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,14 @@ class Reconciler:
         identity: str = names.MANAGER,
         read_nodes: bool = True,
         clock: Callable[[], datetime.datetime] = utc_now,
+        kinds: OptionalKinds | None = None,
     ) -> None:
         self._cluster = cluster
         self._defaults = defaults
         self._executor = Executor(cluster, identity)
         self._read_nodes = read_nodes
         self._clock = clock
+        self._kinds = kinds
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass; seconds after which to look again, or None. Raises OperatorError to retry."""
@@ -92,7 +95,12 @@ class Reconciler:
         now = self._clock()
         if key.kind == RERANKER_SERVICE.kind:
             world = await service_world(
-                self._cluster, raw, self._defaults, now, read_nodes=self._read_nodes
+                self._cluster,
+                raw,
+                self._defaults,
+                now,
+                read_nodes=self._read_nodes,
+                kinds=self._kinds,
             )
             return world.service, plan_service(world)
         engine = await engine_world(self._cluster, raw, self._defaults, now)

@@ -13,6 +13,7 @@ from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
 from reranker_operator.errors import Forbidden, OperatorError
 from reranker_operator.runtime.fleet import Fleet
+from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key, WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -33,11 +34,13 @@ class Resync:
         seconds: float,
         jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] | None = None,
+        kinds: OptionalKinds | None = None,
     ) -> None:
         self._cluster = cluster
         self._queue = queue
         self._fleet = fleet
         self._namespaces: Sequence[str | None] = namespaces or [None]
+        self._kinds = kinds
         self._jitter = jitter
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self.seconds = seconds
@@ -57,6 +60,8 @@ class Resync:
 
     async def once(self) -> None:
         """Queue every object that exists now."""
+        if self._kinds is not None:
+            await self._kinds.refresh()
         self._fleet.begin_list()
         found: list[Json] = []
         for namespace in self._namespaces:

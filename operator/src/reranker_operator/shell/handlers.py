@@ -7,6 +7,7 @@ import kopf
 
 from reranker_operator import names
 from reranker_operator.api.meta import (
+    COMPANIONS,
     DEPLOYMENT,
     GROUP,
     JOB,
@@ -55,7 +56,8 @@ def register(registry: kopf.OperatorRegistry, add: Add, fleet: Fleet) -> None:
         kopf.on.event(GROUP, VERSION, own.plural, registry=registry, id=f"{own.plural}-event")(
             _reporter(own.kind, add, fleet)
         )
-    for made in (JOB, DEPLOYMENT, POD, SERVICE):
+    # kopf watches the optional ones from when their definitions are there.
+    for made in (JOB, DEPLOYMENT, POD, SERVICE, *COMPANIONS):
         kopf.on.event(
             made.group, made.version, made.plural,
             labels=ours, registry=registry, id=f"{made.plural}-event",

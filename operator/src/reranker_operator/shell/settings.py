@@ -1,11 +1,21 @@
 """kopf's settings, with the reason for each that differs from its default."""
 
+import logging
 import random
+import re
 from collections.abc import Iterator
 
 import kopf
 
-from reranker_operator.api.meta import DEPLOYMENT, GROUP, JOB, POD, SERVICE
+from reranker_operator.api.meta import (
+    COMPANIONS,
+    DEPLOYMENT,
+    GROUP,
+    JOB,
+    OPTIONAL,
+    POD,
+    SERVICE,
+)
 from reranker_operator.names import MANAGED_SELECTOR, MANAGER
 
 
@@ -15,6 +25,21 @@ class _Backoffs:
     def __iter__(self) -> Iterator[float]:
         for delay in (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120):
             yield delay * (0.75 + 0.5 * random.random())  # noqa: S311 - jitter, no secret
+
+
+class ExpectedAbsence(logging.Filter):
+    """Drops kopf's warning about kinds that are not there, if all of them may be absent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be logged."""
+        text = record.getMessage()
+        if not text.startswith("Unresolved resources"):
+            return True
+        plurals = set(re.findall(r"any_name='([^']+)'", text))
+        return not plurals or not plurals <= {resource.plural for resource in OPTIONAL}
+
+
+_EXPECTED_ABSENCE = ExpectedAbsence()
 
 
 def configure(*, namespaced: bool) -> kopf.OperatorSettings:
@@ -32,7 +57,7 @@ def configure(*, namespaced: bool) -> kopf.OperatorSettings:
     settings.watching.reconnect_backoff = 1
     settings.watching.chunk_size = 500
     # The server filters; without it the cache would see every pod of the cluster.
-    for made in (JOB, DEPLOYMENT, POD, SERVICE):
+    for made in (JOB, DEPLOYMENT, POD, SERVICE, *COMPANIONS):
         key = (made.group, made.version, made.plural)
         settings.watching.label_selectors[key] = MANAGED_SELECTOR
     # Looking for new kinds and namespaces is forbidden there, and kopf would retry for minutes
@@ -42,4 +67,5 @@ def configure(*, namespaced: bool) -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = _Backoffs()
     settings.process.ultimate_exiting_timeout = 20
+    logging.getLogger("kopf._core.reactor.observation").addFilter(_EXPECTED_ABSENCE)
     return settings

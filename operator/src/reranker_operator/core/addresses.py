@@ -1,0 +1,149 @@
+"""Addresses outside the cluster, as the objects that make them tell of them.
+
+An Ingress with a host name has that address from the start: many controllers never report one.
+A load balancer has none before its status names one, and a route leads nowhere before a Gateway
+has accepted it.
+"""
+
+from collections.abc import Iterator
+
+from reranker_operator import names
+from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
+from reranker_operator.api.meta import HTTP_ROUTE, INGRESS, SERVICE, Resource
+from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.wording import advise
+from reranker_operator.core.world import Manifest, ServiceWorld
+
+_JUDGED = ("Accepted", "ResolvedRefs")
+
+
+def outside_url(world: ServiceWorld) -> str | None:
+    """The address for clients outside: of the Ingress, the route, the load balancer."""
+    urls = (_ingress_url(world), _route_url(world), _balancer_url(world))
+    return next((url for url in urls if url is not None), None)
+
+
+def address_problems(world: ServiceWorld) -> list[Condition]:
+    """What is missing for the addresses that are asked for."""
+    return [*_route_problems(world), *_balancer_problems(world)]
+
+
+def _own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
+    uid = world.service.metadata.uid
+    for entry in world.companions:
+        owners = {owner["uid"] for owner in entry["metadata"].get("ownerReferences") or []}
+        if (entry["kind"], entry["metadata"]["name"]) == (resource.kind, name) and uid in owners:
+            return entry
+    return None
+
+
+def _ingress_url(world: ServiceWorld) -> str | None:
+    asked = world.service.spec.expose.ingress
+    live = _own(world, INGRESS, world.service.metadata.name)
+    if asked is None or live is None:
+        return None
+    host = _named(asked.hosts) or (None if asked.hosts else _reported(live))
+    scheme = "https" if asked.tls_secret else "http"
+    return f"{scheme}://{host}{_base(asked.paths)}" if host else None
+
+
+def _route_url(world: ServiceWorld) -> str | None:
+    asked = world.service.spec.expose.route
+    if asked is None or not _accepted(_own(world, HTTP_ROUTE, world.service.metadata.name)):
+        return None
+    host = _named(asked.hostnames)
+    port = next((f":{ref.port}" for ref in asked.parent_refs if ref.port not in _USUAL), "")
+    return f"{asked.scheme}://{host}{port}{_base(asked.paths)}" if host else None
+
+
+#: Ports that an address leaves out.
+_USUAL = (None, 80, 443)
+
+
+def _balancer_url(world: ServiceWorld) -> str | None:
+    live = _balancer(world)
+    host = _reported(live) if live else None
+    return f"http://{host}:{world.service.spec.expose.service.port}" if host else None
+
+
+def _balancer(world: ServiceWorld) -> Manifest | None:
+    if world.service.spec.expose.service.type != "LoadBalancer":
+        return None
+    return _own(world, SERVICE, names.external_service(world.service.metadata.name))
+
+
+def _named(hosts: tuple[str, ...]) -> str | None:
+    """The first that is one name, not a pattern."""
+    return next((host for host in hosts if not host.startswith("*")), None)
+
+
+def _base(paths: tuple[str, ...]) -> str:
+    return paths[0].rstrip("/")
+
+
+def _reported(live: Manifest) -> str | None:
+    entries = ((live.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    for entry in entries:
+        if address := entry.get("hostname") or entry.get("ip"):
+            return f"[{address}]" if ":" in address else str(address)
+    return None
+
+
+def _balancer_problems(world: ServiceWorld) -> Iterator[Condition]:
+    live = _balancer(world)
+    if world.service.spec.expose.service.type != "LoadBalancer" or (live and _reported(live)):
+        return
+    name = names.external_service(world.service.metadata.name)
+    text = (
+        f"Service {name} waits for the address of its load balancer; if none comes, see "
+        f"kubectl describe service {name}"
+    )
+    yield _amiss(Reason.ADDRESS_PENDING, text)
+
+
+def _verdicts(live: Manifest) -> list[Manifest]:
+    """What Gateways say of the route, as it is now."""
+    generation = live["metadata"].get("generation", 1)
+    return [
+        entry
+        for parent in (live.get("status") or {}).get("parents") or []
+        for entry in parent.get("conditions") or []
+        if entry.get("type") in _JUDGED and entry.get("observedGeneration", 0) >= generation
+    ]
+
+
+def _accepted(live: Manifest | None) -> bool:
+    said = {(entry["type"], entry["status"]) for entry in _verdicts(live)} if live else set()
+    return ("Accepted", "True") in said
+
+
+def _route_problems(world: ServiceWorld) -> Iterator[Condition]:
+    live = _own(world, HTTP_ROUTE, world.service.metadata.name)
+    if world.service.spec.expose.route is None:
+        return
+    name = world.service.metadata.name
+    for entry in _verdicts(live) if live else ():
+        if entry["status"] == "False":
+            said = entry.get("message") or entry.get("reason", "")
+            text = f"HTTPRoute {name}: {entry['type']} is False: {said}"
+            remedy = "correct spec.expose.route or the Gateway"
+            yield _amiss(Reason.ROUTE_REFUSED, advise(text, remedy))
+            return
+    if not _accepted(live):
+        yield _amiss(Reason.ADDRESS_PENDING, _unaccepted(world.service))
+
+
+def _unaccepted(service: RerankerService) -> str:
+    route = service.spec.expose.route
+    refs = route.parent_refs if route else ()
+    gateways = ", ".join(
+        f"{ref.namespace or service.metadata.namespace}/{ref.name}" for ref in refs
+    )
+    return (
+        f"HTTPRoute {service.metadata.name} is not yet accepted by a Gateway; check that "
+        f"{gateways} exists and that its controller runs"
+    )
+
+
+def _amiss(reason: Reason, text: str) -> Condition:
+    return condition(ConditionType.INTEGRATED, False, reason, text)

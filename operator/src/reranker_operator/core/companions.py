@@ -1,0 +1,210 @@
+"""Objects beside the Deployment and its Service: addresses outside, budget, policies, monitor.
+
+Builders say what should exist; what this service owns beyond that goes. An object of somebody else
+is never taken over, and a kind that the cluster lacks is waited for: the service serves on, and
+`Integrated` tells of it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reranker_operator import names
+from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
+from reranker_operator.api.meta import (
+    HTTP_ROUTE,
+    NETWORK_POLICY,
+    RERANKER_SERVICE,
+    RESOURCES,
+    SERVICE,
+    SERVICE_MONITOR,
+    Resource,
+)
+from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.addresses import address_problems, outside_url
+from reranker_operator.core.plan import Action, Apply, Delete
+from reranker_operator.core.world import Manifest, ServiceWorld
+from reranker_operator.render import exposure, network, upkeep
+
+#: Seconds until something is looked at again that nobody may tell us of: a name that somebody
+#: else has, a kind that is not watched yet.
+_RECHECK = 60.0
+
+Title = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Companions:
+    """`before` any pod is made, `after` the rollout; the outside address as it was observed."""
+
+    before: tuple[Action, ...]
+    after: tuple[Action, ...]
+    judgement: Condition
+    url: str | None
+    requeue_after: float | None
+
+
+def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
+    """Kind and name of all that the spec asks for, to find out who has these names."""
+    wanted = _wanted(service, {}, ["an engine"])
+    return [(RESOURCES[entry["kind"]], entry["metadata"]["name"]) for entry in wanted]
+
+
+def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action]) -> Companions:
+    """What becomes of them now. They lead to where the rollout lets the service's address lead."""
+    selector = _selector(world, rollout)
+    led = selector is not None
+    wanted = _wanted(world.service, selector or {}, _engines(world, engine))
+    live = {_title(entry): entry for entry in world.companions}
+    problems: list[Condition] = []
+    actions: list[Action] = []
+    for manifest in wanted:
+        problem, action = _one(world, manifest, live.get(_title(manifest)))
+        problems += [problem] if problem else []
+        # Before the first revision there is no address to lead to.
+        if action is not None and (led or manifest["kind"] == NETWORK_POLICY.kind):
+            actions.append(action)
+    actions += _unwanted(world, {_title(entry) for entry in wanted})
+    problems += address_problems(world) if led else []
+    return Companions(
+        before=tuple(action for action in actions if _is_policy(action)),
+        after=tuple(action for action in actions if not _is_policy(action)),
+        judgement=_judge(wanted, problems, led=led),
+        url=outside_url(world),
+        requeue_after=_RECHECK if problems else None,
+    )
+
+
+def _wanted(
+    service: RerankerService, selector: Mapping[str, str], engines: Iterable[str]
+) -> list[dict[str, Any]]:
+    made = (
+        network.serving_policy(service),
+        network.resolve_policy(service),
+        network.build_policy(service, engines),
+        exposure.external_service(service, selector),
+        upkeep.budget(service, selector),
+        upkeep.service_monitor(service),
+        # Last, since what a webhook or a Gateway's definition refuses must hold nothing else up.
+        exposure.ingress(service),
+        exposure.http_route(service),
+    )
+    return [manifest for manifest in made if manifest is not None]
+
+
+def _selector(world: ServiceWorld, rollout: Sequence[Action]) -> Mapping[str, str] | None:
+    """Of the service's own address, as it will be or is; None before there is one."""
+    title = (SERVICE.kind, world.service.metadata.name)
+    planned = (action.manifest for action in rollout if isinstance(action, Apply))
+    address = next((entry for entry in planned if _title(entry) == title), world.k8s_service)
+    selector: Mapping[str, str] | None = address["spec"].get("selector") if address else None
+    return selector
+
+
+def _engines(world: ServiceWorld, wanted: str | None) -> set[str]:
+    """Engines whose Jobs run for this service."""
+    uid = world.service.metadata.uid
+    owned = {name for name, owners in world.engine_owners.items() if uid in owners}
+    return owned | ({wanted} if wanted else set())
+
+
+def _one(
+    world: ServiceWorld, manifest: Manifest, live: Manifest | None
+) -> tuple[Condition | None, Action | None]:
+    """What is amiss with one object, and what to do about it."""
+    kind, name = _title(manifest)
+    if kind in world.missing_kinds:
+        return _missing(RESOURCES[kind]), None
+    if live is None:
+        return None, Apply(dict(manifest))
+    if (taken := _other_owner(live, world.service)) is not None:
+        return taken, None
+    if "deletionTimestamp" in live["metadata"]:
+        return _amiss(Reason.PENDING, f"{kind} {name} is being deleted, then made anew"), None
+    if _must_be_made_anew(live, manifest):
+        text = f"Service {name} is made anew for another class of load balancer"
+        return _amiss(Reason.PENDING, text), Delete(SERVICE, name, live["metadata"]["uid"])
+    return None, Apply(dict(manifest))
+
+
+def _missing(resource: Resource) -> Condition:
+    field, product = {
+        HTTP_ROUTE: ("spec.expose.route", "the Gateway API"),
+        SERVICE_MONITOR: ("spec.monitoring.serviceMonitor", "the Prometheus operator"),
+    }[resource]
+    text = (
+        f"{field} needs the kind {resource.kind} of {resource.api_version}, which this cluster "
+        f"does not have; install {product}, or remove the field"
+    )
+    return _amiss(Reason.KIND_MISSING, text)
+
+
+def _other_owner(live: Manifest, service: RerankerService) -> Condition | None:
+    kind, name = _title(live)
+    meta = live["metadata"]
+    owners = meta.get("ownerReferences") or []
+    if any(owner["uid"] == service.metadata.uid for owner in owners):
+        return None
+    ours = (meta.get("labels") or {}).get(names.APP_MANAGED_BY) == names.MANAGER
+    if ours and not owners:
+        # Left behind by a deletion that let its dependents live.
+        return None
+    former = {"kind": RERANKER_SERVICE.kind, "name": service.metadata.name}
+    if ours and all(former.items() <= owner.items() for owner in owners):
+        text = f"{kind} {name} is of a deleted service of this name and goes by itself"
+        return _amiss(Reason.PENDING, text)
+    whose = ", ".join(f"{owner['kind']} {owner['name']}" for owner in owners) or "somebody else"
+    text = (
+        f"{kind} {name} exists and belongs to {whose}; delete or rename it, or rename this "
+        f"RerankerService"
+    )
+    return _amiss(Reason.FOREIGN_OWNER, text)
+
+
+def _must_be_made_anew(live: Manifest, manifest: Manifest) -> bool:
+    """The class of a load balancer can't be changed."""
+    if live["kind"] != SERVICE.kind or live["spec"].get("type") != "LoadBalancer":
+        return False
+    made_with = live["metadata"].get("annotations", {}).get(names.BALANCER_ANNOTATION)
+    wanted = manifest["metadata"]["annotations"][names.BALANCER_ANNOTATION]
+    return bool(manifest["spec"]["type"] == "LoadBalancer" and made_with not in (None, wanted))
+
+
+def _unwanted(world: ServiceWorld, wanted: set[Title]) -> Iterator[Delete]:
+    for entry in world.companions:
+        meta = entry["metadata"]
+        owners = {owner["uid"] for owner in meta.get("ownerReferences") or []}
+        if (
+            _title(entry) not in wanted
+            and world.service.metadata.uid in owners
+            and "deletionTimestamp" not in meta
+        ):
+            yield Delete(RESOURCES[entry["kind"]], meta["name"], meta["uid"])
+
+
+def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) -> Condition:
+    """The gravest first: what people must mend, then what may come by itself."""
+    order = (Reason.KIND_MISSING, Reason.FOREIGN_OWNER, Reason.ROUTE_REFUSED)
+    grave = [entry for reason in order for entry in problems if entry.reason == reason]
+    if grave:
+        return grave[0]
+    if wanted and not led:
+        text = "made with the first revision"
+        return condition(ConditionType.INTEGRATED, "Unknown", Reason.PENDING, text)
+    if problems:
+        return problems[0]
+    made = ", ".join(f"{kind} {name}" for kind, name in sorted(map(_title, wanted)))
+    text = f"made beside the pods: {made}" if made else "nothing is asked for beside the pods"
+    return condition(ConditionType.INTEGRATED, True, Reason.INTEGRATED, text)
+
+
+def _amiss(reason: Reason, text: str) -> Condition:
+    return condition(ConditionType.INTEGRATED, False, reason, text)
+
+
+def _is_policy(action: Action) -> bool:
+    return isinstance(action, Apply) and action.manifest["kind"] == NETWORK_POLICY.kind
+
+
+def _title(entry: Manifest) -> Title:
+    return entry["kind"], entry["metadata"]["name"]
