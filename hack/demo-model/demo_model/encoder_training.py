@@ -102,7 +102,7 @@ def train_encoder(texts: Texts, steps: int) -> BertModel:
         loss = _loss(model, texts, [waiting.pop() for _ in range(GROUPS)], rng)
         masters.step(
             torch.autograd.grad(loss, masters.parameters),
-            learning_rate_factor(step, steps, WARMUP, fall=0.0),
+            learning_rate_factor(step, WARMUP),
         )
         total += loss.item()
         if (step + 1) % 25 == 0:

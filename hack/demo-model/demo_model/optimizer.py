@@ -60,7 +60,6 @@ class Masters:
             t.parameter.data = value.detach().clone()
 
 
-def learning_rate_factor(step: int, steps: int, warmup: int, fall: float) -> float:
-    """Rises over `warmup` steps, stays at 1, falls to 0 over the last share `fall`."""
-    end = 1.0 if fall == 0 else (steps - step) / (fall * steps)
-    return min(1.0, (step + 1) / warmup, end)
+def learning_rate_factor(step: int, warmup: int) -> float:
+    """Rises over `warmup` steps and stays at 1."""
+    return min(1.0, (step + 1) / warmup)

@@ -33,29 +33,33 @@ SAMPLE, SAMPLE_SEED = 160, 5
 GROUPS = 8
 LENGTHS, LENGTH_WEIGHTS = (24, 40, 62), (0.35, 0.4, 0.25)
 LEARNING_RATE, HEAD_LEARNING_RATE = 2e-5, 1e-4
-WARMUP, FALL = 50, 0.6
-TEMPERATURE, BONUS = 0.07, 2.0
+WARMUP = 50
+TEMPERATURE = 0.07
+# From this step on the answer weighs this much more than the base model's opinion.
+BONUS = {0: 2.0, 300: 3.0}
 CHECKPOINT_EVERY = 100
 _QUERY = 40
 
 
 @dataclass(frozen=True)
 class Step:
-    """The groups of one step and the passage length, in tokens, at which they are cut."""
+    """The groups of one step, the passage length in tokens at which they are cut, the bonus."""
 
     groups: list[Group]
     length: int
+    bonus: float
 
 
 def plan(texts: Texts, steps: int) -> Iterator[Step]:
     """All steps; fixed by SEED."""
     rng = random.Random(SEED)  # noqa: S311  seeded on purpose
     waiting: list[Group] = []
-    for _ in range(steps):
+    for number in range(steps):
+        bonus = BONUS[max(first for first in BONUS if first <= number)]
         (length,) = rng.choices(LENGTHS, LENGTH_WEIGHTS)
         if len(waiting) < GROUPS:
             waiting += rng.sample(texts.groups, len(texts.groups))
-        yield Step([waiting.pop() for _ in range(GROUPS)], length)
+        yield Step([waiting.pop() for _ in range(GROUPS)], length, bonus)
 
 
 def trained(model: BertForSequenceClassification) -> list[Trained]:
@@ -151,7 +155,7 @@ def step_loss(model: BertForSequenceClassification, texts: Texts, step: Step) ->
     """The mean cross-entropy of the groups."""
     opinion = torch.cat([texts.cosines([g.query], g.passages) for g in step.groups])
     relevant = torch.tensor([group.relevant for group in step.groups], dtype=torch.float32)
-    target = torch.softmax(opinion / TEMPERATURE + BONUS * relevant, dim=1)
+    target = torch.softmax(opinion / TEMPERATURE + step.bonus * relevant, dim=1)
     scores = group_scores(model, texts, step.groups, step.length)
     return -(target * torch.log_softmax(scores, dim=1)).sum(1).mean()
 
@@ -187,7 +191,7 @@ def train_reranker(
         loss = step_loss(model, texts, step)
         masters.step(
             torch.autograd.grad(loss, masters.parameters),
-            learning_rate_factor(number, steps, WARMUP, FALL),
+            learning_rate_factor(number, WARMUP),
         )
         total += loss.item()
         done = number + 1
