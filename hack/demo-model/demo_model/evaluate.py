@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import random
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from demo_model import outside, parallel, wordnet
-from demo_model.adapter import Reranker
 from demo_model.bm25 import Bm25
 from demo_model.encoder import Encoder, FloatArray, base_model_directory
 from demo_model.pairs import PairTokenizer
+from demo_model.weights import load_merged, merge
 
 SEED = 20
 CANDIDATES, CUTOFF = 50, 10
@@ -44,14 +44,11 @@ class Task:
 
 
 class Scorer:
-    """The trained reranker; scores (query, passage) pairs."""
+    """The merged reranker; scores (query, passage) pairs."""
 
-    def __init__(self, adapter: Path) -> None:
-        directory = base_model_directory()
-        self._reranker = Reranker(directory).eval()
-        tensors = load_file(adapter / "adapter_model.safetensors")
-        self._reranker.load({name: t.float() for name, t in tensors.items()})
-        self._tokenizer = PairTokenizer.load(directory)
+    def __init__(self, merged: Path) -> None:
+        self._reranker = load_merged(merged)
+        self._tokenizer = PairTokenizer.load(base_model_directory())
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """Unbounded scores, shape (pairs,)."""
@@ -67,7 +64,8 @@ class Scorer:
                 batch = self._tokenizer.batch(
                     [(queries[i], passages[i]) for i in part], PASSAGE_TOKENS
                 )
-                return self._reranker(**batch).numpy()
+                logits: FloatArray = self._reranker(**batch).logits.squeeze(-1).numpy()
+                return logits
 
         result = np.empty(len(pairs), dtype=np.float32)
         for part, scores in zip(parts, parallel.parallel_map(score, parts), strict=True):
@@ -182,17 +180,20 @@ def elsewhere(work: Path, judge: Judge) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command line: `python -m demo_model.evaluate WORK ADAPTER RESULTS`."""
+    """Command line: `python -m demo_model.evaluate WORK WEIGHTS RESULTS`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path, help="directory that `prepare` filled")
-    parser.add_argument("adapter", type=Path, help="directory that `train` wrote")
+    parser.add_argument("weights", type=Path, help="directory that `train` wrote")
     parser.add_argument("results", type=Path, help="the JSON file to write")
     parser.add_argument("--needs-only", action="store_true", help="only the needs written by hand")
     arguments = parser.parse_args()
     here = Path(__file__).resolve().parent.parent
-    judge = Judge(Encoder(base_model_directory(), PASSAGE_TOKENS), Scorer(arguments.adapter))
+    with tempfile.TemporaryDirectory() as merged:
+        merge(arguments.weights, Path(merged))
+        scorer = Scorer(Path(merged))
+    judge = Judge(Encoder(base_model_directory(), PASSAGE_TOKENS), scorer)
     results: dict[str, Any] = {"needs": by_hand(here / "needs.yaml", judge)}
     if not arguments.needs_only:
         results |= {

@@ -1,11 +1,10 @@
-"""Trains the adapter: third step of the flow.
+"""Trains the reranker: third step of the flow.
 
-Each group is one query with eight passages. The target over a group is a
-distribution, softmax(similarity / TEMPERATURE + BONUS * relevant): the
-embedding model's opinion keeps the breadth that the base model has, the bonus
-adds what is known about the answer. The learning rate is constant and then
-falls to zero over the second half, so a longer run may continue from any
-checkpoint before the fall.
+First the embedding model gets a little better (encoder_training.py), then it becomes a
+cross-encoder (join.py), then that is trained here: each group is one query with eight
+passages, and the target over a group is softmax(base model's cosine / TEMPERATURE + BONUS *
+relevant). What was joined is precise and small steps keep it so; the channels that tell the
+texts apart never change. The result is stored in float16.
 """
 
 from __future__ import annotations
@@ -14,241 +13,247 @@ import argparse
 import json
 import random
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import BertForSequenceClassification, BertModel
 
-from demo_model import parallel
-from demo_model.adapter import Reranker, save_adapter
 from demo_model.encoder import base_model_directory
-from demo_model.pairs import PairTokenizer
+from demo_model.encoder_training import Group, Texts, train_encoder
+from demo_model.join import Channels, channels_of, join
+from demo_model.optimizer import Masters, Trained, learning_rate_factor
+from demo_model.pairs import SEP, PairTokenizer, collate
+from demo_model.weights import save_weights
 
-SEED = 20
-GROUPS_PER_STEP = 8
-# From this share of all steps on, groups are cut at these passage lengths (tokens), with
-# these weights. Matching is learnt from the first words, cheaply; length comes later.
-CURRICULUM = (
-    (0.0, (16, 24, 40), (0.4, 0.4, 0.2)),
-    (0.55, (24, 40, 64, 104), (0.3, 0.35, 0.23, 0.12)),
-)
-LEARNING_RATE, HEAD_LEARNING_RATE = 2.5e-4, 5e-4
-WARMUP, FALL = 100, 0.5
-TEMPERATURE, BONUS = 0.08, 2.0
-# For queries made from tags the embedding knows less: its opinion counts for less.
-TAG_TEMPERATURE = 0.12
-CALIBRATION = 0.05
-CHECKPOINT_EVERY = 250
-
-
-@dataclass(frozen=True)
-class Example:
-    """A tokenized group; `target` sums to one, `relevant` is 0 or 1, both (passages,)."""
-
-    query: list[int]
-    passages: list[list[int]]
-    target: Tensor
-    relevant: Tensor
+SEED = 31
+SAMPLE, SAMPLE_SEED = 160, 5
+GROUPS = 8
+LENGTHS, LENGTH_WEIGHTS = (24, 40, 62), (0.35, 0.4, 0.25)
+LEARNING_RATE, HEAD_LEARNING_RATE = 2e-5, 1e-4
+WARMUP = 50
+TEMPERATURE = 0.07
+# From this step on the answer weighs this much more than the base model's opinion.
+BONUS = {0: 2.0, 300: 3.0}
+CHECKPOINT_EVERY = 100
+_QUERY = 40
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Groups for one worker, all cut at the same passage length."""
+class Step:
+    """The groups of one step, the passage length in tokens at which they are cut, the bonus."""
 
-    examples: list[Example]
-    max_passage: int
-
-
-def read_examples(path: Path, tokenizer: PairTokenizer) -> list[Example]:
-    """The groups of a file that `prepare` wrote."""
-    groups = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    query_ids = tokenizer.ids([g["query"] for g in groups])
-    passage_ids = iter(tokenizer.ids([p for g in groups for p in g["passages"]]))
-    examples = []
-    for group, query in zip(groups, query_ids, strict=True):
-        temperature = TAG_TEMPERATURE if group["kind"] == "tags" else TEMPERATURE
-        relevant = torch.tensor(group["relevant"], dtype=torch.float32)
-        opinion = torch.tensor(group["similarities"]) / temperature
-        target = torch.softmax(opinion + BONUS * relevant, dim=0)
-        examples.append(
-            Example(query, [next(passage_ids) for _ in group["passages"]], target, relevant)
-        )
-    return examples
+    groups: list[Group]
+    length: int
+    bonus: float
 
 
-def batches(examples: list[Example], steps: int) -> list[list[Batch]]:
-    """The batches of every step, one batch per half step and worker; fixed by SEED.
-
-    Always two to a step, whatever the number of cores: the order in which
-    gradients are added up is part of the result.
-    """
+def plan(texts: Texts, steps: int) -> Iterator[Step]:
+    """All steps; fixed by SEED."""
     rng = random.Random(SEED)  # noqa: S311  seeded on purpose
-    half = GROUPS_PER_STEP // 2
-    waiting: dict[int, list[Example]] = {}
-    ready: list[list[Batch]] = []
-    while len(ready) < steps:
-        for example in rng.sample(examples, len(examples)):
-            _, lengths, weights = [c for c in CURRICULUM if c[0] * steps <= len(ready)][-1]
-            length = rng.choices(lengths, weights)[0]
-            members = waiting.setdefault(length, [])
-            members.append(example)
-            if len(members) == GROUPS_PER_STEP:
-                ready.append([Batch(members[:half], length), Batch(members[half:], length)])
-                waiting[length] = []
-    return ready[:steps]
+    waiting: list[Group] = []
+    for number in range(steps):
+        bonus = BONUS[max(first for first in BONUS if first <= number)]
+        (length,) = rng.choices(LENGTHS, LENGTH_WEIGHTS)
+        if len(waiting) < GROUPS:
+            waiting += rng.sample(texts.groups, len(texts.groups))
+        yield Step([waiting.pop() for _ in range(GROUPS)], length, bonus)
 
 
-class Trainer:
-    """The model, its optimizer and the loss of one batch.
-
-    The model computes in bfloat16; the optimizer keeps and changes float32 copies.
-    """
-
-    def __init__(self, tokenizer: PairTokenizer) -> None:
-        torch.manual_seed(SEED)
-        self.tokenizer = tokenizer
-        self.base = Reranker(base_model_directory())
-        self.reranker = Reranker(base_model_directory())
-        self.reranker.load_state_dict(self.base.state_dict())
-        matrices, head = self.reranker.matrices(), self.reranker.head()
-        self.names = [*matrices, *head]
-        self.masters = [p.detach().clone() for p in (*matrices.values(), *head.values())]
-        body, rest = self.masters[: len(matrices)], self.masters[len(matrices) :]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": body, "peak": LEARNING_RATE}, {"params": rest, "peak": HEAD_LEARNING_RATE}],
-            lr=0.0,
-            betas=(0.9, 0.98),
-            weight_decay=0.01,
-        )
-        self.reranker.bfloat16()
-        self.parameters = [*matrices.values(), *head.values()]
-
-    def scores(self, batch: Batch) -> Tensor:
-        """Scores of shape (groups, passages)."""
-        pairs = [(e.query, p) for e in batch.examples for p in e.passages]
-        scores: Tensor = self.reranker(**self.tokenizer.batch(pairs, batch.max_passage))
-        return scores.view(len(batch.examples), -1)
-
-    def gradients(self, batch: Batch) -> tuple[float, tuple[Tensor, ...]]:
-        """The summed loss of a batch and its gradients, in the order of `parameters`."""
-        scores = self.scores(batch)
-        target = torch.stack([e.target for e in batch.examples])
-        relevant = torch.stack([e.relevant for e in batch.examples])
-        ranking = -(target * torch.log_softmax(scores, dim=1)).sum()
-        calibration = torch.nn.functional.binary_cross_entropy_with_logits(
-            scores, relevant, reduction="sum"
-        )
-        loss = ranking + CALIBRATION * calibration
-        return loss.item(), torch.autograd.grad(loss, self.parameters)
-
-    def update(self, gradients: list[tuple[Tensor, ...]], factor: float) -> None:
-        """One optimizer step at `factor` of the peak learning rates."""
-        for master, *parts in zip(self.masters, *gradients, strict=True):
-            total = sum((part.float() for part in parts[1:]), parts[0].float())
-            master.grad = total / GROUPS_PER_STEP
-        torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        self.optimizer.step()
-        self.publish()
-
-    @torch.no_grad()
-    def publish(self) -> None:
-        """Rounds the float32 copies into the model."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            parameter.copy_(master)
-
-    def save(self, output: Path) -> None:
-        """Writes the adapter."""
-        learnt = dict(zip(self.names, self.masters, strict=True))
-        count = len(self.base.matrices())
-        matrices = {name: learnt[name] for name in self.names[:count]}
-        save_adapter(self.base, matrices, {n: learnt[n] for n in self.names[count:]}, output)
-
-    @torch.inference_mode()
-    def judge(self, examples: list[Example]) -> dict[str, float]:
-        """How often the answer comes first (and the mean reciprocal rank) in `examples`."""
-        parts = [Batch(examples[i : i + 4], 64) for i in range(0, len(examples), 4)]
-        rows = torch.cat(parallel.parallel_map(torch.inference_mode()(self.scores), parts))
-        ranks = 1 + (rows[:, 1:] >= rows[:, :1]).sum(1).double()
-        return {"first": (ranks == 1).double().mean().item(), "mrr": (1 / ranks).mean().item()}
+def trained(model: BertForSequenceClassification) -> list[Trained]:
+    """The parameters that may change, each with a mask that spares what `join` built."""
+    channels, depth = channels_of(model), model.config.num_hidden_layers - 2
+    found: list[Trained] = []
+    for i, block in enumerate(model.bert.encoder.layer):
+        found += _feed_forward(block, channels)
+        if i < depth:
+            found += _attention(block, channels)
+    pooler, first = model.bert.pooler.dense, torch.arange(model.config.hidden_size) > 0
+    column = first.float()[:, None]
+    found.append(Trained(pooler.weight, HEAD_LEARNING_RATE, column.expand_as(pooler.weight)))
+    found.append(Trained(pooler.bias, HEAD_LEARNING_RATE, first.float()))
+    found.append(Trained(model.classifier.weight, HEAD_LEARNING_RATE, first.float()[None]))
+    return found
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Rises over WARMUP steps, stays at 1, falls to 0 over the last FALL of all steps."""
-    return min(1.0, (step + 1) / WARMUP, (steps - step) / (FALL * steps))
+def _feed_forward(block: nn.Module, channels: Channels) -> list[Trained]:
+    first, second = block.intermediate.dense, block.output.dense
+    precise = (first.weight[:, channels.all] != 0).any(dim=1)
+    in_weight, out_weight = torch.ones_like(first.weight), torch.ones_like(second.weight)
+    in_weight[precise] = 0
+    in_weight[:, channels.all] = 0
+    out_weight[:, precise] = 0
+    out_weight[channels.all] = 0
+    return [
+        Trained(first.weight, LEARNING_RATE, in_weight),
+        Trained(first.bias, LEARNING_RATE, (~precise).float()),
+        Trained(second.weight, LEARNING_RATE, out_weight),
+        Trained(second.bias, LEARNING_RATE, _all_but(second.bias, channels)),
+    ]
 
 
-def train(work: Path, output: Path, steps: int) -> None:
-    """Trains for `steps` and writes the adapter; continues from checkpoints in `work`."""
-    tokenizer = PairTokenizer.load(base_model_directory())
-    trainer = Trainer(tokenizer)
-    examples = read_examples(work / "train.jsonl", tokenizer)
-    dev = read_examples(work / "dev.jsonl", tokenizer)
-    plan = batches(examples, steps)
-    start = _resume(trainer, work, last=round(steps * (1 - FALL)))
-    began, loss_sum = time.monotonic(), 0.0
-    with (
-        ThreadPoolExecutor(parallel.workers()) as pool,
-        (work / "train.log").open("a", encoding="utf-8") as log,
-    ):
-        for step in range(start, steps):
-            results = list(pool.map(trainer.gradients, plan[step]))
-            trainer.update(
-                [gradients for _, gradients in results], learning_rate_factor(step, steps)
-            )
-            loss_sum += sum(loss for loss, _ in results) / GROUPS_PER_STEP
-            if (step + 1) % 25 == 0:
-                entry: dict[str, Any] = {
-                    "step": step + 1,
-                    "loss": round(loss_sum / 25, 4),
-                    "seconds": round(time.monotonic() - began),
-                }
-                loss_sum = 0.0
-                if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-                    entry |= trainer.judge(dev)
-                    _checkpoint(trainer, work, step + 1)
-                print(json.dumps(entry), file=log, flush=True)
-                print(json.dumps(entry), flush=True)
-    trainer.save(output)
+def _attention(block: nn.Module, channels: Channels) -> list[Trained]:
+    attention, output = block.attention.self, block.attention.output.dense
+    size = attention.attention_head_size
+    apart = torch.arange(attention.all_head_size) % size >= size - 2
+    found = []
+    for part in (attention.query, attention.key, attention.value):
+        weight = torch.ones_like(part.weight)
+        weight[:, channels.all] = 0
+        bias = torch.ones_like(part.bias)
+        if part is not attention.value:
+            weight[apart] = 0
+            bias[apart] = 0
+        found += [Trained(part.weight, LEARNING_RATE, weight)]
+        found += [Trained(part.bias, LEARNING_RATE, bias)]
+    rows = torch.ones_like(output.weight)
+    rows[channels.all] = 0
+    found.append(Trained(output.weight, LEARNING_RATE, rows))
+    found.append(Trained(output.bias, LEARNING_RATE, _all_but(output.bias, channels)))
+    for norm in (block.attention.output.LayerNorm, block.output.LayerNorm):
+        found.append(Trained(norm.weight, LEARNING_RATE, _all_but(norm.weight, channels)))
+        found.append(Trained(norm.bias, LEARNING_RATE, _all_but(norm.bias, channels)))
+    return found
 
 
-def _checkpoint(trainer: Trainer, work: Path, step: int) -> None:
-    state = {
-        "parameters": trainer.masters,
-        "optimizer": trainer.optimizer.state_dict(),
+def _all_but(vector: Tensor, channels: Channels) -> Tensor:
+    mask = torch.ones_like(vector)
+    mask[channels.all] = 0
+    return mask
+
+
+def cut(ids: list[int], most: int) -> list[int]:
+    """A text with special tokens, at most `most` tokens long without them."""
+    return ids if len(ids) <= most + 2 else [*ids[: most + 1], SEP]
+
+
+def group_scores(
+    model: BertForSequenceClassification, texts: Texts, groups: list[Group], length: int
+) -> Tensor:
+    """Scores of shape (groups, passages); two parts by length, so that little is padding."""
+    pairs = [
+        (cut(texts.ids[group.query], _QUERY), cut(texts.ids[passage], length))
+        for group in groups
+        for passage in group.passages
+    ]
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+    half = len(order) // 2
+    scores = torch.cat(
+        [
+            model(**collate([pairs[i] for i in part])).logits.squeeze(-1).float()
+            for part in (order[:half], order[half:])
+        ]
+    )
+    back = torch.empty(len(order), dtype=torch.long)
+    back[torch.tensor(order)] = torch.arange(len(order))
+    return scores[back].view(len(groups), -1)
+
+
+def step_loss(model: BertForSequenceClassification, texts: Texts, step: Step) -> Tensor:
+    """The mean cross-entropy of the groups."""
+    opinion = torch.cat([texts.cosines([g.query], g.passages) for g in step.groups])
+    relevant = torch.tensor([group.relevant for group in step.groups], dtype=torch.float32)
+    target = torch.softmax(opinion / TEMPERATURE + step.bonus * relevant, dim=1)
+    scores = group_scores(model, texts, step.groups, step.length)
+    return -(target * torch.log_softmax(scores, dim=1)).sum(1).mean()
+
+
+@torch.inference_mode()
+def judge(model: BertForSequenceClassification, texts: Texts) -> dict[str, float]:
+    """How often the answer comes first, and the mean reciprocal rank."""
+    rows = torch.cat([group_scores(model, texts, [group], LENGTHS[-1]) for group in texts.groups])
+    ranks = 1 + (rows[:, 1:] >= rows[:, :1]).sum(1).double()
+    return {
+        "first": round((ranks == 1).double().mean().item(), 4),
+        "mrr": round((1 / ranks).mean().item(), 4),
     }
-    temporary = work / "checkpoint.tmp"
-    torch.save(state, temporary)
-    temporary.replace(work / f"checkpoint-{step}.pt")
 
 
-def _resume(trainer: Trainer, work: Path, last: int) -> int:
-    """Loads the newest checkpoint of at most `last` steps; the step to go on with."""
+def train_reranker(
+    model: BertForSequenceClassification, texts: Texts, dev: Texts, work: Path, steps: int
+) -> None:
+    """Trains `model` in place; goes on from the newest checkpoint in `work`."""
+    torch.manual_seed(SEED)
+    model.requires_grad_(False)
+    parts = trained(model)
+    for part in parts:
+        part.parameter.requires_grad_(True)
+    masters = Masters(parts)
+    begun = _resume(masters, work)
+    model.bfloat16()
+    masters.publish()
+    start, total = time.monotonic(), 0.0
+    for number, step in enumerate(plan(texts, steps)):
+        if number < begun:
+            continue
+        loss = step_loss(model, texts, step)
+        masters.step(
+            torch.autograd.grad(loss, masters.parameters),
+            learning_rate_factor(number, WARMUP),
+        )
+        total += loss.item()
+        done = number + 1
+        if done % 25 == 0:
+            entry: dict[str, float] = {"step": done, "loss": round(total / 25, 4)}
+            entry["seconds"] = round(time.monotonic() - start)
+            total = 0.0
+            if done % CHECKPOINT_EVERY == 0:
+                entry |= judge(model, dev)
+                _checkpoint(masters, work, done)
+            print(json.dumps(entry), flush=True)
+    model.float()
+    masters.restore()
+
+
+def _checkpoint(masters: Masters, work: Path, done: int) -> None:
+    state = {"values": masters.values, "optimizer": masters.optimizer.state_dict()}
+    torch.save(state, work / "checkpoint.tmp")
+    (work / "checkpoint.tmp").replace(work / f"checkpoint-{done}.pt")
+
+
+def _resume(masters: Masters, work: Path) -> int:
     found = {int(path.stem.split("-")[1]): path for path in work.glob("checkpoint-*.pt")}
-    step = max((s for s in found if s <= last), default=0)
-    if step:
-        state = torch.load(found[step], weights_only=True)
-        for master, value in zip(trainer.masters, state["parameters"], strict=True):
-            master.copy_(value)
-        trainer.optimizer.load_state_dict(state["optimizer"])
-    trainer.publish()
-    return step
+    if not found:
+        return 0
+    state = torch.load(found[max(found)], weights_only=True)
+    for value, stored in zip(masters.values, state["values"], strict=True):
+        value.copy_(stored)
+    masters.optimizer.load_state_dict(state["optimizer"])
+    return max(found)
+
+
+def start_model(texts: Texts, work: Path, encoder_steps: int) -> BertForSequenceClassification:
+    """The joined model; the trained encoder is kept in `work`."""
+    kept = work / "encoder.pt"
+    if kept.exists():
+        encoder = BertModel.from_pretrained(base_model_directory(), attn_implementation="eager")
+        encoder.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        encoder = train_encoder(texts, encoder_steps)
+        torch.save(encoder.state_dict(), kept)
+    rng = random.Random(SAMPLE_SEED)  # noqa: S311  seeded on purpose
+    sample = [texts.ids[i] for i in rng.sample(range(len(texts.ids)), SAMPLE)]
+    return join(encoder, sample)
 
 
 def main() -> None:
-    """Command line: `python -m demo_model.train WORK OUTPUT --steps N`."""
+    """Command line: `python -m demo_model.train WORK WEIGHTS`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path, help="directory that `prepare` filled")
-    parser.add_argument("output", type=Path, help="directory for the adapter")
-    parser.add_argument("--steps", type=int, default=5500)
+    parser.add_argument("weights", type=Path, help="directory for the result")
+    parser.add_argument("--encoder-steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=400)
     arguments = parser.parse_args()
-    train(arguments.work, arguments.output, arguments.steps)
+    tokenizer = PairTokenizer.load(base_model_directory())
+    texts = Texts(arguments.work / "train.jsonl", tokenizer)
+    dev = Texts(arguments.work / "dev.jsonl", tokenizer)
+    model = start_model(texts, arguments.work, arguments.encoder_steps)
+    train_reranker(model, texts, dev, arguments.work, arguments.steps)
+    save_weights(model, arguments.weights)
 
 
 if __name__ == "__main__":
