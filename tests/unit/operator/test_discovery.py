@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
+from support.api_server import cluster_behind
 
 from reranker_operator.adapters.kubernetes import KubernetesCluster
 from reranker_operator.api.meta import HTTP_ROUTE, SERVICE_MONITOR
@@ -23,17 +22,12 @@ async def cluster() -> AsyncIterator[KubernetesCluster]:
     async def ill(_: web.Request) -> web.Response:
         return web.json_response({"message": "etcd is away"}, status=500)
 
-    app = web.Application()
-    app.add_routes([web.get("/apis/gateway.networking.k8s.io/v1", gateways)])
-    app.add_routes([web.get("/apis/monitoring.coreos.com/v1", ill)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as client:
-        yield KubernetesCluster(client)
-    await runner.cleanup()
+    routes = [
+        web.get("/apis/gateway.networking.k8s.io/v1", gateways),
+        web.get("/apis/monitoring.coreos.com/v1", ill),
+    ]
+    async with cluster_behind(routes) as cluster:
+        yield cluster
 
 
 async def test_a_group_that_is_not_there_or_lacks_the_kind(cluster: KubernetesCluster) -> None:

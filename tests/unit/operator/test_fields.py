@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
 from pydantic import ValidationError
+from support.api_server import cluster_behind
 
 from reranker_operator.adapters.kubernetes import KubernetesCluster
 from reranker_operator.api.crd import definitions
@@ -104,16 +103,8 @@ async def asked() -> AsyncIterator[tuple[KubernetesCluster, list[str]]]:
         paths.append(request.raw_path)
         return web.json_response({})
 
-    app = web.Application()
-    app.add_routes([web.get("/{any:.*}", note)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as client:
-        yield KubernetesCluster(client), paths
-    await runner.cleanup()
+    async with cluster_behind([web.get("/{any:.*}", note)]) as cluster:
+        yield cluster, paths
 
 
 def _parts(paths: list[str]) -> Iterator[list[str]]:

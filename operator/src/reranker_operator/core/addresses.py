@@ -12,7 +12,7 @@ from reranker_operator.api.conditions import Condition, ConditionType, Reason, c
 from reranker_operator.api.meta import HTTP_ROUTE, INGRESS, SERVICE, Resource
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.wording import advise
-from reranker_operator.core.world import Manifest, ServiceWorld
+from reranker_operator.core.world import Manifest, ServiceWorld, owners_of
 
 _JUDGED = ("Accepted", "ResolvedRefs")
 
@@ -31,8 +31,8 @@ def address_problems(world: ServiceWorld) -> list[Condition]:
 def _own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
     uid = world.service.metadata.uid
     for entry in world.companions:
-        owners = {owner["uid"] for owner in entry["metadata"].get("ownerReferences") or []}
-        if (entry["kind"], entry["metadata"]["name"]) == (resource.kind, name) and uid in owners:
+        title = (entry["kind"], entry["metadata"]["name"])
+        if title == (resource.kind, name) and uid in owners_of(entry):
             return entry
     return None
 
@@ -98,7 +98,7 @@ def _balancer_problems(world: ServiceWorld) -> Iterator[Condition]:
         f"Service {name} waits for the address of its load balancer; if none comes, see "
         f"kubectl describe service {name}"
     )
-    yield _amiss(Reason.ADDRESS_PENDING, text)
+    yield amiss(Reason.ADDRESS_PENDING, text)
 
 
 def _verdicts(live: Manifest) -> list[Manifest]:
@@ -127,10 +127,10 @@ def _route_problems(world: ServiceWorld) -> Iterator[Condition]:
             said = entry.get("message") or entry.get("reason", "")
             text = f"HTTPRoute {name}: {entry['type']} is False: {said}"
             remedy = "correct spec.expose.route or the Gateway"
-            yield _amiss(Reason.ROUTE_REFUSED, advise(text, remedy))
+            yield amiss(Reason.ROUTE_REFUSED, advise(text, remedy))
             return
     if not _accepted(live):
-        yield _amiss(Reason.ADDRESS_PENDING, _unaccepted(world.service))
+        yield amiss(Reason.ADDRESS_PENDING, _unaccepted(world.service))
 
 
 def _unaccepted(service: RerankerService) -> str:
@@ -145,5 +145,6 @@ def _unaccepted(service: RerankerService) -> str:
     )
 
 
-def _amiss(reason: Reason, text: str) -> Condition:
+def amiss(reason: Reason, text: str) -> Condition:
+    """Something beside the pods is not as it was asked for."""
     return condition(ConditionType.INTEGRATED, False, reason, text)

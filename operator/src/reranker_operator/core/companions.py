@@ -21,9 +21,9 @@ from reranker_operator.api.meta import (
     Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.addresses import address_problems, outside_url
+from reranker_operator.core.addresses import address_problems, amiss, outside_url
 from reranker_operator.core.plan import Action, Apply, Delete
-from reranker_operator.core.world import Manifest, ServiceWorld
+from reranker_operator.core.world import Manifest, ServiceWorld, owners_of
 from reranker_operator.render import exposure, network, upkeep
 
 #: Seconds until something is looked at again that nobody may tell us of: a name that somebody
@@ -120,10 +120,10 @@ def _one(
     if (taken := other_owner(live, world.service)) is not None:
         return taken, None
     if "deletionTimestamp" in live["metadata"]:
-        return _amiss(Reason.PENDING, f"{kind} {name} is being deleted, then made anew"), None
+        return amiss(Reason.PENDING, f"{kind} {name} is being deleted, then made anew"), None
     if _must_be_made_anew(live, manifest):
         text = f"Service {name} is made anew for another class of load balancer"
-        return _amiss(Reason.PENDING, text), Delete(SERVICE, name, live["metadata"]["uid"])
+        return amiss(Reason.PENDING, text), Delete(SERVICE, name, live["metadata"]["uid"])
     return None, Apply(dict(manifest))
 
 
@@ -136,7 +136,7 @@ def _missing(resource: Resource) -> Condition:
         f"{field} needs the kind {resource.kind} of {resource.api_version}, which this cluster "
         f"does not have; install {product}, or remove the field"
     )
-    return _amiss(Reason.KIND_MISSING, text)
+    return amiss(Reason.KIND_MISSING, text)
 
 
 def other_owner(live: Manifest, service: RerankerService) -> Condition | None:
@@ -144,7 +144,7 @@ def other_owner(live: Manifest, service: RerankerService) -> Condition | None:
     kind, name = _title(live)
     meta = live["metadata"]
     owners = meta.get("ownerReferences") or []
-    if any(owner["uid"] == service.metadata.uid for owner in owners):
+    if service.metadata.uid in owners_of(live):
         return None
     ours = (meta.get("labels") or {}).get(names.APP_MANAGED_BY) == names.MANAGER
     if ours and not owners:
@@ -153,13 +153,13 @@ def other_owner(live: Manifest, service: RerankerService) -> Condition | None:
     former = {"kind": RERANKER_SERVICE.kind, "name": service.metadata.name}
     if ours and all(former.items() <= owner.items() for owner in owners):
         text = f"{kind} {name} is of a deleted service of this name and goes by itself"
-        return _amiss(Reason.PENDING, text)
+        return amiss(Reason.PENDING, text)
     whose = ", ".join(f"{owner['kind']} {owner['name']}" for owner in owners) or "somebody else"
     text = (
         f"{kind} {name} exists and belongs to {whose}; delete or rename it, or rename this "
         f"RerankerService"
     )
-    return _amiss(Reason.FOREIGN_OWNER, text)
+    return amiss(Reason.FOREIGN_OWNER, text)
 
 
 def _must_be_made_anew(live: Manifest, manifest: Manifest) -> bool:
@@ -174,10 +174,9 @@ def _must_be_made_anew(live: Manifest, manifest: Manifest) -> bool:
 def _unwanted(world: ServiceWorld, wanted: set[Title]) -> Iterator[Delete]:
     for entry in world.companions:
         meta = entry["metadata"]
-        owners = {owner["uid"] for owner in meta.get("ownerReferences") or []}
         if (
             _title(entry) not in wanted
-            and world.service.metadata.uid in owners
+            and world.service.metadata.uid in owners_of(entry)
             and "deletionTimestamp" not in meta
         ):
             yield Delete(RESOURCES[entry["kind"]], meta["name"], meta["uid"])
@@ -197,10 +196,6 @@ def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) 
     made = ", ".join(f"{kind} {name}" for kind, name in sorted(map(_title, wanted)))
     text = f"made beside the pods: {made}" if made else "nothing is asked for beside the pods"
     return condition(ConditionType.INTEGRATED, True, Reason.INTEGRATED, text)
-
-
-def _amiss(reason: Reason, text: str) -> Condition:
-    return condition(ConditionType.INTEGRATED, False, reason, text)
 
 
 def _is_policy(action: Action) -> bool:

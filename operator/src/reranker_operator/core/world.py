@@ -12,6 +12,11 @@ from reranker_operator.render.defaults import Defaults
 Manifest = Mapping[str, Any]
 
 
+def owners_of(entry: Manifest) -> frozenset[str]:
+    """Uids of an object's owners."""
+    return frozenset(owner["uid"] for owner in entry["metadata"].get("ownerReferences") or ())
+
+
 @dataclass(frozen=True)
 class ServiceWorld:
     """Everything that the plan of one RerankerService depends on.

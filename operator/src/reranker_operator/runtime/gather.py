@@ -3,8 +3,7 @@
 import asyncio
 import datetime
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from pydantic import ValidationError
 
@@ -19,17 +18,16 @@ from reranker_operator.api.meta import (
     PVC,
     RERANKER_ENGINE,
     SERVICE,
-    Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import diagnose
 from reranker_operator.core.jobs import is_overdue
 from reranker_operator.core.store import mounted
-from reranker_operator.core.world import EngineWorld, ServiceWorld
-from reranker_operator.errors import Forbidden, NotFound
+from reranker_operator.core.world import EngineWorld, ServiceWorld, owners_of
+from reranker_operator.errors import Forbidden
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
-from reranker_operator.runtime.gather_companions import read_companions
+from reranker_operator.runtime.gather_companions import get_or_none, read_companions
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 
 logger = logging.getLogger(__name__)
@@ -54,7 +52,7 @@ async def service_world(
         cluster.list(JOB, namespace, mine),
         cluster.list(POD, namespace, mine),
         cluster.list(DEPLOYMENT, namespace, mine),
-        _get(cluster, SERVICE, namespace, name),
+        get_or_none(cluster, SERVICE, namespace, name),
         _nodes(cluster) if wants_nodes else _nothing(),
     )
     companions, missing = await read_companions(cluster, service, kinds)
@@ -63,7 +61,7 @@ async def service_world(
     stores = {store_claim_name(entry.spec.store) for entry in readable}
     stores |= {store_claim_name(service.spec.engine.store)}
     stores |= {claim for entry in deployments for claim in mounted(entry)}
-    claims = [_get(cluster, PVC, namespace, claim) for claim in sorted(stores)]
+    claims = [get_or_none(cluster, PVC, namespace, claim) for claim in sorted(stores)]
     return ServiceWorld(
         service=service,
         now=now,
@@ -93,7 +91,7 @@ async def engine_world(
     jobs, pods, claim, siblings = await asyncio.gather(
         cluster.list(JOB, namespace, mine),
         cluster.list(POD, namespace, mine),
-        _get(cluster, PVC, namespace, store_claim_name(engine.spec.store)),
+        get_or_none(cluster, PVC, namespace, store_claim_name(engine.spec.store)),
         cluster.list(RERANKER_ENGINE, namespace),
     )
     own_jobs = _jobs_of(engine, jobs)
@@ -113,11 +111,6 @@ async def engine_world(
         deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if complaints else ()),
         warnings=await _warnings(cluster, own_jobs, pods, now),
     )
-
-
-def owners_of(entry: Mapping[str, Any]) -> frozenset[str]:
-    """Uids of an object's owners."""
-    return frozenset(owner["uid"] for owner in entry["metadata"].get("ownerReferences", []))
 
 
 def _jobs_of(subject: RerankerService | RerankerEngine, jobs: Iterable[Json]) -> tuple[Json, ...]:
@@ -158,13 +151,6 @@ def _readable(entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:
 
 def _is_ours(address: Json | None, service: RerankerService) -> bool:
     return address is not None and service.metadata.uid in owners_of(address)
-
-
-async def _get(cluster: Cluster, resource: Resource, namespace: str, name: str) -> Json | None:
-    try:
-        return await cluster.get(resource, namespace, name)
-    except NotFound:
-        return None
 
 
 async def _nodes(cluster: Cluster) -> tuple[Json, ...] | None:

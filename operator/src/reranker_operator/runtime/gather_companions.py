@@ -38,7 +38,7 @@ async def read_companions(
     found.pop((SERVICE.kind, meta.name), None)
     for resource, name in asked:
         if (resource.kind, name) not in found and resource.kind not in missing:
-            live = await _get(cluster, resource, meta.namespace, name)
+            live = await get_or_none(cluster, resource, meta.namespace, name)
             if live is not None:
                 found[resource.kind, name] = live | {"kind": resource.kind}
     return tuple(found.values()), frozenset(missing)
@@ -61,7 +61,10 @@ async def _list(
         return None
 
 
-async def _get(cluster: Cluster, resource: Resource, namespace: str, name: str) -> Json | None:
+async def get_or_none(
+    cluster: Cluster, resource: Resource, namespace: str, name: str
+) -> Json | None:
+    """The object of this name, if there is one."""
     try:
         return await cluster.get(resource, namespace, name)
     except NotFound:
