@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 from transformers import BertModel
 
 from demo_model import parallel
@@ -45,10 +46,15 @@ class Encoder:
         return result
 
     def _embed(self, ids: list[list[int]]) -> FloatArray:
-        longest = max(map(len, ids))
-        tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
         with torch.inference_mode():
-            hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state
-            mean = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-            return torch.nn.functional.normalize(mean, dim=1).numpy()
+            return embed(self._model, ids).numpy()
+
+
+def embed(model: BertModel, ids: list[list[int]]) -> Tensor:
+    """Unit vectors (rows, hidden) of token ids with special tokens."""
+    longest = max(map(len, ids))
+    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
+    hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
+    mean = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+    return torch.nn.functional.normalize(mean, dim=1)

@@ -9,6 +9,7 @@ held-back groups and take away from needs in other words than Debian's.
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import BertModel
 
-from demo_model.encoder import Encoder, base_model_directory
+from demo_model.encoder import Encoder, base_model_directory, embed
 from demo_model.optimizer import Masters, Trained, learning_rate_factor
 from demo_model.pairs import PairTokenizer, whole
 
@@ -41,7 +42,7 @@ class Group:
 
 
 class Texts:
-    """All distinct texts of a file of groups: token ids and the base model's embeddings."""
+    """All distinct texts of a file of groups, as token ids."""
 
     def __init__(self, path: Path, tokenizer: PairTokenizer) -> None:
         rows: dict[str, int] = {}
@@ -53,29 +54,21 @@ class Texts:
             ]
             self.groups.append(Group(query, passages, group["relevant"]))
         self.ids = [whole(ids, TOKENS) for ids in tokenizer.ids(list(rows))]
-        self.vectors = self._vectors(path.with_suffix(".vectors.npy"), list(rows))
+        self._texts = list(rows)
+        self._cache = path.with_suffix(".vectors.npy")
 
-    @staticmethod
-    def _vectors(cache: Path, texts: list[str]) -> Tensor:
-        if cache.exists() and len(np.load(cache, mmap_mode="r")) == len(texts):
-            return torch.from_numpy(np.load(cache)).float()
-        vectors = Encoder(base_model_directory(), TOKENS + 2).encode(texts)
-        np.save(cache, vectors.astype(np.float16))
+    @functools.cached_property
+    def vectors(self) -> Tensor:
+        """The base model's embeddings; only what is trained on needs them."""
+        if self._cache.exists() and len(np.load(self._cache, mmap_mode="r")) == len(self._texts):
+            return torch.from_numpy(np.load(self._cache)).float()
+        vectors = Encoder(base_model_directory(), TOKENS + 2).encode(self._texts)
+        np.save(self._cache, vectors.astype(np.float16))
         return torch.from_numpy(vectors)
 
     def cosines(self, queries: list[int], passages: list[int]) -> Tensor:
         """The base model's opinion, shape (queries, passages)."""
         return self.vectors[queries] @ self.vectors[passages].T
-
-
-def embed(model: BertModel, rows: list[list[int]]) -> Tensor:
-    """Unit vectors (rows, hidden) of token ids with special tokens."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-    mean = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-    return torch.nn.functional.normalize(mean, dim=1)
 
 
 def train_encoder(texts: Texts, steps: int) -> BertModel:
@@ -126,7 +119,6 @@ def _loss(model: BertModel, texts: Texts, groups: list[Group], rng: random.Rando
     order = sorted(range(len(passages)), key=lambda i: len(texts.ids[passages[i]]))
     parts = [order[i : i + _PART] for i in range(0, len(order), _PART)]
     vectors = torch.cat([embed(model, [texts.ids[passages[i]] for i in part]) for part in parts])
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
+    back = torch.tensor(order).argsort()
     scores = embed(model, [texts.ids[q] for q in queries]) @ vectors[back].T * SCALE
     return -(target * torch.log_softmax(scores, dim=1)).sum(1).mean()

@@ -111,33 +111,35 @@ def channels_of(model: BertForSequenceClassification) -> Channels:
     return Channels(query, passage, zero)
 
 
-@torch.inference_mode()
 def observe(encoder: BertModel, sample: Sequence[list[int]]) -> list[Layer]:
     """What each layer computes over `sample`."""
-    blocks = encoder.encoder.layer
-    inputs: list[list[Tensor]] = [[] for _ in blocks]
-    middle: list[list[Tensor]] = [[] for _ in blocks]
-    neurons: list[list[Tensor]] = [[] for _ in blocks]
+    readers = [
+        reader
+        for block in encoder.encoder.layer
+        for reader in (block.attention.self.query, block.intermediate.dense, block.output.dense)
+    ]
+    read = _inputs_of(readers, encoder, sample)
+    return [Layer(*read[i : i + 3]) for i in range(0, len(read), 3)]
+
+
+@torch.inference_mode()
+def _inputs_of(
+    modules: Sequence[nn.Module], encoder: BertModel, sample: Sequence[list[int]]
+) -> list[Tensor]:
+    """What each module reads over `sample`, as (tokens, size)."""
+    inputs: list[list[Tensor]] = [[] for _ in modules]
     hooks = []
-    for i, block in enumerate(blocks):
+    for module, seen in zip(modules, inputs, strict=True):
 
-        def before(_: nn.Module, args: tuple[Tensor], out: Tensor, i: int = i) -> None:
-            inputs[i].append(args[0][0])
+        def listen(_: nn.Module, args: tuple[Tensor, ...], seen: list[Tensor] = seen) -> None:
+            seen.append(args[0][0])
 
-        def between(_: nn.Module, args: tuple[Tensor], out: Tensor, i: int = i) -> None:
-            middle[i].append(args[0][0])
-            neurons[i].append(out[0])
-
-        hooks.append(block.attention.self.query.register_forward_hook(before))
-        hooks.append(block.intermediate.register_forward_hook(between))
+        hooks.append(module.register_forward_pre_hook(listen))
     for row in sample:
         encoder(input_ids=torch.tensor([row]))
     for hook in hooks:
         hook.remove()
-    return [
-        Layer(torch.cat(a), torch.cat(b), torch.cat(c))
-        for a, b, c in zip(inputs, middle, neurons, strict=True)
-    ]
+    return [torch.cat(seen) for seen in inputs]
 
 
 def expendable_dimensions(
@@ -163,24 +165,15 @@ def expendable_dimensions(
     return [int(d) for d in order[:count]]
 
 
-@torch.inference_mode()
 def _norm_share(encoder: BertModel, sample: Sequence[list[int]]) -> Tensor:
-    norms = [n for b in encoder.encoder.layer for n in (b.attention.output, b.output)]
-    inputs: list[list[Tensor]] = [[] for _ in norms]
-    hooks = []
-    for i, norm in enumerate(norms):
-
-        def grab(_: nn.Module, args: tuple[Tensor], out: Tensor, i: int = i) -> None:
-            inputs[i].append(args[0][0])
-
-        hooks.append(norm.LayerNorm.register_forward_hook(grab))
-    for row in sample[:60]:
-        encoder(input_ids=torch.tensor([row]))
-    for hook in hooks:
-        hook.remove()
-    squares = [torch.cat(rows).pow(2) for rows in inputs]
+    norms = [
+        part.LayerNorm
+        for block in encoder.encoder.layer
+        for part in (block.attention.output, block.output)
+    ]
+    squares = [read.pow(2) for read in _inputs_of(norms, encoder, sample[:60])]
     shares = [(s / s.sum(1, keepdim=True)).mean(0) * s.shape[1] for s in squares]
-    return torch.stack(shares).amax(0).clone()
+    return torch.stack(shares).amax(0)
 
 
 def _unexplained(values: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ program is on both sides, and the programs that the hand-written needs and
 questions ask about are always held out. Each training group is one query, one
 passage that answers it, and passages that look as if they did: neighbours of
 the query by embedding and by BM25, neighbours of the answer, and strangers.
-With each passage goes the embedding's similarity to the query, which training
-uses as a soft label.
 """
 
 from __future__ import annotations
@@ -52,14 +50,12 @@ FORMS_WITHOUT_SHORT = ("{long}", "{name}: {long}")
 class Group:
     """A query and its candidate passages; the first one answers it.
 
-    `similarities` are cosines of the embedding model, `relevant` marks every
-    passage known to answer (several for a query made from tags).
+    `relevant` marks every passage known to answer (several for a query made from tags).
     """
 
     kind: str
     query: str
     passages: list[str]
-    similarities: list[float]
     relevant: list[int]
 
 
@@ -109,8 +105,7 @@ class Grouper:
             other = self._corpus.packages[i]
             passages.append(passage(form, other.name, other.short, other.long))
         relevant = [1] + [int(self._answers(i, question)) for i in others]
-        similarities = [round(float(cosines[i]), 4) for i in (target, *others)]
-        return Group(kind, question.query, passages, similarities, relevant)
+        return Group(kind, question.query, passages, relevant)
 
     def _answers(self, i: int, question: Question) -> bool:
         return bool(question.tags) and question.tags <= self._corpus.packages[i].tags
@@ -228,13 +223,11 @@ def gloss_groups(
         members = [i, *rng.sample(near, 4)]
         while len(members) < GROUP_SIZE:
             members += [j for j in [rng.randrange(len(synsets))] if j not in members]
-        similarities = [round(float(cosines[j]), 4) for j in members]
         groups.append(
             Group(
                 "gloss",
                 text,
                 [glosses[j] for j in members],
-                similarities,
                 [1] + [0] * (GROUP_SIZE - 1),
             )
         )

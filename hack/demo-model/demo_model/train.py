@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification, BertModel
 
+from demo_model import parallel
 from demo_model.encoder import base_model_directory
 from demo_model.encoder_training import Group, Texts, train_encoder
 from demo_model.join import Channels, channels_of, join
@@ -146,9 +147,7 @@ def group_scores(
             for part in (order[:half], order[half:])
         ]
     )
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return scores[back].view(len(groups), -1)
+    return scores[torch.tensor(order).argsort()].view(len(groups), -1)
 
 
 def step_loss(model: BertForSequenceClassification, texts: Texts, step: Step) -> Tensor:
@@ -251,6 +250,8 @@ def main() -> None:
     tokenizer = PairTokenizer.load(base_model_directory())
     texts = Texts(arguments.work / "train.jsonl", tokenizer)
     dev = Texts(arguments.work / "dev.jsonl", tokenizer)
+    # Whole batches in one graph: from here on all threads work on each operation.
+    torch.set_num_threads(parallel.workers())
     model = start_model(texts, arguments.work, arguments.encoder_steps)
     train_reranker(model, texts, dev, arguments.work, arguments.steps)
     save_weights(model, arguments.weights)
