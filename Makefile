@@ -55,7 +55,7 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt
 .PHONY: venv
 venv: $(VENV)/.ready ## The Python environment of tests and tools, in .venv.
 
-.PHONY: test lint test-rules test-unit test-reconcile test-builder test-cluster test-e2e
+.PHONY: test lint test-rules test-unit test-reconcile test-builder test-cluster test-e2e test-nightly
 test: ## Everything: lint, unit, reconcile, cluster, e2e.
 	@hack/test
 
@@ -80,12 +80,18 @@ test-cluster: $(VENV)/.ready ## CRDs, admission and RBAC on the cluster's API se
 test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 	@$(PY) -m pytest tests/e2e
 
-.PHONY: test-cluster-bringup bench
+test-nightly: $(VENV)/.ready ## Ten thousand stories for the operator; hours.
+	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest tests/reconcile/test_properties.py
+
+.PHONY: test-cluster-bringup bench bench-operator
 test-cluster-bringup: ## The local cluster itself: two side by side, power loss, a clean end.
 	@hack/local-cluster/selftest
 
 bench: $(VENV)/.ready ## Load on the running demo's ranking API; BENCH=--json gives JSON.
 	@$(PY) bench/ranking.py "$$($(PY) hack/demo/demo.py url | sed 's#/v1/ranking##')" $(BENCH)
+
+bench-operator: $(VENV)/.ready ## The operator with a thousand services on a real control plane.
+	@$(PY) bench/operator/run.py $(BENCH)
 
 .PHONY: format
 format: $(VENV)/.ready ## Format the Python code.

@@ -21,6 +21,74 @@ HUB = {"source": "hf://org/model"}
 OCI = {"source": "oci://registry/model:v1"}
 
 
+def pod(**settings: Any) -> Json:
+    return {"serving": {"pod": settings}}
+
+
+def gateway(**settings: Any) -> Json:
+    return {"serving": {"gateway": settings}}
+
+
+MOUNT = {"name": "mine", "mountPath": "/mine"}
+MINE = {"name": "mine", "emptyDir": {}}
+EXTRA = {"name": "agent", "image": "agent:1"}
+#: What would undo something of ours, or could never run.
+PODS: list[tuple[Json, str]] = [
+    (pod(labels={"reranker.dev/service": "x"}), "are the operator's own; choose other keys"),
+    (pod(labels={"app.kubernetes.io/name": "x"}), "are the operator's own; choose other keys"),
+    (pod(annotations={"reranker.dev/references": "x"}), "choose other keys"),
+    (pod(volumes=[MINE | {"name": "engine"}]), "a volume can't be called engine, tmp"),
+    (pod(volumes=[MINE, MINE]), "Duplicate value"),
+    (pod(volumes=[{"name": "a"}]), "a volume needs exactly one of"),
+    (pod(volumes=[MINE | {"secret": {"secretName": "a"}}]), "a volume needs exactly one of"),
+    (pod(volumes=[{"name": "a", "hostPath": {"path": "/"}}]), "unknown field"),
+    (pod(volumes=[{"name": "a", "projected": {"sources": [{}]}}]), "a source needs exactly one"),
+    (pod(sidecars=[EXTRA | {"name": "triton"}]), "a container can't be called verify, triton"),
+    (pod(initContainers=[EXTRA | {"name": "verify"}]), "a container can't be called verify"),
+    (pod(sidecars=[EXTRA], initContainers=[EXTRA]), "can't share a name; rename one"),
+    (pod(sidecars=[EXTRA | {"ports": [{"containerPort": 8000}]}]), "are the operator's own"),
+    (
+        pod(sidecars=[EXTRA | {"ports": [{"containerPort": 80, "name": "http"}]}]),
+        "are the operator's own; choose others",
+    ),
+    (
+        pod(sidecars=[EXTRA | {"ports": [{"containerPort": 80, "hostPort": 80}]}]),
+        "unknown field",
+    ),
+    (pod(sidecars=[EXTRA | {"securityContext": {"privileged": True}}]), "unknown field"),
+    (
+        pod(sidecars=[EXTRA | {"securityContext": {"runAsUser": 0}}]),
+        "should be greater than or equal to 1",
+    ),
+    (pod(sidecars=[EXTRA | {"volumeMounts": [MOUNT]}]), "may only name volumes of"),
+    (pod(terminationGracePeriodSeconds=5), "should be greater than or equal to 30"),
+    (pod(dnsPolicy="None"), "needs serving.pod.dnsConfig"),
+    (gateway(volumeMounts=[MOUNT]), "serving.gateway.volumeMounts may only name volumes of"),
+    (
+        {"serving": {"pod": {"volumes": [MINE]},
+                     "gateway": {"volumeMounts": [MOUNT | {"mountPath": "/engine/model.json"}]}}},
+        "mountPath can't be /engine",
+    ),
+    (
+        {"serving": {"pod": {"volumes": [MINE]},
+                     "triton": {"volumeMounts": [MOUNT | {"mountPath": "/x/../engine"}]}}},
+        "should match",
+    ),
+    (gateway(env=[{"name": "RERANKER_HTTP_PORT", "value": "1"}]), "the operator sets this"),
+    (gateway(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), "Duplicate value"),
+    (
+        gateway(env=[{"name": "A", "value": "1",
+                      "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]),
+        "value and valueFrom exclude each other",
+    ),
+    (gateway(env=[{"name": "A", "valueFrom": {}}]), "valueFrom needs exactly one of"),
+    (gateway(envFrom=[{"prefix": "A_"}]), "needs exactly one of configMapRef and secretRef"),
+    ({"proxy": {"noProxy": "a"}}, "proxy needs httpProxy or httpsProxy"),
+    ({"proxy": {"httpProxy": "proxy:3128"}}, "spec.proxy.httpProxy"),
+    ({"caBundle": {}}, "caBundle needs exactly one of"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -87,6 +155,7 @@ OCI = {"source": "oci://registry/model:v1"}
             {"model": HUB, "monitoring": {"serviceMonitor": {"interval": "often"}}},
             "spec.monitoring.serviceMonitor.interval",
         ),
+        *[({"model": HUB} | part, message) for part, message in PODS],
     ],
 )
 def test_bad_manifests_are_refused_with_the_field(
@@ -137,6 +206,24 @@ def test_what_is_asked_for_beside_the_pods_is_taken(api: Kubectl) -> None:
         "service": {"port": 8000, "type": "ClusterIP"}
     }
     api("delete", "rr", "beside")
+
+
+def test_a_pod_with_everything_is_taken(api: Kubectl) -> None:
+    more: Json = {
+        "volumes": [MINE, {"name": "certs", "secret": {"secretName": "tls"}}],
+        "sidecars": [EXTRA | {"volumeMounts": [MOUNT],
+                              "livenessProbe": {"exec": {"command": ["x"]}},
+                              "ports": [{"containerPort": 9100}]}],
+        "initContainers": [EXTRA | {"name": "wait", "restartPolicy": "Always"}],
+        "labels": {"team": "search"},
+        "affinity": {"podAntiAffinity": {"x": [{"weight": 1}]}},
+    }  # fmt: skip
+    api.apply(service({"model": HUB} | pod(**more), "all"))
+    kept = api.get("rr", "all")["spec"]["serving"]["pod"]
+    assert kept["affinity"] == more["affinity"], "what is open keeps its fields"
+    assert kept["sidecars"][0]["ports"] == [{"containerPort": 9100, "protocol": "TCP"}]
+    assert kept["sidecars"][0]["livenessProbe"] == {"exec": {"command": ["x"]}}
+    api("delete", "rr", "all")
 
 
 def test_only_settings_of_the_build_may_change_in_an_engine(api: Kubectl) -> None:

@@ -1,5 +1,7 @@
 """What the installed operator may do, asked of the API server itself."""
 
+import json
+
 import pytest
 from support.cluster import ROOT, Cluster
 from support.kubectl import Kubectl, KubectlError
@@ -37,6 +39,7 @@ def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> No
         for verb, resource in [
             ("get", "secrets"),
             ("list", "secrets"),
+            ("watch", "secrets"),
             ("create", "pods"),
             ("create", "pods/exec"),
             ("update", "rerankerservices"),
@@ -51,6 +54,24 @@ def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> No
             _install(cluster, "second", "rights-second")
     finally:
         cluster.helm("uninstall", "wide", "-n", "rights-wide", "--wait")
+
+
+def test_rights_to_references_are_those_that_the_values_name(
+    cluster: Cluster, api: Kubectl
+) -> None:
+    kinds = ("secrets", "configmaps")
+    for value, granted in [([], ()), (["ConfigMap"], kinds[1:]), (["ConfigMap", "Secret"], kinds)]:
+        values = f"references.watch={json.dumps(value)}"
+        user = _install(cluster, "wide", "rights-wide", "--set-json", values)
+        try:
+            for kind in kinds:
+                for verb in ("get", "list", "watch"):
+                    expected = kind in granted
+                    assert _may(api, user, verb, kind, api.namespace) is expected, (value, kind)
+                for verb in ("create", "patch", "update", "delete"):
+                    assert not _may(api, user, verb, kind, api.namespace), f"{verb} {kind}"
+        finally:
+            cluster.helm("uninstall", "wide", "-n", "rights-wide", "--wait")
 
 
 def test_namespaced_mode_stays_in_its_namespaces(cluster: Cluster, api: Kubectl) -> None:

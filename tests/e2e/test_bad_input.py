@@ -26,7 +26,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "embedding": (
         {"model": {"source": source("embedding")}},
         "ModelResolved",
-        "NotACrossEncoder",
+        "EmbeddingModel",
         "BertModel",
     ),
     "too-long": (
@@ -44,8 +44,8 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "no-image": (
         {"model": {"source": "oci://localhost/reranker-operator/nothing:v1"}},
         "ModelResolved",
-        "ImagePullFailed",
-        "check the name",
+        "RegistryUnreachable",
+        "way to the registry",
     ),
 }
 

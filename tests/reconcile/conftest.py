@@ -1,10 +1,19 @@
 """A world for each test."""
 
+import os
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .simulation import Simulation
+
+#: Stories are slow, and most of them are odd: that is their point.
+for _name, _examples in (("suite", 500), ("nightly", 10_000), ("quick", 25)):
+    settings.register_profile(
+        _name, max_examples=_examples, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from reranker_operator.api.meta import (
     POD,
     PVC,
 )
-from reranker_operator.names import short_hash
+from reranker_operator.names import STAGE_LABEL, short_hash
 
 from .fake_cluster import FakeCluster
 
@@ -66,7 +66,15 @@ class Controllers:
         self.faults: defaultdict[str, list[Fault]] = defaultdict(list)
         self.held: set[str] = set()
         self.missing_secrets: set[str] = set()
+        #: What kubelet and scheduler say of pods instead of running them, by stage or `serving`.
+        self.told: dict[str, Json] = {}
+        #: How a Job of this stage ends, the store's claim, and (reason, message) of Events.
+        self.job_ends: dict[str, Json] = {}
+        self.claim_told: Json | None = None
+        self.event_of_pods: tuple[str, str] | None = None
+        self.events_of_claims: tuple[tuple[str, str], ...] = ()
         self.pods_start = True
+        self.pods_linger = False
         self.refusal: str | None = None
         self.parity = PARITY
         self.toolchain = TOOLCHAIN
@@ -86,6 +94,10 @@ class Controllers:
             self._step_deployment(entry)
         for claim in list(self.cluster.select(PVC, NAMESPACE)):
             self._protect(claim)
+            if self.claim_told is not None:
+                self.cluster.edit(PVC, NAMESPACE, claim["metadata"]["name"], self.claim_told)
+            for reason, message in self.events_of_claims:
+                self._report(claim, reason, message)
         present = {claim["metadata"]["name"] for claim in self.cluster.select(PVC, NAMESPACE)}
         for name in [name for name in self.stored if name not in present]:
             del self.stored[name]
@@ -112,7 +124,16 @@ class Controllers:
             if self.refusal is None:
                 self._add_pod(job, {"job-name": name})
             else:
-                self._warn(job, self.refusal)
+                self._report(job, "FailedCreate", f"Error creating: {self.refusal}")
+            return
+        stage = job["metadata"]["labels"][STAGE_LABEL]
+        if stage in self.told:
+            self._set_pod(pods[0], self.told[stage])
+            if self.told[stage]["phase"] == "Failed":
+                self._end_job(job, {"type": "Failed", "status": "True"})
+            return
+        if stage in self.job_ends:
+            self._end_job(job, self.job_ends[stage])
             return
         missing = [claim for claim in _claims(pods[0]) if not self._is_there(claim)]
         if missing:
@@ -148,7 +169,9 @@ class Controllers:
         self._set_pod(pod, _pod_status(phase, template, statuses))
         if how & {"vanished", "lost"}:
             self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
-        ended = {"type": "Complete" if ok else "Failed", "status": "True"}
+        self._end_job(job, {"type": "Complete" if ok else "Failed", "status": "True"})
+
+    def _end_job(self, job: Json, ended: Json) -> None:
         self.cluster.edit(
             JOB, NAMESPACE, job["metadata"]["name"], {"status": {"conditions": [ended]}}
         )
@@ -221,17 +244,28 @@ class Controllers:
     def _step_deployment(self, entry: Json) -> None:
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         wanted = entry["spec"].get("replicas", 1)
-        for pod in pods[wanted:]:
-            self.cluster.remove(POD, NAMESPACE, pod["metadata"]["name"])
+        pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        # As a ReplicaSet does: those first that don't serve yet.
+        for pod in sorted(pods, key=lambda pod: pod["status"]["phase"] != "Running")[wanted:]:
+            self._end_pod(pod)
         refusal = self.refusal if wanted > len(pods) else None
         for _ in range(0 if refusal else wanted - len(pods)):
             self._add_pod(entry, {})
-        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
+        pods = [
+            pod
+            for pod in self.cluster.select(POD, NAMESPACE)
+            if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
+        ]
         for pod in pods:
+            if "serving" in self.told:
+                self._set_pod(pod, self.told["serving"])
+                if self.event_of_pods is not None:
+                    self._report(pod, *self.event_of_pods)
             # One that failed is in its crash loop, minutes away from the next try.
-            if self.pods_start and pod["status"] == {"phase": "Pending"}:
+            elif self.pods_start and pod["status"] == {"phase": "Pending"}:
                 self._start_serving(pod)
-        ready = sum(pod["status"]["phase"] == "Running" for pod in pods)
+        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
+        ready = sum(_is_ready(pod) for pod in pods)
         meta = entry["metadata"]
         status = {
             "observedGeneration": meta["generation"],
@@ -241,6 +275,20 @@ class Controllers:
             "conditions": [_replica_failure(refusal)] if refusal else [],
         }
         self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
+
+    def _end_pod(self, pod: Json) -> None:
+        """Drained at once, or still there until `let_pods_go`."""
+        name = pod["metadata"]["name"]
+        if self.pods_linger:
+            self.cluster.edit(POD, NAMESPACE, name, {"metadata": {"finalizers": ["test/drain"]}})
+        self.cluster.remove(POD, NAMESPACE, name)
+
+    def let_pods_go(self) -> None:
+        """Those that were told to end have ended."""
+        for pod in list(self.cluster.select(POD, NAMESPACE)):
+            if "deletionTimestamp" in pod["metadata"]:
+                patch: Json = {"metadata": {"finalizers": None}}
+                self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], patch)
 
     def _start_serving(self, pod: Json) -> None:
         verify = pod["spec"]["initContainers"][0]
@@ -271,19 +319,19 @@ class Controllers:
                     "labels": template["metadata"]["labels"] | labels,
                     "ownerReferences": [reference | {"controller": True}],
                 },
-                "spec": template["spec"],
+                "spec": template["spec"] | {"nodeName": "n1"},
                 "status": {"phase": "Pending"},
             }
         )
 
-    def _warn(self, job: Json, text: str) -> None:
-        """The Job controller's only word about pods that it may not make."""
-        meta = {"name": f"{job['metadata']['name']}-warning", "namespace": NAMESPACE}
+    def _report(self, about: Json, reason: str, message: str) -> None:
+        """An Event: the only word of controllers and kubelets about much of what holds them up."""
+        meta = {"name": f"{about['metadata']['name']}.{reason.lower()}", "namespace": NAMESPACE}
         if self.cluster.find(EVENT, NAMESPACE, meta["name"]) is None:
             event = {"apiVersion": "v1", "kind": "Event", "type": "Warning", "metadata": meta}
-            about = {"kind": "Job", "uid": job["metadata"]["uid"]}
-            told = {"reason": "FailedCreate", "message": f"Error creating: {text}"}
-            self.cluster.put(event | told | {"involvedObject": about})
+            subject = {"kind": about["kind"], "uid": about["metadata"]["uid"]}
+            words = {"reason": reason, "message": message, "lastTimestamp": _iso(self.now)}
+            self.cluster.put(event | words | {"involvedObject": subject})
 
     def _set_pod(self, pod: Json, status: Json) -> None:
         self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], {"status": status})
@@ -296,6 +344,12 @@ class Controllers:
 def _owned(entry: Json, owner: Json) -> bool:
     uids = {reference["uid"] for reference in entry["metadata"].get("ownerReferences", [])}
     return owner["metadata"]["uid"] in uids
+
+
+def _is_ready(pod: Json) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    told = next((entry["status"] for entry in conditions if entry["type"] == "Ready"), "True")
+    return bool(pod["status"]["phase"] == "Running" and told == "True")
 
 
 def _claims(pod: Json) -> list[str]:

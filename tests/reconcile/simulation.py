@@ -13,12 +13,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     API_VERSION,
     COMPANIONS,
     DEPLOYMENT,
+    EVENT,
     JOB,
+    OWNED,
     POD,
     PVC,
     RERANKER_ENGINE,
@@ -34,17 +37,23 @@ from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
+from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.watch import Watch
 from reranker_operator.shell.handlers import keys_of
 
 from .controllers import NAMESPACE, Controllers
+from .fake_metadata import FakeMetadata, change_of
 
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _PICTURED = (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, *COMPANIONS)
 _CHANGING = {
     "resourceVersion", "generation", "observedGeneration", "creationTimestamp",
     "lastTransitionTime", "lastFailureTime", "readyTime", "resolvedTime", "finishedAt",
+    "managedFields",
 }  # fmt: skip
+_OURS = {APP_MANAGED_BY: MANAGER}
+WATCHED = {RERANKER_SERVICE: None, RERANKER_ENGINE: None} | dict.fromkeys(OWNED, _OURS)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+(Z|\+00:00)")
 
 
@@ -56,6 +65,7 @@ class Simulation(Controllers):
         self.defaults = defaults
         self.errors: list[OperatorError] = []
         self.garbage_is_collected = True
+        self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
         self._deadlines: dict[Key, datetime.datetime] = {}
         self.restart_operator()
@@ -68,6 +78,9 @@ class Simulation(Controllers):
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
         twin.missing_secrets = set(self.missing_secrets)
+        twin.told, twin.job_ends = dict(self.told), dict(self.job_ends)
+        twin.claim_told, twin.event_of_pods = self.claim_told, self.event_of_pods
+        twin.events_of_claims = self.events_of_claims
         twin.faults = copy.deepcopy(self.faults)
         twin.stored, twin.made = copy.deepcopy(self.stored), dict(self.made)
         twin._numbers = itertools.count(next(self._numbers))
@@ -90,6 +103,20 @@ class Simulation(Controllers):
             }
         )
 
+    def apply_service(self, manager: str = "gitops", name: str = "rank", **spec: Any) -> None:
+        """As GitOps does: server-side, forced, with nothing but what the manifest says."""
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": RERANKER_SERVICE.kind,
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"model": {"source": "hf://org/tiny"}} | spec,
+        }
+        self.cluster._apply("apply", manifest, manager, "")
+
+    def scale_service(self, replicas: int, by: str = "kube-controller-manager") -> None:
+        """As an HPA or `kubectl scale rr` does."""
+        self.cluster.scale(RERANKER_SERVICE, NAMESPACE, "rank", replicas, by)
+
     def edit_service(self, name: str = "rank", **spec: Any) -> None:
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, {"spec": spec})
 
@@ -99,6 +126,16 @@ class Simulation(Controllers):
 
     def delete_service(self, name: str = "rank") -> None:
         self.cluster.remove(RERANKER_SERVICE, NAMESPACE, name)
+
+    def put_file(self, kind: str, name: str, text: str = "1") -> None:
+        """A Secret or ConfigMap, new or with other contents."""
+        if self.cluster.find(RESOURCES[kind], NAMESPACE, name) is not None:
+            self.cluster.edit(RESOURCES[kind], NAMESPACE, name, {"data": {"ca.crt": text}})
+            return
+        meta = {"name": name, "namespace": NAMESPACE}
+        self.cluster.put(
+            {"apiVersion": "v1", "kind": kind, "metadata": meta, "data": {"ca.crt": text}}
+        )
 
     def add_claim(self, name: str, mode: str = "ReadWriteOnce") -> None:
         """A claim of the user's own."""
@@ -142,6 +179,10 @@ class Simulation(Controllers):
         selector = address["spec"]["selector"]
         return next(iter(self.cluster.select(DEPLOYMENT, NAMESPACE, selector)), None)
 
+    def events(self) -> list[Json]:
+        """Events of the namespace."""
+        return list(self.cluster.select(EVENT, NAMESPACE))
+
     def engine_of(self, deployment: Json) -> str:
         return str(deployment["metadata"]["labels"]["reranker.dev/engine"])
 
@@ -169,14 +210,36 @@ class Simulation(Controllers):
         clock = lambda: self.now.timestamp()  # noqa: E731, PLW0108 - `now` is another one each time
         self.queue = WorkQueue(clock=clock, jitter=lambda: 1.0)
         self._deadlines.clear()
+        self._listed = False
+        self._shown: set[str] = set()
+        self.fleet = Fleet()
+        self.cache = CachingCluster(self.cluster, WATCHED, clock)
+        self.watch = Watch(
+            self.cache, self.queue, self.fleet, keys_of, (), child_delay=0.0, clock=clock
+        )
         self._kinds = OptionalKinds(self.cluster, clock=clock)
+        self.references = References(
+            FakeMetadata(self.cluster), self.queue.add, kinds=self.watched_references
+        )
         self._reconciler = Reconciler(
-            self.cluster, self.defaults, clock=lambda: self.now, kinds=self._kinds
+            self.cache,
+            self.defaults,
+            references=self.references,
+            clock=lambda: self.now,
+            kinds=self._kinds,
         )
 
     async def resync(self) -> None:
         """Queue everything, as at the start of a process."""
-        resync = Resync(self.cluster, self.queue, Fleet(), (), seconds=600, kinds=self._kinds)
+        resync = Resync(
+            self.cache,
+            self.queue,
+            self.fleet,
+            (),
+            seconds=600,
+            missed=self.watch.missed,
+            kinds=self._kinds,
+        )
         await resync.once()
 
     async def settle(self) -> None:
@@ -193,10 +256,21 @@ class Simulation(Controllers):
     async def advance(self, seconds: float) -> None:
         """Let time pass, then settle."""
         self.now += datetime.timedelta(seconds=seconds)
+        self._fall_due()
+        await self.settle()
+
+    def _fall_due(self) -> None:
         for key in [key for key, due in self._deadlines.items() if due <= self.now]:
             del self._deadlines[key]
             self.queue.add(key)
-        await self.settle()
+
+    async def survive(self, seconds: float) -> None:
+        """Let time pass while the API server does not answer; the controllers go on."""
+        self.now += datetime.timedelta(seconds=seconds)
+        self._fall_due()
+        await self.reconcile_pending()
+        self.step()
+        self.cluster.collect_garbage()
 
     async def converge(self, jumps: int = 40) -> None:
         """Settle, then jump from one requested moment to the next until none is left."""
@@ -217,6 +291,13 @@ class Simulation(Controllers):
     async def reconcile_pending(self) -> bool:
         """Work on the keys of everything that has changed."""
         did = False
+        if not self._listed:
+            try:
+                await self.resync()
+            except OperatorError as error:
+                self.errors.append(error)
+                return False
+            self._listed = True
         self._notice()
         while len(self.queue):
             key = await self.queue.get()
@@ -228,23 +309,36 @@ class Simulation(Controllers):
                 self.errors.append(error)
                 after = 1.0
             self.queue.done(key)
-            if after is not None:
+            if after == 0:
+                self.queue.add(key)
+            elif after is not None:
                 self._deadlines[key] = self.now + datetime.timedelta(seconds=after)
             did = True
             self._notice()
         return did
 
     def _notice(self) -> None:
-        """Changes to keys, as the watches would."""
-        for entry in self.cluster.changed:
-            kind, meta = entry["kind"], entry["metadata"]
-            ours = meta.get("labels", {}).get(APP_MANAGED_BY) == MANAGER
-            watched = {resource.kind for resource in (JOB, DEPLOYMENT, POD, SERVICE, *COMPANIONS)}
-            own = {RERANKER_SERVICE.kind, RERANKER_ENGINE.kind}
-            if kind in own or (kind in watched and ours):
-                for key in keys_of(kind, meta):
-                    self.queue.add(key)
+        """Changes as events, as the watches would."""
+        changed = list(self.cluster.changed)
         self.cluster.changed.clear()
+        last = {entry["metadata"]["uid"]: number for number, entry in enumerate(changed)}
+        for number, entry in enumerate(changed):
+            kind, meta = entry["kind"], entry["metadata"]
+            if kind in self.watched_references:
+                self.references.observe(kind, change_of(self.cluster, entry))
+            resource = RESOURCES[kind]
+            labels = WATCHED.get(resource, {"": ""})
+            if labels and not labels.items() <= meta.get("labels", {}).items():
+                # To a watch that selects by label the object is deleted.
+                if meta["uid"] in self._shown:
+                    self._shown.remove(meta["uid"])
+                    self.watch.saw(kind, "DELETED", entry)
+                continue
+            self._shown.add(meta["uid"])
+            live = self.cluster.find(resource, meta["namespace"], meta["name"])
+            gone = live is None or live["metadata"]["uid"] != meta["uid"]
+            ended = gone and last[meta["uid"]] == number
+            self.watch.saw(kind, "DELETED" if ended else "MODIFIED", entry)
 
 
 def revision_of(deployment: Json) -> str:

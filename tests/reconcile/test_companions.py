@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from reranker_operator import names
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     BUDGET,
@@ -134,6 +135,34 @@ async def test_changes_arrive_and_drift_is_repaired(sim: Simulation) -> None:
     _accept(sim)
     await sim.converge()
     assert sim.picture() == good
+
+
+async def test_revisions_that_share_the_traffic_share_the_budget(sim: Simulation) -> None:
+    """Without surge the pods of both count, until the new one is alone."""
+    await _serving(sim, replicas=3, rollout={"strategy": "noSurge"}, expose=BALANCER)
+    _balance(sim, "203.0.113.7")
+    sim.pods_start = False
+    sim.edit_service(serving={"maxPassages": 64})
+    await sim.settle()
+    shared = _find(sim, SERVICE)["spec"]["selector"]
+    assert names.REVISION_LABEL not in shared
+    assert _find(sim, BUDGET)["spec"]["selector"]["matchLabels"] == shared
+    assert _find(sim, SERVICE, "rank-external")["spec"]["selector"] == shared
+    sim.pods_start = True
+    await sim.converge()
+    alone = _find(sim, SERVICE)["spec"]["selector"]
+    assert alone[names.REVISION_LABEL] == sim.service().status.revision
+    assert _find(sim, BUDGET)["spec"]["selector"]["matchLabels"] == alone
+
+
+async def test_the_budget_counts_pods_that_nobody_asks_for_any_more(sim: Simulation) -> None:
+    """`replicas` was left to an HPA: the default in the spec is nobody's wish."""
+    sim.apply_service(replicas=3)
+    await sim.converge()
+    sim.apply_service()
+    await sim.converge()
+    assert sim.service().spec.replicas == 1
+    assert _beside(sim) == {"PodDisruptionBudget/rank"}
 
 
 async def test_budget_and_outside_follow_the_traffic(sim: Simulation) -> None:

@@ -1,13 +1,24 @@
-"""The process may die, or an answer get lost, after any single call: the end is the same."""
+"""The process may die, or an answer get lost, after any single call: the end is the same.
+
+Together the stories have more than 200 calls at which the process is killed: a full life from the
+first apply over builds, rollouts, scaling and repairs to the last delete.
+"""
 
 from collections.abc import Callable
 
+import pytest
+
 from reranker_contracts import StageReason
+from reranker_operator.api.meta import DEPLOYMENT, SERVICE
 from reranker_operator.errors import Unavailable
 
-from .controllers import Fault
+from .controllers import NAMESPACE, Fault
 from .fake_cluster import Call
 from .simulation import Simulation
+
+Act = Callable[[Simulation], None]
+OTHER = {"source": "hf://org/other"}
+MINE = {"store": {"existingClaim": "mine"}}
 
 
 def _move_the_source(sim: Simulation) -> None:
@@ -21,23 +32,96 @@ BESIDE: dict[str, dict[str, object]] = {
     "networkPolicy": {"enabled": True},
     "monitoring": {"serviceMonitor": {}},
 }
-OTHER = {"source": "hf://org/other"}
-#: The life of a service, each step from rest to rest.
-STORY: dict[str, Callable[[Simulation], None]] = {
-    "create": lambda sim: sim.create_service(),
-    "objects beside the pods": lambda sim: sim.edit_service(**BESIDE),
-    "another model": lambda sim: sim.edit_service(model=OTHER, replicas=2),
-    "a source that moves": _move_the_source,
-    "nothing beside the pods": lambda sim: sim.edit_service(**dict.fromkeys(BESIDE)),
-    "a second service": lambda sim: sim.create_service("second", model=OTHER),
-    "delete the first": lambda sim: sim.delete_service(),
-    "delete the second": lambda sim: sim.delete_service("second"),
+
+
+def _create(name: str = "rank", **spec: object) -> Act:
+    return lambda sim: sim.create_service(name, **spec)
+
+
+def _edit(**spec: object) -> Act:
+    return lambda sim: sim.edit_service(**spec)
+
+
+def _meddle(sim: Simulation) -> None:
+    """What people do to a Deployment and a Service that are not theirs."""
+    (name, *_) = sim.names("Deployment")
+    container = {"name": "gateway", "env": [{"name": "DEBUG", "value": "1"}], "image": "mine:1"}
+    template = {"spec": {"containers": [container]}}
+    change = {"metadata": {"labels": {"team": "x"}}, "spec": {"replicas": 5, "template": template}}
+    sim.cluster.meddle(DEPLOYMENT, NAMESPACE, name, change)
+    port = {"name": "debug", "port": 9999, "targetPort": "http"}
+    sim.cluster.meddle(SERVICE, NAMESPACE, "rank", {"spec": {"ports": [port]}})
+
+
+def _bring_a_claim(sim: Simulation) -> None:
+    sim.add_claim("mine")
+    sim.create_service(engine=MINE)
+
+
+def _fail_twice(sim: Simulation) -> None:
+    sim.faults["resolve"] = [Fault("killed")]
+    sim.faults["compile"] = [Fault("oom"), Fault("vanished")]
+    sim.create_service()
+
+
+#: Lives of services, each step from rest to rest, and how many calls they have at least.
+STORIES: dict[str, tuple[int, list[Act]]] = {
+    "another model": (45, [_create(), _edit(model=OTHER, replicas=2)]),
+    "a source that moves": (45, [_create(model=OTHER), _move_the_source]),
+    "rolled, scaled, repaired": (
+        45,
+        [
+            _create(),
+            _edit(serving={"maxPassages": 100}),
+            _edit(replicas=3),
+            _meddle,
+            _edit(serving={"maxPassages": 200}, replicas=2),
+            _edit(replicas=0),
+            lambda sim: sim.delete_service(),
+        ],
+    ),
+    "shared and left": (
+        40,
+        [
+            _create(model=OTHER),
+            _create("second", model=OTHER),
+            lambda sim: sim.delete_service(),
+            lambda sim: sim.delete_service("second"),
+        ],
+    ),
+    "a claim of the user's": (20, [_bring_a_claim, lambda sim: sim.delete_service()]),
+    "builds that fail": (40, [_fail_twice, lambda sim: sim.delete_service()]),
+    "objects beside the pods": (
+        25,
+        [
+            _create(**BESIDE),
+            _edit(replicas=2),
+            _edit(**dict.fromkeys(BESIDE)),
+            lambda sim: sim.delete_service(),
+        ],
+    ),
+    "no surge, and a pause": (
+        25,
+        [
+            _create(replicas=2),
+            _edit(rollout={"strategy": "noSurge"}, serving={"maxPassages": 100}),
+            _edit(rollout={"paused": True}, serving={"maxPassages": 200}),
+            _edit(rollout={"paused": False}),
+        ],
+    ),
 }
 
 
-async def test_a_crash_after_every_single_call_ends_in_the_same_state() -> None:
+def test_there_are_enough_kill_points() -> None:
+    assert sum(least for least, _ in STORIES.values()) >= 200
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("story", STORIES)
+async def test_a_crash_after_every_single_call_ends_in_the_same_state(story: str) -> None:
+    least, acts = STORIES[story]
     sim, crashes = Simulation(), 0
-    for step, act in STORY.items():
+    for step, act in enumerate(acts):
         died: list[tuple[Call, Simulation]] = []
 
         def die_here(call: Call, died: list[tuple[Call, Simulation]] = died) -> None:
@@ -54,16 +138,16 @@ async def test_a_crash_after_every_single_call_ends_in_the_same_state() -> None:
         for call, left in died:
             await left.resync()
             await left.converge()
-            assert left.picture() == expected, f"{step}: died after {call}"
+            assert left.picture() == expected, f"{story}, step {step}: died after {call}"
         crashes += len(died)
-    assert sim.picture() == {}
-    assert crashes > 60
+    assert crashes >= least
 
 
+@pytest.mark.timeout(600)
 async def test_a_lost_answer_to_any_write_ends_in_the_same_state() -> None:
     """The call took effect, the process lives on and tries again."""
     reference = Simulation()
-    STORY["create"](reference)
+    reference.create_service()
     await reference.converge()
     expected = reference.picture()
     for number in [at for at, call in enumerate(reference.cluster.calls) if _lasts(call)]:
@@ -74,7 +158,7 @@ async def test_a_lost_answer_to_any_write_ends_in_the_same_state() -> None:
                 raise Unavailable(f"no answer to {call}")
 
         sim.cluster.after_call = lose
-        STORY["create"](sim)
+        sim.create_service()
         await sim.converge()
         assert sim.picture() == expected, f"no answer to {reference.cluster.calls[number]}"
 

@@ -23,7 +23,6 @@ from reranker_operator.errors import (
 )
 
 from .controllers import NAMESPACE, Fault
-from .fake_cluster import Call
 from .simulation import Simulation, revision_of
 
 OTHER = {"source": "hf://org/other"}
@@ -235,13 +234,54 @@ async def test_events_are_a_courtesy(sim: Simulation) -> None:
     assert sim.errors == []
 
 
-async def test_lost_answers_are_asked_for_again(sim: Simulation) -> None:
-    sim.cluster.refusals["list", "Pod"] = Unavailable("timeout")
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("create", "Job"),
+        ("apply", "Deployment"),
+        ("get", "Service"),
+        ("apply_status", "RerankerEngine"),
+    ],
+    ids=" ".join,
+)
+async def test_lost_answers_are_asked_for_again(sim: Simulation, call: tuple[str, str]) -> None:
+    sim.cluster.refusals[call] = Unavailable("timeout")
     sim.create_service()
     await sim.settle()
     sim.cluster.refusals.clear()
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_nothing_is_lost_in_an_outage(sim: Simulation, restarted: bool) -> None:
+    """Two minutes of 429, 500 and no answer at all, while people and nodes go on."""
+    reference = Simulation()
+    for world in (sim, reference):
+        world.create_service("kept")
+        world.create_service("scaled")
+        world.create_service("gone")
+        await world.converge()
+    errors = [Unavailable("429", retry_after=5.0), Unavailable("500"), Unavailable("timeout")]
+    for step in range(24):
+        sim.cluster.outage = errors[step % 3]
+        if restarted and step == 12:
+            sim.restart_operator()
+        for world in (sim, reference):
+            if step == 3:
+                world.edit_service("scaled", replicas=3)
+                world.cluster.remove(DEPLOYMENT, NAMESPACE, world.names("Deployment")[0])
+            if step == 6:
+                world.delete_service("gone")
+                world.create_service("new", model=OTHER)
+        await sim.survive(5)
+    sim.cluster.outage = None
+    for world in (sim, reference):
+        await world.converge()
+    assert sim.errors
+    assert sim.condition("Ready", "new") == ("True", "Ready")
+    assert sim.picture().keys() == reference.picture().keys()
+    assert sim.service("scaled").status.ready == "3/3"
 
 
 async def test_a_namespace_that_goes_away_is_let_go(sim: Simulation) -> None:
@@ -297,13 +337,16 @@ async def test_an_engine_that_is_taken_up_again_meanwhile_is_not_deleted(sim: Si
     nobody = {"metadata": {"ownerReferences": None}}
     sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, meta.name, nobody)
 
-    def take_up(call: Call) -> None:
-        # After the engine was read, before the plan that follows from it.
-        if (call.verb, call.kind) == ("list", "RerankerEngine"):
-            sim.cluster.after_call = lambda _: None
+    saw = sim.watch.saw
+
+    def take_up(kind: str, event: str | None, body: Any) -> None:
+        # After the news that nobody owns it, before the plan that follows from them.
+        saw(kind, event, body)
+        if kind == RERANKER_ENGINE.kind and not body["metadata"].get("ownerReferences"):
+            sim.watch.saw = saw  # type: ignore[method-assign]
             sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, meta.name, owners)
 
-    sim.cluster.after_call = take_up
+    sim.watch.saw = take_up  # type: ignore[method-assign]
     await sim.converge()
     assert [entry.metadata.uid for entry in sim.engines()] == [meta.uid]
 
@@ -322,7 +365,7 @@ async def test_a_job_of_somebody_else_is_told_and_waited_for(sim: Simulation) ->
     sim.held.clear()
     sim.create_service()
     await sim.settle()
-    assert sim.condition("Ready") == ("False", "Rejected")
+    assert sim.condition("Ready") == ("False", "ForeignOwner")
     assert f"Job {name} exists" in sim.message("Ready")
     assert "delete that Job" in sim.message("Ready")
     assert sim.next_wake == 60

@@ -9,7 +9,7 @@ from .simulation import Simulation
 
 
 async def _look(sim: Simulation, fleet: Fleet) -> None:
-    await Resync(sim.cluster, sim.queue, fleet, (), seconds=600).once()
+    await Resync(sim.cache, sim.queue, fleet, (), seconds=600).once()
 
 
 async def test_from_the_first_apply_to_the_last_delete(sim: Simulation) -> None:

@@ -117,7 +117,7 @@ async def test_a_model_change_builds_first_and_rolls_then(
 
     sim.held.clear()
     sim.pods_start = False
-    await sim.converge()
+    await sim.settle()
     assert len(sim.names("Deployment")) == 2
     assert revision_of(sim.selected() or {}) == revision_of(old)
     assert sim.condition("Ready") == ("False", "Rolling")

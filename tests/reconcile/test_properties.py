@@ -1,19 +1,28 @@
-"""Whatever users, nodes and chance do, in whatever order: the world comes to rest, and rightly."""
+"""Whatever users, nodes and chance do, in whatever order: the world comes to rest, and rightly.
+
+That includes a process that dies at any call, news that never arrive, and people who edit what is
+not theirs. 500 stories by default, 10,000 with HYPOTHESIS_PROFILE=nightly.
+"""
 
 import asyncio
 import copy
 from collections.abc import Callable
+from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reranker_contracts import StageReason
+from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     COMPANIONS,
     DEPLOYMENT,
+    POD,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
     RESOURCES,
+    SERVICE,
 )
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.engine_plan import plan_engine
@@ -24,6 +33,7 @@ from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 
 from .controllers import NAMESPACE, Fault
+from .fake_cluster import Call
 from .simulation import Simulation
 
 Act = Callable[[Simulation], None]
@@ -99,6 +109,47 @@ def _stop(stage: str, *, starts: bool) -> Act:
     return act
 
 
+SERVING = {"app.kubernetes.io/component": "serving"}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def _die_after(writes: int) -> Act:
+    """The process is killed once this many further writes have taken effect."""
+
+    def act(sim: Simulation) -> None:
+        left = iter(range(writes))
+
+        def count(call: Call) -> None:
+            if call.writes and next(left, None) is None:
+                sim.cluster.after_call = lambda _: None
+                raise Killed
+
+        sim.cluster.after_call = count
+
+    return act
+
+
+def _meddle(kind: str, patch: dict[str, Any]) -> Act:
+    def act(sim: Simulation) -> None:
+        resource = RESOURCES[kind]
+        for entry in list(sim.cluster.select(resource, NAMESPACE))[:1]:
+            sim.cluster.meddle(resource, NAMESPACE, entry["metadata"]["name"], copy.deepcopy(patch))
+
+    return act
+
+
+DRIFT = st.sampled_from(
+    [
+        _meddle("Deployment", {"metadata": {"labels": {"team": "x"}}}),
+        _meddle("Deployment", {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}),
+        _meddle("Deployment", {"spec": {"replicas": 5}}),
+        _meddle("Service", {"spec": {"ports": [{"name": "x", "port": 1}]}}),
+        _meddle("Service", {"spec": {"selector": {"app": "x"}}}),
+    ]
+)
 NAMES = st.sampled_from(["one", "two"])
 MODELS = st.sampled_from(["hf://org/a", "hf://org/b", "gopher://x"]).map(
     lambda source: {"source": source}
@@ -120,6 +171,9 @@ BESIDE = st.sampled_from(
         {"monitoring": {"serviceMonitor": {}}},
     ]
 )
+ROLLOUTS = st.sampled_from(
+    [{"strategy": "noSurge"}, {"strategy": "surge"}, {"paused": True}, {"paused": False}]
+)
 FAULTS = st.sampled_from(
     [
         Fault("killed"),
@@ -139,6 +193,7 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
         lambda name, count: _edit(name, serving={"maxPassages": count}), NAMES, st.integers(1, 2)
     ),
     st.builds(lambda name, spec: _edit(name, **spec), NAMES, BESIDE),
+    st.builds(lambda name, rollout: _edit(name, rollout=rollout), NAMES, ROLLOUTS),
     NAMES.map(lambda name: lambda sim: sim.delete_service(name)),
     st.builds(_remove, st.sampled_from(["Job", "Pod", "Deployment", "Service"]), st.integers(0, 5)),
     st.builds(
@@ -151,6 +206,9 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(_move, st.sampled_from(["hf://org/a", "hf://org/b"]), st.sampled_from(["x", "y"])),
     st.builds(_upgrade, st.integers(1, 2)),
     st.just(lambda sim: sim.restart_operator()),
+    DRIFT,
+    st.integers(0, 6).map(_die_after),
+    st.just(lambda sim: sim.cluster.changed.clear()),
 )
 #: How far the world gets before the next act: steps of the controllers, -1 to rest.
 PACE = st.sampled_from([-1, 0, 1, 2, 4])
@@ -161,15 +219,24 @@ async def _play(script: list[tuple[Act, int]]) -> Simulation:
     sim.create_service("one")
     for act, pace in script:
         act(sim)
-        await sim.reconcile_pending()
-        for _ in range(pace):
-            sim.step()
-            sim.cluster.collect_garbage()
-            await sim.reconcile_pending()
-        if pace < 0:
-            # Who waits for a missing kind never stops asking.
-            await (sim.settle() if sim.cluster.absent else sim.converge())
+        try:
+            await _let_it_go_on(sim, pace)
+        except Killed:
+            sim.restart_operator()
+            await sim.resync()
+    sim.cluster.after_call = lambda _: None
     return sim
+
+
+async def _let_it_go_on(sim: Simulation, pace: int) -> None:
+    await sim.reconcile_pending()
+    for _ in range(pace):
+        sim.step()
+        sim.cluster.collect_garbage()
+        await sim.reconcile_pending()
+    if pace < 0:
+        # Who waits for a missing kind never stops asking.
+        await (sim.settle() if sim.cluster.absent else sim.converge())
 
 
 async def _plans_are_pure(sim: Simulation) -> None:
@@ -177,13 +244,13 @@ async def _plans_are_pure(sim: Simulation) -> None:
     kinds = OptionalKinds(sim.cluster)
     for raw in list(sim.cluster.select(RERANKER_SERVICE, NAMESPACE)):
         world = await service_world(
-            sim.cluster, raw, sim.defaults, sim.now, read_nodes=False, kinds=kinds
+            sim.cache, raw, sim.defaults, sim.now, read_nodes=False, kinds=kinds
         )
         before = copy.deepcopy(world)
         assert plan_service(world) == plan_service(before)
         assert world == before
     for raw in list(sim.cluster.select(RERANKER_ENGINE, NAMESPACE)):
-        around = await engine_world(sim.cluster, raw, sim.defaults, sim.now)
+        around = await engine_world(sim.cache, raw, sim.defaults, sim.now)
         earlier = copy.deepcopy(around)
         assert plan_engine(around) == plan_engine(earlier)
         assert around == earlier
@@ -236,17 +303,20 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
             assert f"engines/{engine.spec.digest}" in sim.stored[store]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(ACTS, PACE), max_size=8))
-def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]]) -> None:
+@pytest.mark.timeout(0)
+@given(st.lists(st.tuples(ACTS, PACE), max_size=8), st.booleans())
+def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]], afresh: bool) -> None:
     async def story() -> None:
         sim = await _play(script)
         await _plans_are_pure(sim)
-        # From here on nothing gets in the way, and a new process takes over.
+        # From here on nothing gets in the way, and a new process takes over, or this one lists.
         sim.held, sim.pods_start = set(), True
         sim.faults.clear()
         sim.cluster.absent.clear()
-        sim.restart_operator()
+        for raw in list(sim.cluster.select(RERANKER_SERVICE, NAMESPACE)):
+            sim.edit_service(raw["metadata"]["name"], rollout={"paused": False})
+        if afresh:
+            sim.restart_operator()
         await sim.resync()
         await sim.converge()
         await _is_at_rest_and_right(sim)
@@ -255,5 +325,121 @@ def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]]) -> Non
         await sim.resync()
         await sim.settle()
         assert sim.cluster.writes[before:] == []
+
+    asyncio.run(story())
+
+
+#: Stories of one service need not be as many as those of all that can happen.
+FEW = max(1, settings.default.max_examples // 20)
+#: What changes the pods of a service, but their number.
+CHANGES: st.SearchStrategy[Act] = st.one_of(
+    st.sampled_from(["hf://org/a", "hf://org/b"]).map(
+        lambda source: _edit("one", model={"source": source})
+    ),
+    ENGINES.map(lambda engine: _edit("one", engine=engine)),
+    st.integers(1, 3).map(lambda count: _edit("one", serving={"maxPassages": count})),
+    st.builds(lambda stage, starts: _stop(stage, starts=starts), STAGES, st.booleans()),
+    st.builds(_upgrade, st.integers(1, 2)),
+    st.just(lambda sim: sim.restart_operator()),
+    st.just(lambda sim: sim.let_pods_go()),
+)
+
+
+def _serving_pods(sim: Simulation, selector: dict[str, str]) -> list[Json]:
+    return list(sim.cluster.select(POD, NAMESPACE, selector))
+
+
+def _works(pod: Json) -> bool:
+    return pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+def _answering(sim: Simulation) -> int:
+    address = sim.cluster.find(SERVICE, NAMESPACE, "one")
+    assert address is not None
+    return sum(map(_works, _serving_pods(sim, address["spec"]["selector"])))
+
+
+async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
+    act(sim)
+    await sim.reconcile_pending()
+    for _ in range(pace):
+        sim.step()
+        sim.cluster.collect_garbage()
+        sim.after_step()
+        await sim.reconcile_pending()
+    if pace < 0:
+        await sim.converge()
+
+
+@settings(max_examples=FEW)
+@given(
+    st.sampled_from(["surge", "noSurge"]),
+    st.integers(1, 3),
+    st.lists(st.tuples(CHANGES, PACE), max_size=8),
+)
+def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
+    strategy: str, replicas: int, script: list[tuple[Act, int]]
+) -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.create_service("one", replicas=replicas, rollout={"strategy": strategy})
+        await sim.converge()
+        sim.pods_linger = True
+
+        def check(_: object = None) -> None:
+            if strategy == "surge":
+                assert _answering(sim) >= replicas
+                return
+            assert _answering(sim) >= replicas - 1
+            asked = [entry["spec"]["replicas"] for entry in sim.cluster.select(DEPLOYMENT, None)]
+            assert sum(asked) <= replicas, asked
+            assert len(_serving_pods(sim, SERVING)) <= replicas
+
+        sim.cluster.after_call = sim.after_step = check
+        for act, pace in script:
+            await _go_on(sim, act, pace)
+        sim.held, sim.pods_start = set(), True
+        sim.restart_operator()
+        await sim.resync()
+        for _ in range(3 * replicas + 3):
+            await sim.converge()
+            sim.let_pods_go()
+        await sim.converge()
+        await _is_at_rest_and_right(sim)
+
+    asyncio.run(story())
+
+
+@settings(max_examples=FEW)
+@given(
+    st.sampled_from(["surge", "noSurge"]),
+    st.lists(st.tuples(CHANGES, PACE), max_size=4),
+    st.lists(st.tuples(CHANGES, PACE), max_size=6),
+)
+def test_no_pod_changes_while_paused(
+    strategy: str, before: list[tuple[Act, int]], script: list[tuple[Act, int]]
+) -> None:
+    """From any moment of a rollout on."""
+
+    async def story() -> None:
+        sim = Simulation()
+        sim.create_service("one", replicas=2, rollout={"strategy": strategy})
+        await sim.converge()
+        for act, pace in before:
+            await _go_on(sim, act, pace)
+        sim.edit_service("one", rollout={"paused": True})
+        # What was begun before comes to its end.
+        sim.pods_start = True
+        await sim.converge()
+        pods = {pod["metadata"]["name"]: pod["spec"] for pod in _serving_pods(sim, SERVING)}
+        selector = (sim.cluster.find(SERVICE, NAMESPACE, "one") or {})["spec"]["selector"]
+        for act, pace in script:
+            await _go_on(sim, act, pace)
+        await sim.converge()
+        left = {pod["metadata"]["name"]: pod["spec"] for pod in _serving_pods(sim, SERVING)}
+        assert left == pods
+        address = sim.cluster.find(SERVICE, NAMESPACE, "one")
+        assert address is not None
+        assert address["spec"]["selector"] == selector
 
     asyncio.run(story())

@@ -25,9 +25,9 @@ POLICY = 'admission webhook "images" denied the request: unknown registry.'
         ),
         (
             POLICY,
-            "PodRejected",
+            "AdmissionDenied",
             'no pod may be made: admission webhook "images" denied the request: unknown registry; '
-            "change the limit or policy that refuses it, or spec.engine.resources",
+            "change spec.engine.resources or the image as the policy asks, or the policy",
         ),
     ],
     ids=["quota", "admission"],
@@ -90,9 +90,9 @@ async def test_a_deployment_that_may_make_no_pods_is_told(sim: Simulation) -> No
     await sim.settle()
     sim.refusal, sim.held = POLICY, set()
     await sim.settle()
-    assert sim.condition("Serving") == ("False", "PodRejected")
-    assert sim.condition("Ready") == ("False", "PodRejected")
-    assert sim.message("Serving").endswith("or the resources in spec.serving")
+    assert sim.condition("Serving") == ("False", "AdmissionDenied")
+    assert sim.condition("Ready") == ("False", "AdmissionDenied")
+    assert sim.message("Serving").endswith("as the policy asks, or the policy")
     sim.refusal = None
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")

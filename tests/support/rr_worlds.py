@@ -267,6 +267,20 @@ def _ready() -> dict[str, list[Json]]:
     }
 
 
+def _paused() -> dict[str, list[Json]]:
+    changes = [f"engine: {ENGINE} → {OLDER} (not built)", "image gateway: gateway:1 → gateway:2"]
+    text = (
+        "held back: " + "; ".join(changes) + "; set spec.rollout.paused to false to let it happen"
+    )
+    world = _ready()
+    raw = world["rerankerservices"][0]
+    raw["spec"]["rollout"] = {"strategy": "surge", "paused": True}
+    raw["status"] |= {"stage": "Paused", "pendingChanges": changes}
+    raw["status"]["scale"] = {"replicas": 1, "setBy": "gitops"}
+    raw["status"]["conditions"][4] = condition("Progressing", "False", "Paused", text)
+    return world
+
+
 def _deleting() -> dict[str, list[Json]]:
     world = _ready()
     world["rerankerservices"][0]["metadata"] |= {
@@ -285,5 +299,6 @@ WORLDS: dict[str, dict[str, list[Json]]] = {
     "crashing": _crashing(),
     "rolling": _rolling(),
     "ready": _ready(),
+    "paused": _paused(),
     "deleting": _deleting(),
 }

@@ -68,8 +68,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, create, patch]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]
+{{- range .Values.references.watch }}
+# Only metadata is asked for; RBAC knows no such difference.
+- apiGroups: [""]
+  resources: [{{ lower . }}s]
+  verbs: [get, list, watch]
+{{- end }}
 {{- end -}}

@@ -7,6 +7,7 @@ dependency, so every image can carry this package.
 from reranker_contracts.identity import EngineIdentity, PrepareIdentity, Toolchain, digest_of
 from reranker_contracts.integrity import (
     IntegrityError,
+    OtherVersionError,
     tree_digest,
     tree_digest_of,
     verify_artefact,
@@ -27,6 +28,7 @@ __all__ = [
     "EngineIdentity",
     "FileEntry",
     "IntegrityError",
+    "OtherVersionError",
     "PairTemplate",
     "ParityReport",
     "PrepareIdentity",

@@ -16,16 +16,16 @@ class Toolchain(Document):
     """Versions of what makes the bytes, as reported by the builder image itself."""
 
     recipe: int = Field(ge=1, description="raised when our own export code changes its output")
-    torch: str
-    transformers: str
-    onnx: str
-    onnxruntime: str
+    torch: str = Field(description="version of PyTorch")
+    transformers: str = Field(description="version of transformers")
+    onnx: str = Field(description="version of ONNX")
+    onnxruntime: str = Field(description="version of ONNX Runtime")
 
 
 class PrepareIdentity(Document):
     """Inputs of a prepared model (ONNX, tokeniser, probe scores)."""
 
-    kind: Literal["prepared"] = "prepared"
+    kind: Literal["prepared"] = Field(default="prepared", description="what this is")
     revision: str = Field(description="commit or `sha256:` tree hash of the source")
     max_length: int | None = Field(default=None, description="None: the model's own limit")
     toolchain: Toolchain
@@ -39,14 +39,14 @@ class PrepareIdentity(Document):
 class EngineIdentity(Document):
     """Inputs of an engine: the prepared model and the target."""
 
-    kind: Literal["engine"] = "engine"
+    kind: Literal["engine"] = Field(default="engine", description="what this is")
     prepared: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the prepared model")
-    runtime: Literal["onnxruntime"]
-    precision: Literal["fp32"]
-    accelerator: Literal["cpu", "nvidia"]
-    platform: str = Field(default="linux/amd64")
-    max_batch_size: int = Field(ge=1)
-    onnxruntime: str
+    runtime: Literal["onnxruntime"] = Field(description="what runs it")
+    precision: Literal["fp32"] = Field(description="of its numbers")
+    accelerator: Literal["cpu", "nvidia"] = Field(description="what it runs on")
+    platform: str = Field(default="linux/amd64", description="operating system and processor")
+    max_batch_size: int = Field(ge=1, description="most pairs in one call")
+    onnxruntime: str = Field(description="version of ONNX Runtime")
 
 
 def digest_of(identity: PrepareIdentity | EngineIdentity) -> str:

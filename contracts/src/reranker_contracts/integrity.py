@@ -13,6 +13,10 @@ class IntegrityError(Exception):
     """An artefact is not what its manifest says; the message names the first difference."""
 
 
+class OtherVersionError(IntegrityError):
+    """The manifest has a form that this version doesn't know; the files may well be whole."""
+
+
 def file_entries(root: Path) -> list[FileEntry]:
     """Every regular file below `root` but the manifest, sorted by path.
 
@@ -48,7 +52,8 @@ def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
     """Read the manifest of `root` and check every file against it.
 
     Raises IntegrityError when the manifest is missing or malformed, when a file is missing,
-    added, changed or cannot be read, or when the artefact is not the one with this `digest`.
+    added, changed or cannot be read, or when the artefact is not the one with this `digest`;
+    OtherVersionError when the manifest is one of another version.
     """
     try:
         text = (root / MANIFEST).read_text(encoding="utf-8")
@@ -57,6 +62,9 @@ def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
     try:
         manifest = ArtefactManifest.model_validate_json(text)
     except ValidationError as error:
+        version = _other_version(error)
+        if version is not None:
+            raise OtherVersionError(f"{MANIFEST} has schemaVersion {version}") from error
         raise IntegrityError(f"{MANIFEST} is malformed ({error.error_count()} errors)") from error
     if digest is not None and manifest.digest != digest:
         raise IntegrityError(f"{MANIFEST} is of {manifest.digest[:10]}, expected {digest[:10]}")
@@ -66,6 +74,14 @@ def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
         raise IntegrityError(f"a file cannot be read: {type(error).__name__}") from error
     _compare(manifest.files, found)
     return manifest
+
+
+def _other_version(error: ValidationError) -> int | None:
+    """The version of a document that is refused, where that is what it is refused for."""
+    for entry in error.errors(include_url=False):
+        if entry["loc"] == ("schemaVersion",) and isinstance(entry["input"], int):
+            return entry["input"]
+    return None
 
 
 def _compare(expected: tuple[FileEntry, ...], found: list[FileEntry]) -> None:

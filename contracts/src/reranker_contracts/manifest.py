@@ -33,8 +33,8 @@ class Shapes(Document):
 class ParityReport(Document):
     """How the engine ranks beside the FP32 PyTorch reference on the probe set."""
 
-    pairs: int = Field(ge=1)
-    queries: int = Field(ge=1)
+    pairs: int = Field(ge=1, description="pairs that were compared")
+    queries: int = Field(ge=1, description="queries that they belong to")
     kendall_tau: float = Field(ge=-1, le=1, description="mean over queries")
     ndcg10_delta: float = Field(description="largest loss of NDCG@10 against the reference order")
     max_abs_diff: float = Field(ge=0, description="largest absolute difference of a logit")

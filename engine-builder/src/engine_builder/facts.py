@@ -18,6 +18,8 @@ from reranker_contracts import StageReason
 
 #: Below this a pair has no room for text between its special tokens.
 MIN_LENGTH = 8
+#: Architectures that read all passages of a query at once, as JinaForRanking does.
+_LISTWISE = re.compile(r"ForRanking$|Listwise")
 #: Tokenizers without a limit of their own say 1e30.
 _NO_LIMIT = 1e9
 
@@ -85,6 +87,7 @@ def read_facts(directory: Path) -> ModelFacts:
     tokenizer = _TokenizerConfig()
     if (directory / "tokenizer_config.json").exists():
         tokenizer = _parse(_TokenizerConfig, directory / "tokenizer_config.json")
+    _refuse_listwise(config)
     _refuse_code(config, tokenizer)
     family = _cross_encoder_family(config)
     _refuse_other_files(config, tokenizer)
@@ -104,18 +107,29 @@ def read_facts(directory: Path) -> ModelFacts:
     )
 
 
+def _refuse_listwise(config: _Config) -> None:
+    """Before their code: without it they would be refused all the same."""
+    architecture = config.architectures[0][:100]
+    if _LISTWISE.search(architecture):
+        raise StageError(
+            StageReason.LISTWISE_MODEL,
+            f"config.json: {architecture} scores all passages of a query together, so a passage "
+            "has no score of its own; use a cross-encoder, which scores pairs",
+        )
+
+
 def _refuse_code(config: _Config, tokenizer: _TokenizerConfig) -> None:
     """Fields by which transformers would run code from a repository."""
     if config.auto_map is not None or tokenizer.auto_map is not None:
         raise StageError(
-            StageReason.ARCHITECTURE_UNSUPPORTED,
+            StageReason.CUSTOM_CODE,
             "config.json: auto_map asks for code from the model's repository, which is never run; "
             "use a model of a family that transformers itself implements",
         )
     for value in (config.attn_implementation, config.own_attn_implementation):
         if value is not None and not re.fullmatch("[a-z0-9_]+", str(value)):
             raise StageError(
-                StageReason.ARCHITECTURE_UNSUPPORTED,
+                StageReason.CUSTOM_CODE,
                 f"config.json: attn_implementation {str(value)[:80]!r} asks for code from a "
                 "repository, which is never run; remove the field",
             )
@@ -142,7 +156,7 @@ def effective_length(facts: ModelFacts, wanted: int | None) -> int:
     if wanted > facts.max_length:
         raise StageError(
             StageReason.MAX_LENGTH_TOO_LONG,
-            f"max length {wanted} is more than the model's {facts.max_length} tokens; "
+            f"spec.engine.maxLength {wanted} is more than the model's {facts.max_length} tokens; "
             f"ask for at most {facts.max_length}",
         )
     return wanted
@@ -167,7 +181,7 @@ def _cross_encoder_family(config: _Config) -> Family:
     family = find_family(config.model_type)
     if architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")):
         raise StageError(
-            StageReason.NOT_A_CROSS_ENCODER,
+            StageReason.EMBEDDING_MODEL,
             f"config.json: architectures is {architecture}, an embedding or language model, which "
             "has no head that scores a pair; use a cross-encoder (…ForSequenceClassification with "
             "one label)",

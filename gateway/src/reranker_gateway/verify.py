@@ -11,6 +11,7 @@ from reranker_contracts import (
     ArtefactManifest,
     EngineIdentity,
     IntegrityError,
+    OtherVersionError,
     Stage,
     StageReason,
     StageResult,
@@ -29,21 +30,32 @@ def verify_engine(directory: Path, digest: str | None = None) -> StageResult:
     try:
         manifest = verify_artefact(directory, digest)
         _check_complete(manifest)
+    except OtherVersionError as error:
+        # Built again it would be the same: nothing is damaged.
+        reason = StageReason.ENGINE_VERSION_MISMATCH
+        message = (
+            f"engine {directory} was published by another version: {error}, this gateway reads 1; "
+            "use gateway and builder images of one version (spec.serving.gateway.image, "
+            "spec.engine.image)"
+        )
     except (IntegrityError, OSError) as error:
+        reason = StageReason.CHECKSUM_MISMATCH
+        message = f"engine {directory} is damaged: {error}"
+    else:
         return StageResult(
             stage=Stage.VERIFY,
-            ok=False,
-            reason=StageReason.CHECKSUM_MISMATCH,
-            message=f"engine {directory} is damaged: {error}",
+            ok=True,
+            reason=StageReason.SUCCEEDED,
+            message=f"{len(manifest.files)} files of engine {manifest.digest[:10]} are intact",
             seconds=time.monotonic() - started,
+            size_bytes=manifest.size,
         )
     return StageResult(
         stage=Stage.VERIFY,
-        ok=True,
-        reason=StageReason.SUCCEEDED,
-        message=f"{len(manifest.files)} files of engine {manifest.digest[:10]} are intact",
+        ok=False,
+        reason=reason,
+        message=message,
         seconds=time.monotonic() - started,
-        size_bytes=manifest.size,
     )
 
 

@@ -1,6 +1,7 @@
 """The command line. Nothing is imported before it is needed, so `--help` is there at once.
 
-Exit codes: 0 ok or ready, 1 not ready or refused, 2 wrong usage or no cluster, 130 after Ctrl-C.
+Exit codes: 0 ok or ready, 1 not ready or refused, 2 wrong usage or no cluster, 130 after Ctrl-C;
+of `diff` 0 when nothing would change, else 1.
 """
 
 import argparse
@@ -29,14 +30,15 @@ commands:
   explain NAME                 why it is not ready, and what to do
   rank NAME QUERY [PASSAGE...] ask it a question
   events NAME                  what was said about all of its objects, by time
+  diff NAME                    what would change about its pods, or is changing
 
 examples:
   kubectl rr status --watch
   kubectl rr explain demo
   kubectl rr rank demo "shrink photos" "image tools" "text editor"
 
-`kubectl rr COMMAND --help` tells more. Exit codes: 0 ok or ready, 1 not ready or refused,
-2 wrong usage or no cluster."""
+`kubectl rr COMMAND --help` tells more. Exit codes: 0 ok, ready, or nothing would change (diff),
+1 not ready, refused, or something would change, 2 wrong usage or no cluster."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -174,6 +176,16 @@ def _events(_parser: _Parser, arguments: argparse.Namespace) -> int:
     )
 
 
+def _add_diff(parser: _Parser) -> None:
+    parser.add_argument("name", type=_name, metavar="NAME")
+
+
+def _diff(_parser: _Parser, arguments: argparse.Namespace) -> int:
+    from kubectl_rr import diff  # noqa: PLC0415 - slow to load
+
+    return diff.run(_access(arguments), arguments.name, color=arguments.color)
+
+
 def _add_rank(parser: _Parser) -> None:
     parser.add_argument("name", type=_name, metavar="NAME")
     parser.add_argument("query", metavar="QUERY")
@@ -244,5 +256,14 @@ _COMMANDS: dict[str, tuple[tuple[str, str, Callable[[_Parser], None]], _Run]] = 
             _add_events,
         ),
         _events,
+    ),
+    "diff": (
+        (
+            "What the operator would change about a service's pods if it were not paused, or what "
+            "it is\nchanging now. Exit code 0 when that is nothing, else 1.",
+            "  kubectl rr diff demo\n  kubectl rr diff demo -n shop",
+            _add_diff,
+        ),
+        _diff,
     ),
 }

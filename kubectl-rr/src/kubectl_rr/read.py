@@ -112,6 +112,17 @@ def conditions(raw: Json) -> tuple[Condition, ...]:
     )
 
 
+def is_current(raw: Json) -> bool:
+    """The status is about the newest spec."""
+    seen = integer(raw, "status", "observedGeneration")
+    return seen >= integer(raw, "metadata", "generation")
+
+
+def pending_changes(raw: Json) -> tuple[str, ...]:
+    """What would change for the pods, in the operator's words."""
+    return _words(table(raw, "status"), "pendingChanges")
+
+
 def _same_namespace(service: Json, objects: Iterable[Json]) -> list[Json]:
     namespace = text(service, "metadata", "namespace")
     return [raw for raw in objects if text(raw, "metadata", "namespace") == namespace]
@@ -137,19 +148,22 @@ def _service(raw: Json, objects: Objects) -> Service:
         ready_pods=integer(status, "readyReplicas"),
         url=text(status, "url"),
         seen=bool(rows(status, "conditions")),
-        current=integer(status, "observedGeneration") >= integer(meta, "generation"),
+        current=is_current(raw),
         created=moment(meta, "creationTimestamp"),
         resolve=_resolve(name, mine),
         engines=tuple(sorted(engines, key=lambda entry: entry.name)),
         revisions=_revisions(raw, objects, mine),
         deleting=moment(meta, "deletionTimestamp"),
         finalizers=_words(meta, "finalizers"),
+        paused=at(spec, "rollout", "paused") is True,
+        pending=pending_changes(raw),
     )
 
 
 def _words(node: Json, key: str) -> tuple[str, ...]:
     value = at(node, key)
-    return tuple(text(entry) for entry in value) if isinstance(value, list) else ()
+    found = [text(entry) for entry in value] if isinstance(value, list) else []
+    return tuple(word for word in found if word)
 
 
 def _resolve(service: str, mine: list[Json]) -> Step | None:

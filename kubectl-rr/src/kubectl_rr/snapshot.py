@@ -127,6 +127,8 @@ class Service:
     revisions: tuple[Revision, ...] = ()
     deleting: datetime.datetime | None = None
     finalizers: tuple[str, ...] = ()
+    paused: bool = False
+    pending: tuple[str, ...] = ()
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type."""

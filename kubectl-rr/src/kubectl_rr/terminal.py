@@ -26,7 +26,7 @@ _ESCAPES = re.compile(
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 #: Invisible, but words of several scripts are not written right without them.
 _JOINERS = frozenset("\u200c\u200d")
-_PLAIN = {"✓": "+", "✗": "x", "●": "*", "○": "o", "…": "~"}
+_PLAIN = {"✓": "+", "✗": "x", "●": "*", "○": "o", "…": "~", "→": ">"}
 _FALLBACK = "kubectl_rr_plain"
 
 

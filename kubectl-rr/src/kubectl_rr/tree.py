@@ -93,6 +93,12 @@ def _remarks(service: Service) -> Iterable[str]:
         yield "the operator has not looked at it yet"
     elif not service.current:
         yield "the operator has not looked at the newest spec yet"
+    if service.paused and service.pending:
+        number = len(service.pending)
+        waits = "1 change waits" if number == 1 else f"{number} changes wait"
+        yield f"paused: {waits}, see `kubectl rr diff {service.name}`"
+    elif service.paused:
+        yield "paused"
 
 
 def _add_model(root: Tree, service: Service, snapshot: Snapshot) -> None:

@@ -35,6 +35,11 @@ class Config(BaseSettings):
     read_nodes: bool = Field(
         True, description="check accelerators against the nodes; off where RBAC forbids it"
     )
+    watch_references: Annotated[tuple[Literal["ConfigMap", "Secret"], ...], NoDecode] = Field(
+        (),
+        description="comma-separated kinds, ConfigMap and Secret: look at the metadata of those "
+        "that services name, and roll their pods when one changes",
+    )
     workers: int = Field(4, ge=1, le=64, description="reconciles at the same time")
     resync_seconds: float = Field(600, ge=10, description="every object is looked at this often")
 
@@ -48,7 +53,7 @@ class Config(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
 
-    @field_validator("namespaces", "image_pull_secrets", mode="before")
+    @field_validator("namespaces", "image_pull_secrets", "watch_references", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

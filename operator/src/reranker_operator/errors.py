@@ -7,6 +7,7 @@
     │   └── NamespaceTerminating
     ├── Rejected              the API server refused the object as invalid
     │   └── NameTaken         somebody else's object has the name that ours needs
+    ├── Expired               a watch can't go on from where it was; list anew
     └── Unavailable           timeout, overload or a broken connection; worth another try
 
 Foreign exceptions are translated at the adapter; nothing above it sees one.
@@ -39,6 +40,10 @@ class Rejected(OperatorError):  # noqa: N818 - as above
 
 class NameTaken(Rejected):
     """Somebody else's object is in the way; the message names it and says what to do."""
+
+
+class Expired(OperatorError):  # noqa: N818 - as above
+    """What happened since then is not known to the API server any more."""
 
 
 class Unavailable(OperatorError):  # noqa: N818 - as above

@@ -10,12 +10,16 @@ import sys
 import kopf
 from kubernetes.aio import config as kubeconfig
 from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 
-from reranker_operator import __version__, logs
+from reranker_operator import __version__, logs, names
+from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.kubernetes import KubernetesCluster
+from reranker_operator.adapters.metadata import KubernetesMetadata
 from reranker_operator.adapters.observed_client import ObservedApiClient
+from reranker_operator.api.meta import OWNED, RERANKER_ENGINE, RERANKER_SERVICE, Resource
 from reranker_operator.config import Config
 from reranker_operator.runtime.collectors import FleetCollector, ReplicaCollector
 from reranker_operator.runtime.fleet import Fleet
@@ -26,32 +30,52 @@ from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
+from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.watch import Watch
 from reranker_operator.runtime.worker import Workers
 from reranker_operator.shell import handlers, server, settings
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for kopf and the workers to end; with the Lease it is less than ten in all.
+_STOP_SECONDS = 6.0
+
 
 class Operator:
     """One replica."""
 
-    def __init__(self, config: Config, metrics: Metrics, client: ApiClient) -> None:
-        cluster = KubernetesCluster(client)
+    def __init__(
+        self, config: Config, metrics: Metrics, client: ApiClient, streams: ApiClient
+    ) -> None:
+        live = KubernetesCluster(client)
+        labels = {names.APP_MANAGED_BY: names.MANAGER}
+        own: dict[Resource, dict[str, str] | None] = {RERANKER_SERVICE: None, RERANKER_ENGINE: None}
+        cluster = CachingCluster(live, own | dict.fromkeys(OWNED, labels))
         self._config = config
         self._queue = WorkQueue()
         self._metrics = metrics
         self._fleet = Fleet()
         self._lag = LoopLag()
         self._leader = _leader(config, client)
-        kinds = OptionalKinds(cluster)
+        kinds = OptionalKinds(live)
+        self._watcher = Watch(
+            cluster, self._queue, self._fleet, handlers.keys_of, config.namespaces
+        )
         self._resync = Resync(
             cluster,
             self._queue,
             self._fleet,
             config.namespaces,
             seconds=config.resync_seconds,
+            missed=self._watcher.missed,
             kinds=kinds,
+        )
+        self._references = References(
+            KubernetesMetadata(streams),
+            self._queue.add,
+            kinds=config.watch_references,
+            namespaces=config.namespaces,
         )
         reconciler = Reconciler(
             cluster,
@@ -59,6 +83,7 @@ class Operator:
             identity=config.identity,
             read_nodes=config.read_nodes,
             kinds=kinds,
+            references=self._references,
         )
         self._workers = Workers(
             self._queue, reconciler.reconcile, self._metrics, count=config.workers
@@ -91,7 +116,8 @@ class Operator:
         self._queue.close()
         for task in (work, stop, lag):
             task.cancel()
-        await asyncio.gather(work, stop, lag, return_exceptions=True)
+        # Nothing that hangs may keep the Lease from being given back.
+        await asyncio.wait({work, stop, lag}, timeout=_STOP_SECONDS)
         if leader is not None:
             await leader.release()
         await runner.cleanup()
@@ -105,7 +131,10 @@ class Operator:
         tasks = [
             asyncio.create_task(self._workers.run()),
             asyncio.create_task(self._resync.run()),
+            asyncio.create_task(self._watcher.run()),
         ]
+        if self._config.watch_references:
+            tasks.append(asyncio.create_task(self._references.run()))
         await asyncio.sleep(0)
         tasks.append(asyncio.create_task(self._watch()))
         try:
@@ -123,7 +152,7 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._queue.add, self._fleet)
+        handlers.register(registry, self._watcher.saw)
         namespaces = self._config.namespaces
         # Without them kopf cancels every task there is when it ends.
         ours = asyncio.all_tasks()
@@ -167,8 +196,14 @@ async def _run(config: Config) -> int:
     # Without them a counter and a histogram would have a series more each, which nobody asks for.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
-    async with ObservedApiClient(metrics.api_call) as client:
-        return await Operator(config, metrics, client).run()
+    # Watches hold their connections: one for each kind and namespace, however many those are.
+    endless = Configuration.get_default_copy()
+    endless.connection_pool_maxsize = 0
+    async with (
+        ObservedApiClient(metrics.api_call) as client,
+        ObservedApiClient(metrics.api_call, endless) as streams,
+    ):
+        return await Operator(config, metrics, client, streams).run()
 
 
 def main() -> None:

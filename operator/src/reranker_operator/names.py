@@ -29,12 +29,19 @@ SPEC_HASH = f"{GROUP}/spec-hash"
 #: Set by people: another value has the source resolved again.
 RESOLVE_AGAIN = f"{GROUP}/resolve-again"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
+#: On a Deployment: the pod template that it was made from, packed.
+TEMPLATE_ANNOTATION = f"{GROUP}/template"
 #: On an engine: uid of the service, among its owners, whose build settings count.
 DECIDER_ANNOTATION = f"{GROUP}/settings-of"
+#: On an engine: the resolution that it was made for, as JSON. A service that names the same fixed
+#: revision need not look again.
+RESOLVED_ANNOTATION = f"{GROUP}/resolved"
 #: On a Job: hash of the build settings that it was made with.
 SETTINGS_ANNOTATION = f"{GROUP}/settings-hash"
 #: On the Service for outside: the class of load balancer that it was made with.
 BALANCER_ANNOTATION = f"{GROUP}/load-balancer-class"
+#: On pods: versions of the Secrets and ConfigMaps that they were made with.
+REFERENCES_ANNOTATION = f"{GROUP}/references"
 FINALIZER = f"{GROUP}/cleanup"
 
 MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"

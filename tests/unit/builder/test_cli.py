@@ -68,8 +68,8 @@ def test_failure_leaves_a_result_and_no_traceback(make_source, tmp_path: Path) -
     done = run("resolve", "--source", make_source(architectures=["BertModel"]), "--result", result)
     assert (done.returncode, done.stderr) == (1, "")
     found = StageResult.model_validate_json(result.read_bytes())
-    assert (found.ok, found.reason) == (False, StageReason.NOT_A_CROSS_ENCODER)
-    assert "NotACrossEncoder" in done.stdout
+    assert (found.ok, found.reason) == (False, StageReason.EMBEDDING_MODEL)
+    assert "EmbeddingModel" in done.stdout
 
 
 def test_defect_is_an_internal_error_with_its_traceback_in_the_log(

@@ -67,8 +67,17 @@ def test_activation(make_source, changes: Changes, activation: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason", "says"),
     [
-        ({"architectures": ["BertModel"]}, StageReason.NOT_A_CROSS_ENCODER, "BertModel"),
-        ({"architectures": ["BertForMaskedLM"]}, StageReason.NOT_A_CROSS_ENCODER, "cross-encoder"),
+        ({"architectures": ["BertModel"]}, StageReason.EMBEDDING_MODEL, "BertModel"),
+        ({"architectures": ["BertForMaskedLM"]}, StageReason.EMBEDDING_MODEL, "cross-encoder"),
+        (
+            {
+                "model_type": "qwen3",
+                "architectures": ["JinaForRanking"],
+                "auto_map": {"AutoModel": "modeling.JinaForRanking"},
+            },
+            StageReason.LISTWISE_MODEL,
+            "scores pairs",
+        ),
         (
             {"id2label": {"0": "no", "1": "maybe", "2": "yes"}},
             StageReason.NOT_A_CROSS_ENCODER,
@@ -82,7 +91,7 @@ def test_activation(make_source, changes: Changes, activation: str) -> None:
         ),
         (
             {"auto_map": {"AutoModel": "evil.Model"}},
-            StageReason.ARCHITECTURE_UNSUPPORTED,
+            StageReason.CUSTOM_CODE,
             "auto_map",
         ),
         ({"quantization_config": {}}, StageReason.MODEL_INVALID, "quantization_config"),

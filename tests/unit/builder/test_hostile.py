@@ -69,10 +69,10 @@ KINDS: dict[str, tuple[Harm, StageReason, str]] = {
     "hidden size": (in_json("config.json", hidden_size=10**9), "ModelInvalid", "hidden_size"),
     "types": (in_json("config.json", type_vocab_size=10**9), "ModelInvalid", "type_vocab_size"),
     "labels": (in_json("config.json", id2label=None, num_labels=10**9), "NotACrossEncoder", ""),
-    "code": (in_json("config.json", auto_map={"AutoModel": "x"}), "ArchitectureUnsupported", ""),
+    "code": (in_json("config.json", auto_map={"AutoModel": "x"}), "CustomCode", ""),
     "kernels": (
         in_json("config.json", _attn_implementation="evil/kernels"),
-        "ArchitectureUnsupported",
+        "CustomCode",
         "attn_implementation",
     ),
     "other weights": (

@@ -200,12 +200,12 @@ def test_token_opens_a_private_repository(
 
 
 def test_each_failure_has_its_reason(hub: Hub, tmp_path: Path) -> None:
-    assert reason_of(tmp_path, "no-such-branch") is StageReason.SOURCE_NOT_FOUND
+    assert reason_of(tmp_path, "no-such-branch") is StageReason.REVISION_NOT_FOUND
     with pytest.raises(StageError) as caught:
         HubSource("acme/missing", None).resolve(None, tmp_path)
     assert caught.value.reason is StageReason.SOURCE_NOT_FOUND
     hub.gated = True
-    assert reason_of(tmp_path) is StageReason.SOURCE_UNAUTHORIZED
+    assert reason_of(tmp_path) is StageReason.MODEL_GATED
     hub.gated, hub.files["config.json"] = False, b" " * (2 << 20)
     assert reason_of(tmp_path) is StageReason.MODEL_INVALID
     assert "config.json" not in hub.downloads, "its listed size is reason enough"

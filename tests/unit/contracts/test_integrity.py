@@ -9,6 +9,7 @@ import pytest
 from reranker_contracts import (
     ArtefactManifest,
     IntegrityError,
+    OtherVersionError,
     PrepareIdentity,
     Toolchain,
     digest_of,
@@ -76,6 +77,13 @@ def test_any_difference_is_named(
 ) -> None:
     tamper(artefact)
     with pytest.raises(IntegrityError, match=f"^{message}"):
+        verify_artefact(artefact)
+
+
+def test_another_version_is_no_damage(artefact: Path) -> None:
+    manifest = artefact / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schemaVersion":1', '"schemaVersion":2'))
+    with pytest.raises(OtherVersionError, match="schemaVersion 2"):
         verify_artefact(artefact)
 
 

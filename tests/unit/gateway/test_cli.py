@@ -36,6 +36,15 @@ def test_verify_names_the_damaged_file(
     assert message in found["message"]
 
 
+def test_verify_tells_another_version_from_damage(engine_dir: Path, tmp_path: Path) -> None:
+    result, manifest = tmp_path / "result.json", engine_dir / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schemaVersion":1', '"schemaVersion":2'))
+    assert main(["verify", "--engine", str(engine_dir), "--result", str(result)]) == 1
+    found = json.loads(result.read_text())
+    assert found["reason"] == "EngineVersionMismatch"
+    assert "schemaVersion 2, this gateway reads 1; use" in found["message"]
+
+
 def test_verify_refuses_another_engine(
     engine_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,25 +1,44 @@
 """Reads from memory: right after our own writes, late news, lost news and hidden objects."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from reranker_operator.adapters.cache import CachingCluster
+from reranker_operator.adapters.cache import CachingCluster, writing_as
 from reranker_operator.adapters.cluster import Json
-from reranker_operator.api.meta import PVC, SERVICE, Resource
-from reranker_operator.errors import NotFound
+from reranker_operator.adapters.store import News, Store
+from reranker_operator.api.meta import (
+    DEPLOYMENT,
+    NODE,
+    POD,
+    PVC,
+    RERANKER_SERVICE,
+    SERVICE,
+    Resource,
+)
+from reranker_operator.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    OperatorError,
+    Rejected,
+    Unavailable,
+)
 
 OURS = {"app.kubernetes.io/managed-by": "reranker-operator"}
 
 
 class Live:
-    """The API server's answers to reads and one kind of write; counts the reads."""
+    """The API server's answers to reads and some kinds of writes; counts the reads."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Json] = {}
         self.reads = 0
+        self.refuses: OperatorError | None = None
         self.while_listing: Callable[[], None] = lambda: None
+        self.while_deleting: Callable[[], None] = lambda: None
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         self.reads += 1
@@ -31,16 +50,30 @@ class Live:
         self, resource: Resource, namespace: str | None, selector: Any = None, *, fields: Any = None
     ) -> list[Json]:
         self.reads += 1
-        found = [
+        return self._select(namespace, selector)
+
+    async def pages(
+        self, resource: Resource, namespace: str | None, selector: Any = None
+    ) -> AsyncIterator[Any]:
+        self.reads += 1
+        if self.refuses:
+            raise self.refuses
+        found = self._select(namespace, selector)
+        self.while_listing()
+        for entry in found:
+            yield [entry]
+
+    def _select(self, namespace: str | None, selector: Any) -> Any:
+        return [
             body
             for (space, _), body in self.objects.items()
             if namespace in (None, space)
             and (selector or {}).items() <= body["metadata"].get("labels", {}).items()
         ]
-        self.while_listing()
-        return found
 
     async def apply(self, manifest: Json, manager: str) -> Json:
+        if self.refuses:
+            raise self.refuses
         meta = manifest["metadata"]
         self.objects[meta["namespace"], meta["name"]] = manifest
         return manifest
@@ -49,14 +82,13 @@ class Live:
         self, resource: Resource, namespace: str, name: str, uid: Any = None, version: Any = None
     ) -> None:
         self.objects.pop((namespace, name), None)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name)
+        self.while_deleting()
 
 
 def service(name: str, version: int, *, uid: str = "u1", port: int = 1, labels: Any = OURS) -> Json:
     meta = {"name": name, "namespace": "shop", "uid": uid, "resourceVersion": str(version)}
-    meta |= {"labels": dict(labels), "managedFields": [{"manager": "x"}]}
+    managed = [{"manager": "reranker-operator"}, {"manager": "kubectl", "subresource": "status"}]
+    meta |= {"labels": dict(labels), "managedFields": managed}
     return {"kind": "Service", "metadata": meta, "spec": {"port": port}}
 
 
@@ -74,7 +106,7 @@ def live() -> Live:
 
 @pytest.fixture
 def cache(live: Live) -> CachingCluster:
-    return CachingCluster(live, {SERVICE: OURS}, Clock())
+    return CachingCluster(live, {SERVICE: OURS}, Clock())  # type: ignore[arg-type]
 
 
 async def ports(cache: CachingCluster) -> dict[str, int]:
@@ -156,3 +188,159 @@ async def test_a_list_by_fields_is_live(cache: CachingCluster, live: Live) -> No
     before = live.reads
     await cache.list(SERVICE, "shop", fields={"metadata.name": "a"})
     assert live.reads == before + 1
+
+
+async def test_an_index_by_our_labels_follows_every_change(cache: CachingCluster) -> None:
+    await cache.relist(None)
+    mine = {"reranker.dev/service": "rank"}
+
+    async def found() -> list[str]:
+        return [entry["metadata"]["name"] for entry in await cache.list(SERVICE, "shop", mine)]
+
+    for name in ("b", "a", "other"):
+        labels = OURS | ({} if name == "other" else mine)
+        cache.observe("Service", "ADDED", service(name, 1, uid=name, labels=labels))
+    assert await found() == ["a", "b"]
+    cache.observe("Service", "MODIFIED", service("a", 2, uid="a"))
+    cache.observe("Service", "MODIFIED", service("other", 2, uid="other", labels=OURS | mine))
+    assert await found() == ["b", "other"]
+    cache.observe("Service", "DELETED", service("b", 3, uid="b", labels=OURS | mine))
+    assert await found() == ["other"]
+
+
+def test_the_writer_has_seen_its_own_write_and_nobody_else_has(cache: CachingCluster) -> None:
+    async def write() -> None:
+        with writing_as("me"):
+            await cache.apply(service("a", 5), "m")
+        await cache.apply(service("b", 6, uid="b"), "m")
+
+    asyncio.run(write())
+    assert cache.observe("Service", "MODIFIED", service("a", 5)) == News(writer="me")
+    assert cache.observe("Service", "MODIFIED", service("a", 4)) == News(stale=True)
+    assert cache.observe("Service", "MODIFIED", service("a", 7)) == News()
+    assert cache.observe("Service", "ADDED", service("b", 6, uid="b")) == News()
+
+
+def _owned(version: int, *owners: str, port: int = 1) -> Json:
+    body = service("a", version, port=port)
+    body["metadata"]["ownerReferences"] = [{"uid": owner} for owner in owners]
+    return body
+
+
+def test_one_more_owner_is_no_news_but_one_less_is(cache: CachingCluster) -> None:
+    events = [_owned(1, "x"), _owned(2, "x", "y"), _owned(3, "x", "y", "z", port=2), _owned(4, "x")]
+    seen = [cache.observe("Service", "MODIFIED", event).quiet for event in events]
+    assert seen == [False, True, False, False]
+
+
+async def test_a_label_that_comes_back_brings_the_object_back(cache: CachingCluster) -> None:
+    """To a watch with a selector an object without the label is deleted."""
+    await cache.relist(None)
+    cache.observe("Service", "ADDED", service("a", 1))
+    cache.observe("Service", "DELETED", service("a", 3))
+    assert await ports(cache) == {}
+    await cache.apply(service("a", 4), "m")
+    assert await ports(cache) == {"a": 1}
+
+
+@pytest.mark.parametrize("error", [NotFound("a"), Conflict("a"), Rejected("a")])
+async def test_a_refused_write_corrects_the_memory(
+    cache: CachingCluster, live: Live, error: OperatorError
+) -> None:
+    await cache.relist(None)
+    cache.observe("Service", "ADDED", service("a", 1, port=1))
+    if not isinstance(error, NotFound):
+        live.objects["shop", "a"] = service("a", 2, uid="another", port=2)
+    live.refuses = error
+    with pytest.raises(type(error)):
+        await cache.apply(service("a", 9), "m")
+    assert await ports(cache) == ({} if isinstance(error, NotFound) else {"a": 2})
+
+
+async def test_what_the_watch_tells_during_a_deletion_counts(
+    cache: CachingCluster, live: Live
+) -> None:
+    await cache.relist(None)
+    cache.observe("Service", "ADDED", service("a", 1))
+    live.while_deleting = lambda: cache.observe("Service", "MODIFIED", service("a", 2, port=2))  # type: ignore[assignment]
+    await cache.delete(SERVICE, "shop", "a", "u1")
+    assert await ports(cache) == {"a": 2}, "it is held by a finalizer"
+
+
+async def test_a_list_tells_what_vanished_unheard(cache: CachingCluster, live: Live) -> None:
+    cache.observe("Service", "ADDED", service("ghost", 1, uid="g"))
+    live.objects["shop", "a"] = service("a", 2, uid="a")
+    gone = await cache.relist(None, "Service")
+    assert [entry["metadata"]["name"] for entry in gone] == ["ghost"]
+
+
+async def test_a_kind_that_can_not_be_listed_is_read_live(
+    cache: CachingCluster, live: Live
+) -> None:
+    live.objects["shop", "a"] = service("a", 1)
+    live.refuses = Forbidden("no such right")
+    assert await cache.relist(None) == []
+    before = live.reads
+    assert await ports(cache) == {"a": 1}
+    assert live.reads == before + 1
+
+
+async def test_only_entries_of_strangers_are_kept_of_managed_fields(cache: CachingCluster) -> None:
+    body = service("a", 1)
+    body["metadata"]["managedFields"].append({"manager": "kubectl-edit", "fieldsV1": {}})
+    cache.observe("Service", "ADDED", body)
+    kept = (await cache.get(SERVICE, "shop", "a"))["metadata"]["managedFields"]
+    assert [entry["manager"] for entry in kept] == ["kubectl-edit"]
+
+
+async def test_nodes_are_read_once_for_all_and_again_when_old(
+    live: Live, cache: CachingCluster
+) -> None:
+    clock = Clock()
+    cache = CachingCluster(live, {}, clock)  # type: ignore[arg-type]
+    status = {"allocatable": {"cpu": "4"}, "images": [{"names": ["large"]}]}
+    live.objects["", "n"] = {"metadata": {"name": "n"}, "status": status}
+    found = await asyncio.gather(*(cache.list(NODE, None) for _ in range(3)))
+    assert live.reads == 1
+    assert found[0][0]["status"] == {"allocatable": {"cpu": "4"}}
+    clock.now += 31
+    live.refuses = Unavailable("away")
+    with pytest.raises(Unavailable):
+        await cache.list(NODE, None)
+    live.refuses = None
+    await cache.list(NODE, None)
+    assert live.reads == 3
+
+
+OWNS_REPLICAS = {"f:spec": {"f:replicas": {}}}
+MANAGED = [
+    {"manager": "reranker-operator", "fieldsV1": {"f:spec": {"f:paused": {}}}},
+    {"manager": "kubectl", "fieldsV1": OWNS_REPLICAS | {"f:metadata": {"f:labels": {}}}},
+    {"manager": "hpa", "subresource": "scale", "time": "now", "fieldsV1": OWNS_REPLICAS},
+]
+BY_SCALE = {"manager": "hpa", "subresource": "scale", "fieldsV1": OWNS_REPLICAS}
+
+
+@pytest.mark.parametrize(
+    ("resource", "managed", "kept"),
+    [
+        (
+            RERANKER_SERVICE,
+            MANAGED,
+            [{"manager": "kubectl", "fieldsV1": OWNS_REPLICAS}, BY_SCALE],
+        ),
+        (RERANKER_SERVICE, MANAGED[:1], []),
+        (RERANKER_SERVICE, None, None),
+        (DEPLOYMENT, MANAGED, [MANAGED[1], BY_SCALE]),
+        (DEPLOYMENT, MANAGED[:1], None),
+        (POD, MANAGED, None),
+    ],
+)
+def test_of_managers_those_of_replicas_and_strangers_are_remembered(
+    resource: Resource, managed: Any, kept: Any
+) -> None:
+    body = service("a", 1)
+    body["metadata"]["managedFields"] = managed
+    entry = Store({resource: None}, Clock()).put(resource.kind, body)
+    assert entry is not None
+    assert entry.body()["metadata"].get("managedFields") == kept

@@ -37,7 +37,7 @@ def _everything(service: RerankerService) -> list[Json]:
         exposure.external_service(service, SELECTOR),
         exposure.ingress(service),
         exposure.http_route(service),
-        upkeep.budget(service, SELECTOR),
+        upkeep.budget(service, SELECTOR, service.spec.replicas),
         upkeep.service_monitor(service),
     )
     return [manifest for manifest in made if manifest is not None]
@@ -167,7 +167,7 @@ def test_ingress_and_route_lead_to_the_address_inside(make: Make) -> None:
 def test_a_budget_never_blocks_a_drain(
     make: Make, replicas: int, asked: Json, expected: Json | None
 ) -> None:
-    made = upkeep.budget(make(replicas=replicas, disruption=asked), SELECTOR)
+    made = upkeep.budget(make(disruption=asked), SELECTOR, replicas)
     if expected is None:
         assert made is None
     else:

@@ -37,3 +37,28 @@ def test_schemas_are_structural(name: str) -> None:
         )
         assert not ("properties" in node and "additionalProperties" in node), path
         assert set(node.get("required", [])) <= node.get("properties", {}).keys(), path
+
+
+@pytest.mark.parametrize("name", sorted(definitions()))
+def test_every_field_is_described(name: str) -> None:
+    (version,) = definitions()[name]["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    for part in ("spec", "status"):
+        for path, node in _nodes(schema["properties"][part], part):
+            fields = node.get("properties", {})
+            assert [key for key in fields if not fields[key].get("description")] == [], path
+            for key, field in fields.items():
+                if isinstance(field.get("default"), str | int | float):
+                    assert "Default" in field["description"], f"{path}.{key}"
+
+
+def test_lists_whose_entries_have_a_key_are_merged_by_it() -> None:
+    """The API server wants each key to be there, by requirement or by default."""
+    (version,) = definitions()["rerankerservices.yaml"]["spec"]["versions"]
+    seen = 0
+    for path, node in _nodes(version["schema"]["openAPIV3Schema"]):
+        for key in node.get("x-kubernetes-list-map-keys", []):
+            entry = node["items"]
+            assert key in entry["required"] or "default" in entry["properties"][key], path
+            seen += 1
+    assert seen > 10

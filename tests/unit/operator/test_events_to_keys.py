@@ -5,8 +5,7 @@ from typing import Any
 import kopf
 import pytest
 
-from reranker_operator.api.meta import COMPANIONS
-from reranker_operator.runtime.fleet import Fleet
+from reranker_operator.api.meta import OWNED
 from reranker_operator.runtime.queue import Key
 from reranker_operator.shell.handlers import keys_of, register
 from reranker_operator.shell.settings import configure
@@ -63,10 +62,10 @@ def test_keys(kind: str, meta: dict[str, Any], expected: list[Key]) -> None:
 def test_what_we_make_is_watched_and_selected_by_the_server() -> None:
     """Without a selector the watch would bring every such object of the cluster."""
     registry = kopf.OperatorRegistry()
-    register(registry, lambda _: None, Fleet())
+    register(registry, lambda *_: None)
     watched = {selector.any_name for selector in registry._watching.get_all_selectors()}
     chosen = configure(namespaced=False).watching.label_selectors
-    for resource in COMPANIONS:
+    for resource in OWNED:
         assert resource.plural in watched
         key = (resource.group, resource.version, resource.plural)
         assert chosen[key] == "app.kubernetes.io/managed-by=reranker-operator"

@@ -50,6 +50,9 @@ class World:
         names = self.names if resource == RERANKER_SERVICE else []
         return [{"metadata": {"namespace": "shop", "name": name}} for name in names]
 
+    async def relist(self, namespace: str | None) -> tuple[dict[str, Any], ...]:
+        return ()
+
     async def work(self) -> None:
         key = await self.queue.get()
         assert key is not None

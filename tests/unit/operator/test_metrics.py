@@ -91,7 +91,7 @@ async def test_reconciles_by_outcome_and_errors_by_class() -> None:
          ("update", "leases", "Lease")),
         ("DELETE", "/apis/batch/v1/namespaces/shop/jobs/x", ("delete", "jobs", "Job")),
         ("POST", "/apis/batch/v1/namespaces/shop/jobs", ("create", "jobs", "Job")),
-        ("GET", "/apis/a/b/namespaces/shop/secrets/x", ("get", "other", "other")),
+        ("GET", "/apis/a/b/namespaces/shop/widgets/x", ("get", "other", "other")),
         ("OPTIONS", "/", ("other", "other", "other")),
     ],
 )  # fmt: skip

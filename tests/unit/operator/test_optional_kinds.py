@@ -54,6 +54,17 @@ async def test_what_is_known_stays_known_without_an_api_server() -> None:
     assert await kinds.present([]) == set()
 
 
+async def test_a_write_that_finds_nothing_has_them_looked_up_at_once() -> None:
+    server = _Server()
+    server.there = {HTTP_ROUTE}
+    kinds = OptionalKinds(server, clock=lambda: server.now)
+    assert await kinds.present([]) == {HTTP_ROUTE}
+    assert not await kinds.have_changed()
+    server.there = set()
+    assert await kinds.have_changed()
+    assert await kinds.present([]) == set()
+
+
 @pytest.mark.parametrize(
     ("text", "logged"),
     [

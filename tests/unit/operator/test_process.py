@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,22 +21,27 @@ _KUBECONFIG = {
 }
 
 
-@pytest.mark.timeout(60)
-def test_an_ordinary_stop_is_no_failure(tmp_path: Path) -> None:
+def _run(tmp_path: Path, server: str, **settings: str) -> "subprocess.Popen[str]":
     kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(_KUBECONFIG))
+    clusters = [{"name": "none", "cluster": {"server": server}}]
+    kubeconfig.write_text(json.dumps(_KUBECONFIG | {"clusters": clusters}))
     environment = os.environ | {
         "KUBECONFIG": str(kubeconfig),
-        "RERANKER_OPERATOR_LEADER_ELECTION": "false",
         "RERANKER_OPERATOR_HTTP_PORT": "0",
+        **{f"RERANKER_OPERATOR_{name.upper()}": value for name, value in settings.items()},
     }
-    with subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "reranker_operator.main"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    ) as process:
+    )
+
+
+@pytest.mark.timeout(120)
+def test_an_ordinary_stop_is_no_failure(tmp_path: Path) -> None:
+    with _run(tmp_path, "http://127.0.0.1:9", leader_election="false") as process:
         assert process.stdout
         # kopf is at work: it has its own way with signals.
         assert any('"kopf' in line for line in process.stdout), "kopf has said nothing"
@@ -42,3 +49,19 @@ def test_an_ordinary_stop_is_no_failure(tmp_path: Path) -> None:
         rest = process.stdout.read()
         assert process.wait() == 0, rest
         assert "Traceback" not in rest
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("election", ["true", "false"])
+def test_an_api_server_that_hangs_does_not_hold_the_stop_up(tmp_path: Path, election: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with _run(tmp_path, address, leader_election=election) as process:
+            caller, _ = silent.accept()
+            # The operator waits for an answer now.
+            with caller:
+                began = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                rest = process.stdout.read() if process.stdout else ""
+                assert process.wait() == 0, rest
+                assert time.monotonic() - began < 10

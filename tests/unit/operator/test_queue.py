@@ -107,6 +107,43 @@ def test_a_thousand_failures_are_only_a_long_delay(queue: WorkQueue) -> None:
     assert {queue.retry(A) for _ in range(1100)} >= {300.0}
 
 
+async def test_a_named_time_is_waited_for_whatever_comes(queue: WorkQueue, clock: Clock) -> None:
+    queue.add(A)
+    assert await queue.get() == A
+    queue.add(A)
+    assert queue.retry(A, hold=40) == 40
+    queue.done(A)
+    queue.add(A)
+    queue.add_after(A, 1)
+    clock.now += 39
+    assert await _ready(queue) + await _ready(queue) == []
+    clock.now += 1
+    assert await _ready(queue) + await _ready(queue) == [A]
+    queue.add(A)
+    assert await _ready(queue) == [A], "once"
+
+
+async def test_the_background_waits_but_not_for_ever(queue: WorkQueue) -> None:
+    quiet = [Key("RerankerService", "shop", f"quiet-{number}") for number in range(3)]
+    for key in quiet:
+        queue.add(key, background=True)
+    queue.mark()
+    busy = [Key("RerankerService", "shop", f"busy-{number}") for number in range(20)]
+    for key in [*busy, quiet[2], quiet[2]]:
+        queue.add(key)
+    queue.add(busy[0], background=True)
+    assert (queue.waiting, len(queue)) == (23, 23)
+    taken = []
+    for _ in range(23):
+        key = await queue.get()
+        assert key is not None
+        queue.done(key)
+        taken.append(key)
+    assert sorted(taken) == sorted([*busy, *quiet])
+    assert [taken.index(key) for key in quiet] == [7, 15, 22]
+    assert queue.worked_off
+
+
 async def test_closing_wakes_waiting_workers(queue: WorkQueue) -> None:
     waiting = [asyncio.create_task(queue.get()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -160,3 +197,47 @@ async def test_a_worker_survives_and_comes_back_in_time(
     assert await _ready(queue) + await _ready(queue) == []
     clock.now += 0.1
     assert await _ready(queue) + await _ready(queue) == [A]
+
+
+async def test_one_that_hangs_has_its_place_taken(queue: WorkQueue) -> None:
+    hang, worked = asyncio.Event(), asyncio.Event()
+    at_once: list[Key] = []
+
+    async def reconcile(key: Key) -> None:
+        at_once.append(key)
+        if key.name.startswith("hangs"):
+            await hang.wait()
+        else:
+            worked.set()
+
+    for number in range(70):
+        queue.add(Key("RerankerService", "shop", f"hangs-{number}"))
+    workers = Workers(queue, reconcile, Metrics(), count=2, patience=0.0)
+    task = asyncio.create_task(workers.run())
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert len(at_once) == 64, "however many hang, there is a bound"
+    queue.add(A)
+    hang.set()
+    await asyncio.wait_for(worked.wait(), 10)
+    queue.close()
+    await asyncio.wait_for(task, 10)
+    assert len(at_once) == 71
+
+
+async def test_no_more_than_the_bound_at_the_same_time(queue: WorkQueue) -> None:
+    running = most = 0
+
+    async def reconcile(key: Key) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        if key == C:
+            queue.close()
+
+    for key in (A, B, C):
+        queue.add(key)
+    await Workers(queue, reconcile, Metrics(), count=2).run()
+    assert most == 2

@@ -1,15 +1,32 @@
 """Every reason of the API is in the runbook, and the runbook has no others."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from reranker_contracts import StageReason
 from reranker_operator.api.conditions import Reason
+from reranker_operator.core.backoff import PERMANENT
 
-_RUNBOOK = Path(__file__).resolve().parents[3] / "docs/runbook.md"
+_ROOT = Path(__file__).resolve().parents[3]
+_RUNBOOK = (_ROOT / "docs/runbook.md").read_text(encoding="utf-8")
+#: Not tried again either, but by other rules than failed attempts.
+_NOT_TRIED = {Reason.INVALID_SPEC, Reason.UNKNOWN_SOURCE, Reason.NAMESPACE_TERMINATING}
 
 
 def test_the_runbook_has_one_entry_for_each_reason() -> None:
-    entries = re.findall(r"^### (\S+)$", _RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE)
+    entries = re.findall(r"^### (\S+)$", _RUNBOOK, re.MULTILINE)
     assert len(entries) == len(set(entries))
     assert set(entries) == {entry.value for entry in (*Reason, *StageReason)}
+
+
+def test_what_is_not_tried_again_is_marked() -> None:
+    marked = re.findall(r"^### (\S+)\n\*Permanent\.\*", _RUNBOOK, re.MULTILINE)
+    assert set(marked) == PERMANENT | {reason.value for reason in _NOT_TRIED}
+
+
+def test_the_table_is_that_of_the_entries() -> None:
+    command = [sys.executable, str(_ROOT / "hack/runbook-table"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -63,8 +63,8 @@ class HubSource:
             commit = self._api.model_info(self._repo, revision=wanted).sha or ""
         if not _COMMIT.fullmatch(commit):
             raise StageError(
-                StageReason.SOURCE_NOT_FOUND,
-                f"{self._about(wanted)}: the hub names no commit; check model.revision",
+                StageReason.REVISION_NOT_FOUND,
+                f"{self._about(wanted)}: the hub names no commit; check spec.model.revision",
             )
         files = self._files(commit)
         for name in self._select(commit, files, scratch).metadata:
@@ -131,16 +131,22 @@ class HubSource:
         except LocalEntryNotFoundError as error:
             # The client's name for a download that failed without a cached copy to fall back on.
             raise _unreachable(about, error.__cause__ or error) from error
-        except (RevisionNotFoundError, EntryNotFoundError) as error:
+        except RevisionNotFoundError as error:
+            raise StageError(
+                StageReason.REVISION_NOT_FOUND,
+                f"{about}: the model is there, this revision of it is not; set "
+                "spec.model.revision to a branch, tag or commit of it",
+            ) from error
+        except EntryNotFoundError as error:
             raise StageError(
                 StageReason.SOURCE_NOT_FOUND,
-                f"{about}: there is no such revision or file; check model.revision",
+                f"{about}: a file that the hub lists is not there; check spec.model.revision",
             ) from error
         except GatedRepoError as error:
             raise StageError(
-                StageReason.SOURCE_UNAUTHORIZED,
-                f"{about}: access is gated; accept the model's terms on the hub and give a token "
-                "by model.secretRef",
+                StageReason.MODEL_GATED,
+                f"{about}: access is gated; accept the model's terms on the hub and put a token of "
+                "that account into the Secret of spec.model.secretRef",
             ) from error
         except HfHubHTTPError as error:
             raise _http_failure(about, error) from error
@@ -158,16 +164,17 @@ def _unreachable(about: str, error: BaseException) -> StageError:
 
 def _http_failure(about: str, error: HfHubHTTPError) -> StageError:
     status = error.response.status_code
-    token = "the token in model.secretRef" if os.environ.get("HF_TOKEN") else "no token"
+    token = "the token in spec.model.secretRef" if os.environ.get("HF_TOKEN") else "no token"
     if status in (401, 403):
         return StageError(
             StageReason.SOURCE_UNAUTHORIZED,
             f"{about}: does not exist or may not be read with {token}; check the name, or set "
-            "model.secretRef to a token that may read it",
+            "spec.model.secretRef to a token that may read it",
         )
     if status == 404 or isinstance(error, RepositoryNotFoundError):
         return StageError(
-            StageReason.SOURCE_NOT_FOUND, f"{about}: there is no such model; check the name"
+            StageReason.SOURCE_NOT_FOUND,
+            f"{about}: there is no such model; check the name in spec.model.source",
         )
     return StageError(
         StageReason.SOURCE_UNREACHABLE,

@@ -3,48 +3,38 @@
 Three things keep the memory right: watch events (`observe`), the answers to our own writes, and
 full lists (`relist`), since a watch that was cut may never tell of a deletion. A read that finds
 nothing asks the API server: objects of somebody else's, which the label selectors of the watches
-hide, must not seem absent.
+hide, must not seem absent. A write that is refused corrects the memory, too.
 
-An object is kept as JSON text without `managedFields`: a tenth of what dictionaries take, and a
-reader that changes what it got changes nothing here.
+What is decided by it may be a moment old. That is safe, since deletions name the uid (and, where it
+matters, the version) of what was seen, creations fail where the name is taken, and all else is put
+right by the next look.
 """
 
-import json
+import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from reranker_operator.adapters.cluster import Cluster, Json
-from reranker_operator.api.meta import RESOURCES, Resource
+from reranker_operator.adapters.cluster import Cluster, Items, Json
+from reranker_operator.adapters.store import News, Store
+from reranker_operator.api.meta import GROUP, NODE, RESOURCES, Resource
+from reranker_operator.errors import Conflict, Forbidden, NotFound, OperatorError, Rejected
 
-#: Seconds for which a late answer cannot bring a deleted object back.
-_TOMBSTONE_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class _Entry:
-    uid: str
-    version: int
-    labels: Mapping[str, str]
-    #: When it got here, in puts: a list that began later knows better.
-    turn: int
-    text: bytes
-
-    def matches(self, selector: Mapping[str, str] | None) -> bool:
-        return not selector or all(self.labels.get(key) == selector[key] for key in selector)
+#: Seconds for which a list of nodes is good enough. They change all the time and decide little.
+_NODES_SECONDS = 30.0
+_WRITER: ContextVar[Hashable] = ContextVar("writer", default=None)
 
 
-@dataclass
-class _Shelf:
-    """The objects of one kind, by namespace and name."""
-
-    selector: Mapping[str, str] | None
-    objects: dict[str, dict[str, _Entry]] = field(default_factory=dict)
-    listed: set[str | None] = field(default_factory=set)
-
-    def knows(self, namespace: str | None) -> bool:
-        return None in self.listed or namespace in self.listed
+@contextmanager
+def writing_as(writer: Hashable) -> Iterator[None]:
+    """Within, writes are this one's: their echoes are no news to it."""
+    token = _WRITER.set(writer)
+    try:
+        yield
+    finally:
+        _WRITER.reset(token)
 
 
 class CachingCluster:
@@ -61,43 +51,51 @@ class CachingCluster:
     ) -> None:
         self._live = live
         self._clock = clock
-        self._shelves = {resource.kind: _Shelf(labels) for resource, labels in watched.items()}
-        self._tombstones: dict[str, float] = {}
-        self._turn = 0
+        self._store = Store(watched, clock)
+        self._nodes: Items = []
+        self._nodes_until = float("-inf")
+        self._nodes_fetch: asyncio.Task[None] | None = None
 
     # What keeps the memory right.
 
-    def observe(self, kind: str, event: str | None, body: Mapping[str, Any]) -> None:
+    def observe(self, kind: str, event: str | None, body: Mapping[str, Any]) -> News:
         """Takes a watch event in; `event` is ADDED, MODIFIED, DELETED or None (from a list)."""
-        if event == "DELETED":
-            self._drop(kind, body["metadata"])
-        else:
-            self._put(kind, body)
+        return self._store.observe(kind, event, body)
 
-    async def relist(self, namespace: str | None) -> None:
-        """Reads every watched kind anew, in one namespace or (None) everywhere."""
-        for kind, shelf in self._shelves.items():
-            began = self._turn
-            items = await self._live.list(RESOURCES[kind], namespace, shelf.selector)
-            self._forget_all_but(shelf, namespace, {_uid(item) for item in items}, began)
-            for item in items:
-                self._put(kind, item)
-            shelf.listed.add(namespace)
-        now = self._clock()
-        self._tombstones = {uid: until for uid, until in self._tombstones.items() if until > now}
+    async def relist(self, namespace: str | None, kind: str | None = None) -> Items:
+        """Reads every watched kind, or one, anew, in one namespace or (None) everywhere.
 
-    # The protocol.
+        Returns what was in memory and is gone.
+        """
+        gone: Items = []
+        for name in [kind] if kind else list(self._store.shelves):
+            gone += await self._relist(name, namespace)
+        self._store.clean()
+        return gone
+
+    async def _relist(self, kind: str, namespace: str | None) -> Items:
+        shelf, began, uids = self._store.shelves[kind], self._store.turn, set()
+        try:
+            async for page in self._live.pages(RESOURCES[kind], namespace, shelf.selector):
+                uids |= {item["metadata"]["uid"] for item in page}
+                for item in page:
+                    self._store.put(kind, item)
+        except (NotFound, Forbidden):
+            shelf.listed.discard(namespace)
+            if shelf.resource.group == GROUP:
+                raise
+            # A kind that this cluster does not know or let us see, or not yet.
+            return []
+        shelf.listed.add(namespace)
+        return self._store.forget_all_but(shelf, namespace, uids, began)
+
+    # The protocol: reads.
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         """One object. Raises NotFound."""
-        shelf = self._shelves.get(resource.kind)
-        entry = shelf.objects.get(namespace, {}).get(name) if shelf else None
-        if entry is not None:
-            return _parse(entry)
-        found = await self._live.get(resource, namespace, name)
-        if shelf is not None and _Entry("", 0, _labels(found), 0, b"").matches(shelf.selector):
-            self._put(resource.kind, found)
-        return found
+        shelf = self._store.shelves.get(resource.kind)
+        entry = shelf.entry(namespace, name) if shelf else None
+        return entry.body() if entry else await self._look(resource, namespace, name)
 
     async def list(
         self,
@@ -106,33 +104,88 @@ class CachingCluster:
         selector: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-    ) -> list[Json]:
+    ) -> Items:
         """All objects with these labels and fields; namespace None means everywhere."""
-        shelf = self._shelves.get(resource.kind)
+        if resource is NODE and not selector and not fields:
+            return await self._list_nodes()
+        shelf = self._store.shelves.get(resource.kind)
         # Which fields can select, and how, only the API server knows.
         if shelf is None or fields or not shelf.knows(namespace):
             return await self._live.list(resource, namespace, selector, fields=fields)
-        spaces = shelf.objects.values() if namespace is None else [shelf.objects.get(namespace, {})]
-        return [
-            _parse(entry) for space in spaces for entry in space.values() if entry.matches(selector)
-        ]
+        return [entry.body() for entry in shelf.select(namespace, selector)]
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Items]:
+        """As `list`, in parts."""
+        yield await self.list(resource, namespace, selector)
+
+    async def _list_nodes(self) -> Items:
+        """One call for all who ask at the same time; nobody changes what all of them get."""
+        if self._nodes_fetch is None and self._clock() >= self._nodes_until:
+            self._nodes_fetch = asyncio.create_task(self._fetch_nodes())
+        if self._nodes_fetch is not None:
+            await asyncio.shield(self._nodes_fetch)
+        return self._nodes
+
+    async def _fetch_nodes(self) -> None:
+        try:
+            pages = self._live.pages(NODE, None)
+            self._nodes = [_trimmed(node) async for page in pages for node in page]
+            self._nodes_until = self._clock() + _NODES_SECONDS
+        finally:
+            self._nodes_fetch = None
+
+    async def _look(self, resource: Resource, namespace: str, name: str) -> Json:
+        """Ask the API server, and remember what the watch will go on telling of."""
+        shelf = self._store.shelves.get(resource.kind)
+        began = self._store.turn
+        try:
+            found = await self._live.get(resource, namespace, name)
+        except NotFound:
+            entry = shelf.entry(namespace, name) if shelf else None
+            if shelf is not None and entry is not None and entry.turn <= began:
+                shelf.remove(namespace, name)
+            raise
+        labels = found["metadata"].get("labels") or {}
+        if shelf is not None and (shelf.selector or {}).items() <= labels.items():
+            self._store.put(resource.kind, found)
+        return found
+
+    # The protocol: writes.
 
     async def apply(self, manifest: Json, manager: str) -> Json:
         """Server-side apply, forced; returns the merged object."""
-        return self._answer(manifest["kind"], await self._live.apply(manifest, manager))
+        async with _Correction(self, *_place(manifest)):
+            return self._answer(await self._live.apply(manifest, manager), manifest["kind"])
 
     async def apply_status(self, manifest: Json, manager: str) -> Json:
         """Server-side apply of the status subresource. Raises NotFound."""
-        return self._answer(manifest["kind"], await self._live.apply_status(manifest, manager))
+        async with _Correction(self, *_place(manifest)):
+            return self._answer(await self._live.apply_status(manifest, manager), manifest["kind"])
 
     async def create(self, manifest: Json) -> Json:
         """Create. Raises Conflict when the name is taken."""
-        return self._answer(manifest["kind"], await self._live.create(manifest))
+        # One whose name is made by the server can't be in the way of another.
+        if "name" not in manifest["metadata"]:
+            return await self._live.create(manifest)
+        async with _Correction(self, *_place(manifest)):
+            return self._answer(await self._live.create(manifest), manifest["kind"])
 
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Json) -> Json:
         """JSON merge patch. Raises NotFound or, with a resourceVersion in it, Conflict."""
-        after = await self._live.merge_patch(resource, namespace, name, patch)
-        return self._answer(resource.kind, after)
+        async with _Correction(self, resource, namespace, name):
+            after = await self._live.merge_patch(resource, namespace, name, patch)
+            return self._answer(after, resource.kind)
+
+    async def json_patch(self, resource: Resource, namespace: str, name: str, patch: Items) -> Json:
+        """JSON patch. Raises NotFound, and Rejected where a `test` in it fails."""
+        async with _Correction(self, resource, namespace, name):
+            after = await self._live.json_patch(resource, namespace, name, patch)
+            return self._answer(after, resource.kind)
 
     async def delete(
         self,
@@ -143,69 +196,62 @@ class CachingCluster:
         version: str | None = None,
     ) -> None:
         """Delete with dependents in the background; gone, replaced or changed since is fine."""
+        shelf = self._store.shelves.get(resource.kind)
+        before = shelf.entry(namespace, name) if shelf else None
         await self._live.delete(resource, namespace, name, uid, version)
-        shelf = self._shelves.get(resource.kind)
-        entry = shelf.objects.get(namespace, {}).get(name) if shelf else None
+        # What the watch told meanwhile is newer. The object may stay for a while, with a
+        # deletionTimestamp: the watch tells of that as well.
         if (
             shelf is not None
-            and entry is not None
-            and uid in (None, entry.uid)
-            and version in (None, str(entry.version))
+            and before is not None
+            and shelf.entry(namespace, name) is before
+            and uid in (None, before.uid)
+            and version in (None, str(before.version))
         ):
-            # It may stay for a while, with a deletionTimestamp; the next read asks.
-            del shelf.objects[namespace][name]
+            shelf.remove(namespace, name)
 
-    # Bookkeeping.
-
-    def _answer(self, kind: str, body: Json) -> Json:
-        self._put(kind, body)
+    def _answer(self, body: Json, kind: str) -> Json:
+        self._store.put(kind, body, _WRITER.get())
         return body
 
-    def _put(self, kind: str, body: Mapping[str, Any]) -> None:
-        shelf = self._shelves.get(kind)
-        meta = body["metadata"]
-        if shelf is None or _uid(body) in self._tombstones:
-            return
-        space = shelf.objects.setdefault(meta.get("namespace", ""), {})
-        before, version = space.get(meta["name"]), int(meta["resourceVersion"])
-        if before is not None and before.version > version:
-            return
-        self._turn += 1
-        kept = dict(body) | {"metadata": {k: v for k, v in meta.items() if k != "managedFields"}}
-        text = json.dumps(kept, separators=(",", ":")).encode()
-        space[meta["name"]] = _Entry(_uid(body), version, _labels(body), self._turn, text)
+    async def refresh(self, resource: Resource, namespace: str, name: str) -> None:
+        """What is in memory of this object has proved wrong, perhaps: look again."""
+        if resource.kind in self._store.shelves:
+            try:
+                await self._look(resource, namespace, name)
+            except OperatorError:
+                # Gone, or out of reach: the memory is right, or the next event puts it right.
+                return
 
-    def _drop(self, kind: str, meta: Mapping[str, Any]) -> None:
-        self._tombstones[meta["uid"]] = self._clock() + _TOMBSTONE_SECONDS
-        shelf = self._shelves.get(kind)
-        space = shelf.objects.get(meta.get("namespace", ""), {}) if shelf else {}
-        entry = space.get(meta["name"])
-        if entry is not None and entry.uid == meta["uid"]:
-            del space[meta["name"]]
 
-    @staticmethod
-    def _forget_all_but(
-        shelf: _Shelf, namespace: str | None, uids: Collection[str], began: int
+class _Correction:
+    """A write that is refused tells that the memory is wrong, perhaps."""
+
+    def __init__(
+        self, cluster: CachingCluster, resource: Resource, namespace: str, name: str
     ) -> None:
-        """Drops what a list that began at turn `began` did not show; newer entries stay."""
-        chosen = list(shelf.objects) if namespace is None else [namespace]
-        for name in chosen:
-            space = shelf.objects.get(name, {})
-            shelf.objects[name] = {
-                key: entry
-                for key, entry in space.items()
-                if entry.uid in uids or entry.turn > began
-            }
+        self._cluster = cluster
+        self._place = (resource, namespace, name)
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, NotFound | Conflict | Rejected):
+            await self._cluster.refresh(*self._place)
 
 
-def _parse(entry: _Entry) -> Json:
-    found: Json = json.loads(entry.text)
-    return found
+def _place(manifest: Json) -> tuple[Resource, str, str]:
+    meta = manifest["metadata"]
+    return RESOURCES[manifest["kind"]], meta["namespace"], meta["name"]
 
 
-def _uid(body: Mapping[str, Any]) -> str:
-    return str(body["metadata"]["uid"])
-
-
-def _labels(body: Mapping[str, Any]) -> Mapping[str, str]:
-    return dict(body["metadata"].get("labels") or {})
+def _trimmed(node: Json) -> Json:
+    """What decisions look at: not the images and annotations, by far the most of a node."""
+    meta, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
+    return {
+        "kind": NODE.kind,
+        "metadata": {"name": meta["name"], "labels": meta.get("labels", {})},
+        "spec": {key: spec[key] for key in ("taints", "unschedulable") if key in spec},
+        "status": {key: status[key] for key in ("allocatable", "conditions") if key in status},
+    }

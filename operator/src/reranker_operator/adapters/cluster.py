@@ -1,11 +1,13 @@
 """What the operator asks of a cluster. The Kubernetes implementation is in `kubernetes.py`."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from reranker_operator.api.meta import Resource
 
 Json = dict[str, Any]
+#: Objects, or the operations of a JSON patch.
+Items = list[Json]
 
 
 class Cluster(Protocol):
@@ -21,8 +23,16 @@ class Cluster(Protocol):
         selector: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-    ) -> list[Json]:
+    ) -> Items:
         """All objects with these labels and fields; namespace None means everywhere."""
+
+    def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Items]:
+        """The same as `list` in parts, for those who need not have all of it in memory."""
 
     async def apply(self, manifest: Json, manager: str) -> Json:
         """Server-side apply, forced; returns the merged object."""
@@ -35,6 +45,9 @@ class Cluster(Protocol):
 
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Json) -> Json:
         """JSON merge patch. Raises NotFound or, with a resourceVersion in it, Conflict."""
+
+    async def json_patch(self, resource: Resource, namespace: str, name: str, patch: Items) -> Json:
+        """JSON patch. Raises NotFound, and Rejected where a `test` in it fails."""
 
     async def delete(
         self,

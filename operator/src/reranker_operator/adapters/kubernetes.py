@@ -5,7 +5,7 @@ server-side apply wants exactly the fields we own and nothing filled in.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -13,10 +13,11 @@ import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
-from reranker_operator.adapters.cluster import Json
+from reranker_operator.adapters.cluster import Items, Json
 from reranker_operator.api.meta import RESOURCES, Resource
 from reranker_operator.errors import (
     Conflict,
+    Expired,
     Forbidden,
     NamespaceTerminating,
     NotFound,
@@ -26,10 +27,15 @@ from reranker_operator.errors import (
 )
 from reranker_operator.names import MANAGER
 
-_TIMEOUT_SECONDS = 30
-_PAGE = 500
+#: Longer than any admission webhook may take; a read has nobody to wait for.
+_WRITE = aiohttp.ClientTimeout(total=35, sock_connect=5)
+_READ = aiohttp.ClientTimeout(total=15, sock_connect=5)
+#: A page of pods is tens of megabytes once it is parsed.
+_PAGE = 100
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+_ERRORS: Mapping[int, type[OperatorError]] = {404: NotFound, 409: Conflict, 410: Expired}
 
 
 class KubernetesCluster:
@@ -39,7 +45,7 @@ class KubernetesCluster:
         self._client = client
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
-        return await self._call("GET", _path(resource, namespace, name))
+        return await self._call("GET", path_of(resource, namespace, name))
 
     async def list(
         self,
@@ -48,18 +54,39 @@ class KubernetesCluster:
         selector: Mapping[str, str] | None = None,
         *,
         fields: Mapping[str, str] | None = None,
-    ) -> list[Json]:
+    ) -> Items:
+        return [
+            item async for page in self._pages(resource, namespace, selector, fields)
+            for item in page
+        ]  # fmt: skip
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Items]:
+        async for page in self._pages(resource, namespace, selector, None):
+            yield page
+
+    async def _pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selector: Mapping[str, str] | None,
+        fields: Mapping[str, str] | None,
+    ) -> AsyncIterator[Items]:
         query = {"limit": str(_PAGE)}
         for name, wanted in (("labelSelector", selector), ("fieldSelector", fields)):
             if wanted:
                 query[name] = ",".join(f"{key}={value}" for key, value in wanted.items())
-        items: list[Json] = []
         while True:
-            page = await self._call("GET", _path(resource, namespace), query)
-            items += page.get("items", [])
+            page = await self._call("GET", path_of(resource, namespace), query)
+            # Entries of a list leave their kind out.
+            yield [entry | {"kind": resource.kind} for entry in page.get("items", [])]
             token = page.get("metadata", {}).get("continue")
             if not token:
-                return items
+                return
             query["continue"] = token
 
     async def apply(self, manifest: Json, manager: str) -> Json:
@@ -71,11 +98,16 @@ class KubernetesCluster:
     async def create(self, manifest: Json) -> Json:
         resource, namespace = RESOURCES[manifest["kind"]], manifest["metadata"]["namespace"]
         query = {"fieldManager": MANAGER}
-        return await self._call("POST", _path(resource, namespace), query, manifest)
+        return await self._call("POST", path_of(resource, namespace), query, manifest)
 
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Json) -> Json:
         query = {"fieldManager": MANAGER}
-        return await self._call("PATCH", _path(resource, namespace, name), query, patch, _MERGE)
+        return await self._call("PATCH", path_of(resource, namespace, name), query, patch, _MERGE)
+
+    async def json_patch(self, resource: Resource, namespace: str, name: str, patch: Items) -> Json:
+        query = {"fieldManager": MANAGER}
+        path = path_of(resource, namespace, name)
+        return await self._call("PATCH", path, query, patch, _JSON_PATCH)
 
     async def delete(
         self,
@@ -90,7 +122,7 @@ class KubernetesCluster:
         if given := {key: value for key, value in expected.items() if value is not None}:
             body["preconditions"] = given
         try:
-            await self._call("DELETE", _path(resource, namespace, name), body=body)
+            await self._call("DELETE", path_of(resource, namespace, name), body=body)
         except (NotFound, Conflict):
             # Gone, or not the object that was seen: what it is now is for the next plan.
             return
@@ -105,7 +137,7 @@ class KubernetesCluster:
 
     async def _apply(self, manifest: Json, manager: str, subresource: str) -> Json:
         resource, meta = RESOURCES[manifest["kind"]], manifest["metadata"]
-        path = _path(resource, meta["namespace"], meta["name"]) + subresource
+        path = path_of(resource, meta["namespace"], meta["name"]) + subresource
         query = {"fieldManager": manager, "force": "true"}
         return await self._call("PATCH", path, query, manifest, _APPLY)
 
@@ -114,7 +146,7 @@ class KubernetesCluster:
         method: str,
         path: str,
         query: dict[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | Items | None = None,
         content_type: str = "application/json",
     ) -> Json:
         headers = {"Accept": "application/json", "Content-Type": content_type}
@@ -127,17 +159,19 @@ class KubernetesCluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._client.call_api(*request, _request_timeout=_TIMEOUT_SECONDS)
+            timeout = _READ if method == "GET" else _WRITE
+            response = await self._client.call_api(*request, _request_timeout=timeout)
             data: bytes = await response.response.read()
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
         if response.status < 300:
             result: Json = json.loads(data)
             return result
-        raise _error(method, path, response.status, data, response.headers)
+        raise error_of(method, path, response.status, data, response.headers)
 
 
-def _path(resource: Resource, namespace: str | None, name: str | None = None) -> str:
+def path_of(resource: Resource, namespace: str | None, name: str | None = None) -> str:
+    """Where objects of a kind, or one of them, are found below the API server's address."""
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else "/api/v1"
     scope = f"/namespaces/{_segment(namespace)}" if namespace and resource.namespaced else ""
     return f"{root}{scope}/{resource.plural}" + (f"/{_segment(name)}" if name else "")
@@ -150,9 +184,10 @@ def _segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def _error(
+def error_of(
     method: str, path: str, status: int, data: bytes, headers: Mapping[str, Any]
 ) -> OperatorError:
+    """What an answer other than success means."""
     try:
         answer = json.loads(data)
     except ValueError:
@@ -160,16 +195,16 @@ def _error(
     if not isinstance(answer, dict):
         answer = {}
     text = f"{method} {path}: {status} {str(answer.get('message', ''))[:600]}".strip()
-    if status == 404:
-        return NotFound(text)
-    if status == 409:
-        return Conflict(text)
+    if status in _ERRORS:
+        return _ERRORS[status](text)
     if status in (401, 403):
         causes = (answer.get("details") or {}).get("causes") or []
         if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
             return NamespaceTerminating(text)
         return Forbidden(text)
-    if status in (400, 422):
+    # To server-side apply a field that the kind does not have, or an entry that is there twice, is
+    # an error of its own making; it would stay one however often it is tried.
+    if status in (400, 422) or (status == 500 and "failed to create typed patch object" in text):
         return Rejected(text)
     return Unavailable(text, _seconds(headers.get("Retry-After")))
 

@@ -1,7 +1,7 @@
 """An API client that tells of every request: what it was for, how it ended, how long it took.
 
 It stands where all requests of the operator pass, those for the Lease included. Only kopf's
-watches have a connection of their own.
+watches have connections of their own.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.client.rest import RESTResponse
 
@@ -39,14 +40,16 @@ class ApiCall:
     @property
     def wrote(self) -> bool:
         """The server has done something."""
-        return self.verb not in ("get", "list") and self.status == "2xx"
+        return self.verb not in ("get", "list", "watch") and self.status == "2xx"
 
 
 class ObservedApiClient(ApiClient):
     """Calls `observe` after each request, also after those without an answer."""
 
-    def __init__(self, observe: Callable[[ApiCall], None]) -> None:
-        super().__init__()
+    def __init__(
+        self, observe: Callable[[ApiCall], None], configuration: Configuration | None = None
+    ) -> None:
+        super().__init__(configuration)
         self._observe = observe
 
     async def call_api(
@@ -77,8 +80,10 @@ def describe(method: str, url: str, content_type: str, status: str, seconds: flo
     found = _PATH.search(urlsplit(url).path)
     plural, name, subresource = found.group("plural", "name", "sub") if found else ("", "", "")
     kind = _PLURALS.get(plural)
-    if method == "GET":
-        verb = "get" if name else "list"
+    if method == "GET" and not name:
+        verb = "watch" if "watch=true" in urlsplit(url).query else "list"
+    elif method == "GET":
+        verb = "get"
     elif method == "PATCH":
         verb = "apply" if "apply-patch" in content_type else "patch"
     else:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
 from reranker_contracts import StageReason
 from reranker_operator.api.meta import ApiModel
 
@@ -37,6 +39,7 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
     UNKNOWN_SOURCE = "UnknownSource"
+    REFERENCE_NOT_FOUND = "ReferenceNotFound"
     NO_MATCHING_NODE = "NoMatchingNode"
     RESOLVING = "Resolving"
     RESOLVED = "Resolved"
@@ -49,30 +52,72 @@ class Reason(StrEnum):
     RETRYING = "Retrying"
     BUILDING = "Building"
     BUILT = "Built"
-    REBUILDING = "Rebuilding"
     PARITY_REFUSED = "ParityRefused"
     STARTING = "Starting"
     AVAILABLE = "Available"
     SCALED_TO_ZERO = "ScaledToZero"
     ROLLING = "Rolling"
     STABLE = "Stable"
+    PAUSED = "Paused"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    REPLICAS_CONTESTED = "ReplicasContested"
     READY = "Ready"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no secret
+    SECRET_KEY_NOT_FOUND = "SecretKeyNotFound"  # noqa: S105 - as above
+    CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
+    IMAGE_NAME_INVALID = "ImageNameInvalid"
+    IMAGE_NOT_FOUND = "ImageNotFound"
+    IMAGE_NOT_PRESENT = "ImageNotPresent"
+    IMAGE_PULL_UNAUTHORIZED = "ImagePullUnauthorized"
+    IMAGE_UNTRUSTED = "ImageUntrusted"
+    REGISTRY_UNREACHABLE = "RegistryUnreachable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
+    INSUFFICIENT_ACCELERATORS = "InsufficientAccelerators"
+    INSUFFICIENT_RESOURCES = "InsufficientResources"
+    NODE_SELECTOR_MISMATCH = "NodeSelectorMismatch"
+    PLACEMENT_UNSATISFIABLE = "PlacementUnsatisfiable"
+    TAINT_NOT_TOLERATED = "TaintNotTolerated"
     UNSCHEDULABLE = "Unschedulable"
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    CLAIM_LOST = "ClaimLost"
+    STORAGE_CLASS_NOT_FOUND = "StorageClassNotFound"
+    PROVISIONING_FAILED = "ProvisioningFailed"
     VOLUME_PENDING = "VolumePending"
+    VOLUME_ON_OTHER_NODE = "VolumeOnOtherNode"
+    VOLUME_IN_USE = "VolumeInUse"
+    MOUNT_FAILED = "MountFailed"
+    SANDBOX_FAILED = "SandboxFailed"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    LIMIT_RANGE_EXCEEDED = "LimitRangeExceeded"
+    POD_SECURITY_REFUSED = "PodSecurityRefused"
+    ADMISSION_DENIED = "AdmissionDenied"
+    PRIORITY_CLASS_NOT_FOUND = "PriorityClassNotFound"
+    RUNTIME_CLASS_NOT_FOUND = "RuntimeClassNotFound"
+    SERVICE_ACCOUNT_NOT_FOUND = "ServiceAccountNotFound"
     POD_REJECTED = "PodRejected"
     OUT_OF_MEMORY = "OutOfMemory"
+    EVICTED = "Evicted"
+    SCRATCH_FULL = "ScratchFull"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
+    NODE_REFUSED = "NodeRefused"
     POD_KILLED = "PodKilled"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     CONTAINER_FAILED = "ContainerFailed"
+    HOOK_FAILED = "HookFailed"
+    SIDECAR_FAILED = "SidecarFailed"
+    TRITON_LOAD_FAILED = "TritonLoadFailed"
+    TRITON_IMAGE_UNSUITABLE = "TritonImageUnsuitable"
+    DRIVER_TOO_OLD = "DriverTooOld"
+    PROBE_FAILED = "ProbeFailed"
+    NOT_ANSWERING = "NotAnswering"
     CRASH_LOOP = "CrashLoop"
     FORBIDDEN = "Forbidden"
+    FOREIGN_OWNER = "ForeignOwner"
+    NAMESPACE_TERMINATING = "NamespaceTerminating"
     REJECTED = "Rejected"
     INTEGRATED = "Integrated"
     KIND_MISSING = "KindMissing"
-    FOREIGN_OWNER = "ForeignOwner"
     ROUTE_REFUSED = "RouteRefused"
     ADDRESS_PENDING = "AddressPending"
 
@@ -81,7 +126,9 @@ _QUIET = frozenset(
     {
         Reason.ADDRESS_PENDING,
         Reason.INTEGRATED,
+        Reason.PAUSED,
         Reason.PENDING,
+        Reason.STABLE,
         Reason.STARTING,
         Reason.WAITING_FOR_ENGINE,
         Reason.WAITING_FOR_MODEL,
@@ -96,12 +143,14 @@ _FORESEEN = frozenset({Reason.NO_MATCHING_NODE})
 class Condition(ApiModel):
     """One entry of `status.conditions`, as the Kubernetes API conventions define it."""
 
-    type: str
-    status: ConditionStatus
-    reason: str
-    message: str = ""
-    observed_generation: int = 0
-    last_transition_time: datetime.datetime | None = None
+    type: str = Field(description="What it is about.")
+    status: ConditionStatus = Field(description="Whether it is so.")
+    reason: str = Field(description="Why, in one word; see docs/runbook.md.")
+    message: str = Field(default="", description="Why, for people, and what to do.")
+    observed_generation: int = Field(default=0, description="metadata.generation that was judged.")
+    last_transition_time: datetime.datetime | None = Field(
+        default=None, description="When the status changed last."
+    )
 
 
 def condition(
@@ -174,14 +223,19 @@ def merge(
 def changes_worth_telling(
     before: Sequence[Condition], after: Sequence[Condition]
 ) -> list[Condition]:
-    """Conditions that became True or failed; waiting for another one is no news."""
+    """Conditions that became True or failed; waiting for another one is no news.
+
+    Of several that became True at once only the last is told: it would not be without the others.
+    """
     known = {entry.type: (entry.status, entry.reason) for entry in before}
-    return [
+    news = [
         entry
         for entry in after
         if entry.status != "Unknown"
-        and entry.type != ConditionType.PROGRESSING
+        and not (entry.type == ConditionType.PROGRESSING and entry.status == "True")
         and entry.reason not in _QUIET
         and known.get(entry.type) != (entry.status, entry.reason)
         and not (entry.type == ConditionType.READY and entry.status == "False")
     ]
+    reached = [entry for entry in news if entry.status == "True"]
+    return [entry for entry in news if entry.status != "True" or entry is reached[-1]]

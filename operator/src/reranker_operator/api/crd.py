@@ -21,6 +21,7 @@ from reranker_operator.api.meta import (
     ApiModel,
     Resource,
 )
+from reranker_operator.api.pod_rules import POD_RULES
 from reranker_operator.api.rules import ENGINE_RULES, SERVICE_RULES, Rule
 from reranker_operator.api.v1alpha1 import (
     RerankerEngineSpec,
@@ -33,7 +34,9 @@ Schema = dict[str, Any]
 
 _KEPT = (
     "type", "format", "description", "enum", "pattern", "minimum", "maximum", "minLength",
-    "maxLength", "minItems", "maxItems", "x-kubernetes-int-or-string", "x-kubernetes-validations",
+    "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+    "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "x-kubernetes-validations",
 )  # fmt: skip
 _LIST_KEYS = {"conditions": "type", "engines": "name", "stages": "name"}
 
@@ -50,7 +53,7 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
         node = target | {key: value for key, value in node.items() if key != "$ref"}
     if "x-kubernetes-int-or-string" in node:
         kept = ("description", "pattern", "x-kubernetes-int-or-string")
-        return {key: node[key] for key in kept if key in node} | _default(node)
+        return _described({key: node[key] for key in kept if key in node} | _default(node))
     if "anyOf" in node:
         options = [option for option in node["anyOf"] if option.get("type") != "null"]
         if len(options) != 1:
@@ -72,11 +75,23 @@ def _rewrite(node: Schema, definitions: Schema) -> Schema:
         }
         if node.get("required"):
             result["required"] = sorted(node["required"])
+    elif node.get("additionalProperties") is True:
+        result["x-kubernetes-preserve-unknown-fields"] = True
     elif isinstance(node.get("additionalProperties"), dict):
         result["additionalProperties"] = _rewrite(node["additionalProperties"], definitions)
     if "items" in node:
         result["items"] = _rewrite(node["items"], definitions)
-    return result | _default(node)
+    return _described(result | _default(node))
+
+
+def _described(node: Schema) -> Schema:
+    """`kubectl explain` does not print defaults, so the text does."""
+    value = node.get("default")
+    text = node.get("description", "")
+    if not text or "Default" in text or not isinstance(value, str | int | float):
+        return node
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return node | {"description": f"{text.rstrip('.')}. Default: {shown}."}
 
 
 def _property(name: str, node: Schema, definitions: Schema) -> Schema:
@@ -99,7 +114,8 @@ def _add_rules(schema: Schema, rules: tuple[Rule, ...]) -> None:
     for rule in rules:
         node = schema
         for field in filter(None, rule.path.split(".")):
-            node = node["items"] if field == "[]" else node["properties"][field]
+            node = node["properties"][field.removesuffix("[]")]
+            node = node["items"] if field.endswith("[]") else node
         node.setdefault("x-kubernetes-validations", []).append(rule.to_dict())
 
 
@@ -180,7 +196,7 @@ def definitions() -> dict[str, Schema]:
             "rr",
             RerankerServiceSpec,
             RerankerServiceStatus,
-            rules=SERVICE_RULES + EXPOSURE_RULES,
+            rules=SERVICE_RULES + EXPOSURE_RULES + POD_RULES,
             columns=[
                 _column("Model", ".status.model.name"),
                 _column("Engine", ".status.engine"),

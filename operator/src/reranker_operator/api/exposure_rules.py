@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from reranker_operator.api.rules import Rule
 
 _POLICY = "spec.networkPolicy"
-_PEERS = ("clients.[]", "monitoring.[]", "egress.[].to.[]", "builderEgress.[].to.[]")
+_PEERS = ("clients[]", "monitoring[]", "egress[].to[]", "builderEgress[].to[]")
 
 
 def _peer_rules() -> Iterator[Rule]:

@@ -54,6 +54,8 @@ POD = Resource("", "v1", "pods", "Pod")
 SERVICE = Resource("", "v1", "services", "Service")
 PVC = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Resource("", "v1", "events", "Event")
+SECRET = Resource("", "v1", "secrets", "Secret")
+CONFIG_MAP = Resource("", "v1", "configmaps", "ConfigMap")
 NODE = Resource("", "v1", "nodes", "Node", namespaced=False)
 INGRESS = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 NETWORK_POLICY = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
@@ -71,5 +73,11 @@ RESOURCES = {
     for resource in (
         RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, POD, SERVICE, PVC, EVENT, NODE,
         *COMPANIONS,
+        SECRET, CONFIG_MAP,
     )
 }  # fmt: skip
+
+#: What the operator makes, or what is made of it: watched by our label and kept in memory.
+#: A kind is added here, in the chart's rules and nowhere else; one that the cluster does not know
+#: is watched from the moment at which it appears.
+OWNED = (JOB, DEPLOYMENT, POD, SERVICE, PVC, *COMPANIONS)

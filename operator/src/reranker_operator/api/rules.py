@@ -1,8 +1,8 @@
 """Cross-field rules in CEL, by kind and schema path; each message says what to do.
 
 The path is that of the schema node the rule stands on: `""` is the object's root, `spec.model` the
-field of that name, `[]` the items of a list. Names are limited so that everything derived from
-them stays within 63 characters.
+field of that name, `spec.list[]` each entry of a list. Names are limited so that everything derived
+from them stays within 63 characters.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ Cross-field rules are written beside their models in `api/rules.py`.
 """
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,21 @@ from reranker_operator.api.exposure import (
     NetworkPolicySpec,
 )
 from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, Quantity
+from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
+from reranker_operator.api.pods import (
+    CaBundle,
+    GatewaySettings,
+    PodSettings,
+    ProxySpec,
+    TritonSettings,
+)
+from reranker_operator.api.rollout import (
+    RevisionRecord,
+    RolloutProgress,
+    RolloutSpec,
+    ScaleStatus,
+)
 
 
 class SecretKeyRef(ApiModel):
@@ -62,13 +76,6 @@ class ModelSpec(ApiModel):
         max_length=16,
         description="Further model ids that clients may use; the service's own name is always one.",
     )
-
-
-class ResourceRequirements(ApiModel):
-    """Kubernetes resource requests and limits of a container."""
-
-    requests: dict[str, Quantity] | None = None
-    limits: dict[str, Quantity] | None = None
 
 
 class ParityThresholds(ApiModel):
@@ -128,16 +135,6 @@ class EngineSettings(ApiModel):
     )
 
 
-class Toleration(ApiModel):
-    """A Kubernetes toleration."""
-
-    key: str | None = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
-
-
 class AcceleratorSpec(ApiModel):
     """What the model runs on."""
 
@@ -155,13 +152,6 @@ class AcceleratorSpec(ApiModel):
     )
 
 
-class ContainerSettings(ApiModel):
-    """Overrides for one container of the serving pod."""
-
-    image: str | None = Field(default=None, max_length=1024, description="Image to run instead.")
-    resources: ResourceRequirements | None = Field(default=None, description="Its resources.")
-
-
 class ServingSpec(ApiModel):
     """How pods serve."""
 
@@ -169,7 +159,9 @@ class ServingSpec(ApiModel):
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
     )
-    max_passages: int = Field(default=512, ge=1, le=10000, description="Passages per request.")
+    max_passages: int = Field(
+        default=512, ge=1, le=10000, description="Most passages in a request."
+    )
     max_queue_tokens: int = Field(
         default=262144,
         ge=1024,
@@ -182,18 +174,46 @@ class ServingSpec(ApiModel):
         le=1 << 24,
         description="Padded tokens in one batch. Default: what the engine was built for.",
     )
-    gateway: ContainerSettings = Field(default=ContainerSettings(), description="Gateway.")
-    triton: ContainerSettings = Field(default=ContainerSettings(), description="Triton.")
+    gateway: GatewaySettings = Field(
+        default=GatewaySettings(), description="The container that clients talk to."
+    )
+    triton: TritonSettings = Field(
+        default=TritonSettings(), description="The container that runs the engine."
+    )
+    pod: PodSettings = Field(
+        default=PodSettings(), description="What is added to the pods that serve."
+    )
 
 
 class RerankerServiceSpec(ApiModel):
     """A reranker to serve; `model.source` alone is enough."""
 
-    model: ModelSpec
-    engine: EngineSettings = Field(default=EngineSettings())
-    accelerator: AcceleratorSpec = Field(default=AcceleratorSpec())
-    serving: ServingSpec = Field(default=ServingSpec())
-    replicas: int = Field(default=1, ge=0, le=1000, description="Number of serving pods.")
+    model: ModelSpec = Field(description="Which model to serve.")
+    engine: EngineSettings = Field(default=EngineSettings(), description="How it is built.")
+    accelerator: AcceleratorSpec = Field(
+        default=AcceleratorSpec(), description="What the model runs on."
+    )
+    serving: ServingSpec = Field(default=ServingSpec(), description="How pods serve.")
+    proxy: ProxySpec | None = Field(
+        default=None,
+        description="The way out of the cluster, for what fetches models and for the pods that "
+        "serve. Default: none.",
+    )
+    ca_bundle: CaBundle | None = Field(
+        default=None,
+        description="Certificate authorities that what fetches models and the pods that serve "
+        "trust, in place of those of their images. Default: none.",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description=(
+            "Number of serving pods. `kubectl scale rr`, an HPA or KEDA set it through the scale "
+            "subresource; leave it out of the manifest then."
+        ),
+    )
+    rollout: RolloutSpec = Field(default=RolloutSpec())
     expose: ExposeSpec = Field(default=ExposeSpec())
     disruption: DisruptionSpec = Field(default=DisruptionSpec())
     network_policy: NetworkPolicySpec = Field(default=NetworkPolicySpec())
@@ -204,10 +224,12 @@ class Attempts(ApiModel):
     """Failures of one piece of work; backoff is computed from it, so a restart changes nothing."""
 
     key: str = Field(description="What the work was for; another key starts at zero.")
-    failures: int = 0
-    last_failure_time: datetime.datetime | None = None
-    reason: str | None = None
-    message: str | None = None
+    failures: int = Field(default=0, description="Failures in a row.")
+    last_failure_time: datetime.datetime | None = Field(
+        default=None, description="When it failed last; the wait counts from then."
+    )
+    reason: str | None = Field(default=None, description="Reason of the last failure.")
+    message: str | None = Field(default=None, description="Message of the last failure.")
 
 
 class ResolvedStatus(ApiModel):
@@ -215,9 +237,9 @@ class ResolvedStatus(ApiModel):
 
     key: str = Field(description="Hash of what was resolved; empty once it can't be fetched.")
     revision: str = Field(description="Commit, or hash of the files.")
-    name: str
-    architecture: str
-    family: str
+    name: str = Field(description="Name of the model.")
+    architecture: str = Field(description="Class of the model in its configuration.")
+    family: str = Field(description="Family of models that share an export recipe.")
     max_length: int = Field(description="Longest input of the model in tokens.")
     toolchain: Toolchain
     resolved_time: datetime.datetime | None = Field(
@@ -228,11 +250,11 @@ class ResolvedStatus(ApiModel):
 class EngineSummary(ApiModel):
     """An engine that this service uses or waits for."""
 
-    name: str
-    target: str
-    state: str
-    stage: str | None = None
-    size_bytes: int | None = None
+    name: str = Field(description="Name of the RerankerEngine.")
+    target: str = Field(description="Runtime, hardware and precision.")
+    state: str = Field(description="How far it is.")
+    stage: str | None = Field(default=None, description="What is going on, in a word.")
+    size_bytes: int | None = Field(default=None, description="Size of its files in bytes.")
     parity: ParityReport | None = None
     seconds: float | None = Field(default=None, description="Time the build's stages took.")
 
@@ -240,16 +262,33 @@ class EngineSummary(ApiModel):
 class RerankerServiceStatus(ApiModel):
     """What was observed."""
 
-    observed_generation: int | None = None
-    conditions: tuple[Condition, ...] = ()
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that all of this is about."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Ready."
+    )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     model: ResolvedStatus | None = None
     resolve: Attempts | None = None
     engine: str | None = Field(default=None, description="Name of the serving engine.")
-    engines: tuple[EngineSummary, ...] = ()
+    engines: tuple[EngineSummary, ...] = Field(
+        default=(), description="Engines that serve or are on their way."
+    )
     revision: str | None = Field(default=None, description="Revision that gets the traffic.")
-    replicas: int | None = Field(default=None, description="Pods of the serving revision.")
-    ready_replicas: int | None = None
+    history: tuple[RevisionRecord, ...] = Field(
+        default=(), description="Revisions that got the traffic, the newest first."
+    )
+    rollout: RolloutProgress | None = Field(
+        default=None, description="The revision that is on its way."
+    )
+    pending_changes: tuple[str, ...] = Field(
+        default=(),
+        description="In words, how the pods that the spec asks for differ from those that serve.",
+    )
+    scale: ScaleStatus | None = None
+    replicas: int | None = Field(default=None, description="Pods that the address leads to.")
+    ready_replicas: int | None = Field(default=None, description="Those of them that answer.")
     ready: str | None = Field(default=None, description="Ready pods of wanted pods.")
     selector: str | None = Field(default=None, description="For the scale subresource.")
     url: str | None = Field(
@@ -261,16 +300,27 @@ class RerankerServiceStatus(ApiModel):
 class EngineSource(ApiModel):
     """Where prepare gets the files from."""
 
-    source: str
-    secret_ref: SecretKeyRef | None = None
-    image_pull_secret: Name | None = None
+    source: str = Field(description="As in the RerankerService.")
+    secret_ref: SecretKeyRef | None = Field(default=None, description="Token of a hub source.")
+    image_pull_secret: Name | None = Field(
+        default=None, description="Pull secret of an oci:// source."
+    )
+    proxy: ProxySpec | None = Field(default=None, description="The way out of the cluster.")
+    ca_bundle: CaBundle | None = Field(default=None, description="Authorities to trust.")
+    references: str | None = Field(
+        default=None,
+        description="Hash of the versions of what secretRef and caBundle name; with another one "
+        "a failed build is tried again at once.",
+    )
 
 
 class EngineBuild(ApiModel):
     """Settings of the build's pods; they do not change the engine's bytes and may change."""
 
-    image: str
-    resources: ResourceRequirements | None = None
+    image: str = Field(description="Builder image.")
+    resources: ResourceRequirements | None = Field(
+        default=None, description="Resources of the build containers."
+    )
 
 
 class RerankerEngineSpec(ApiModel):
@@ -288,18 +338,22 @@ class RerankerEngineSpec(ApiModel):
 class StageStatus(ApiModel):
     """One finished stage."""
 
-    name: str
-    seconds: float
+    name: str = Field(description="Name of the stage.")
+    seconds: float = Field(description="Seconds that it took.")
 
 
 class RerankerEngineStatus(ApiModel):
     """What was observed of the build."""
 
-    observed_generation: int | None = None
-    conditions: tuple[Condition, ...] = ()
-    stage: str | None = None
-    stages: tuple[StageStatus, ...] = ()
-    attempts: Attempts | None = None
+    observed_generation: int | None = Field(
+        default=None, description="metadata.generation that all of this is about."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(), description="Prepared, Compiled, Validated, Ready."
+    )
+    stage: str | None = Field(default=None, description="What is going on, in a word.")
+    stages: tuple[StageStatus, ...] = Field(default=(), description="Stages that have ended.")
+    attempts: Attempts | None = Field(default=None, description="Failures of the present build.")
     builds: int = Field(
         default=0, description="Attempts before the present ones; Jobs are numbered on from it."
     )
@@ -309,8 +363,10 @@ class RerankerEngineStatus(ApiModel):
     ready_time: datetime.datetime | None = Field(
         default=None, description="When the engine was last published."
     )
-    parity: ParityReport | None = None
-    size_bytes: int | None = None
+    parity: ParityReport | None = Field(
+        default=None, description="How closely it ranks like the original."
+    )
+    size_bytes: int | None = Field(default=None, description="Size of its files in bytes.")
 
 
 class ObjectMeta(ApiModel):
@@ -322,6 +378,7 @@ class ObjectMeta(ApiModel):
     resource_version: str | None = None
     annotations: dict[str, str] = Field(default_factory=dict)
     generation: int = 1
+    managed_fields: tuple[dict[str, Any], ...] | None = None
     deletion_timestamp: datetime.datetime | None = None
     finalizers: tuple[str, ...] = ()
     creation_timestamp: datetime.datetime | None = None

@@ -11,7 +11,7 @@ from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
 from reranker_operator.api.meta import HTTP_ROUTE, INGRESS, SERVICE, Resource
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.wording import advise
+from reranker_operator.core.wording import advise, quote
 from reranker_operator.core.world import Manifest, ServiceWorld, owners_of
 
 _JUDGED = ("Accepted", "ResolvedRefs")
@@ -124,7 +124,7 @@ def _route_problems(world: ServiceWorld) -> Iterator[Condition]:
     name = world.service.metadata.name
     for entry in _verdicts(live) if live else ():
         if entry["status"] == "False":
-            said = entry.get("message") or entry.get("reason", "")
+            said = quote(entry.get("message") or entry.get("reason"))
             text = f"HTTPRoute {name}: {entry['type']} is False: {said}"
             remedy = "correct spec.expose.route or the Gateway"
             yield amiss(Reason.ROUTE_REFUSED, advise(text, remedy))

@@ -23,6 +23,7 @@ from reranker_operator.api.meta import (
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.addresses import address_problems, amiss, outside_url
 from reranker_operator.core.plan import Action, Apply, Delete
+from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.world import Manifest, ServiceWorld, owners_of
 from reranker_operator.render import exposure, network, upkeep
 
@@ -83,7 +84,7 @@ def _wanted(
         network.resolve_policy(service),
         network.build_policy(service, engines),
         exposure.external_service(service, selector),
-        upkeep.budget(service, selector),
+        upkeep.budget(service, selector, wanted_replicas(service)),
         upkeep.service_monitor(service),
         # Last, since what a webhook or a Gateway's definition refuses must hold nothing else up.
         exposure.ingress(service),

@@ -1,33 +1,25 @@
-"""Why a pod does not get on: one reason and what to do, from what the pod itself says."""
+"""Why a pod does not get on: one reason and what to do, from what the cluster says of it.
+
+The causes themselves are in `causes`, by subject.
+"""
 
 import datetime
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from reranker_contracts import Stage, StageReason, StageResult
 from reranker_operator.api.conditions import Reason
-from reranker_operator.core.wording import advise
+from reranker_operator.core.causes import containers, images, scheduling
+from reranker_operator.core.causes.admission import refused_pod
+from reranker_operator.core.causes.endings import ended_from_outside
+from reranker_operator.core.causes.finding import Finding, finding
+from reranker_operator.core.causes.pods import about, container_statuses, living
+from reranker_operator.core.causes.silence import explained, fallen_silent
+from reranker_operator.core.wording import quote
 from reranker_operator.core.world import Manifest
 
-_PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-_CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
-_KILLED_EXIT_CODES = {137, 143}
-#: `secret "hub" not found` and `couldn't find key token in Secret shop/hub`.
-_MISSING_SECRET = re.compile(r"secret .*not found|find key .* in secret", re.IGNORECASE)
-
-#: A controller's words around the API server's, with a pod's name that differs each time.
-_REFUSAL = re.compile(r'^(error creating: )?(pods? "[^"]*" is forbidden: )?', re.IGNORECASE)
-_WORDS = 400
-
-
-class Finding(NamedTuple):
-    """A reason of the API and a message with the remedy."""
-
-    reason: Reason | StageReason
-    message: str
+#: Letters of a stage's own message that fit a condition, with our words around them.
+_TOLD = 900
 
 
 def results(pods: Iterable[Manifest]) -> list[StageResult]:
@@ -36,17 +28,11 @@ def results(pods: Iterable[Manifest]) -> list[StageResult]:
     for pod in pods:
         for status in container_statuses(pod):
             for state in (status.get("state", {}), status.get("lastState", {})):
-                result = _result(state.get("terminated"))
+                result = containers.stage_result(state.get("terminated"))
                 if result is not None:
                     found.append(result)
                     break
     return found
-
-
-def container_statuses(pod: Manifest) -> list[dict[str, Any]]:
-    """Statuses of init containers, then of containers."""
-    status = pod.get("status", {})
-    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
 def current_container(pod: Manifest, ignore: frozenset[str] = frozenset()) -> str | None:
@@ -66,40 +52,36 @@ def current_container(pod: Manifest, ignore: frozenset[str] = frozenset()) -> st
     return None
 
 
-def blocked(pods: Iterable[Manifest]) -> Finding | None:
-    """What keeps a pod from starting, while it has not failed."""
-    for pod in pods:
-        if "deletionTimestamp" in pod["metadata"]:
-            continue
-        for finding in _blockers(pod):
-            return finding
+def blocked(
+    pods: Iterable[Manifest],
+    events: Iterable[Manifest] = (),
+    claims: Iterable[Manifest] = (),
+) -> Finding | None:
+    """What keeps a pod from starting, while it has not failed.
+
+    `events` are those about the claims, where they were read.
+    """
+    events, claims = list(events), list(claims)
+    for pod in living(pods):
+        for found in _blockers(pod, events, claims):
+            return found
     return None
 
 
-def refused_job(warnings: Iterable[Manifest]) -> Finding | None:
+def refused_job(job: Manifest, events: Iterable[Manifest]) -> Finding | None:
     """Why a Job's controller may not make its pod, by the newest of its Events."""
-    refusals = [entry for entry in warnings if entry.get("reason") == "FailedCreate"]
-    if not refusals:
-        return None
-    newest = max(refusals, key=lambda entry: str(entry.get("lastTimestamp") or ""))
-    return _refused(str(newest.get("message", "")), "spec.engine.resources")
+    for entry in about(job, events):
+        if entry.get("reason") == "FailedCreate":
+            return refused_pod(str(entry.get("message", "")), "spec.engine.resources")
+    return None
 
 
 def refused_deployment(deployment: Manifest | None) -> Finding | None:
     """Why a Deployment's controller may not make its pods."""
-    for entry in (deployment or {}).get("status", {}).get("conditions", []):
-        if entry["type"] == "ReplicaFailure" and entry["status"] == "True":
-            return _refused(str(entry.get("message", "")), "the resources in spec.serving")
-    return None
-
-
-def _refused(text: str, field: str) -> Finding:
-    text = _REFUSAL.sub("", text)[:_WORDS]
-    if "exceeded quota" in text:
-        remedy = f"raise the namespace's ResourceQuota or lower {field}"
-        return Finding(Reason.QUOTA_EXCEEDED, advise(f"no pod may be made: {text}", remedy))
-    remedy = f"change the limit or policy that refuses it, or {field}"
-    return Finding(Reason.POD_REJECTED, advise(f"no pod may be made: {text}", remedy))
+    entry = _condition(deployment, "ReplicaFailure")
+    if entry.get("status") != "True":
+        return None
+    return refused_pod(str(entry.get("message", "")), "the resources in spec.serving")
 
 
 def failure(pods: Iterable[Manifest]) -> Finding | None:
@@ -107,12 +89,15 @@ def failure(pods: Iterable[Manifest]) -> Finding | None:
     pods = list(pods)
     for result in results(pods):
         if not result.ok:
-            return Finding(result.reason, f"{result.stage}: {result.message}")
+            return Finding(result.reason, f"{result.stage}: {quote(result.message, _TOLD)}")
     for pod in pods:
+        found = ended_from_outside(pod)
+        if found is not None:
+            return found
         for status in container_statuses(pod):
-            finding = _terminated(status["name"], status.get("state", {}).get("terminated"))
-            if finding:
-                return finding
+            found = containers.ended(pod, status["name"], status.get("state", {}).get("terminated"))
+            if found is not None:
+                return found
     return None
 
 
@@ -122,104 +107,56 @@ def crashing(pods: Iterable[Manifest]) -> Finding | None:
     Told from the second restart on, also while the container happens to run again, so that the
     condition does not flap with every attempt.
     """
-    for pod in pods:
-        if "deletionTimestamp" in pod["metadata"]:
-            continue
+    for pod in living(pods):
         for status in container_statuses(pod):
             if status.get("ready"):
                 continue
-            last = status.get("lastState", {}).get("terminated")
-            result = _result(status.get("state", {}).get("terminated")) or _result(last)
+            state, last = status.get("state", {}), status.get("lastState", {}).get("terminated")
+            result = containers.stage_result(state.get("terminated"))
+            result = result or containers.stage_result(last)
             if result is not None and not result.ok:
-                return Finding(result.reason, result.message)
-            waiting = status.get("state", {}).get("waiting", {})
-            backing_off = waiting.get("reason") == "CrashLoopBackOff"
-            why = _terminated(status["name"], last)
-            if why is not None and (backing_off or status.get("restartCount", 0) > 1):
-                return _crash(pod, status["name"], why, last)
+                return Finding(result.reason, quote(result.message, _TOLD))
+            backing_off = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+            if last is not None and (backing_off or status.get("restartCount", 0) > 1):
+                return containers.crashing(pod, status, last)
     return None
 
 
-def _crash(pod: Manifest, name: str, why: Finding, last: dict[str, Any]) -> Finding:
-    if why.reason is Reason.OUT_OF_MEMORY:
-        return why
-    remedy = f"see `kubectl logs {pod['metadata']['name']} -c {name} --previous`"
-    text = advise(f"container {name} keeps ending with {_end(last)}", remedy)
-    return Finding(Reason.CRASH_LOOP, text)
+def silent(
+    pods: Iterable[Manifest], deployment: Manifest | None, events: Iterable[Manifest] = ()
+) -> Finding | None:
+    """Pods that run and do not answer: any more, or since they were started."""
+    pods = list(pods)
+    found = fallen_silent(pods) or explained(pods, events)
+    if found is not None:
+        return found
+    endings = [found for pod in pods if (found := ended_from_outside(pod)) is not None]
+    if len(endings) > 1:
+        # The first one is replaced at once and no news.
+        return endings[-1]
+    if _condition(deployment, "Progressing").get("reason") != "ProgressDeadlineExceeded":
+        return None
+    seconds = (deployment or {}).get("spec", {}).get("progressDeadlineSeconds", 600)
+    return finding(
+        Reason.PROBE_FAILED,
+        f"the pods have not become ready within {seconds} s",
+        "see their logs, and raise the resources in spec.serving if they are slow",
+    )
 
 
-def _blockers(pod: Manifest) -> Iterator[Finding]:
+def _condition(entry: Manifest | None, kind: str) -> dict[str, Any]:
+    conditions = (entry or {}).get("status", {}).get("conditions", [])
+    return next((found for found in conditions if found["type"] == kind), {})
+
+
+def _blockers(pod: Manifest, events: list[Manifest], claims: list[Manifest]) -> Iterator[Finding]:
     for status in container_statuses(pod):
-        waiting = status.get("state", {}).get("waiting", {})
-        reason, text = waiting.get("reason", ""), str(waiting.get("message", ""))[:_WORDS]
-        if reason in _PULL:
-            yield Finding(
-                Reason.IMAGE_PULL_FAILED,
-                advise(
-                    f"container {status['name']}: image {status['image']} can't be pulled: {text}",
-                    "check the name and the pull secret",
-                ),
-            )
-        elif reason in _CONFIG and _MISSING_SECRET.search(text):
-            yield Finding(
-                Reason.SECRET_NOT_FOUND,
-                advise(text, "create the Secret or correct spec.model.secretRef"),
-            )
-        elif reason in _CONFIG:
-            yield Finding(
-                Reason.CONTAINER_FAILED,
-                advise(
-                    f"container {status['name']} can't be made: {text}",
-                    f"see `kubectl describe pod {pod['metadata']['name']}`",
-                ),
-            )
-    for entry in pod.get("status", {}).get("conditions", []):
-        if entry["type"] == "PodScheduled" and entry["status"] == "False":
-            text = str(entry.get("message", ""))[:_WORDS]
-            if "persistentvolumeclaim" in text.lower() or "volume" in text.lower():
-                yield Finding(
-                    Reason.VOLUME_PENDING,
-                    advise(text, "check the claim and spec.engine.store"),
-                )
-            elif entry.get("reason") == "Unschedulable":
-                yield Finding(
-                    Reason.UNSCHEDULABLE,
-                    advise(
-                        f"no node takes the pod: {text}",
-                        "check spec.accelerator, the resources and the cluster's free capacity",
-                    ),
-                )
-
-
-def _terminated(name: str, terminated: dict[str, Any] | None) -> Finding | None:
-    if not terminated or terminated.get("exitCode", 0) == 0:
-        return None
-    code = terminated["exitCode"]
-    if terminated.get("reason") == "OOMKilled":
-        return Finding(
-            Reason.OUT_OF_MEMORY,
-            f"container {name} ran out of memory; raise its memory limit in spec",
-        )
-    if code in _KILLED_EXIT_CODES:
-        return Finding(Reason.POD_KILLED, f"container {name} was killed (exit code {code})")
-    text = f"container {name} ended with {_end(terminated)}"
-    return Finding(Reason.CONTAINER_FAILED, advise(text, "see its log"))
-
-
-def _end(terminated: dict[str, Any]) -> str:
-    """Exit code and last words."""
-    last_words = str(terminated.get("message", "")).strip().rsplit("\n", 1)[-1][:300]
-    return f"exit code {terminated['exitCode']}" + (f": {last_words}" if last_words else "")
-
-
-def _result(terminated: dict[str, Any] | None) -> StageResult | None:
-    if not terminated or not terminated.get("message"):
-        return None
-    try:
-        return StageResult.model_validate_json(terminated["message"])
-    except ValidationError:
-        # Someone else's message, for example the kubelet's own words about a killed container.
-        return None
+        found = images.unpullable(pod, status) or containers.unmade(pod, status)
+        if found is not None:
+            yield found
+    found = scheduling.unscheduled(pod, claims, events)
+    if found is not None:
+        yield found
 
 
 class Damage(NamedTuple):
@@ -236,11 +173,11 @@ def verify_failure(pod: Manifest) -> Damage | None:
             continue
         for state in (status.get("state", {}), status.get("lastState", {})):
             terminated = state.get("terminated")
-            result = _result(terminated)
+            result = containers.stage_result(terminated)
             if result is None:
                 continue
             if result.ok or result.reason is not StageReason.CHECKSUM_MISMATCH:
                 return None
             seen = datetime.datetime.fromisoformat(terminated["finishedAt"])
-            return Damage(result.message, seen)
+            return Damage(quote(result.message, _TOLD), seen)
     return None

@@ -43,7 +43,7 @@ def plan_cleanup(world: EngineWorld) -> Plan:
         for job in world.jobs
         if job["metadata"]["labels"].get(names.STAGE_LABEL) != "remove"
     ]
-    view = jobs.view(names.stage_job(meta.name, "remove", 0), world.jobs, world.pods)
+    view = jobs.view(names.stage_job(meta.name, "remove", 0), world.jobs, world.pods, world.now)
     if view.state in ("succeeded", "failed"):
         return Plan(actions=(drop,), details=(f"removal {view.state}",))
     if view.state == "running":

@@ -20,7 +20,8 @@ from reranker_operator.api.v1alpha1 import (
     RerankerEngineStatus,
     StageStatus,
 )
-from reranker_operator.core import backoff, damage, diagnose, jobs, store
+from reranker_operator.core import backoff, damage, jobs, store
+from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.engine_cleanup import plan_cleanup, plan_orphan
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete, Plan
@@ -96,8 +97,9 @@ def _refuse_claim(world: EngineWorld, progress: _Progress) -> _Progress:
         f"PersistentVolumeClaim {name} exists and was not made by this operator; name it in "
         "spec.engine.store.existingClaim to use it, or rename it"
     )
-    return replace(progress, stage=Reason.REJECTED.value, requeue_after=_FOREIGN_RECHECK).judged(
-        condition(ConditionType.PREPARED, False, Reason.REJECTED, text)
+    reason = Reason.FOREIGN_OWNER
+    return replace(progress, stage=reason.value, requeue_after=_FOREIGN_RECHECK).judged(
+        condition(ConditionType.PREPARED, False, reason, text)
     )
 
 
@@ -108,7 +110,7 @@ def _notice_settings(world: EngineWorld, progress: _Progress) -> _Progress:
         progress = _afresh(progress, key, failures)
     step = "compile" if is_true(progress.judgements, ConditionType.PREPARED) else "prepare"
     name = names.stage_job(world.engine.metadata.name, step, _number(progress))
-    view = jobs.view(name, world.jobs, world.pods, world.warnings)
+    view = _view(world, name)
     if view.state != "running" or view.finding is None or view.settings == key:
         return progress
     # A Job that is stuck, say at a missing secret, would hold the new settings up for hours.
@@ -141,9 +143,14 @@ def _number(progress: _Progress) -> int:
     return progress.status.builds + progress.attempts.failures + 1
 
 
+def _view(world: EngineWorld, job: str) -> JobView:
+    claims = () if world.claim is None else (world.claim,)
+    return jobs.view(job, world.jobs, world.pods, world.now, warnings=world.warnings, claims=claims)
+
+
 def _prepare(world: EngineWorld, progress: _Progress) -> _Progress:
     name = names.stage_job(world.engine.metadata.name, "prepare", _number(progress))
-    view = jobs.view(name, world.jobs, world.pods, world.warnings)
+    view = _view(world, name)
     progress = replace(progress, stage=view.stage or "prepare").judged(
         condition(ConditionType.COMPILED, "Unknown", Reason.WAITING_FOR_PREPARED, ""),
         condition(ConditionType.VALIDATED, "Unknown", Reason.WAITING_FOR_PREPARED, ""),
@@ -161,7 +168,7 @@ def _prepare(world: EngineWorld, progress: _Progress) -> _Progress:
 
 def _compile(world: EngineWorld, progress: _Progress) -> _Progress:
     name = names.stage_job(world.engine.metadata.name, "compile", _number(progress))
-    view = jobs.view(name, world.jobs, world.pods, world.warnings)
+    view = _view(world, name)
     progress = replace(progress, stage=view.stage or "compile")
     if view.state == "succeeded":
         return _published(world, progress, view)
@@ -189,7 +196,7 @@ def _published(world: EngineWorld, progress: _Progress, view: JobView) -> _Progr
     if parity is None:
         text = "the compile Job left no parity report"
         # A reason that is tried again: the pod went away before anybody read it.
-        lost = JobView("failed", finding=diagnose.Finding(Reason.POD_KILLED, text))
+        lost = JobView("failed", finding=Finding(Reason.POD_KILLED, text))
         return _failed(world, progress, lost, ConditionType.VALIDATED)
     progress = _timed(progress, view)
     status = progress.status.model_copy(
@@ -226,7 +233,7 @@ def _timed(progress: _Progress, view: JobView) -> _Progress:
 def _failed(
     world: EngineWorld, progress: _Progress, view: JobView, kind: ConditionType
 ) -> _Progress:
-    finding = view.finding or diagnose.Finding(Reason.CONTAINER_FAILED, "the Job failed")
+    finding = view.finding or Finding(Reason.CONTAINER_FAILED, "the Job failed")
     attempts = backoff.failed(progress.attempts, finding.reason.value, finding.message, world.now)
     # It failed with the settings of its Job, which may have been changed since.
     attempts = attempts.model_copy(update={"key": view.settings or attempts.key})

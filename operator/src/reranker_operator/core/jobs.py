@@ -10,7 +10,8 @@ from reranker_contracts import Stage, StageResult
 from reranker_operator import names
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core import diagnose
-from reranker_operator.core.diagnose import Finding
+from reranker_operator.core.causes.finding import Finding, finding
+from reranker_operator.core.causes.silence import explained, next_look
 from reranker_operator.core.world import Manifest
 
 State = Literal["absent", "running", "succeeded", "failed"]
@@ -45,9 +46,12 @@ def view(
     name: str,
     jobs: Iterable[Manifest],
     pods: Iterable[Manifest],
+    now: datetime.datetime,
+    *,
     warnings: Iterable[Manifest] = (),
+    claims: Iterable[Manifest] = (),
 ) -> JobView:
-    """The state of the Job with this name."""
+    """The state of the Job with this name; `warnings` and `claims` tell what it does not."""
     job = next((entry for entry in jobs if entry["metadata"]["name"] == name), None)
     if job is None or "deletionTimestamp" in job["metadata"]:
         return JobView("absent")
@@ -59,11 +63,15 @@ def view(
     if "Complete" in ended or "SuccessCriteriaMet" in ended:
         return make("succeeded")
     if "Failed" in ended or "FailureTarget" in ended:
-        return make("failed", finding=_why(ended, mine))
+        return make("failed", finding=_why(job, ended, mine))
     if _is_without_pod(job, mine):
-        about = [entry for entry in warnings if _is_about(entry, job)]
-        return make("running", finding=diagnose.refused_job(about), recheck=_RECHECK)
-    return make("running", stage=_stage(mine), finding=diagnose.blocked(mine))
+        return make("running", finding=diagnose.refused_job(job, warnings), recheck=_RECHECK)
+    return make(
+        "running",
+        stage=_stage(mine),
+        finding=diagnose.blocked(mine, warnings, claims) or explained(mine, warnings),
+        recheck=next_look(mine, now),
+    )
 
 
 def attempt_of(job: Manifest, default: int) -> int:
@@ -89,10 +97,6 @@ def _ended(job: Manifest) -> dict[str, Manifest]:
     return {entry["type"]: entry for entry in conditions if entry.get("status") == "True"}
 
 
-def _is_about(event: Manifest, job: Manifest) -> bool:
-    return bool(event["involvedObject"].get("uid") == job["metadata"]["uid"])
-
-
 def _made_by(pod: Manifest, job: Manifest) -> bool:
     """By uid: pods of an earlier Job of the same name may still be around."""
     owners = pod["metadata"].get("ownerReferences", [])
@@ -107,12 +111,17 @@ def _stage(pods: list[Manifest]) -> str | None:
     return None
 
 
-def _why(ended: dict[str, Manifest], pods: list[Manifest]) -> Finding:
+def _why(job: Manifest, ended: dict[str, Manifest], pods: list[Manifest]) -> Finding:
     entry = ended.get("Failed") or ended["FailureTarget"]
     if entry.get("reason") == "DeadlineExceeded":
-        stuck = diagnose.blocked(pods)
-        detail = f": {stuck.message}" if stuck else ""
-        return Finding(Reason.DEADLINE_EXCEEDED, f"the Job took longer than its deadline{detail}")
-    return diagnose.failure(pods) or Finding(
-        Reason.POD_KILLED, "the pod was deleted or its node went away before it was done"
+        seconds, stuck = job.get("spec", {}).get("activeDeadlineSeconds"), diagnose.blocked(pods)
+        what = "the Job took longer than its deadline" + (f" of {seconds} s" if seconds else "")
+        if stuck is not None:
+            return Finding(Reason.DEADLINE_EXCEEDED, f"{what}: {stuck.message}")
+        remedy = "raise spec.engine.resources, or the deadline in the operator's chart"
+        return finding(Reason.DEADLINE_EXCEEDED, what, remedy)
+    return diagnose.failure(pods) or finding(
+        Reason.POD_KILLED,
+        "the pod was deleted or its node went away before it was done",
+        "see `kubectl get events` if it happens again",
     )

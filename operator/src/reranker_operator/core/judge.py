@@ -1,17 +1,53 @@
 """What the conditions of one RerankerService say about its pods and changes under way."""
 
+from dataclasses import dataclass
+
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
+from reranker_operator.api.rollout import ScaleStatus
 from reranker_operator.core import diagnose
-from reranker_operator.core.rollout import (
-    Rollout,
+from reranker_operator.core.causes import scheduling, silence
+from reranker_operator.core.causes.finding import Finding
+from reranker_operator.core.changes import summary
+from reranker_operator.core.progress import Progress
+from reranker_operator.core.replicas import fight
+from reranker_operator.core.revisions import (
     carries_out_spec,
     engine_of,
+    in_traffic,
     live_deployments,
     pods_of,
+    ready_of,
     serving_revision,
 )
+from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.service_engine import judge_engine
-from reranker_operator.core.world import ServiceWorld
+from reranker_operator.core.wording import advise
+from reranker_operator.core.world import Manifest, ServiceWorld
+
+_NOTHING_SERVES = "nothing is started; set spec.rollout.paused to false to start it"
+_LOOK_AT_PODS = "see `kubectl describe pod` and the logs of its pods"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """All that is known of the pods and of what changes them."""
+
+    rollout: Rollout
+    changes: tuple[str, ...]
+    progress: Progress
+    scale: ScaleStatus
+    paused: bool = False
+
+    @property
+    def held_back(self) -> bool:
+        """Something would change if the service were not paused."""
+        stands = self.paused and self.rollout.wanted is None
+        return stands and (bool(self.changes) or self.rollout.serving is None)
+
+    @property
+    def unfinished(self) -> bool:
+        """The newest spec does not have the traffic yet."""
+        return self.rollout.rolling or self.held_back
 
 
 def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
@@ -34,12 +70,11 @@ def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
 
 
 def judge_serving(
-    world: ServiceWorld, rollout: Rollout, steps: list[Condition]
+    world: ServiceWorld, sight: Sight, steps: list[Condition]
 ) -> tuple[Condition, Condition]:
     """`Serving`: do any pods answer. `Progressing`: is a change under way."""
-    wanted, live = world.service.spec.replicas, live_deployments(world)
-    entry = live.get(rollout.serving or "")
-    ready = entry.get("status", {}).get("readyReplicas", 0) if entry else 0
+    rollout, wanted = sight.rollout, sight.scale.replicas
+    ready = sum(map(ready_of, in_traffic(world, rollout.serving)))
     target = rollout.wanted or rollout.serving
     finding = _finding(world, target)
     counted = f"{ready} of {wanted} pods are ready"
@@ -52,71 +87,113 @@ def judge_serving(
         serving = condition(ConditionType.SERVING, True, Reason.AVAILABLE, counted)
     elif finding is not None:
         serving = condition(ConditionType.SERVING, False, finding.reason, finding.message)
+    elif target is None and sight.paused:
+        serving = condition(ConditionType.SERVING, False, Reason.PAUSED, _NOTHING_SERVES)
     elif target is None:
         serving = condition(
             ConditionType.SERVING, False, Reason.WAITING_FOR_ENGINE, "waits for the engine"
         )
     else:
         serving = condition(ConditionType.SERVING, False, Reason.STARTING, counted)
-    return serving, _judge_progress(
-        rollout, steps, finding, complete=ready == wanted, counted=counted
-    )
+    if ready == wanted:
+        counted = ""
+    return serving, _judge_progress(sight, steps, finding, counted)
 
 
-def _finding(world: ServiceWorld, revision: str | None) -> diagnose.Finding | None:
+def _finding(world: ServiceWorld, revision: str | None) -> Finding | None:
     """What keeps the pods of a revision from serving."""
-    pods = pods_of(world, revision)
+    pods, entry = pods_of(world, revision), live_deployments(world).get(revision or "")
+    found = diagnose.crashing(pods) or diagnose.blocked(pods, world.warnings, world.claims)
+    if found is not None and found.reason in scheduling.REASONS:
+        # The nodes themselves say more than the scheduler does of them.
+        return _no_node(world, entry) or found
     return (
-        diagnose.crashing(pods)
-        or diagnose.blocked(pods)
-        or diagnose.refused_deployment(live_deployments(world).get(revision or ""))
-        or _no_node(world)
+        found
+        or diagnose.refused_deployment(entry)
+        or diagnose.silent(pods, entry, world.warnings)
+        or _no_node(world, entry)
     )
+
+
+def next_look(world: ServiceWorld, rollout: Rollout) -> float | None:
+    """Seconds until what nobody tells of the pods is worth another look."""
+    return silence.next_look(pods_of(world, rollout.wanted or rollout.serving), world.now)
 
 
 def _judge_progress(
-    rollout: Rollout,
-    steps: list[Condition],
-    finding: diagnose.Finding | None,
-    *,
-    complete: bool,
-    counted: str,
+    sight: Sight, steps: list[Condition], finding: Finding | None, lacking: str
 ) -> Condition:
+    """`lacking` counts the pods when some are not ready."""
     kind = ConditionType.PROGRESSING
-    for step in steps:
-        if step.status != "True":
-            return step.model_copy(update={"type": kind.value, "status": "True"})
-    if rollout.rolling:
-        if finding is not None:
-            text = f"revision {rollout.wanted} does not start: {finding.message}"
-            return condition(kind, True, finding.reason, text)
-        text = f"revision {rollout.wanted} is starting"
-        return condition(kind, True, Reason.ROLLING, text)
-    if not complete:
-        if finding is not None:
-            return condition(kind, True, finding.reason, f"{counted}: {finding.message}")
-        return condition(kind, True, Reason.STARTING, counted)
-    return condition(kind, False, Reason.STABLE, f"revision {rollout.serving} serves")
+    if any(step.status == "False" for step in steps) or not sight.held_back:
+        for step in steps:
+            if step.status != "True":
+                return step.model_copy(update={"type": kind.value, "status": "True"})
+    if sight.held_back:
+        return condition(kind, False, Reason.PAUSED, _held_text(sight))
+    if sight.progress.overdue:
+        return condition(
+            kind, False, Reason.PROGRESS_DEADLINE_EXCEEDED, _overdue_text(sight, finding)
+        )
+    if sight.rollout.rolling:
+        return _judge_rolling(sight.rollout, finding)
+    return _judge_rest(sight, finding, lacking)
 
 
-def _no_node(world: ServiceWorld) -> diagnose.Finding | None:
-    """Known before any pod was made: no node could ever take a serving pod."""
+def _judge_rolling(rollout: Rollout, finding: Finding | None) -> Condition:
+    kind = ConditionType.PROGRESSING
+    if finding is not None:
+        text = f"revision {rollout.wanted} does not start: {finding.message}"
+        return condition(kind, True, finding.reason, text)
+    return condition(kind, True, Reason.ROLLING, f"revision {rollout.wanted} is starting")
+
+
+def _judge_rest(sight: Sight, finding: Finding | None, lacking: str) -> Condition:
+    kind = ConditionType.PROGRESSING
+    if (contest := fight(sight.scale)) is not None:
+        text = (
+            f"{contest.by} scales Deployment {contest.deployment} to {contest.replicas} again and "
+            f"again, and each time it is put back to {sight.scale.replicas}"
+        )
+        remedy = "have it scale this RerankerService, in an HPA by scaleTargetRef"
+        return condition(kind, False, Reason.REPLICAS_CONTESTED, advise(text, remedy))
+    if lacking:
+        if finding is not None:
+            return condition(kind, True, finding.reason, f"{lacking}: {finding.message}")
+        return condition(kind, True, Reason.STARTING, lacking)
+    return condition(kind, False, Reason.STABLE, f"revision {sight.rollout.serving} serves")
+
+
+def _held_text(sight: Sight) -> str:
+    if sight.rollout.serving is None:
+        return _NOTHING_SERVES
+    remedy = "set spec.rollout.paused to false to let it happen"
+    return advise(f"held back: {summary(sight.changes)}", remedy)
+
+
+def _overdue_text(sight: Sight, finding: Finding | None) -> str:
+    rollout, under_way = sight.rollout, sight.progress.under_way
+    ready = under_way.ready if under_way else 0
+    text = (
+        f"revision {rollout.wanted} got no further for longer than "
+        f"spec.rollout.progressDeadlineSeconds, with {ready} of {sight.scale.replicas} pods ready"
+    )
+    if rollout.rolling and rollout.serving is not None:
+        text += f", and revision {rollout.serving} serves on"
+    return f"{text}: {finding.message}" if finding else advise(text, _LOOK_AT_PODS)
+
+
+def _no_node(world: ServiceWorld, deployment: Manifest | None) -> Finding | None:
+    """No node could ever take a serving pod; known before any pod was made."""
     accelerator = world.service.spec.accelerator
     if world.nodes is None or accelerator.type == "none":
         return None
-    resource, count = accelerator.resource_name or "nvidia.com/gpu", accelerator.count or 1
-    selector = accelerator.node_selector or {}
-    for node in world.nodes:
-        labels = node["metadata"].get("labels", {})
-        free = str(node.get("status", {}).get("allocatable", {}).get(resource, 0))
-        if (
-            free.isdecimal()
-            and int(free) >= count
-            and all(labels.get(key) == value for key, value in selector.items())
-        ):
-            return None
-    wish = f"{count} {resource}" + (f" and labels {selector}" if selector else "")
-    return diagnose.Finding(
-        Reason.NO_MATCHING_NODE,
-        f"none of {len(world.nodes)} nodes has {wish}; add such a node or change spec.accelerator",
+    pod = deployment["spec"]["template"]["spec"] if deployment is not None else {}
+    tolerations = [entry.to_dict() for entry in accelerator.tolerations]
+    return scheduling.no_node(
+        world.nodes,
+        accelerator.resource_name or "nvidia.com/gpu",
+        accelerator.count or 1,
+        accelerator.node_selector or {},
+        [*tolerations, *pod.get("tolerations", [])],
     )

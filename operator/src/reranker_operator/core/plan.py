@@ -79,10 +79,15 @@ Action = Apply | Create | Patch | Scale | Delete | Release | DropFinalizer
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions in order, then the status; `requeue_after` is in seconds."""
+    """Actions in order, then the status; `requeue_after` is in seconds.
+
+    `noted`: the status tells of something that is gone once the actions are done, and so has to be
+    written before anybody looks again.
+    """
 
     actions: tuple[Action, ...] = ()
     judgements: tuple[Condition, ...] = ()
     status: ApiModel | None = None
     requeue_after: float | None = None
+    noted: bool = False
     details: tuple[str, ...] = field(default=())

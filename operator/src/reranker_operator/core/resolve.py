@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from reranker_contracts import Stage, StageReason
+from reranker_contracts import ResolvedModel, Stage, StageReason
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.conditions import (
@@ -15,12 +15,11 @@ from reranker_operator.api.conditions import (
 from reranker_operator.api.meta import JOB
 from reranker_operator.api.v1alpha1 import (
     Attempts,
-    EngineSource,
     RerankerEngine,
     RerankerServiceStatus,
     ResolvedStatus,
 )
-from reranker_operator.core import backoff, jobs
+from reranker_operator.core import backoff, jobs, references
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
 from reranker_operator.core.wording import retried
@@ -29,7 +28,14 @@ from reranker_operator.render import engines
 from reranker_operator.render.jobs import resolve_job
 
 #: What fetch says when the source is no longer what resolve has seen.
-_MOVED = frozenset({StageReason.SOURCE_CHANGED.value, StageReason.SOURCE_NOT_FOUND.value})
+_MOVED = frozenset(
+    reason.value
+    for reason in (
+        StageReason.SOURCE_CHANGED,
+        StageReason.SOURCE_NOT_FOUND,
+        StageReason.REVISION_NOT_FOUND,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,10 @@ def resolve_key(world: ServiceWorld) -> str:
 
 
 def _attempts_key(world: ServiceWorld) -> str:
-    """Resources change nothing about the result, but deserve an attempt of their own at once."""
+    """Resources, proxy and secrets leave the result as it is, but deserve an attempt at once."""
     resources = world.service.spec.engine.resources
-    settings = canonical_json(resources and resources.to_dict())
+    source = engines.source_of(world.service, references.of_source(world, None))
+    settings = canonical_json([resources and resources.to_dict(), source.to_dict()])
     return names.short_hash(f"{resolve_key(world)}/{settings}", 16)
 
 
@@ -76,7 +83,14 @@ def resolve(world: ServiceWorld) -> Resolution:
         return _resolved(world, status.model, attempts)
     number = attempts.failures + 1
     current = names.resolve_job(service, key, number)
-    view = jobs.view(current, world.jobs, world.pods, world.warnings)
+    view = jobs.view(
+        current,
+        world.jobs,
+        world.pods,
+        world.now,
+        warnings=world.warnings,
+        claims=world.claims,
+    )
     # The last failed Job stays, so that its log can be read while the next attempt waits.
     stale = _delete_jobs(
         world, keep=frozenset({current, names.resolve_job(service, key, number - 1)})
@@ -87,6 +101,8 @@ def resolve(world: ServiceWorld) -> Resolution:
         return _failed(world, attempts, view)
     if view.state == "running":
         return _running(attempts, view, stale)
+    if (known := _known(world)) is not None:
+        return _learnt(world, known, None)
     return _start(world, key, attempts, number, stale)
 
 
@@ -140,7 +156,10 @@ def _finished(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolut
     result = view.result(Stage.RESOLVE)
     if result is None or result.resolved is None:
         return _failed(world, attempts, view)
-    found = result.resolved
+    return _learnt(world, result.resolved, attempts if attempts.failures else None)
+
+
+def _learnt(world: ServiceWorld, found: ResolvedModel, attempts: Attempts | None) -> Resolution:
     model = ResolvedStatus(
         key=resolve_key(world),
         revision=found.revision,
@@ -151,7 +170,29 @@ def _finished(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolut
         toolchain=found.toolchain,
         resolved_time=world.now,
     )
-    return Resolution(_found(model), model=model, attempts=attempts if attempts.failures else None)
+    return Resolution(_found(model), model=model, attempts=attempts)
+
+
+def _known(world: ServiceWorld) -> ResolvedModel | None:
+    """What an engine of this namespace was made from, where the spec names that very revision.
+
+    A fixed revision never has other files, and the engine's were fetched: a Job would find the
+    same. A branch or tag is never taken for one.
+    """
+    spec, meta = world.service.spec, world.service.metadata
+    if spec.model.revision is None or names.RESOLVE_AGAIN in meta.annotations:
+        return None
+    for engine in world.engines:
+        if (
+            engine.spec.prepare.revision == spec.model.revision
+            and engine.spec.source.source == spec.model.source
+            and engine.spec.build.image == (spec.engine.image or world.defaults.builder_image)
+            and is_true(engine.status.conditions, ConditionType.PREPARED)
+            and (found := engines.resolution_of(engine)) is not None
+            and (spec.engine.max_length or 0) <= found.max_length
+        ):
+            return found
+    return None
 
 
 def _failed(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolution:
@@ -181,12 +222,7 @@ def _start(
     wait = backoff.seconds_until_retry(attempts, world.now)
     if wait is None or wait > 0:
         return _waiting(world, attempts, stale)
-    model = world.service.spec.model
-    source = EngineSource(
-        source=model.source,
-        secret_ref=model.secret_ref,
-        image_pull_secret=model.image_pull_secret,
-    )
+    source = engines.source_of(world.service)
     create = Create(resolve_job(world.service, source, key, number, world.defaults))
     return Resolution(
         condition(ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "starting"),

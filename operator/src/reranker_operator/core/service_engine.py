@@ -7,19 +7,26 @@ from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerServiceStatus
+from reranker_operator.core import references
 from reranker_operator.core.plan import Action, Apply, Create, Patch
 from reranker_operator.core.resolve import Resolution
+from reranker_operator.core.revisions import engine_of, live_deployments
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import engines as render
 
 
 @dataclass(frozen=True)
 class EngineStep:
-    """`engine` is None before it was made, `name` before the model is resolved."""
+    """`engine` is None before it was made, `name` before the model is resolved.
+
+    `planned` is the engine as this service asks for it, made or not. While the service is paused
+    nothing new is built: `name` is None then, too.
+    """
 
     judgement: Condition
     engine: RerankerEngine | None = None
     name: str | None = None
+    planned: RerankerEngine | None = None
     actions: tuple[Action, ...] = ()
 
 
@@ -35,18 +42,42 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         return EngineStep(waiting_for_model())
     service = world.service
     status = RerankerServiceStatus(model=resolution.model)
-    manifest = render.engine(service, status, world.defaults)
-    name = manifest["metadata"]["name"]
+    name = render.engine(service, status, world.defaults)["metadata"]["name"]
     engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+    before = engine.spec.source.references if engine else None
+    versions = references.of_source(world, before)
+    manifest = render.engine(service, status, world.defaults, versions)
+    planned = _planned(manifest)
+    owned = service.metadata.uid in world.engine_owners.get(name, frozenset())
+    if service.spec.rollout.paused and not owned and not _serves(world, name):
+        judgement = judge_engine(world, name, engine) if engine else _held_back(name)
+        return EngineStep(judgement, engine, planned=planned)
     actions: list[Action] = []
     if engine is None:
         actions.append(Create(manifest))
-    if service.metadata.uid not in world.engine_owners.get(name, frozenset()):
+    if not owned:
         body = render.owner_claim("RerankerEngine", API_VERSION, name, service)
         actions.append(Apply(body, manager=names.owner_manager(service.metadata.uid)))
     if engine is not None:
         actions += _change_settings(world, engine, manifest["spec"])
-    return EngineStep(judge_engine(world, name, engine), engine, name, tuple(actions))
+    return EngineStep(judge_engine(world, name, engine), engine, name, planned, tuple(actions))
+
+
+def _planned(manifest: dict[str, Any]) -> RerankerEngine:
+    """The engine that this manifest will be."""
+    return RerankerEngine.model_validate(
+        manifest | {"metadata": manifest["metadata"] | {"uid": ""}}
+    )
+
+
+def _serves(world: ServiceWorld, name: str) -> bool:
+    """Pods of this service run the engine of this name, so it is needed, paused or not."""
+    return name in {engine_of(entry) for entry in live_deployments(world).values()}
+
+
+def _held_back(name: str) -> Condition:
+    text = f"{name} is not built while spec.rollout.paused is true"
+    return condition(ConditionType.ENGINE_READY, "Unknown", Reason.PAUSED, text)
 
 
 def _change_settings(

@@ -10,12 +10,16 @@ from reranker_operator.api.conditions import (
     summarise,
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
-from reranker_operator.core import diagnose
+from reranker_operator.core import diagnose, references
+from reranker_operator.core.changes import pending_changes
 from reranker_operator.core.companions import RECHECK, companions, other_owner
-from reranker_operator.core.judge import held_up, judge_serving
+from reranker_operator.core.judge import Sight, held_up, judge_serving, next_look
 from reranker_operator.core.plan import Action, Delete, Plan, Release
+from reranker_operator.core.progress import follow
+from reranker_operator.core.replicas import is_noted, scale_status
 from reranker_operator.core.resolve import Resolution, resolve
-from reranker_operator.core.rollout import Rollout, carries_out_spec, pods_of, roll_out
+from reranker_operator.core.revisions import carries_out_spec, engine_of, revision_of
+from reranker_operator.core.rollout import Rollout, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
 from reranker_operator.core.store import claims_for_service
@@ -47,6 +51,9 @@ def plan_service(world: ServiceWorld) -> Plan:
     resolution = resolve(world)
     engine = engine_step(world, resolution)
     ready = engine.engine if is_true([engine.judgement], ConditionType.ENGINE_READY) else None
+    if (missing := references.missing(world)) is not None:
+        # The engine can be built meanwhile; pods would only wait in the kubelet's hands.
+        accepted, ready = missing, None
     return _conclude(world, accepted, resolution, engine, roll_out(world, ready))
 
 
@@ -70,19 +77,29 @@ def _conclude(
     rollout: Rollout,
 ) -> Plan:
     steps = [resolution.judgement, engine.judgement]
-    serving, progressing = judge_serving(world, rollout, steps)
+    changes = pending_changes(world, rollout.serving, engine.planned)
+    sight = Sight(
+        rollout,
+        changes,
+        follow(world, rollout, changes),
+        scale_status(world, rollout.applied),
+        world.service.spec.rollout.paused,
+    )
+    serving, progressing = judge_serving(world, sight, steps)
     beside = companions(world, engine.name, rollout.actions)
     judgements = [accepted, *held_up(world, steps), serving, beside.judgement]
     ready = summarise(judgements, _ORDER)
-    if ready.status == "True" and rollout.rolling and not carries_out_spec(world):
-        ready = condition(ConditionType.READY, False, Reason.ROLLING, progressing.message)
+    if ready.status == "True" and sight.unfinished and not carries_out_spec(world):
+        ready = progressing.model_copy(
+            update={"type": ConditionType.READY.value, "status": "False"}
+        )
     judgements += [progressing, ready]
     actions = (
         *beside.before,
         *resolution.actions,
         *engine.actions,
         *rollout.actions,
-        *_restart_damaged(world, engine, rollout),
+        *_restart_damaged(world),
         # Before the engines: a claim is only let go of while an engine owns it too.
         *claims_for_service(world, engine.name),
         *_release(world, engine, rollout),
@@ -90,30 +107,37 @@ def _conclude(
     )
     # Nobody tells of the end of somebody else's Service.
     taken = RECHECK if accepted.reason == Reason.FOREIGN_OWNER else None
-    delays = (resolution.requeue_after, beside.requeue_after, taken)
     return Plan(
         actions=actions,
         judgements=tuple(judgements),
         status=status_of(
-            world, resolution, engine, rollout, judgements=judgements, outside=beside.url
+            world, resolution, engine, sight, judgements=judgements, outside=beside.url
         ),
-        requeue_after=min((delay for delay in delays if delay is not None), default=None),
+        requeue_after=_sooner(
+            resolution.requeue_after,
+            sight.progress.wake_after,
+            beside.requeue_after,
+            taken,
+            next_look(world, rollout),
+        ),
+        noted=is_noted(world.service, sight.scale),
     )
 
 
-def _restart_damaged(
-    world: ServiceWorld, engine: EngineStep, rollout: Rollout
-) -> tuple[Action, ...]:
+def _sooner(*waits: float | None) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
+
+
+def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
     """Pods that stopped at damaged files start over at once when the files are whole again."""
-    if engine.engine is None or rollout.wanted is None:
-        return ()
-    published = engine.engine.status.ready_time
+    published = {entry.metadata.name: entry.status.ready_time for entry in world.engines}
     return tuple(
         Delete(POD, pod["metadata"]["name"], pod["metadata"]["uid"])
-        for pod in pods_of(world, rollout.wanted)
-        if (damage := diagnose.verify_failure(pod)) is not None
-        and published is not None
-        and damage.seen_at <= published
+        for pod in world.pods
+        if revision_of(pod) is not None
+        and (damage := diagnose.verify_failure(pod)) is not None
+        and (ready := published.get(engine_of(pod) or "")) is not None
+        and damage.seen_at <= ready
         and "deletionTimestamp" not in pod["metadata"]
     )
 

@@ -1,46 +1,62 @@
 """The status of one RerankerService, from what its steps found."""
 
 from reranker_operator import names
-from reranker_operator.api.conditions import Condition, ConditionType, find, is_true, merge
+from reranker_operator.api.conditions import (
+    Condition,
+    ConditionType,
+    Reason,
+    find,
+    is_true,
+    merge,
+)
 from reranker_operator.api.v1alpha1 import EngineSummary, RerankerServiceStatus
+from reranker_operator.core.judge import Sight
 from reranker_operator.core.resolve import Resolution, lacks_source
-from reranker_operator.core.rollout import Rollout, engine_of, live_deployments
+from reranker_operator.core.revisions import (
+    engine_of,
+    in_traffic,
+    is_shared,
+    live_deployments,
+    ready_of,
+)
 from reranker_operator.core.service_engine import EngineStep
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import engines as render
+from reranker_operator.render import serving as serving_pods
 
 
 def status_of(
     world: ServiceWorld,
     resolution: Resolution,
     engine: EngineStep,
-    rollout: Rollout,
+    sight: Sight,
     *,
     judgements: list[Condition],
     outside: str | None,
 ) -> RerankerServiceStatus:
     """What is written to `status`."""
-    service, meta = world.service, world.service.metadata
-    entry = live_deployments(world).get(rollout.serving or "")
-    observed = entry.get("status", {}) if entry else {}
-    ready = observed.get("readyReplicas", 0)
-    selector = f"{names.SERVICE_LABEL}={meta.name}"
-    if rollout.serving:
-        selector += f",{names.REVISION_LABEL}={rollout.serving}"
+    service, meta, serving = world.service, world.service.metadata, sight.rollout.serving
+    entry, reached = live_deployments(world).get(serving or ""), in_traffic(world, serving)
+    ready = sum(map(ready_of, reached))
+    selector = serving_pods.pod_selector(meta.name, None if is_shared(world) else serving)
     inside = names.url(meta.name, meta.namespace) if world.k8s_service else None
     return RerankerServiceStatus(
         observed_generation=meta.generation,
         conditions=tuple(merge(service.status.conditions, judgements, meta.generation, world.now)),
-        stage=_stage(resolution, engine, rollout, judgements),
+        stage=_stage(resolution, engine, sight, judgements),
         model=resolution.model or resolution.outdated or service.status.model,
         resolve=resolution.attempts,
         engine=engine_of(entry) or engine.name,
         engines=_summaries(world, engine),
-        revision=rollout.serving,
-        replicas=observed.get("replicas", 0),
+        revision=serving,
+        history=sight.progress.history,
+        rollout=sight.progress.under_way,
+        pending_changes=sight.changes,
+        scale=sight.scale,
+        replicas=sum(entry.get("status", {}).get("replicas", 0) for entry in reached),
         ready_replicas=ready,
-        ready=f"{ready}/{service.spec.replicas}",
-        selector=selector,
+        ready=f"{ready}/{sight.scale.replicas}",
+        selector=",".join(f"{key}={value}" for key, value in selector.items()),
         url=outside or inside,
         cluster_url=inside,
     )
@@ -62,7 +78,7 @@ def used_engines(world: ServiceWorld, wanted: str | None) -> set[str | None]:
 
 
 def _stage(
-    resolution: Resolution, engine: EngineStep, rollout: Rollout, judgements: list[Condition]
+    resolution: Resolution, engine: EngineStep, sight: Sight, judgements: list[Condition]
 ) -> str:
     """One word for the table that `kubectl get` prints: the step that is under way."""
     accepted = [entry for entry in judgements if entry.type == ConditionType.ACCEPTED]
@@ -70,12 +86,17 @@ def _stage(
     for entry in steps:
         if entry.status == "False":
             return entry.reason
+    if sight.held_back:
+        return Reason.PAUSED.value
     if not is_true(steps, ConditionType.MODEL_RESOLVED):
         return "Resolving"
     if not is_true(steps, ConditionType.ENGINE_READY):
-        stage = engine.engine.status.stage if engine.engine else None
-        return stage or "Pending"
-    if rollout.rolling and rollout.serving is not None:
+        return (engine.engine.status.stage if engine.engine else None) or "Pending"
+    return _serving_stage(sight, judgements)
+
+
+def _serving_stage(sight: Sight, judgements: list[Condition]) -> str:
+    if sight.rollout.rolling and sight.rollout.serving is not None:
         return "Rolling"
     serving = find(judgements, ConditionType.SERVING)
     if serving is not None and serving.status != "True":

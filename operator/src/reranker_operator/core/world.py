@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.render.defaults import Defaults
@@ -17,11 +17,21 @@ def owners_of(entry: Manifest) -> frozenset[str]:
     return frozenset(owner["uid"] for owner in entry["metadata"].get("ownerReferences") or ())
 
 
+class Reference(NamedTuple):
+    """A Secret or ConfigMap of the service's namespace that its spec names."""
+
+    kind: Literal["ConfigMap", "Secret"]
+    name: str
+
+
 @dataclass(frozen=True)
 class ServiceWorld:
     """Everything that the plan of one RerankerService depends on.
 
-    `warnings` are Events, read only of Jobs that should have a pod by now and have none.
+    `warnings` are Events, read only about what should be further by now: Jobs without a pod, pods
+    that are stuck, claims that are not bound.
+    `versions` has what is known of the Secrets and ConfigMaps that the spec names: None for one
+    that is not there, no entry for one that the operator may not look at.
     """
 
     service: RerankerService
@@ -42,6 +52,7 @@ class ServiceWorld:
     missing_kinds: frozenset[str] = frozenset()
     #: The Service that has this service's name and is not its own.
     stranger: Manifest | None = None
+    versions: Mapping[Reference, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,23 @@ owners never overwrite each other and garbage collection removes what nobody own
 
 from typing import Any
 
-from reranker_contracts import EngineIdentity, PrepareIdentity, digest_of
+from pydantic import ValidationError
+
+from reranker_contracts import EngineIdentity, PrepareIdentity, ResolvedModel, digest_of
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.meta import API_VERSION
 from reranker_operator.api.v1alpha1 import (
+    EngineSource,
     RerankerEngine,
     RerankerEngineSpec,
     RerankerService,
     RerankerServiceStatus,
+    ResolvedStatus,
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import Json, owner_reference, store_claim_name
+from reranker_operator.source import HubSource, parse
 
 
 def identities(
@@ -50,10 +55,27 @@ def target_of(identity: EngineIdentity) -> str:
     return f"onnx-{'cpu' if identity.accelerator == 'cpu' else 'cuda'}-{identity.precision}"
 
 
+def source_of(service: RerankerService, references: str | None = None) -> EngineSource:
+    """Where the service's files come from, and the way there."""
+    model = service.spec.model
+    hub = isinstance(parse(model.source), HubSource)
+    return EngineSource(
+        source=model.source,
+        secret_ref=model.secret_ref,
+        image_pull_secret=model.image_pull_secret,
+        proxy=service.spec.proxy if hub else None,
+        ca_bundle=service.spec.ca_bundle if hub else None,
+        references=references if hub else None,
+    )
+
+
 def engine(
-    service: RerankerService, status: RerankerServiceStatus, defaults: Defaults
+    service: RerankerService,
+    status: RerankerServiceStatus,
+    defaults: Defaults,
+    references: str | None = None,
 ) -> dict[str, Any]:
-    """The RerankerEngine that the service needs."""
+    """The RerankerEngine that the service needs; `references` as in its source."""
     prepare, identity = identities(service, status)
     if status.model is None:
         raise ValueError("the model is not resolved")
@@ -61,11 +83,6 @@ def engine(
     spec, meta, model = service.spec, service.metadata, status.model
     claim_name = store_claim_name(spec.engine.store)
     name = names.engine(model.name, target_of(identity), digest, claim_name)
-    source: Json = {"source": spec.model.source}
-    if spec.model.secret_ref:
-        source["secretRef"] = spec.model.secret_ref.to_dict()
-    if spec.model.image_pull_secret:
-        source["imagePullSecret"] = spec.model.image_pull_secret
     build: Json = {"image": spec.engine.image or defaults.builder_image}
     if spec.engine.resources:
         build["resources"] = spec.engine.resources.to_dict()
@@ -78,19 +95,44 @@ def engine(
             "name": name,
             "namespace": meta.namespace,
             "labels": names.labels("engine", name),
-            "annotations": {names.DECIDER_ANNOTATION: meta.uid},
+            "annotations": {
+                names.DECIDER_ANNOTATION: meta.uid,
+                names.RESOLVED_ANNOTATION: _resolution(model),
+            },
             "finalizers": [names.FINALIZER] if outlived else [],
         },
         "spec": {
             "digest": digest,
             "modelName": model.name,
-            "source": source,
+            "source": source_of(service, references).to_dict(),
             "prepare": prepare.model_dump(mode="json", by_alias=True, exclude_none=True),
             "identity": identity.model_dump(mode="json", by_alias=True, exclude_none=True),
             "build": build,
             "store": spec.engine.store.to_dict(),
         },
     }
+
+
+def _resolution(model: ResolvedStatus) -> str:
+    """What the Job found out, without the time and the service's key."""
+    found = model.model_dump(mode="json", by_alias=True, exclude={"key", "resolved_time"})
+    return canonical_json(found)
+
+
+def resolution_of(engine: RerankerEngine) -> ResolvedModel | None:
+    """The resolution that an engine was made for, if it is one that fits the engine."""
+    text = engine.metadata.annotations.get(names.RESOLVED_ANNOTATION, "")
+    try:
+        found = ResolvedModel.model_validate_json(text)
+    except ValidationError:
+        return None
+    prepare, name = engine.spec.prepare, engine.spec.model_name
+    fits = (found.revision, found.toolchain, found.name) == (
+        prepare.revision,
+        prepare.toolchain,
+        name,
+    )
+    return found if fits else None
 
 
 def settings_key(spec: RerankerEngineSpec) -> str:

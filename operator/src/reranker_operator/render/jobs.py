@@ -11,12 +11,9 @@ from typing import Any
 
 from reranker_contracts import digest_of
 from reranker_operator import names
-from reranker_operator.api.v1alpha1 import (
-    EngineSource,
-    RerankerEngine,
-    RerankerService,
-    ResourceRequirements,
-)
+from reranker_operator.api.kubernetes import ResourceRequirements
+from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
+from reranker_operator.render import proxy
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.engines import settings_key
 from reranker_operator.render.pods import (
@@ -120,7 +117,8 @@ def _source_access(
         mounts = [mount("source", "/source", read_only=True)]
         volumes = [claim_volume("source", source.claim, read_only=True)]
         return [], volumes, ["--source-dir", "/source"], mounts, []
-    return [], [], [], [], _hub_environment(spec, defaults)
+    env = _hub_environment(spec, defaults) + proxy.environment(spec.proxy, spec.ca_bundle)
+    return [], proxy.volumes(spec.ca_bundle), [], proxy.mounts(spec.ca_bundle), env
 
 
 def _hub_environment(spec: EngineSource, defaults: Defaults) -> list[Json]:

@@ -74,11 +74,7 @@ def container(
         "imagePullPolicy": defaults.image_pull_policy,
         "resources": resources,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted(),
         "volumeMounts": mounts,
     }
     literal_env = [
@@ -90,6 +86,15 @@ def container(
         if value:
             result[key] = value
     return result
+
+
+def restricted() -> Json:
+    """The security context of every container."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def _literal(text: str) -> str:

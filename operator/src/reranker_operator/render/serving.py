@@ -4,12 +4,19 @@ A native sidecar starts before and stops after the gateway, so a draining gatewa
 backend. Triton listens on loopback only, where the kubelet can't reach it: its probes are commands.
 """
 
+import base64
+import json
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
-from reranker_operator.api.v1alpha1 import ContainerSettings, RerankerEngine, RerankerService
+from reranker_operator.api.pods import ContainerSettings
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.render import proxy
 from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
 from reranker_operator.render.pods import (
     Json,
     claim_volume,
@@ -25,8 +32,11 @@ HTTP_PORT = 8000
 METRICS_PORT = 8002
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
+#: What is left of it when the gateway has cut off its last request: Triton ends then.
+_AFTER_DRAIN_SECONDS = 15
 _GPU = "nvidia.com/gpu"
-_NOT_OF_PODS = {"replicas", "expose", "disruption", "network_policy", "monitoring"}
+_NOT_OF_PODS = {"replicas", "rollout", "expose", "disruption", "network_policy", "monitoring"}
+_LARGEST_TEMPLATE = 1 << 20
 
 _TRITON = [
     "tritonserver",
@@ -43,9 +53,18 @@ _TRITON = [
 ]  # fmt: skip
 
 
-def pod_template(service: RerankerService, engine: RerankerEngine, defaults: Defaults) -> Json:
-    """The pod that serves `engine` for `service`, without the revision's label."""
-    spec = service.spec
+def pod_template(
+    service: RerankerService,
+    engine: RerankerEngine,
+    defaults: Defaults,
+    references: str | None = None,
+) -> Json:
+    """The pod that serves `engine` for `service`, without the revision's label.
+
+    `references` tells the versions of the Secrets and ConfigMaps that it uses: other versions are
+    another pod.
+    """
+    spec, settings = service.spec, service.spec.serving.pod
     engine_mount = mount(
         "engine", "/engine", read_only=True, sub_path=f"engines/{engine.spec.digest}"
     )
@@ -58,8 +77,9 @@ def pod_template(service: RerankerService, engine: RerankerEngine, defaults: Def
         args=["verify", "--engine", "/engine", "--digest", engine.spec.digest,
               "--result", "/dev/termination-log"],
     )  # fmt: skip
-    triton = _triton(service, defaults, [engine_mount, tmp, shared])
-    gateway = _gateway(service, gateway_image, defaults, [engine_mount, tmp])
+    authorities = proxy.mounts(spec.ca_bundle)
+    triton = _triton(service, defaults, [engine_mount, tmp, shared, *authorities])
+    gateway = _gateway(service, gateway_image, defaults, [engine_mount, tmp, *authorities])
     pod = pod_spec(
         defaults,
         init_containers=[verify, triton],
@@ -68,46 +88,97 @@ def pod_template(service: RerankerService, engine: RerankerEngine, defaults: Def
             claim_volume("engine", store_claim_name(engine.spec.store), read_only=True),
             empty_dir("tmp", size="256Mi"),
             empty_dir("shm", size="256Mi", memory=True),
+            *proxy.volumes(spec.ca_bundle),
         ],
     )
-    pod["terminationGracePeriodSeconds"] = _GRACE_SECONDS
+    pod["terminationGracePeriodSeconds"] = (
+        settings.termination_grace_period_seconds or _GRACE_SECONDS
+    )
     pod |= _placement(service)
-    labels = names.labels("serving", service.metadata.name) | {
+    tags = names.labels("serving", service.metadata.name) | {
         names.SERVICE_LABEL: service.metadata.name,
         names.ENGINE_LABEL: engine.metadata.name,
     }
-    annotations = {names.DIGEST_ANNOTATION: engine.spec.digest}
-    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}
+    notes = {names.DIGEST_ANNOTATION: engine.spec.digest}
+    if references is not None:
+        notes[names.REFERENCES_ANNOTATION] = references
+    meta = {"labels": labels(settings, tags), "annotations": annotations(settings, notes)}
+    return {"metadata": meta, "spec": extend(pod, service)}
 
 
-def deployment(service: RerankerService, revision: str, template: Json) -> Json:
-    """One revision; its template never changes, a change makes another revision."""
-    meta = service.metadata
-    selector = {names.SERVICE_LABEL: meta.name, names.REVISION_LABEL: revision}
-    labels = template["metadata"]["labels"] | selector
-    template = template | {"metadata": template["metadata"] | {"labels": labels}}
+def revision_of(template: Json) -> str:
+    """The revision that this pod template is."""
+    return names.short_hash(canonical_json(template))
+
+
+def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
+    """One revision; its template never changes, a change makes another revision.
+
+    It carries the template as it was rendered: a later operator can no longer make it, but must
+    put it right when somebody else changes it, and say how another revision differs from it.
+    """
+    meta, revision = service.metadata, revision_of(template)
+    packed = base64.b64encode(zlib.compress(canonical_json(template).encode(), 9)).decode()
+    surge = service.spec.rollout.strategy == "surge"
+    selector = pod_selector(meta.name, revision)
+    tags = template["metadata"]["labels"] | selector
+    template = template | {"metadata": template["metadata"] | {"labels": tags}}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
             "name": names.deployment(meta.name, revision),
             "namespace": meta.namespace,
-            "labels": labels,
-            "annotations": {names.SPEC_HASH: spec_hash(service)},
+            "labels": tags,
+            "annotations": {
+                names.SPEC_HASH: spec_hash(service),
+                names.TEMPLATE_ANNOTATION: packed,
+            },
             "ownerReferences": [owner_reference(service, controller=True)],
         },
         "spec": {
-            "replicas": service.spec.replicas,
+            "replicas": replicas,
             "revisionHistoryLimit": 0,
             "progressDeadlineSeconds": 600,
             "strategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+                # Only for changes by others, and for undoing them.
+                "rollingUpdate": {
+                    "maxSurge": 1 if surge else 0,
+                    "maxUnavailable": 0 if surge else 1,
+                },
             },
             "selector": {"matchLabels": selector},
             "template": template,
         },
     }
+
+
+def template_of(entry: Mapping[str, Any]) -> Json | None:
+    """The pod template that a Deployment was made from; None when somebody has damaged it."""
+    meta = entry["metadata"]
+    packed = meta.get("annotations", {}).get(names.TEMPLATE_ANNOTATION, "")
+    try:
+        # Bounded: a small annotation can hold a very large text.
+        text = zlib.decompressobj().decompress(base64.b64decode(packed), _LARGEST_TEMPLATE)
+        template = json.loads(text)
+    except (ValueError, RecursionError, zlib.error):
+        return None
+    intact = isinstance(template, dict) and revision_of(template) == meta.get("labels", {}).get(
+        names.REVISION_LABEL
+    )
+    return template if intact else None
+
+
+def restored(service: RerankerService, entry: Mapping[str, Any], replicas: int) -> Json | None:
+    """A Deployment of a former spec or operator as it was made; None when that is not known."""
+    template = template_of(entry)
+    if template is None:
+        return None
+    manifest = deployment(service, template, replicas)
+    spec = entry["metadata"].get("annotations", {}).get(names.SPEC_HASH, "")
+    manifest["metadata"]["annotations"][names.SPEC_HASH] = spec
+    return manifest
 
 
 def spec_hash(service: RerankerService) -> str:
@@ -116,8 +187,15 @@ def spec_hash(service: RerankerService) -> str:
     return names.short_hash(canonical_json(asked), 16)
 
 
-def service_object(service: RerankerService, revision: str) -> Json:
-    """The address of the service, leading to the pods of one revision."""
+def pod_selector(service: str, revision: str | None) -> dict[str, str]:
+    """Labels of the serving pods of one revision, or of all."""
+    if revision is None:
+        return {names.SERVICE_LABEL: service, names.APP_COMPONENT: "serving"}
+    return {names.SERVICE_LABEL: service, names.REVISION_LABEL: revision}
+
+
+def service_object(service: RerankerService, revision: str | None) -> Json:
+    """The address of the service, leading to the pods of one revision, or of all."""
     meta = service.metadata
     return {
         "apiVersion": "v1",
@@ -130,7 +208,7 @@ def service_object(service: RerankerService, revision: str) -> Json:
         },
         "spec": {
             "type": "ClusterIP",
-            "selector": {names.SERVICE_LABEL: meta.name, names.REVISION_LABEL: revision},
+            "selector": pod_selector(meta.name, revision),
             "ports": [
                 {"name": "http", "port": HTTP_PORT, "targetPort": "http"},
                 {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"},
@@ -151,7 +229,11 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "TOKEN_BUDGET": serving.token_budget,
         "SERVED_NAME": model.served_name,
         "ALIASES": ",".join(_aliases(service)) or None,
+        "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
+    if serving.gateway.env_from:
+        # What they bring must not move the ports: a variable that is given here goes before it.
+        settings |= {"HOST": "0.0.0.0", "HTTP_PORT": HTTP_PORT, "METRICS_PORT": METRICS_PORT}  # noqa: S104 - the pod's own address
     result = container(
         "gateway",
         image,
@@ -163,23 +245,37 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             {"name": f"RERANKER_{name}", "value": str(value)}
             for name, value in settings.items()
             if value is not None
-        ],
+        ]
+        + proxy.environment(service.spec.proxy, service.spec.ca_bundle),
     )
+    result = customise(result, serving.gateway)
     ready = {"path": "/v1/health/ready", "port": "http"}
     live = {"path": "/v1/health/live", "port": "http"}
-    return result | {
-        "ports": [
-            {"name": "http", "containerPort": HTTP_PORT},
-            {"name": "metrics", "containerPort": METRICS_PORT},
-        ],
+    probes = {
         # Starved of CPU, Python takes minutes to start; a restart would only begin them anew.
-        "startupProbe": {"httpGet": live, "periodSeconds": 1, "timeoutSeconds": 5,
-                         "failureThreshold": 300},
-        "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2,
-                           "failureThreshold": 2},
-        "livenessProbe": {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5,
-                          "failureThreshold": 6},
-    }  # fmt: skip
+        "startupProbe": probe(
+            {"httpGet": live, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 300},
+            serving.gateway.startup_probe,
+        ),
+        "readinessProbe": probe(
+            {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+            serving.gateway.readiness_probe,
+        ),
+        "livenessProbe": probe(
+            {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+            serving.gateway.liveness_probe,
+        ),
+    }
+    ports = [
+        {"name": "http", "containerPort": HTTP_PORT},
+        {"name": "metrics", "containerPort": METRICS_PORT},
+    ]
+    return result | {"ports": ports} | probes
+
+
+def _drain_seconds(grace: int | None) -> int | None:
+    """The gateway ends by itself before it would be killed."""
+    return None if grace is None else grace - _AFTER_DRAIN_SECONDS
 
 
 def _aliases(service: RerankerService) -> tuple[str, ...]:
@@ -209,15 +305,22 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
             {
                 "name": "RERANKER_THREADS",
                 "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}},
-            }
+            },
+            *proxy.environment(service.spec.proxy, service.spec.ca_bundle),
         ],
     )
-    probe = {"exec": {"command": ["bash", "-c", _health("/v2/health/ready")]}}
+    ready = {"exec": {"command": ["bash", "-c", _health("/v2/health/ready")]}}
     live = {"exec": {"command": ["bash", "-c", _health("/v2/health/live")]}}
-    return result | {
+    return customise(result, settings) | {
         "restartPolicy": "Always",
-        "startupProbe": probe | {"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 600},
-        "livenessProbe": live | {"periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 3},
+        "startupProbe": probe(
+            ready | {"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 600},
+            settings.startup_probe,
+        ),
+        "livenessProbe": probe(
+            live | {"periodSeconds": 20, "timeoutSeconds": 5, "failureThreshold": 3},
+            settings.liveness_probe,
+        ),
     }
 
 

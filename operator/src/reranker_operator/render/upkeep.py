@@ -10,12 +10,12 @@ from reranker_operator.render.exposure import head
 from reranker_operator.render.pods import Json
 
 
-def budget(service: RerankerService, selector: Mapping[str, str]) -> Json | None:
+def budget(service: RerankerService, selector: Mapping[str, str], replicas: int) -> Json | None:
     """Of the pods behind the address; those of a revision that only starts would count as missing.
 
     Pods that are not ready may always be evicted: a service that does not serve blocks no drain.
     """
-    asked, replicas = service.spec.disruption, service.spec.replicas
+    asked = service.spec.disruption
     if not asked.enabled or replicas < 2:
         return None
     if asked.min_available is not None:

@@ -2,19 +2,17 @@
 
 import datetime
 import logging
-import operator
-from collections.abc import Callable, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from kubernetes.utils.quantity import parse_quantity
 
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.conditions import Condition, changes_worth_telling
-from reranker_operator.api.meta import API_VERSION, DEPLOYMENT, RESOURCES, ApiModel
+from reranker_operator.api.meta import API_VERSION, DEPLOYMENT, RESOURCES, ApiModel, Resource
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.drift import intrusions, matches, removal
 from reranker_operator.core.plan import (
     Action,
     Apply,
@@ -27,8 +25,26 @@ from reranker_operator.core.plan import (
     Scale,
 )
 from reranker_operator.errors import Conflict, NameTaken, NotFound, OperatorError, Rejected
+from reranker_operator.runtime.tolerance import Settled, Tolerance
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of some actions: `writes` were asked for, `changes` tell nobody else of us."""
+
+    writes: int = 0
+    changes: int = 0
+    #: Nothing but applies, which take no evidence away: the same plan can be made again.
+    only_applied: bool = True
+
+    def __add__(self, other: "Done") -> "Done":
+        return Done(
+            self.writes + other.writes,
+            self.changes + other.changes,
+            self.only_applied and other.only_applied,
+        )
 
 
 class Executor:
@@ -37,19 +53,26 @@ class Executor:
     def __init__(self, cluster: Cluster, identity: str) -> None:
         self._cluster = cluster
         self._identity = identity
+        self._settled = Settled()
+        self._tolerance = Tolerance()
 
-    async def execute(self, subject: RerankerService | RerankerEngine, plan: Plan) -> int:
-        """Do what the plan says; returns the number of writes."""
-        namespace, writes = subject.metadata.namespace, 0
+    async def act(self, subject: RerankerService | RerankerEngine, plan: Plan) -> Done:
+        """Do what the plan says, but for the status."""
+        done = Done()
         for action in plan.actions:
-            writes += await self._act(namespace, action)
-        if plan.status is not None and plan.status != subject.status:
-            await self._write_status(subject, plan.status)
-            writes += 1
-            await self._tell(subject, subject.status.conditions, plan.status)
-        return writes
+            done += await self._act(subject.metadata.namespace, action)
+        return done
 
-    async def _act(self, namespace: str, action: Action) -> int:
+    async def conclude(self, subject: RerankerService | RerankerEngine, plan: Plan) -> Done:
+        """Write the status, and tell of what has changed in it."""
+        if plan.status is None or plan.status == subject.status:
+            return Done()
+        after = await self._write_status(subject, plan.status)
+        await self._tell(subject, subject.status.conditions, plan.status)
+        changed = after["metadata"]["resourceVersion"] != subject.metadata.resource_version
+        return Done(1, int(changed))
+
+    async def _act(self, namespace: str, action: Action) -> Done:
         match action:
             case Apply(manifest, manager):
                 return await self._apply(namespace, manifest, manager)
@@ -58,7 +81,7 @@ class Executor:
                     await self._cluster.create(manifest)
                 except Conflict:
                     await self._expect_ours(namespace, manifest)
-                    return 0
+                    return Done(only_applied=False)
             case Patch(resource, name, patch):
                 await self._cluster.merge_patch(resource, namespace, name, patch)
             case Scale(name, replicas):
@@ -66,6 +89,9 @@ class Executor:
                 await self._cluster.merge_patch(DEPLOYMENT, namespace, name, patch)
             case Delete(resource, name, uid, version):
                 await self._cluster.delete(resource, namespace, name, uid, version)
+                logger.info("%s", _describe(action), extra={"namespace": namespace})
+                # Not a change: the watch tells of the end, and it may be a while.
+                return Done(1, 0, only_applied=False)
             case Release(resource, name, manager):
                 body = {
                     "apiVersion": resource.api_version,
@@ -76,20 +102,20 @@ class Executor:
                     await self._cluster.apply(body, manager)
                 except Rejected:
                     # An apply of nothing is only refused where nothing is there any more.
-                    return 0
+                    return Done(only_applied=False)
             case DropFinalizer(resource, name):
                 try:
                     await self._drop_finalizer(resource.kind, namespace, name)
                 except NotFound:
-                    return 0
+                    return Done(only_applied=False)
         logger.info("%s", _describe(action), extra={"namespace": namespace})
-        return 1
+        return Done(1, 1, only_applied=False)
 
-    async def _apply(self, namespace: str, manifest: Json, manager: str) -> int:
+    async def _apply(self, namespace: str, manifest: Json, manager: str) -> Done:
         resource, name = RESOURCES[manifest["kind"]], manifest["metadata"]["name"]
         if manager != names.MANAGER:
             await self._cluster.apply(manifest, manager)
-            return 1
+            return Done(1, 1)
         digest = names.short_hash(canonical_json(manifest), 16)
         try:
             live = await self._cluster.get(resource, namespace, name)
@@ -100,14 +126,52 @@ class Executor:
                 f"{resource.kind} {name} exists and was not made by this operator; rename the "
                 f"RerankerService or delete that {resource.kind}"
             )
-        if live is not None and _unchanged(live, manifest, digest):
-            return 0
+        done = Done()
+        if live is None or not self._unchanged(live, manifest, digest):
+            live, done = await self._send(live, manifest, digest)
+        return done + await self._evict(resource, live, manifest)
+
+    def _unchanged(self, live: Json, manifest: Json, digest: str) -> bool:
+        """We applied exactly this, and nobody has changed a field of it since."""
+        applied = live["metadata"].get("annotations", {}).get(names.APPLIED_HASH)
+        return (applied == digest and matches(live, manifest)) or self._settled.is_so(live, digest)
+
+    async def _send(self, live: Json | None, manifest: Json, digest: str) -> tuple[Json, Done]:
         meta = manifest["metadata"]
         annotations = meta.get("annotations", {}) | {names.APPLIED_HASH: digest}
         stamped = manifest | {"metadata": meta | {"annotations": annotations}}
-        await self._cluster.apply(stamped, manager)
-        logger.info("applied %s %s", resource.kind, name, extra={"namespace": namespace})
-        return 1
+        after = await self._cluster.apply(stamped, names.MANAGER)
+        if live is not None and _version(after) == _version(live):
+            self._settled.note(after, digest)
+            return after, Done(1, 0)
+        where = {"namespace": meta["namespace"]}
+        logger.info("applied %s %s", manifest["kind"], meta["name"], extra=where)
+        return after, Done(1, 1)
+
+    async def _evict(self, resource: Resource, live: Json, manifest: Json) -> Done:
+        """Take out what strangers have added to an object that is all ours."""
+        meta = live["metadata"]
+        found = [
+            entry
+            for entry in intrusions(live, manifest)
+            if self._tolerance.refuses(meta["uid"], entry)
+        ]
+        if not found:
+            return Done()
+        what = ", ".join(str(entry) for entry in found)
+        try:
+            await self._cluster.json_patch(
+                resource, meta["namespace"], meta["name"], removal(live, found)
+            )
+        except (Rejected, Conflict, NotFound) as error:
+            # Changed or gone meanwhile, which the watch tells; or not to be removed, which counts.
+            logger.warning("%s %s keeps %s: %s", resource.kind, meta["name"], what, error)
+            return Done(only_applied=False)
+        text = "removed what others have added to %s %s: %s"
+        logger.warning(
+            text, resource.kind, meta["name"], what, extra={"namespace": meta["namespace"]}
+        )
+        return Done(1, 1)
 
     async def _expect_ours(self, namespace: str, manifest: Json) -> None:
         """What has the name already must be what we want there, or what goes away by itself.
@@ -133,14 +197,14 @@ class Executor:
 
     async def _write_status(
         self, subject: RerankerService | RerankerEngine, status: ApiModel
-    ) -> None:
+    ) -> Json:
         body = {
             "apiVersion": API_VERSION,
             "kind": type(subject).__name__,
             "metadata": {"name": subject.metadata.name, "namespace": subject.metadata.namespace},
             "status": status.to_dict(),
         }
-        await self._cluster.apply_status(body, names.STATUS_MANAGER)
+        return await self._cluster.apply_status(body, names.STATUS_MANAGER)
 
     async def _tell(
         self,
@@ -195,54 +259,14 @@ def _is_foreign(live: Json, manifest: Json) -> bool:
     return not managed and not have & ours
 
 
+def _version(entry: Json) -> str:
+    return str(entry["metadata"]["resourceVersion"])
+
+
 def _owners(entry: Json) -> set[tuple[str, str]]:
     """Kind and name of an object's owners."""
     owners = entry["metadata"].get("ownerReferences", [])
     return {(owner["kind"], owner["name"]) for owner in owners}
-
-
-def _unchanged(live: Json, manifest: Json, digest: str) -> bool:
-    """We applied exactly this, and nobody has changed a field of it since."""
-    applied = live["metadata"].get("annotations", {}).get(names.APPLIED_HASH)
-    return applied == digest and _contains(live, manifest)
-
-
-def _contains(live: Any, wanted: Any) -> bool:
-    if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(
-            key in live and _COMPARED.get(key, _contains)(live[key], value)
-            for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return (
-            isinstance(live, list)
-            and len(live) == len(wanted)
-            and all(_contains(have, want) for have, want in zip(live, wanted, strict=True))
-        )
-    return bool(live == wanted)
-
-
-def _same_quantities(live: Any, wanted: Any) -> bool:
-    """The API server rewrites quantities: `0.5` comes back as `500m`, 1 as `"1"`."""
-    try:
-        return isinstance(live, dict) and all(
-            _amount(live[name]) == _amount(amount) for name, amount in wanted.items()
-        )
-    except (KeyError, ValueError):
-        return False
-
-
-#: Not every map may hold more than we put there: one key more and a selector leads nowhere.
-_COMPARED: dict[str, Callable[[Any, Any], bool]] = {
-    "requests": _same_quantities,
-    "limits": _same_quantities,
-    "selector": operator.eq,
-}
-
-
-def _amount(quantity: object) -> Decimal:
-    amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
-    return amount
 
 
 def _describe(action: Action) -> str:

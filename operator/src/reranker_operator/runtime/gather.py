@@ -11,24 +11,28 @@ from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
-    EVENT,
     JOB,
     NODE,
     POD,
     PVC,
     RERANKER_ENGINE,
+    RERANKER_SERVICE,
     SERVICE,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import diagnose
-from reranker_operator.core.jobs import is_overdue
+from reranker_operator.core.causes.pods import is_build
+from reranker_operator.core.references import of_service
 from reranker_operator.core.store import mounted
-from reranker_operator.core.world import EngineWorld, ServiceWorld, owners_of
+from reranker_operator.core.world import EngineWorld, Reference, ServiceWorld, owners_of
 from reranker_operator.errors import Forbidden
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
 from reranker_operator.runtime.gather_companions import get_or_none, read_companions
 from reranker_operator.runtime.optional_kinds import OptionalKinds
+from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.references import References
+from reranker_operator.runtime.reports import warnings
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ async def service_world(
     *,
     read_nodes: bool,
     kinds: OptionalKinds | None = None,
+    references: References | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
     service = RerankerService.model_validate(raw)
@@ -74,10 +79,11 @@ async def service_world(
         claims=tuple(claim for claim in await asyncio.gather(*claims) if claim is not None),
         k8s_service=address if _is_ours(address, service) else None,
         nodes=nodes,
-        warnings=await _warnings(cluster, own_jobs, pods, now),
+        warnings=await warnings(cluster, now, jobs=own_jobs, pods=pods),
         companions=companions,
         missing_kinds=missing,
         stranger=address if not _is_ours(address, service) else None,
+        versions=await _versions(references, service),
     )
 
 
@@ -109,8 +115,24 @@ async def engine_world(
         siblings=readable,
         all_siblings=len(readable) == len(others),
         deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if complaints else ()),
-        warnings=await _warnings(cluster, own_jobs, pods, now),
+        warnings=await warnings(
+            cluster,
+            now,
+            jobs=own_jobs,
+            pods=[pod for pod in pods if is_build(pod)],
+            claims=() if claim is None else (claim,),
+        ),
     )
+
+
+async def _versions(
+    references: References | None, service: RerankerService
+) -> Mapping[Reference, str | None]:
+    """Of the Secrets and ConfigMaps that the service names; empty where none are looked at."""
+    if references is None:
+        return {}
+    key = Key(RERANKER_SERVICE.kind, service.metadata.namespace, service.metadata.name)
+    return await references.versions(key, of_service(service))
 
 
 def _jobs_of(subject: RerankerService | RerankerEngine, jobs: Iterable[Json]) -> tuple[Json, ...]:
@@ -119,22 +141,6 @@ def _jobs_of(subject: RerankerService | RerankerEngine, jobs: Iterable[Json]) ->
     Their results tell of files that may be gone.
     """
     return tuple(job for job in jobs if subject.metadata.uid in owners_of(job))
-
-
-async def _warnings(
-    cluster: Cluster, jobs: Iterable[Json], pods: list[Json], now: datetime.datetime
-) -> tuple[Json, ...]:
-    """Why Jobs have no pod. A Job has no condition for that, only Events; others cost no call."""
-    found: list[Json] = []
-    for job in jobs:
-        if is_overdue(job, pods, now):
-            meta = job["metadata"]
-            fields = {"involvedObject.uid": meta["uid"], "reason": "FailedCreate"}
-            try:
-                found += await cluster.list(EVENT, meta["namespace"], fields=fields)
-            except Forbidden as error:
-                logger.warning("events can't be read: %s", error)
-    return tuple(found)
 
 
 def _readable(entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:

@@ -20,6 +20,8 @@ from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 logger = logging.getLogger(__name__)
 
+_RELEASE_SECONDS = 2.0
+
 
 class _PatientLock(LeaseLock):
     """A lost connection is a failed attempt; the library would let it end the process."""
@@ -88,14 +90,15 @@ class Leader:
         logger.error("the Lease was lost; this replica stops")
 
     async def release(self) -> None:
-        """Give the Lease back if it is ours."""
+        """Give the Lease back if it is ours; at the end nobody waits long for the API server."""
         api = CoordinationV1Api(self._client)
         try:
-            lease = await api.read_namespaced_lease(self._name, self._namespace)
-            if lease.spec is None or lease.spec.holder_identity != self._identity:
-                return
-            lease.spec.holder_identity = None
-            await api.replace_namespaced_lease(self._name, self._namespace, lease)
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                lease = await api.read_namespaced_lease(self._name, self._namespace)
+                if lease.spec is None or lease.spec.holder_identity != self._identity:
+                    return
+                lease.spec.holder_identity = None
+                await api.replace_namespaced_lease(self._name, self._namespace, lease)
         except (ApiException, aiohttp.ClientError, TimeoutError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             logger.warning("the Lease could not be given back: %s", reason)

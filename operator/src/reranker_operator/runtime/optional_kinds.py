@@ -52,6 +52,13 @@ class OptionalKinds:
                     logger.warning("kinds can't be looked up: %s", error)
         return self._present
 
+    async def have_changed(self) -> bool:
+        """A write found nothing to write to: is it the kind that is gone?"""
+        async with self._lock:
+            before = self._present
+            await self.refresh()
+            return self._present != before
+
     def forget(self, resource: Resource) -> None:
         """It was just found missing."""
         self._present -= {resource}

@@ -1,4 +1,4 @@
-"""One reconcile: read live, plan purely, execute, judge what went wrong."""
+"""One reconcile: read, plan purely, execute, judge what went wrong."""
 
 import datetime
 import logging
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from reranker_operator import names
+from reranker_operator.adapters.cache import writing_as
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.conditions import ConditionType, Reason, condition, merge, summarise
 from reranker_operator.api.meta import (
@@ -16,10 +17,12 @@ from reranker_operator.api.meta import (
     RESOURCES,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.causes.admission import refused_write
+from reranker_operator.core.causes.finding import Finding, finding
 from reranker_operator.core.engine_plan import plan_engine
 from reranker_operator.core.plan import DropFinalizer, Plan
 from reranker_operator.core.service_plan import plan_service
-from reranker_operator.core.wording import advise
+from reranker_operator.core.wording import quote
 from reranker_operator.errors import (
     Forbidden,
     NamespaceTerminating,
@@ -28,15 +31,18 @@ from reranker_operator.errors import (
     Rejected,
 )
 from reranker_operator.render.defaults import Defaults
-from reranker_operator.runtime.execute import Executor
+from reranker_operator.runtime.execute import Done, Executor
 from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.references import References
 
 logger = logging.getLogger(__name__)
 
 #: Seconds until a name that somebody else's object has is tried again; nobody tells of its end.
 _NAME_RECHECK = 60.0
+#: Plans in a row before the status is written: what was applied is seen at once, and saves a write.
+_PASSES = 3
 
 
 def utc_now() -> datetime.datetime:
@@ -54,6 +60,7 @@ class Reconciler:
         *,
         identity: str = names.MANAGER,
         read_nodes: bool = True,
+        references: References | None = None,
         clock: Callable[[], datetime.datetime] = utc_now,
         kinds: OptionalKinds | None = None,
     ) -> None:
@@ -61,35 +68,58 @@ class Reconciler:
         self._defaults = defaults
         self._executor = Executor(cluster, identity)
         self._read_nodes = read_nodes
+        self._references = references
         self._clock = clock
         self._kinds = kinds
 
     async def reconcile(self, key: Key) -> float | None:
-        """One pass; seconds after which to look again, or None. Raises OperatorError to retry."""
-        try:
-            raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
-        except NotFound:
-            return None
-        try:
-            subject, plan = await self._plan(key, raw)
-        except ValidationError as error:
-            await self._refuse(key, raw, error)
-            return None
-        try:
-            writes = await self._executor.execute(subject, plan)
-        except NamespaceTerminating:
-            await self._leave(subject)
-            return None
-        except NameTaken as error:
-            await self._complain(subject, plan, error)
-            logger.warning("%s: %s", key, error)
-            return _NAME_RECHECK
-        except (Forbidden, Rejected) as error:
-            await self._complain(subject, plan, error)
-            raise
-        if writes:
-            logger.debug("%s: %d writes; %s", key, writes, "; ".join(plan.details))
-        return plan.requeue_after
+        """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
+        with writing_as(key):
+            return await self._reconcile(key)
+
+    async def _reconcile(self, key: Key) -> float | None:
+        done = Done()
+        for _ in range(_PASSES):
+            try:
+                raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
+            except NotFound:
+                if self._references is not None:
+                    self._references.forget(key)
+                return None
+            try:
+                subject, plan = await self._plan(key, raw)
+            except ValidationError as error:
+                await self._refuse(key, raw, error)
+                return None
+            except Forbidden as error:
+                # Nothing is planned: what was said before stays, and why nothing more is done.
+                await self._complain(_subject(key, raw), Plan(), error)
+                raise
+            try:
+                result = await self._executor.act(subject, plan)
+            except NamespaceTerminating as error:
+                await self._leave(subject, error)
+                return None
+            except NameTaken as error:
+                await self._complain(subject, plan, error)
+                logger.warning("%s: %s", key, error)
+                return _NAME_RECHECK
+            except (Forbidden, Rejected) as error:
+                await self._complain(subject, plan, error)
+                raise
+            except NotFound:
+                if self._kinds is None or not await self._kinds.have_changed():
+                    raise
+                done += Done(0, 1)
+                continue
+            done += result
+            if plan.noted or not (result.changes and result.only_applied):
+                break
+        done += await self._executor.conclude(subject, plan)
+        if done.writes:
+            logger.debug("%s: %d writes; %s", key, done.writes, "; ".join(plan.details))
+        # The echo of what we wrote ourselves is no event.
+        return 0.0 if done.changes else plan.requeue_after
 
     async def _plan(self, key: Key, raw: Json) -> tuple[RerankerService | RerankerEngine, Plan]:
         now = self._clock()
@@ -101,17 +131,22 @@ class Reconciler:
                 now,
                 read_nodes=self._read_nodes,
                 kinds=self._kinds,
+                references=self._references,
             )
             return world.service, plan_service(world)
         engine = await engine_world(self._cluster, raw, self._defaults, now)
         return engine.engine, plan_engine(engine)
 
-    async def _leave(self, subject: RerankerService | RerankerEngine) -> None:
+    async def _leave(
+        self, subject: RerankerService | RerankerEngine, error: NamespaceTerminating
+    ) -> None:
         """The namespace is going away with everything in it: nothing must hold it back."""
         meta = subject.metadata
-        if meta.deletion_timestamp is not None and names.FINALIZER in meta.finalizers:
+        if meta.deletion_timestamp is None:
+            await self._complain(subject, Plan(), error)
+        elif names.FINALIZER in meta.finalizers:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
-            await self._executor.execute(subject, plan)
+            await self._executor.act(subject, plan)
 
     async def _refuse(self, key: Key, raw: Json, error: ValidationError) -> None:
         """A spec that the schema let through but the models don't: say so, don't crash."""
@@ -153,24 +188,40 @@ class Reconciler:
             for entry in plan.judgements or subject.status.conditions
             if entry.type not in (ConditionType.PROGRESSING, ConditionType.READY)
         ]
+        # What was not judged now is still what was said of an earlier generation.
+        judged = [*kept, *complaints] if plan.judgements else complaints
         conditions = merge(
-            subject.status.conditions,
-            [*kept, *complaints],
-            subject.metadata.generation,
-            self._clock(),
+            subject.status.conditions, judged, subject.metadata.generation, self._clock()
         )
+        if not plan.judgements:
+            conditions = [*kept, *conditions]
         status = (plan.status or subject.status).model_copy(
             update={"conditions": tuple(conditions)}
         )
-        await self._executor.execute(subject, Plan(status=status))
+        await self._executor.conclude(subject, Plan(status=status))
 
 
-def _complaint(error: Forbidden | Rejected) -> tuple[Reason, str]:
+def _subject(key: Key, raw: Json) -> RerankerService | RerankerEngine:
+    kind = RerankerService if key.kind == RERANKER_SERVICE.kind else RerankerEngine
+    return kind.model_validate(raw)
+
+
+def _complaint(error: Forbidden | Rejected) -> Finding:
     text = str(error)
     if isinstance(error, NameTaken):
-        return Reason.REJECTED, text
+        return Finding(Reason.FOREIGN_OWNER, text)
+    if isinstance(error, NamespaceTerminating):
+        return finding(
+            Reason.NAMESPACE_TERMINATING,
+            "the namespace is being deleted, nothing can be made in it any more",
+            "make the service in another namespace",
+        )
     if isinstance(error, Rejected):
-        return Reason.REJECTED, advise(text, "correct the field")
-    if "exceeded quota" in text:
-        return Reason.QUOTA_EXCEEDED, advise(text, "raise the namespace's ResourceQuota")
-    return Reason.FORBIDDEN, advise(text, "give the operator this right, or change the policy")
+        remedy = "correct the field"
+        if "spec.template." in text:
+            remedy += (
+                "; spec.template is made from spec.serving and spec.accelerator of the "
+                "RerankerService, mostly from spec.serving.pod"
+            )
+        return finding(Reason.REJECTED, quote(text), remedy)
+    return refused_write(text)

@@ -1,6 +1,6 @@
 """Looks at every object once in a while: repairs lost events, drift and ghosts.
 
-It starts from a live list, never from an index, since a watch that was cut keeps ghosts.
+It starts from live lists, which put the memory right: a watch that was cut keeps ghosts.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from reranker_operator.adapters.cluster import Cluster, Json
+from reranker_operator.adapters.cache import CachingCluster
+from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
 from reranker_operator.errors import Forbidden, OperatorError
 from reranker_operator.runtime.fleet import Fleet
@@ -22,16 +23,20 @@ _RETRY_SECONDS = 10.0
 
 
 class Resync:
-    """`last_finished` is on the event loop's clock, `finished_at` in Unix time."""
+    """`missed` is told of objects whose end nobody told.
+
+    `last_finished` is on the event loop's clock, `finished_at` in Unix time.
+    """
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: CachingCluster,
         queue: WorkQueue,
         fleet: Fleet,
         namespaces: Sequence[str],
         *,
         seconds: float,
+        missed: Callable[[Json], None] = lambda _: None,
         jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] | None = None,
         kinds: OptionalKinds | None = None,
@@ -41,6 +46,7 @@ class Resync:
         self._fleet = fleet
         self._namespaces: Sequence[str | None] = namespaces or [None]
         self._kinds = kinds
+        self._missed = missed
         self._jitter = jitter
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self.seconds = seconds
@@ -76,11 +82,13 @@ class Resync:
         self.last_finished, self.finished_at = self._clock(), time.time()
 
     async def _look_into(self, namespace: str | None) -> list[Json]:
+        for body in await self._cluster.relist(namespace):
+            self._missed(body)
         found = []
         for resource in (RERANKER_SERVICE, RERANKER_ENGINE):
             for entry in await self._cluster.list(resource, namespace):
                 meta = entry["metadata"]
-                self._queue.add(Key(resource.kind, meta["namespace"], meta["name"]))
-                # Entries of a list leave their kind out.
-                found.append(entry | {"kind": resource.kind})
+                key = Key(resource.kind, meta["namespace"], meta["name"])
+                self._queue.add(key, background=True)
+                found.append(entry)
         return found

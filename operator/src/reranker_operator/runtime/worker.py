@@ -12,37 +12,65 @@ logger = logging.getLogger(__name__)
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
 
+#: Seconds after which a reconcile no longer counts: it waits for an answer that does not come, and
+#: others must not wait for it.
+_PATIENCE = 0.5
+#: Reconciles at the same time, those that hang included.
+_MOST = 64
+#: Seconds; when the API server is back, nobody should wait for minutes.
+_LONGEST_OUTAGE_DELAY = 30.0
+
 
 class Workers:
-    """A bounded number of reconciles at the same time."""
+    """A bounded number of reconciles at the same time; one that hangs has its place taken."""
 
     def __init__(
-        self, queue: WorkQueue, reconcile: Reconcile, metrics: Metrics, *, count: int
+        self,
+        queue: WorkQueue,
+        reconcile: Reconcile,
+        metrics: Metrics,
+        *,
+        count: int,
+        patience: float = _PATIENCE,
     ) -> None:
         self._queue = queue
         self._reconcile = reconcile
         self._metrics = metrics
         self._count = count
+        self._patience = patience
+        self._places = asyncio.Semaphore(count)
+        self._all = asyncio.Semaphore(max(count, _MOST))
 
     async def run(self) -> None:
         """Until the queue is closed."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._count):
-                group.create_task(self._work())
+            while True:
+                await self._all.acquire()
+                await self._places.acquire()
+                key = await self._queue.get()
+                if key is None:
+                    return
+                group.create_task(self._work(key))
 
-    async def _work(self) -> None:
-        while (key := await self._queue.get()) is not None:
-            try:
-                await self._one(key)
-            finally:
-                self._queue.done(key)
+    async def _work(self, key: Key) -> None:
+        place = _Place(self._places)
+        timer = asyncio.get_running_loop().call_later(self._patience, place.leave)
+        try:
+            await self._one(key)
+        finally:
+            timer.cancel()
+            place.leave()
+            self._all.release()
+            self._queue.done(key)
 
     async def _one(self, key: Key) -> None:
         try:
             with self._metrics.reconcile(key.kind):
                 requeue_after = await self._reconcile(key)
         except Unavailable as error:
-            delay = self._queue.retry(key, at_least=error.retry_after or 0.0)
+            delay = self._queue.retry(
+                key, hold=error.retry_after or 0.0, longest=_LONGEST_OUTAGE_DELAY
+            )
             logger.warning("%s: %s; again in %.0f s", key, error, delay)
         except OperatorError as error:
             logger.warning("%s: %s; again in %.0f s", key, error, self._queue.retry(key))
@@ -53,3 +81,16 @@ class Workers:
             self._queue.forget(key)
             if requeue_after is not None:
                 self._queue.add_after(key, requeue_after)
+
+
+class _Place:
+    """One of the counted places; given back once."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places: asyncio.Semaphore | None = places
+
+    def leave(self) -> None:
+        """Somebody else may work."""
+        if self._places is not None:
+            self._places.release()
+            self._places = None

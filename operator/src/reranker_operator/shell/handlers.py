@@ -7,20 +7,16 @@ import kopf
 
 from reranker_operator import names
 from reranker_operator.api.meta import (
-    COMPANIONS,
-    DEPLOYMENT,
-    GROUP,
-    JOB,
-    POD,
+    OWNED,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
-    SERVICE,
-    VERSION,
+    Resource,
 )
-from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key
 
-Add = Callable[[Key], None]
+#: Kind, type of the event and the object.
+Saw = Callable[[str, str | None, Mapping[str, Any]], None]
+_OWN = (RERANKER_SERVICE, RERANKER_ENGINE)
 
 
 def keys_of(kind: str, meta: Mapping[str, Any]) -> list[Key]:
@@ -35,51 +31,29 @@ def keys_of(kind: str, meta: Mapping[str, Any]) -> list[Key]:
     if engine := labels.get(names.ENGINE_LABEL):
         keys.append(Key(RERANKER_ENGINE.kind, namespace, engine))
     for owner in meta.get("ownerReferences") or []:
-        if owner.get("kind") == RERANKER_SERVICE.kind:
-            keys.append(Key(RERANKER_SERVICE.kind, namespace, owner["name"]))
+        if owner.get("kind") in {own.kind for own in _OWN}:
+            keys.append(Key(owner["kind"], namespace, owner["name"]))
     return list(dict.fromkeys(keys))
 
 
-def register(registry: kopf.OperatorRegistry, add: Add, fleet: Fleet) -> None:
-    """Watch our kinds, and what carries our label of the kinds that we make.
-
-    `fleet` keeps what is seen of our own.
-    """
+def register(registry: kopf.OperatorRegistry, saw: Saw) -> None:
+    """Watch our kinds, and what carries our label of the kinds that we make."""
 
     async def login(**context: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
 
     kopf.on.login(registry=registry, id="login")(login)
-    ours = {names.APP_MANAGED_BY: names.MANAGER}
-
-    for own in (RERANKER_SERVICE, RERANKER_ENGINE):
-        kopf.on.event(GROUP, VERSION, own.plural, registry=registry, id=f"{own.plural}-event")(
-            _reporter(own.kind, add, fleet)
-        )
-    # kopf watches the optional ones from when their definitions are there.
-    for made in (JOB, DEPLOYMENT, POD, SERVICE, *COMPANIONS):
+    for resource in (*_OWN, *OWNED):
+        # By label selects the API server, as the settings tell it: of an object that has lost the
+        # label it tells the end, which a filter of kopf's would keep from us.
         kopf.on.event(
-            made.group, made.version, made.plural,
-            labels=ours, registry=registry, id=f"{made.plural}-event",
-        )(_translator(made.kind, add))  # fmt: skip
+            resource.group, resource.version, resource.plural,
+            registry=registry, id=f"{resource.plural}-event",
+        )(_reporter(resource, saw))  # fmt: skip
 
 
-def _translator(kind: str, add: Add) -> Callable[..., Any]:
-    async def translate(meta: Mapping[str, Any], **_: Any) -> None:
-        for key in keys_of(kind, meta):
-            add(key)
-
-    return translate
-
-
-def _reporter(kind: str, add: Add, fleet: Fleet) -> Callable[..., Any]:
-    translate = _translator(kind, add)
-
-    async def report(event: Mapping[str, Any], meta: Mapping[str, Any], **_: Any) -> None:
-        if event.get("type") == "DELETED":
-            fleet.lost(Key(kind, str(meta.get("namespace", "")), str(meta.get("name", ""))))
-        else:
-            fleet.saw({**event["object"], "kind": kind})
-        await translate(meta)
+def _reporter(resource: Resource, saw: Saw) -> Callable[..., Any]:
+    async def report(event: Mapping[str, Any], **_: Any) -> None:
+        saw(resource.kind, event.get("type"), event["object"])
 
     return report

@@ -1,0 +1,93 @@
+"""The operator with a thousand services on a control plane without kubelets.
+
+    .venv/bin/python bench/operator/run.py [--services 1000] [--json FILE]
+
+Starts etcd, an API server, a controller manager, a scheduler and KWOK on loopback, with 500 nodes
+of eight GPUs that nobody has, 20 namespaces and engines that are built already, and the operator
+from the sources beside it. Every row of the table is measured once, in the order of the table; the
+control plane shares the machine's cores with the operator. `make cluster` must have built the
+control plane's programs; KWOK is built by the first run. About ten minutes.
+
+Beside our figures stand those of the NIM Operator (main of August 2026) with 1,000 NIMServices on
+such a control plane on two cores, and the bar for ours.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import fixtures
+from control_plane import ROOT, ControlPlane, build_kwok
+from process import OperatorProcess
+from report import table
+from scenarios import Bench, Results
+
+
+async def measure(arguments: argparse.Namespace) -> Results:
+    """All rows."""
+    build_kwok(arguments.binaries)
+    spaces = fixtures.namespaces(arguments.namespaces)
+    async with ControlPlane(arguments.binaries, arguments.qps) as plane:
+        settings = {"lease_namespace": "default", "log_format": "text"}
+        operator = OperatorProcess(
+            plane.kubeconfig, plane.logs / "operator.log", arguments.port, settings
+        )
+        bench = Bench(plane.api, operator, spaces, arguments.models)
+        try:
+            _say("nodes, namespaces and engines")
+            await fixtures.prepare(plane.api, arguments.nodes, spaces, arguments.models)
+            operator.start()
+            await operator.until_calm(300)
+            await _rows(bench, arguments.services)
+        finally:
+            operator.stop()
+            if arguments.logs:
+                shutil.copytree(plane.logs, arguments.logs, dirs_exist_ok=True)
+    return bench.results
+
+
+async def _rows(bench: Bench, services: int) -> None:
+    steps = {
+        f"apply {services} services": lambda: bench.apply(services),
+        "steady state": bench.steady,
+        "changes": lambda: bench.changes("change_p95_seconds"),
+        "pods that stop answering": bench.silent_pods,
+        "drift": bench.drift,
+        "restart": bench.restart,
+        "changes beside services that are not ready": bench.changes_beside_the_unready,
+        f"delete {services} services": bench.delete,
+    }
+    for name, step in steps.items():
+        _say(name)
+        await step()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text} …\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--services", type=int, default=1000)
+    parser.add_argument("--nodes", type=int, default=500)
+    parser.add_argument("--namespaces", type=int, default=20)
+    parser.add_argument("--models", type=int, default=5, help="engines in each namespace")
+    parser.add_argument("--qps", type=int, default=200, help="of the controllers to the API server")
+    parser.add_argument("--port", type=int, default=18080, help="of the operator's metrics")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--logs", type=Path, help="keep the programs' logs there")
+    parser.add_argument("--binaries", type=Path, default=ROOT / ".cluster/bin")
+    arguments = parser.parse_args()
+    results = asyncio.run(measure(arguments))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results.values, indent=2) + "\n")
+    text, passed = table(results.values)
+    sys.stdout.write(text)
+    raise SystemExit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""What is measured: each method gives some rows of the table in report.py."""
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import fixtures
+from api import Api, Json, in_parallel
+from process import OperatorProcess
+
+_MINE = "app.kubernetes.io/managed-by=reranker-operator"
+_LIMIT_SECONDS = 600
+_LABEL = "reranker.dev/service"
+_OWNED_BY_EACH = 4  # Deployment, Service, a share of the engine and of the store's claim.
+_STEADY_SECONDS = 60
+_SAMPLES = 40
+
+
+@dataclass
+class Results:
+    """Figures by name; None where nothing was measured."""
+
+    values: dict[str, float | None] = field(default_factory=dict)
+
+    def note(self, name: str, value: float | None) -> None:
+        self.values[name] = None if value is None else round(value, 3)
+
+
+class Bench:
+    """One operator on one control plane."""
+
+    def __init__(self, api: Api, operator: OperatorProcess, spaces: list[str], models: int) -> None:
+        self.api = api
+        self.operator = operator
+        self.results = Results()
+        self._spaces = spaces
+        self._models = models
+        self._services: list[tuple[str, str]] = []
+
+    async def apply(self, count: int) -> None:
+        """Apply so many services and wait until all are ready and the operator is calm."""
+        share = -(-count // len(self._spaces))
+        places = itertools.product(range(share), self._spaces)
+        self._services = [(space, f"rank-{n:03}") for n, space in itertools.islice(places, count)]
+        bodies = [
+            fixtures.service(space, name, number % self._models)
+            for number, (space, name) in enumerate(self._services)
+        ]
+        cpu, calls, began = self.operator.cpu(), await self.operator.calls(), time.monotonic()
+        counted = asyncio.create_task(self._count_deployments(count, began))
+        ready = asyncio.create_task(self._count_ready(count, began))
+        await in_parallel(partial(self.api.create, "rerankerservices", body) for body in bodies)
+        self.results.note("applied_deployments_seconds", await counted)
+        self.results.note("applied_ready_seconds", await ready)
+        made = (await self.operator.calls()).since(calls)
+        await self.operator.until_calm(_LIMIT_SECONDS)
+        self.results.note("apply_cpu_seconds", self.operator.cpu() - cpu)
+        self.results.note("rss_peak_mib", self.operator.memory(peak=True))
+        self.results.note("rss_settled_mib", self.operator.memory())
+        self.results.note("writes_per_service", made.writes / count)
+        self.results.note("events_per_service", made.events / count)
+        self.results.note("reads_per_service", made.reads / count)
+
+    async def _count_deployments(self, count: int, began: float) -> float:
+        seen = set()
+        async for event in self.api.watch("deployments"):
+            seen.add(event["object"]["metadata"]["uid"])
+            if len(seen) >= count:
+                return time.monotonic() - began
+        raise RuntimeError("the watch has ended")
+
+    async def _count_ready(self, count: int, began: float) -> float:
+        ready: set[str] = set()
+        async for event in self.api.watch("rerankerservices"):
+            if _is_ready(event["object"]):
+                ready.add(event["object"]["metadata"]["uid"])
+            if len(ready) >= count:
+                return time.monotonic() - began
+        raise RuntimeError("the watch has ended")
+
+    async def steady(self) -> None:
+        """Nothing happens: nothing may be written, and little used."""
+        cpu, calls, began = self.operator.cpu(), await self.operator.calls(), time.monotonic()
+        await asyncio.sleep(_STEADY_SECONDS)
+        made = (await self.operator.calls()).since(calls)
+        self.results.note("steady_writes", made.writes + made.events)
+        share = (self.operator.cpu() - cpu) / (time.monotonic() - began)
+        self.results.note("steady_cpu_percent", 100 * share)
+
+    async def changes(self, name: str) -> None:
+        """From a change of `replicas` to the change of the Deployment."""
+        taken = [await self._scale(place) for place in self._services[:_SAMPLES]]
+        self.results.note(name, _percentile(taken, 95))
+
+    async def _scale(self, place: tuple[str, str]) -> float:
+        space, service = place
+        live = await self.api.need("rerankerservices", space, service)
+        wanted = 3 - live["spec"]["replicas"]
+        seen = asyncio.create_task(self._wait_for_replicas(place, wanted))
+        await asyncio.sleep(0.2)  # the watch is open then
+        began = time.monotonic()
+        body = {"metadata": {"namespace": space, "name": service}, "spec": {"replicas": wanted}}
+        await self.api.patch("rerankerservices", body)
+        return await seen - began
+
+    async def _wait_for_replicas(self, place: tuple[str, str], wanted: int) -> float:
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            async for event in self.api.watch("deployments"):
+                meta, spec = event["object"]["metadata"], event["object"]["spec"]
+                here = (meta["namespace"], meta["labels"].get(_LABEL)) == place
+                if here and spec["replicas"] == wanted:
+                    return time.monotonic()
+        raise RuntimeError("the watch has ended")
+
+    async def changes_beside_the_unready(self) -> None:
+        """The same while all others are not ready: their pods stop answering."""
+        chosen = set(self._services[:_SAMPLES])
+        pods = await self.api.list("pods", selector=_MINE)
+        others = [pod for pod in pods if _place(pod) not in chosen]
+        await in_parallel(partial(self._answer, pod, "False") for pod in others)
+        await self.operator.until_calm(_LIMIT_SECONDS)
+        await self.changes("change_beside_unready_p95_seconds")
+        await in_parallel(partial(self._answer, pod, "True") for pod in others)
+        await self.operator.until_calm(_LIMIT_SECONDS)
+
+    async def silent_pods(self) -> None:
+        """From the readiness probe's verdict to `Ready: False`; the probe itself takes 4 s more."""
+        taken = []
+        for space, name in self._services[-5:]:
+            pods = await self.api.list("pods", space, f"{_LABEL}={name}")
+            began = time.monotonic()
+            for pod in pods:
+                await self._answer(pod, "False")
+            await self._until(partial(self._is_unready, space, name))
+            taken.append(time.monotonic() - began)
+            for pod in pods:
+                await self._answer(pod, "True")
+        self.results.note("silent_pods_seconds", max(taken) + 4)
+
+    async def _is_unready(self, space: str, name: str) -> bool:
+        live = await self.api.get("rerankerservices", space, name)
+        return live is not None and not _is_ready(live)
+
+    async def _answer(self, pod: Json, status: str) -> None:
+        conditions = [{"type": kind, "status": status} for kind in ("Ready", "ContainersReady")]
+        meta = {"namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"]}
+        body = {"metadata": meta, "status": {"conditions": conditions}}
+        await self.api.patch("pods", body, subresource="/status")
+
+    async def restart(self) -> None:
+        """A new process finds all in order: it writes nothing, tells nothing, restarts nothing."""
+        before = {pod["metadata"]["uid"] for pod in await self.api.list("pods", selector=_MINE)}
+        self.operator.stop()
+        began = time.monotonic()
+        self.operator.start()
+        await self.operator.until_calm(_LIMIT_SECONDS)
+        self.results.note("restart_calm_seconds", time.monotonic() - began - 1)
+        calls = await self.operator.calls()
+        self.results.note("restart_writes", calls.writes)
+        self.results.note("restart_events", calls.events)
+        after = {pod["metadata"]["uid"] for pod in await self.api.list("pods", selector=_MINE)}
+        self.results.note("restart_pods_replaced", len(before - after))
+
+    async def drift(self) -> None:
+        """Each of eight changes by somebody else, at several services: is it undone, how soon?"""
+        taken: list[float] = []
+        repaired = 0
+        for change, is_undone in DRIFT:
+            times = []
+            for place in self._services[:_SAMPLES:4]:
+                began = time.monotonic()
+                await change(self.api, place)
+                try:
+                    await self._until(partial(is_undone, self.api, place), 30)
+                except TimeoutError:
+                    continue
+                times.append(time.monotonic() - began)
+            repaired += len(times) == len(self._services[:_SAMPLES:4])
+            taken += times
+        self.results.note("drift_repaired", repaired)
+        self.results.note("drift_p99_seconds", _percentile(taken, 99) if taken else None)
+        await self.operator.until_calm(_LIMIT_SECONDS)
+
+    async def delete(self) -> None:
+        """All services at once; then all that was theirs is gone."""
+        began = time.monotonic()
+        for space in self._spaces:
+            await self.api.delete("rerankerservices", space)
+        for plural in ("rerankerservices", "deployments", "replicasets", "pods", "services"):
+            await self._until(partial(self._is_gone, plural))
+        self.results.note("deleted_seconds", time.monotonic() - began)
+
+    async def _is_gone(self, plural: str) -> bool:
+        own = "" if plural == "rerankerservices" else _MINE
+        return not await self.api.list(plural, selector=own)
+
+    async def _until(
+        self, ask: Callable[[], Awaitable[bool]], seconds: float = _LIMIT_SECONDS
+    ) -> None:
+        async with asyncio.timeout(seconds):
+            while not await ask():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+
+
+async def _deployment(api: Api, place: tuple[str, str]) -> Json | None:
+    found = await api.list("deployments", place[0], f"{_LABEL}={place[1]}")
+    return found[0] if found else None
+
+
+async def _deployment_name(api: Api, place: tuple[str, str]) -> str:
+    live = await _deployment(api, place)
+    if live is None:
+        raise RuntimeError(f"{'/'.join(place)} has no Deployment")
+    return str(live["metadata"]["name"])
+
+
+def _change(patch: Json) -> Callable[[Api, tuple[str, str]], Awaitable[None]]:
+    async def act(api: Api, place: tuple[str, str]) -> None:
+        name = await _deployment_name(api, place)
+        meta = {"namespace": place[0], "name": name}
+        await api.patch("deployments", patch | {"metadata": patch.get("metadata", {}) | meta})
+
+    return act
+
+
+def _undone(look: Callable[[Json], bool]) -> Callable[[Api, tuple[str, str]], Awaitable[bool]]:
+    async def ask(api: Api, place: tuple[str, str]) -> bool:
+        live = await _deployment(api, place)
+        return live is not None and "deletionTimestamp" not in live["metadata"] and look(live)
+
+    return ask
+
+
+def _gateway(**fields: Any) -> Json:
+    containers = [{"name": "gateway", **fields}]
+    return {"spec": {"template": {"spec": {"containers": containers}}}}
+
+
+def _container(live: Json) -> Any:
+    return live["spec"]["template"]["spec"]["containers"][0]
+
+
+async def _delete_deployment(api: Api, place: tuple[str, str]) -> None:
+    await api.delete("deployments", place[0], await _deployment_name(api, place))
+
+
+async def _change_port(api: Api, place: tuple[str, str]) -> None:
+    meta = {"namespace": place[0], "name": place[1]}
+    ports = [{"port": 8000, "targetPort": "metrics"}]
+    await api.patch("services", {"metadata": meta, "spec": {"ports": ports}})
+
+
+async def _has_port(api: Api, place: tuple[str, str]) -> bool:
+    live = await api.get("services", *place)
+    return live is not None and live["spec"]["ports"][0]["targetPort"] == "http"
+
+
+#: The eight rows: what somebody does, and how it looks when it is undone.
+DRIFT = [
+    (_change({"spec": {"replicas": 5}}), _undone(lambda d: d["spec"]["replicas"] < 5)),
+    (
+        _change(_gateway(env=[{"name": "DEBUG", "value": "1"}])),
+        _undone(lambda d: all(entry["name"] != "DEBUG" for entry in _container(d)["env"])),
+    ),
+    (_change(_gateway(image="other:1")), _undone(lambda d: _container(d)["image"] != "other:1")),
+    (
+        _change(_gateway(resources={"limits": {"memory": "9Gi"}})),
+        _undone(lambda d: _container(d)["resources"]["limits"]["memory"] != "9Gi"),
+    ),
+    (
+        _change({"metadata": {"labels": {"team": "other"}}}),
+        _undone(lambda d: "team" not in d["metadata"]["labels"]),
+    ),
+    (_delete_deployment, _undone(lambda _: True)),
+    (_change_port, _has_port),
+    (
+        lambda api, place: api.delete("services", *place),
+        lambda api, place: _exists(api, "services", place),
+    ),
+]
+
+
+async def _exists(api: Api, plural: str, place: tuple[str, str]) -> bool:
+    return await api.get(plural, *place) is not None
+
+
+def _place(entry: Json) -> tuple[str, str]:
+    meta = entry["metadata"]
+    return meta["namespace"], meta.get("labels", {}).get(_LABEL, "")
+
+
+def _is_ready(service: Json) -> bool:
+    status = service.get("status", {})
+    current = status.get("observedGeneration") == service["metadata"]["generation"]
+    return current and any(
+        entry["type"] == "Ready" and entry["status"] == "True"
+        for entry in status.get("conditions", [])
+    )
+
+
+def _percentile(values: list[float], of: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[of - 1]

@@ -1,0 +1,1 @@
+"""Causes of failures by subject, each from the words that Kubernetes itself writes."""

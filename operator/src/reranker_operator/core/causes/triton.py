@@ -1,0 +1,69 @@
+"""Why Triton does not come up, from the end of its log.
+
+With explicit model control its last line names the cause of a failed load, and lines of a
+traceback may follow; before it stand kilobytes of tables, so little else fits the message that the
+kubelet keeps.
+"""
+
+import re
+
+from reranker_operator.api.conditions import Reason
+from reranker_operator.core.causes.finding import Finding, finding
+from reranker_operator.core.wording import quote
+
+_LOAD = re.compile(
+    r"load failed for model '[^']*': version \d+ is at UNAVAILABLE state: (?P<why>.*?)"
+    r"(?:;?\s*$|\n\s*At:)|failed to load '[^']*' version \d+: (?P<line>[^\n]*)",
+    re.DOTALL,
+)
+_NOT_CREATED = re.compile(r"^error: creating server: (?P<why>.*)", re.MULTILINE)
+_BACKEND = re.compile(r"unable to find (backend library for backend )?'[^']*'")
+#: CUDA's errors 35, 803 and 804, and the words of NVIDIA's container runtime.
+_DRIVER = re.compile(
+    r"CUDA driver version is insufficient for CUDA runtime version|"
+    r"unsupported display driver / cuda driver combination|"
+    r"forward compatibility was attempted on non supported HW|"
+    r"unsatisfied condition: cuda|CUDA failure (35|803|804)\b"
+)
+_NO_PROGRAM = re.compile(r"executable file not found|not found in \$PATH|no such file or directory")
+_IMAGE = "spec.serving.triton.image"
+
+
+def unstartable(name: str, text: str) -> Finding | None:
+    """The container runtime's words on a container that does not start, where they are special."""
+    if _DRIVER.search(text):
+        return _too_old(text)
+    if name == "triton" and _NO_PROGRAM.search(text):
+        return finding(
+            Reason.TRITON_IMAGE_UNSUITABLE,
+            f"the image of container triton has no tritonserver: {quote(text)}",
+            f"use a Triton image in {_IMAGE}",
+        )
+    return None
+
+
+def unloadable(message: str, log: str) -> Finding | None:
+    """What the end of Triton's log says about a model that it could not load."""
+    loading = _LOAD.search(message)
+    created = _NOT_CREATED.search(message)
+    if loading is None and created is None:
+        return None
+    found = loading or created
+    words = next(text for text in found.groups() if text is not None) if found else ""
+    if _DRIVER.search(words):
+        return _too_old(words)
+    if _BACKEND.search(words):
+        return finding(
+            Reason.TRITON_IMAGE_UNSUITABLE,
+            f"the image of container triton can't serve this engine: {quote(words)}",
+            f"use an image with the onnxruntime backend in {_IMAGE}",
+        )
+    return finding(Reason.TRITON_LOAD_FAILED, f"Triton can't load the engine: {quote(words)}", log)
+
+
+def _too_old(words: str) -> Finding:
+    return finding(
+        Reason.DRIVER_TOO_OLD,
+        f"the node's NVIDIA driver is too old for the image: {quote(words)}",
+        f"update the driver, choose other nodes in spec.accelerator, or an older {_IMAGE}",
+    )

@@ -1,0 +1,121 @@
+"""Two pod templates compared, in words; and a template that travels with its Deployment."""
+
+import base64
+import copy
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reranker_operator import names
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.changes import differences
+from reranker_operator.core.replicas import only_replicas, owners_of_replicas
+from reranker_operator.render import serving
+from reranker_operator.render.defaults import Defaults
+
+Json = dict[str, Any]
+Change = Callable[[Json], Any]
+
+
+@pytest.fixture
+def template(service: RerankerService, engine: RerankerEngine, defaults: Defaults) -> Json:
+    return serving.pod_template(service, engine, defaults)
+
+
+def _gateway(template: Json) -> Json:
+    found: Json = template["spec"]["containers"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: _gateway(t).update(image="gateway:2"), "image gateway: gateway:1 → gateway:2"),
+        (
+            lambda t: _gateway(t)["resources"]["limits"].update(memory="2Gi"),
+            "gateway.resources.limits.memory: 1Gi → 2Gi",
+        ),
+        (
+            lambda t: _gateway(t)["env"].append({"name": "RERANKER_NEW", "value": "1"}),
+            "gateway.env.RERANKER_NEW: none → 1",
+        ),
+        (
+            lambda t: _gateway(t)["env"].append({"name": "HTTPS_PROXY", "value": "http://me:pw@x"}),
+            "gateway.env.HTTPS_PROXY: added",
+        ),
+        (lambda t: _gateway(t).update(args=["serve", "x" * 99]), "gateway.args: changed"),
+        (
+            lambda t: t["spec"]["containers"].append({"name": "log", "image": "log:1"}),
+            "container log: added, image log:1",
+        ),
+        (lambda t: t["spec"]["initContainers"].pop(), "container triton: removed"),
+        (
+            lambda t: t["spec"]["volumes"].append({"name": "ca", "configMap": {"name": "ca"}}),
+            "volume ca: added",
+        ),
+        (lambda t: t["spec"]["nodeSelector"].update(gpu="no"), "nodeSelector.gpu: yes → no"),
+        (lambda t: t["spec"].pop("nodeSelector"), "nodeSelector.gpu: yes → none"),
+        (lambda t: t["spec"].update(priorityClassName="high"), "priorityClassName: none → high"),
+        (lambda t: t["metadata"]["labels"].update(team="a"), "label team: none → a"),
+        (lambda t: t["metadata"]["annotations"].update(x="1"), "annotation x: none → 1"),
+        (
+            lambda t: t["metadata"]["annotations"].update(
+                {names.REFERENCES_ANNOTATION: '{"ConfigMap/ca":"1"}'}
+            ),
+            "ConfigMap ca: added",
+        ),
+    ],
+)
+def test_each_difference_is_one_line(template: Json, change: Change, told: str) -> None:
+    after = copy.deepcopy(template)
+    change(after)
+    assert list(differences(template, after)) == [told]
+    assert list(differences(after, after)) == []
+
+
+def test_another_engine_is_not_told_line_by_line(
+    template: Json, service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> None:
+    spec = engine.spec.model_copy(update={"digest": "f" * 64})
+    meta = engine.metadata.model_copy(update={"name": "other-onnx-cpu-fp32-ffffffffff"})
+    other = engine.model_copy(update={"spec": spec, "metadata": meta})
+    after = serving.pod_template(service, other, defaults)
+    assert after != template
+    assert list(differences(template, after)) == []
+
+
+def test_a_deployment_carries_its_template(template: Json, service: RerankerService) -> None:
+    made = serving.deployment(service, template, 3)
+    assert serving.template_of(made) == template
+    assert serving.restored(service, made, 3) == made
+    assert len(made["metadata"]["annotations"][names.TEMPLATE_ANNOTATION]) < 4096
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        "", "x", "!!!!", "é", "AAAA",
+        base64.b64encode(zlib.compress(b"{}")).decode(),
+        base64.b64encode(zlib.compress(b"[" * 100_000)).decode(),
+        base64.b64encode(zlib.compress(b" " * (1 << 28))).decode(),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_a_template_that_somebody_changed_is_not_believed(
+    packed: str, template: Json, service: RerankerService
+) -> None:
+    made = serving.deployment(service, template, 1)
+    made["metadata"]["annotations"][names.TEMPLATE_ANNOTATION] = packed
+    assert serving.template_of(made) is None
+    assert serving.restored(service, made, 1) is None
+
+
+@pytest.mark.parametrize("fields", [None, {}, {"f:spec": None}, {"f:spec": {}}, {"f:metadata": {}}])
+def test_managers_of_other_fields_are_left_out(fields: Json | None) -> None:
+    mine = {"manager": "x", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    more = mine | {"time": "now", "fieldsV1": {"f:spec": {"f:replicas": {}, "f:model": {}}}}
+    managed = [{"manager": "y"} if fields is None else {"manager": "y", "fieldsV1": fields}, more]
+    assert only_replicas(managed) == [mine]
+    assert owners_of_replicas(managed) == [more]
