@@ -227,11 +227,12 @@ def refusals() -> Iterator[Cause]:
         no_right("apply", DEPLOYMENT.kind, NamespaceTerminating("shop is being terminated")),
         lasting=True,
     )  # fmt: skip
-    for kind, name, condition in (
-        ("Service", "rank", "Ready"), (PVC.kind, "reranker-engines", "EngineReady"),
-    ):  # fmt: skip
+    for kind, name, condition, words in (
+        ("Service", "rank", "Accepted", "belongs to somebody else"),
+        (PVC.kind, "reranker-engines", "EngineReady", "was not made by this operator"),
+    ):
         yield Cause(
-            Reason.FOREIGN_OWNER, condition, (name, "was not made by this operator"),
+            Reason.FOREIGN_OWNER, condition, (name, words),
             theirs(kind, name), name=f"ForeignOwner of a {kind}", lasting=True,
         )  # fmt: skip
     yield Cause(

@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
