@@ -97,11 +97,19 @@ LOCAL_PATH_PROVISIONER = Tool(
     {"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
     "github.com/rancher/local-path-provisioner",
 )
+_MAJOR, _MINOR, *_ = KUBERNETES.version.removeprefix("v").split(".")
 HELM = Tool(
     "helm",
     {"helm": "helm.sh/helm/v3/cmd/helm"},
     "helm.sh/helm/v3",
-    ("helm.sh/helm/v3/internal/version.version={version}",),
+    (
+        "helm.sh/helm/v3/internal/version.version={version}",
+        # What `helm template` and `helm lint` take the cluster for; without it v1.20.
+        f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={_MAJOR}",
+        f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={_MINOR}",
+        f"helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor={_MAJOR}",
+        f"helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor={_MINOR}",
+    ),
 )
 KUSTOMIZE = Tool(
     "kustomize",

@@ -8,6 +8,7 @@
     ├── Rejected              the API server refused the object as invalid
     │   └── NameTaken         somebody else's object has the name that ours needs
     ├── Expired               a watch can't go on from where it was; list anew
+    ├── Deposed               this replica may not write any more; another one does
     └── Unavailable           timeout, overload or a broken connection; worth another try
 
 Foreign exceptions are translated at the adapter; nothing above it sees one.
@@ -44,6 +45,10 @@ class NameTaken(Rejected):
 
 class Expired(OperatorError):  # noqa: N818 - as above
     """What happened since then is not known to the API server any more."""
+
+
+class Deposed(OperatorError):  # noqa: N818 - as above
+    """The Lease is not surely ours: nothing was sent."""
 
 
 class Unavailable(OperatorError):  # noqa: N818 - as above

@@ -48,7 +48,8 @@ class Operator:
     def __init__(
         self, config: Config, metrics: Metrics, client: ApiClient, streams: ApiClient
     ) -> None:
-        live = KubernetesCluster(client)
+        leader = _leader(config, client)
+        live = KubernetesCluster(client, leader.holds) if leader else KubernetesCluster(client)
         labels = {names.APP_MANAGED_BY: names.MANAGER}
         own: dict[Resource, dict[str, str] | None] = {RERANKER_SERVICE: None, RERANKER_ENGINE: None}
         cluster = CachingCluster(live, own | dict.fromkeys(OWNED, labels))
@@ -57,7 +58,7 @@ class Operator:
         self._metrics = metrics
         self._fleet = Fleet()
         self._lag = LoopLag()
-        self._leader = _leader(config, client)
+        self._leader = leader
         kinds = OptionalKinds(live)
         self._watcher = Watch(
             cluster, self._queue, self._fleet, handlers.keys_of, config.namespaces
@@ -94,7 +95,7 @@ class Operator:
             self._lag,
             clock=lambda: asyncio.get_running_loop().time(),
             lease_seconds=config.lease_seconds,
-            lease_seen=self._leader.lease_seen if self._leader else None,
+            lease_seen=leader.lease_seen if leader else None,
         )
         self._stopped = asyncio.Event()
 

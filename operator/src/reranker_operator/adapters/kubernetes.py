@@ -5,7 +5,7 @@ server-side apply wants exactly the fields we own and nothing filled in.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from reranker_operator.adapters.cluster import Items, Json
 from reranker_operator.api.meta import RESOURCES, Resource
 from reranker_operator.errors import (
     Conflict,
+    Deposed,
     Expired,
     Forbidden,
     NamespaceTerminating,
@@ -39,10 +40,14 @@ _ERRORS: Mapping[int, type[OperatorError]] = {404: NotFound, 409: Conflict, 410:
 
 
 class KubernetesCluster:
-    """A real cluster; also its Discovery."""
+    """A real cluster; also its Discovery.
 
-    def __init__(self, client: ApiClient) -> None:
+    `may_write` is asked right before each write; where it says no, Deposed is raised.
+    """
+
+    def __init__(self, client: ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
         self._client = client
+        self._may_write = may_write
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         return await self._call("GET", path_of(resource, namespace, name))
@@ -160,6 +165,8 @@ class KubernetesCluster:
                 auth_settings=["BearerToken"],
             )
             timeout = _READ if method == "GET" else _WRITE
+            if method != "GET" and not self._may_write():
+                raise Deposed(f"{method} {path}: not sent, the Lease is not surely held any more")
             response = await self._client.call_api(*request, _request_timeout=timeout)
             data: bytes = await response.response.read()
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -24,10 +24,19 @@ _RELEASE_SECONDS = 2.0
 
 
 class _PatientLock(LeaseLock):
-    """A lost connection is a failed attempt; the library would let it end the process."""
+    """A lost connection is a failed attempt; the library would let it end the process.
 
-    #: When the Lease was last read, on the event loop's clock.
+    Times are those of the event loop's clock, which goes on while the process is frozen.
+    """
+
+    #: When the Lease was last read.
     seen: float | None = None
+    #: When the last attempt began that made or kept the Lease ours; others count from its end.
+    renewed: float | None = None
+
+    def __init__(self, name: str, namespace: str, identity: str, client: ApiClient) -> None:
+        super().__init__(name, namespace, identity, client)
+        self.deposed = asyncio.Event()
 
     async def get(
         self, name: str, namespace: str
@@ -36,8 +45,13 @@ class _PatientLock(LeaseLock):
             answer = await super().get(name, namespace)
         except (aiohttp.ClientError, TimeoutError) as error:
             return False, ApiException(status=0, reason=type(error).__name__)
-        if answer[0]:
-            self.seen = asyncio.get_running_loop().time()
+        found, record = answer
+        if found:
+            self.seen = _now()
+        holder = record.holder_identity if isinstance(record, LeaderElectionRecord) else None
+        if self.renewed is not None and holder not in (None, self.identity):
+            # The library would go on until its deadline to renew.
+            self.deposed.set()
         return answer
 
     async def create(
@@ -46,17 +60,23 @@ class _PatientLock(LeaseLock):
         # Not the inherited one: in kubernetes 37.0 it passes `pretty=True`, which its own
         # validation refuses.
         lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        began = _now()
         try:
             await self.api_instance.create_namespaced_lease(namespace, lease)
         except (ApiException, aiohttp.ClientError, TimeoutError):
             return False
+        self.renewed = began
         return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        began = _now()
         try:
-            return await super().update(name, namespace, updated_record)
+            updated = await super().update(name, namespace, updated_record)
         except (aiohttp.ClientError, TimeoutError):
             return False
+        if updated:
+            self.renewed = began
+        return updated
 
 
 class Leader:
@@ -68,26 +88,46 @@ class Leader:
         self._client = client
         self._name, self._namespace, self._identity = name, namespace, identity
         self._seconds = seconds
+        self._renew_deadline = seconds * 2 // 3
         self._lock = _PatientLock(name, namespace, identity, client)
 
     def lease_seen(self) -> float | None:
         """When the Lease was last read, on the event loop's clock; None: never."""
         return self._lock.seen
 
+    def holds(self) -> bool:
+        """Whether nobody else can have the Lease yet, however long this process was frozen.
+
+        It turns false a third of the Lease's time before others may take it: what was sent by then
+        has that long to arrive.
+        """
+        renewed = self._lock.renewed
+        return renewed is not None and _now() - renewed < self._renew_deadline
+
     async def run(self, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait for the Lease, lead, return when it is lost."""
+        leading: list[asyncio.Task[None]] = []
+
+        async def start() -> None:
+            leading.append(asyncio.create_task(lead()))
+
         config = ElectionConfig(
             lock=self._lock,
             lease_duration=self._seconds,
-            renew_deadline=self._seconds * 2 // 3,
+            renew_deadline=self._renew_deadline,
             retry_period=max(1, self._seconds // 7),
-            onstarted_leading=lead,
-            onstopped_leading=self._lost,
+            onstarted_leading=start,
+            onstopped_leading=_nothing,
         )
-        await LeaderElection(config).run()
-
-    async def _lost(self) -> None:
-        logger.error("the Lease was lost; this replica stops")
+        election = asyncio.create_task(LeaderElection(config).run())
+        deposed = asyncio.create_task(self._lock.deposed.wait())
+        try:
+            await asyncio.wait({election, deposed}, return_when=asyncio.FIRST_COMPLETED)
+            logger.error("the Lease was lost; this replica stops")
+        finally:
+            for task in (election, deposed, *leading):
+                task.cancel()
+            await asyncio.gather(election, deposed, *leading, return_exceptions=True)
 
     async def release(self) -> None:
         """Give the Lease back if it is ours; at the end nobody waits long for the API server."""
@@ -102,3 +142,11 @@ class Leader:
         except (ApiException, aiohttp.ClientError, TimeoutError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             logger.warning("the Lease could not be given back: %s", reason)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _nothing() -> None:
+    """The end of the election is told by its return."""
