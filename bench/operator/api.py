@@ -16,6 +16,7 @@ _ROOTS = {
     "deployments": "/apis/apps/v1",
     "replicasets": "/apis/apps/v1",
     "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1",
+    "validatingwebhookconfigurations": "/apis/admissionregistration.k8s.io/v1",
 }
 
 
@@ -77,7 +78,7 @@ class Api:
         )
         return _json(answer)
 
-    async def delete(self, plural: str, namespace: str, name: str = "") -> None:
+    async def delete(self, plural: str, namespace: str | None, name: str = "") -> None:
         """One object, or all of a namespace."""
         where = path(plural, namespace, name or None)
         _json(await self._client.delete(where, params={"propagationPolicy": "Background"}))

@@ -12,9 +12,11 @@ import signal
 import socket
 import subprocess
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from api import Api
+from support.api_proxy import ApiProxy, api_proxy
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -85,6 +87,10 @@ class ControlPlane:
         self._run("kube-scheduler", kubeconfig=config, leader_elect="false", secure_port="0",
                   **limits)  # fmt: skip
         self._run("kwok", kubeconfig=config, manage_all_nodes="true")
+
+    def proxy(self) -> AbstractContextManager[ApiProxy]:
+        """A way to the API server that can be made bad."""
+        return api_proxy(self._binaries / "kubectl", self.kubeconfig)
 
     def _write_files(self) -> None:
         (self._root / "tokens").write_text(f"{_TOKEN},bench,bench,system:masters\n")

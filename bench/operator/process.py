@@ -47,11 +47,13 @@ class OperatorProcess:
         self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, kubeconfig: Path | None = None) -> None:
+        """With another way to the API server, where one is given."""
+        other = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "reranker_operator.main"],
-                env=self._environment, stdout=log, stderr=log,
+                env=self._environment | other, stdout=log, stderr=log,
             )  # fmt: skip
 
     def stop(self) -> None:

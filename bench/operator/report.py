@@ -25,6 +25,7 @@ ROWS = [
     Row("steady state: CPU of a core", "steady_cpu_percent", "%", 2, "0.3 %"),
     Row("spec change → child updated, p95", "change_p95_seconds", "s", 0.2, "0.05 s"),
     Row("the same, others not ready, p95", "change_beside_unready_p95_seconds", "s", 0.3, "17 s"),
+    Row("the same, one server hangs, p95", "change_beside_hanging_p95_seconds", "s", 0.3, "34 s"),
     Row("pods stop answering → not Ready", "silent_pods_seconds", "s", 15, "stays Ready"),
     Row("restart → calm", "restart_calm_seconds", "s", 30, "35 s"),
     Row("restart: writes", "restart_writes", "", 0, "1,000"),
@@ -36,6 +37,7 @@ ROWS = [
     Row("writes per service until Ready", "writes_per_service", "", 7, "8"),
     Row("events per service until Ready", "events_per_service", "", 2, "2"),
     Row("reads per service until Ready", "reads_per_service", "", 10, "8"),
+    Row("API server ill for 120 s → caught up", "outage_caught_up_seconds", "s", 60, ""),
     Row("delete 1,000 → everything gone", "deleted_seconds", "s", 60, "60 s"),
 ]
 _HEADS = ("figure", "ours", "bar", "NIM Operator", "")

@@ -19,6 +19,9 @@ import shutil
 import sys
 from pathlib import Path
 
+# What a test's operator talks through is of use here, too.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
 import fixtures
 from control_plane import ROOT, ControlPlane, build_kwok
 from process import OperatorProcess
@@ -35,7 +38,7 @@ async def measure(arguments: argparse.Namespace) -> Results:
         operator = OperatorProcess(
             plane.kubeconfig, plane.logs / "operator.log", arguments.port, settings
         )
-        bench = Bench(plane.api, operator, spaces, arguments.models)
+        bench = Bench(plane, operator, spaces, arguments.models)
         try:
             _say("nodes, namespaces and engines")
             await fixtures.prepare(plane.api, arguments.nodes, spaces, arguments.models)
@@ -58,6 +61,8 @@ async def _rows(bench: Bench, services: int) -> None:
         "drift": bench.drift,
         "restart": bench.restart,
         "changes beside services that are not ready": bench.changes_beside_the_unready,
+        "changes beside one that hangs": bench.changes_beside_one_that_hangs,
+        "an API server that is ill for two minutes": bench.bad_api_server,
         f"delete {services} services": bench.delete,
     }
     for name, step in steps.items():

@@ -4,13 +4,15 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import fixtures
-from api import Api, Json, in_parallel
+from api import Json, in_parallel
+from control_plane import ControlPlane
+from drift import DRIFT
+from hanging import hanging_webhook
 from process import OperatorProcess
 
 _MINE = "app.kubernetes.io/managed-by=reranker-operator"
@@ -19,6 +21,7 @@ _LABEL = "reranker.dev/service"
 _OWNED_BY_EACH = 4  # Deployment, Service, a share of the engine and of the store's claim.
 _STEADY_SECONDS = 60
 _SAMPLES = 40
+_OUTAGE_SECONDS = 120
 
 
 @dataclass
@@ -34,8 +37,10 @@ class Results:
 class Bench:
     """One operator on one control plane."""
 
-    def __init__(self, api: Api, operator: OperatorProcess, spaces: list[str], models: int) -> None:
-        self.api = api
+    def __init__(
+        self, plane: ControlPlane, operator: OperatorProcess, spaces: list[str], models: int
+    ) -> None:
+        self.plane, self.api = plane, plane.api
         self.operator = operator
         self.results = Results()
         self._spaces = spaces
@@ -97,15 +102,64 @@ class Bench:
         taken = [await self._scale(place) for place in self._services[:_SAMPLES]]
         self.results.note(name, _percentile(taken, 95))
 
+    async def changes_beside_one_that_hangs(self) -> None:
+        """The same while a webhook takes one service's writes and never says a word."""
+        space, name = self._services[-1]
+        with hanging_webhook(space, name) as hook:
+            await self.api.create("validatingwebhookconfigurations", hook)
+            try:
+                await self._edit((space, name), {"serving": {"maxPassages": 100}})
+                await self.changes("change_beside_hanging_p95_seconds")
+            finally:
+                await self.api.delete(
+                    "validatingwebhookconfigurations", None, hook["metadata"]["name"]
+                )
+        await self.operator.until_calm(_LIMIT_SECONDS)
+
+    async def bad_api_server(self) -> None:
+        """For two minutes no answer but 429, 500 or none at all; meanwhile specs change.
+
+        How long until all is as wanted, once the API server is well again.
+        """
+        self.operator.stop()
+        with self.plane.proxy() as proxy:
+            self.operator.start(proxy.kubeconfig(self.plane.logs))
+            await self.operator.until_calm(_LIMIT_SECONDS)
+            answers: Iterator[int | str] = itertools.cycle((429, 500, "hang"))
+            proxy.fault = lambda _: next(answers)
+            began, wanted = time.monotonic(), {}
+            for number, place in enumerate(itertools.cycle(self._services[:_SAMPLES])):
+                if time.monotonic() > began + _OUTAGE_SECONDS:
+                    break
+                wanted[place] = 1 + number % 3
+                await self._edit(place, {"replicas": wanted[place]})
+                await asyncio.sleep(_OUTAGE_SECONDS / 2 / _SAMPLES)
+            proxy.fault = lambda _: None
+            ended = time.monotonic()
+            for place, replicas in wanted.items():
+                await self._until(partial(self._has_replicas, place, replicas))
+            self.results.note("outage_caught_up_seconds", time.monotonic() - ended)
+            await self.operator.until_calm(_LIMIT_SECONDS)
+            self.operator.stop()
+        self.operator.start()
+        await self.operator.until_calm(_LIMIT_SECONDS)
+
+    async def _has_replicas(self, place: tuple[str, str], wanted: int) -> bool:
+        found = await self.api.list("deployments", place[0], f"{_LABEL}={place[1]}")
+        return [entry["spec"]["replicas"] for entry in found] == [wanted]
+
+    async def _edit(self, place: tuple[str, str], spec: Json) -> None:
+        meta = {"namespace": place[0], "name": place[1]}
+        await self.api.patch("rerankerservices", {"metadata": meta, "spec": spec})
+
     async def _scale(self, place: tuple[str, str]) -> float:
         space, service = place
         live = await self.api.need("rerankerservices", space, service)
-        wanted = 3 - live["spec"]["replicas"]
+        wanted = 2 if live["spec"]["replicas"] == 1 else 1
         seen = asyncio.create_task(self._wait_for_replicas(place, wanted))
         await asyncio.sleep(0.2)  # the watch is open then
         began = time.monotonic()
-        body = {"metadata": {"namespace": space, "name": service}, "spec": {"replicas": wanted}}
-        await self.api.patch("rerankerservices", body)
+        await self._edit(place, {"replicas": wanted})
         return await seen - began
 
     async def _wait_for_replicas(self, place: tuple[str, str], wanted: int) -> float:
@@ -205,88 +259,6 @@ class Bench:
         async with asyncio.timeout(seconds):
             while not await ask():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.02)
-
-
-async def _deployment(api: Api, place: tuple[str, str]) -> Json | None:
-    found = await api.list("deployments", place[0], f"{_LABEL}={place[1]}")
-    return found[0] if found else None
-
-
-async def _deployment_name(api: Api, place: tuple[str, str]) -> str:
-    live = await _deployment(api, place)
-    if live is None:
-        raise RuntimeError(f"{'/'.join(place)} has no Deployment")
-    return str(live["metadata"]["name"])
-
-
-def _change(patch: Json) -> Callable[[Api, tuple[str, str]], Awaitable[None]]:
-    async def act(api: Api, place: tuple[str, str]) -> None:
-        name = await _deployment_name(api, place)
-        meta = {"namespace": place[0], "name": name}
-        await api.patch("deployments", patch | {"metadata": patch.get("metadata", {}) | meta})
-
-    return act
-
-
-def _undone(look: Callable[[Json], bool]) -> Callable[[Api, tuple[str, str]], Awaitable[bool]]:
-    async def ask(api: Api, place: tuple[str, str]) -> bool:
-        live = await _deployment(api, place)
-        return live is not None and "deletionTimestamp" not in live["metadata"] and look(live)
-
-    return ask
-
-
-def _gateway(**fields: Any) -> Json:
-    containers = [{"name": "gateway", **fields}]
-    return {"spec": {"template": {"spec": {"containers": containers}}}}
-
-
-def _container(live: Json) -> Any:
-    return live["spec"]["template"]["spec"]["containers"][0]
-
-
-async def _delete_deployment(api: Api, place: tuple[str, str]) -> None:
-    await api.delete("deployments", place[0], await _deployment_name(api, place))
-
-
-async def _change_port(api: Api, place: tuple[str, str]) -> None:
-    meta = {"namespace": place[0], "name": place[1]}
-    ports = [{"port": 8000, "targetPort": "metrics"}]
-    await api.patch("services", {"metadata": meta, "spec": {"ports": ports}})
-
-
-async def _has_port(api: Api, place: tuple[str, str]) -> bool:
-    live = await api.get("services", *place)
-    return live is not None and live["spec"]["ports"][0]["targetPort"] == "http"
-
-
-#: The eight rows: what somebody does, and how it looks when it is undone.
-DRIFT = [
-    (_change({"spec": {"replicas": 5}}), _undone(lambda d: d["spec"]["replicas"] < 5)),
-    (
-        _change(_gateway(env=[{"name": "DEBUG", "value": "1"}])),
-        _undone(lambda d: all(entry["name"] != "DEBUG" for entry in _container(d)["env"])),
-    ),
-    (_change(_gateway(image="other:1")), _undone(lambda d: _container(d)["image"] != "other:1")),
-    (
-        _change(_gateway(resources={"limits": {"memory": "9Gi"}})),
-        _undone(lambda d: _container(d)["resources"]["limits"]["memory"] != "9Gi"),
-    ),
-    (
-        _change({"metadata": {"labels": {"team": "other"}}}),
-        _undone(lambda d: "team" not in d["metadata"]["labels"]),
-    ),
-    (_delete_deployment, _undone(lambda _: True)),
-    (_change_port, _has_port),
-    (
-        lambda api, place: api.delete("services", *place),
-        lambda api, place: _exists(api, "services", place),
-    ),
-]
-
-
-async def _exists(api: Api, plural: str, place: tuple[str, str]) -> bool:
-    return await api.get(plural, *place) is not None
 
 
 def _place(entry: Json) -> tuple[str, str]:

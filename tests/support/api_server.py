@@ -1,6 +1,6 @@
 """The operator's client against an HTTP server of the test."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -11,7 +11,9 @@ from reranker_operator.adapters.kubernetes import KubernetesCluster
 
 
 @asynccontextmanager
-async def cluster_behind(routes: Sequence[web.RouteDef]) -> AsyncIterator[KubernetesCluster]:
+async def cluster_behind(
+    routes: Sequence[web.RouteDef], may_write: Callable[[], bool] = lambda: True
+) -> AsyncIterator[KubernetesCluster]:
     """A cluster whose API server answers by `routes`, on a free port of the loopback."""
     app = web.Application()
     app.add_routes(routes)
@@ -21,5 +23,5 @@ async def cluster_behind(routes: Sequence[web.RouteDef]) -> AsyncIterator[Kubern
     await site.start()
     port = runner.addresses[0][1]
     async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as client:
-        yield KubernetesCluster(client)
+        yield KubernetesCluster(client, may_write)
     await runner.cleanup()

@@ -20,14 +20,14 @@ class Kubectl:
     """One cluster, optionally one namespace."""
 
     def __init__(self, program: Path, kubeconfig: Path, namespace: str = "default") -> None:
-        self._program, self._kubeconfig, self.namespace = program, kubeconfig, namespace
+        self.program, self.kubeconfig, self.namespace = program, kubeconfig, namespace
 
     def within(self, namespace: str) -> "Kubectl":
         """The same cluster, another namespace."""
-        return Kubectl(self._program, self._kubeconfig, namespace)
+        return Kubectl(self.program, self.kubeconfig, namespace)
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.tool(self._program, "-n", self.namespace, *arguments, stdin=stdin)
+        return self.tool(self.program, "-n", self.namespace, *arguments, stdin=stdin)
 
     def tool(self, program: Path, *arguments: str, stdin: str | None = None) -> str:
         """Run a program with this cluster's kubeconfig. Raises KubectlError."""
@@ -38,7 +38,7 @@ class Kubectl:
             text=True,
             check=False,
             timeout=600,
-            env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
         )
         if done.returncode != 0:
             raise KubectlError(f"{program.name} {' '.join(arguments)}: {done.stderr.strip()}")
@@ -47,11 +47,11 @@ class Kubectl:
     def popen(self, *arguments: str) -> "subprocess.Popen[str]":
         """A long-running kubectl, for example a port-forward; the caller ends it."""
         return subprocess.Popen(
-            [str(self._program), "-n", self.namespace, *arguments],
+            [str(self.program), "-n", self.namespace, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "KUBECONFIG": str(self._kubeconfig)},
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
         )
 
     def apply(self, manifest: Json) -> None:

@@ -1,12 +1,62 @@
-"""The Lease, while nobody answers."""
+"""The Lease: nobody answers, somebody else has it, or this process has slept too long."""
 
+import asyncio
+import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from aiohttp import web
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+from support.api_server import cluster_behind
 
+from reranker_operator.errors import Deposed
+from reranker_operator.runtime import leader as module
 from reranker_operator.runtime.leader import Leader
+
+_PATH = "/apis/coordination.k8s.io/v1/namespaces/sys/leases"
+
+
+class _Leases:
+    """The API server's part: one Lease, kept as it was sent."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+
+    async def get(self, _: web.Request) -> web.Response:
+        if self.lease is None:
+            return web.json_response({"code": 404}, status=404)
+        return web.json_response(self.lease)
+
+    async def put(self, request: web.Request) -> web.Response:
+        self.lease = json.loads(await request.read())
+        return web.json_response(self.lease, status=200)
+
+    def give_to(self, holder: str) -> None:
+        assert self.lease is not None
+        self.lease["spec"]["holderIdentity"] = holder
+
+
+@asynccontextmanager
+async def _leader(leases: _Leases) -> AsyncIterator[Leader]:
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get(_PATH + "/lease", leases.get),
+            web.put(_PATH + "/lease", leases.put),
+            web.post(_PATH, leases.put),
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with ApiClient(Configuration(host=host)) as client:
+        yield Leader(client, name="lease", namespace="sys", identity="me", seconds=5)
+    await runner.cleanup()
 
 
 async def test_a_lease_that_can_not_be_given_back_does_not_keep_the_process_from_its_end(
@@ -17,5 +67,64 @@ async def test_a_lease_that_can_not_be_given_back_does_not_keep_the_process_from
         leader = Leader(client, name="lease", namespace="sys", identity="me", seconds=15)
         with caplog.at_level(logging.WARNING):
             await leader.release()
-    assert "the Lease could not be given back" in caplog.text
-    assert leader.lease_seen() is None
+        assert "the Lease could not be given back" in caplog.text
+        assert leader.lease_seen() is None
+        assert not leader.holds()
+
+
+async def test_who_finds_another_holder_ends_its_work_at_once() -> None:
+    leases, leading, ended = _Leases(), asyncio.Event(), asyncio.Event()
+
+    async def lead() -> None:
+        leading.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with _leader(leases) as leader:
+        running = asyncio.create_task(leader.run(lead))
+        await leading.wait()
+        assert leader.holds()
+        leases.give_to("another")
+        await running
+        assert ended.is_set()
+        await leader.release()
+    assert leases.lease is not None
+    assert leases.lease["spec"]["holderIdentity"] == "another"
+
+
+async def test_who_has_slept_too_long_does_not_think_it_holds_the_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leading = asyncio.Event()
+
+    async def lead() -> None:
+        leading.set()
+
+    async with _leader(_Leases()) as leader:
+        running = asyncio.create_task(leader.run(lead))
+        await leading.wait()
+        now = asyncio.get_running_loop().time()
+        for passed, holds in ((1.0, True), (3.5, False)):
+            monkeypatch.setattr(module, "_now", lambda at=now + passed: at)
+            assert leader.holds() is holds
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_nothing_is_sent_by_who_may_not_write() -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        return web.json_response({"items": []})
+
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "namespace": "y"}}
+    routes = [web.route("*", "/{path:.*}", answer)]
+    async with cluster_behind(routes, may_write=lambda: False) as fenced:
+        with pytest.raises(Deposed, match="Lease"):
+            await fenced.create(body)
+        with pytest.raises(Deposed, match="Lease"):
+            await fenced.apply(body, "me")
+    assert asked == []
