@@ -233,6 +233,15 @@ def test_one_more_owner_is_no_news_but_one_less_is(cache: CachingCluster) -> Non
     assert seen == [False, True, False, False]
 
 
+async def test_an_object_that_no_event_has_told_of_yet_is_news(cache: CachingCluster) -> None:
+    """kopf tells the last of several versions only: here not the one that we made."""
+    with writing_as("us"):
+        await cache.apply(_owned(1, "x"), "m")
+        await cache.apply(_owned(2, "x", "y"), "m")
+    assert not cache.observe("Service", "MODIFIED", _owned(2, "x", "y")).quiet
+    assert cache.observe("Service", "MODIFIED", _owned(3, "x", "y", "z")).quiet
+
+
 async def test_a_label_that_comes_back_brings_the_object_back(cache: CachingCluster) -> None:
     """To a watch with a selector an object without the label is deleted."""
     await cache.relist(None)

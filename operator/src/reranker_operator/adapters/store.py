@@ -25,7 +25,7 @@ _UNGUARDED = frozenset({POD.kind, JOB.kind, RERANKER_SERVICE.kind, RERANKER_ENGI
 _UNSEEN = frozenset({"resourceVersion", "managedFields", "ownerReferences"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One version of an object."""
 
@@ -38,8 +38,11 @@ class Entry:
     turn: int
     #: Whose write this version is the answer to.
     writer: Hashable = None
-    #: This write did nothing but add owners: nobody need look.
+    #: This write did nothing but add owners to what was told before: nobody need look.
     quiet: bool = False
+    #: An event has told of this version, or of one that differs only in its owners. Of the versions
+    #: that come within a moment kopf tells the last one alone.
+    told: bool = False
 
     def matches(self, selector: Mapping[str, str] | None) -> bool:
         """Whether the labels are those asked for."""
@@ -146,11 +149,15 @@ class Store:
         if before is not None and before.uid == meta["uid"]:
             version = int(meta["resourceVersion"])
             if before.version == version:
+                before.told = True
                 return News(quiet=before.quiet, writer=before.writer)
             if before.version > version:
                 return News(stale=True)
         after = self.put(kind, body)
-        return News(quiet=after is not None and after.quiet)
+        if after is None:
+            return News()
+        after.told = True
+        return News(quiet=after.quiet)
 
     def put(self, kind: str, body: Mapping[str, Any], writer: Hashable = None) -> Entry | None:
         """Keep this version, if none that is newer is here; the entry if it is kept."""
@@ -166,9 +173,10 @@ class Store:
         entry = self._entry(kind, body, writer)
         if before is not None and before.version == entry.version:
             # The same once more, from somebody who does not know whose write it was.
-            entry = replace(entry, writer=writer or before.writer, quiet=before.quiet)
-        elif before is not None and before.uid == entry.uid and before.owners < entry.owners:
-            entry = replace(entry, quiet=_essence(before.body()) == _essence(entry.body()))
+            writer = writer or before.writer
+            entry = replace(entry, writer=writer, quiet=before.quiet, told=before.told)
+        elif before is not None and before.told and _only_adds_owners(before, entry):
+            entry = replace(entry, quiet=True, told=True)
         shelf.set(namespace, name, entry)
         return entry
 
@@ -227,6 +235,11 @@ def _of_use(kind: str, managed: list[Json]) -> list[Json] | None:
         return None
     scaled = [entry for entry in managed if entry.get("subresource") == "scale"]
     return [*strangers(managed), *only_replicas(scaled)] or None
+
+
+def _only_adds_owners(before: Entry, after: Entry) -> bool:
+    same = before.uid == after.uid and before.owners < after.owners
+    return same and _essence(before.body()) == _essence(after.body())
 
 
 def _essence(body: Json) -> Json:
