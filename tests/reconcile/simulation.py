@@ -318,12 +318,14 @@ class Simulation(Controllers):
         return did
 
     def _notice(self) -> None:
-        """Changes as events, as the watches would."""
+        """Changes as events, as kopf would: of an object's versions in a moment the last one."""
         changed = list(self.cluster.changed)
         self.cluster.changed.clear()
         last = {entry["metadata"]["uid"]: number for number, entry in enumerate(changed)}
         for number, entry in enumerate(changed):
             kind, meta = entry["kind"], entry["metadata"]
+            if last[meta["uid"]] != number:
+                continue
             if kind in self.watched_references:
                 self.references.observe(kind, change_of(self.cluster, entry))
             resource = RESOURCES[kind]
@@ -337,8 +339,7 @@ class Simulation(Controllers):
             self._shown.add(meta["uid"])
             live = self.cluster.find(resource, meta["namespace"], meta["name"])
             gone = live is None or live["metadata"]["uid"] != meta["uid"]
-            ended = gone and last[meta["uid"]] == number
-            self.watch.saw(kind, "DELETED" if ended else "MODIFIED", entry)
+            self.watch.saw(kind, "DELETED" if gone else "MODIFIED", entry)
 
 
 def revision_of(deployment: Json) -> str:
