@@ -118,7 +118,7 @@ def test_a_leader_that_ends_hands_over_at_once(pair: Pair) -> None:
     leader, other = pair.leader_and_other()
     pair.edit("before")
     pair.until_seen()
-    assert not other.proxy.writes()
+    assert not other.proxy.writes(), leader.log() + other.log()
     leader.process.send_signal(signal.SIGTERM)
     assert leader.process.wait(10) == 0, leader.log()
     eventually(lambda: pair.holder() == other.name, within=5, every=0.1, describe=other.log)

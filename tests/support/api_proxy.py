@@ -4,6 +4,7 @@ It speaks plain HTTP on loopback, to `kubectl proxy`, which brings the credentia
 """
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import threading
@@ -124,12 +125,14 @@ class ApiProxy:
         }  # fmt: skip
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._client.request(
-            request.method, request.path_qs, data=body, headers=headers, timeout=timeout
+            request.method, request.path_qs, data=body or None, headers=headers, timeout=timeout
         ) as answer:
             told = {k: v for k, v in answer.headers.items() if k not in _UNTOLD}
             response = web.StreamResponse(status=answer.status, headers=told)
-            await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
+            # Who was killed is not told.
+            with contextlib.suppress(ConnectionResetError):
+                await response.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+                await response.write_eof()
             return response
