@@ -40,23 +40,31 @@ def _owners(raw: Json) -> list[tuple[str, str]]:
     return sorted((entry["manager"], entry.get("subresource", "")) for entry in entries)
 
 
-def test_replicas_are_owned_by_who_sets_them_and_the_default_by_nobody(api: Kubectl) -> None:
+def test_replicas_are_owned_by_who_takes_them_and_the_default_by_nobody(api: Kubectl) -> None:
     try:
         made = _apply(api, "gitops")
         assert (made["spec"]["replicas"], _owners(made)) == (1, [])
         # An HPA gets an answer, which it would not if the schema had no default.
         assert _scale(api)["spec"]["replicas"] == 1
 
+        # Of a number that nobody owns it is not recorded who sets it.
         api("scale", "rr", "scaled", "--replicas=4")
-        ((manager, subresource),) = _owners(_read(api))
-        assert subresource == "scale"
+        assert _owners(_read(api)) == []
         again = _apply(api, "gitops", serving={"truncate": "END"})
-        assert (again["spec"]["replicas"], _owners(again)) == (4, [(manager, "scale")])
+        assert (again["spec"]["replicas"], _owners(again)) == (4, [])
 
         # A manifest takes the number, and lets it go again: the default, and nobody's.
         taken = _apply(api, "gitops", replicas=3)
         assert (taken["spec"]["replicas"], _owners(taken)) == (3, [("gitops", "")])
         left = _apply(api, "gitops")
         assert (left["spec"]["replicas"], _owners(left)) == (1, [])
+
+        # Of one that somebody owns it is, and the manifest has it no more.
+        _apply(api, "gitops", replicas=3)
+        api("scale", "rr", "scaled", "--replicas=5")
+        ((_, subresource),) = _owners(_read(api))
+        assert subresource == "scale"
+        left = _apply(api, "gitops")
+        assert left["spec"]["replicas"] == 5
     finally:
         api("delete", "rr", "scaled", "--ignore-not-found")

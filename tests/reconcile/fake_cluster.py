@@ -36,7 +36,9 @@ from reranker_operator.errors import (
 
 T = TypeVar("T")
 Path = tuple[str, ...]
-_WRITES = frozenset({"apply", "apply_status", "create", "merge_patch", "json_patch", "delete"})
+_WRITES = frozenset(
+    {"apply", "apply_status", "create", "merge_patch", "json_patch", "scale", "delete"}
+)
 #: Lists whose entries server-side apply tells apart by a field.
 _NAMED = {"containers": "name", "initContainers": "name", "env": "name", "volumes": "name",
           "volumeMounts": "mountPath", "ports": "port|containerPort"}  # fmt: skip
@@ -157,6 +159,11 @@ class FakeCluster:
         self._record(Call("merge_patch", resource.kind, name))
         return _copy(after)
 
+    async def scale(self, resource: Resource, namespace: str, name: str, replicas: int) -> None:
+        self._check("scale", resource.kind)
+        self.scale_by(resource, namespace, name, replicas, "reranker-operator")
+        self._record(Call("scale", resource.kind, name))
+
     async def json_patch(
         self, resource: Resource, namespace: str, name: str, patch: Sequence[Json]
     ) -> Json:
@@ -241,7 +248,7 @@ class FakeCluster:
         after = _merged(live, _copy(patch))
         self._store(live, self._updated(live, after, manager, subresource))
 
-    def scale(
+    def scale_by(
         self, resource: Resource, namespace: str, name: str, replicas: int, manager: str
     ) -> None:
         """By the scale subresource, as an HPA and `kubectl scale` do."""
@@ -351,6 +358,9 @@ class FakeCluster:
         if _field(live, _REPLICAS) == _field(after, _REPLICAS):
             return after
         after = after | {"metadata": dict(after["metadata"])}
+        if subresource and not _owners_of_replicas(live):
+            # The Scale has no managers then, and without any none are recorded.
+            return after
         _own_replicas(after, [_managed(manager, "Update", subresource)])
         for key, managers in self._applied.items():
             if key == (live["metadata"]["uid"], ""):

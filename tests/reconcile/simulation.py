@@ -115,7 +115,7 @@ class Simulation(Controllers):
 
     def scale_service(self, replicas: int, by: str = "kube-controller-manager") -> None:
         """As an HPA or `kubectl scale rr` does."""
-        self.cluster.scale(RERANKER_SERVICE, NAMESPACE, "rank", replicas, by)
+        self.cluster.scale_by(RERANKER_SERVICE, NAMESPACE, "rank", replicas, by)
 
     def edit_service(self, name: str = "rank", **spec: Any) -> None:
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, {"spec": spec})

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from reranker_operator.api.meta import DEPLOYMENT, RERANKER_SERVICE
+from reranker_operator.errors import Forbidden
 
 from .controllers import NAMESPACE
 from .simulation import Simulation
@@ -44,9 +45,6 @@ async def test_an_hpa_beside_gitops_without_replicas(sim: Simulation) -> None:
     numbers = _numbers(sim)
     sim.scale_service(4)
     await sim.converge()
-    scale = sim.service().status.scale
-    assert scale is not None
-    assert scale.set_by == "kube-controller-manager"
     sim.apply_service(serving={"truncate": "NONE"})
     await sim.converge()
     sim.edit_service(serving={"maxPassages": 100})
@@ -66,7 +64,8 @@ async def test_replicas_are_handed_over_without_a_jump(sim: Simulation, owner: s
         await sim.converge()
     sim.apply_service()
     await sim.converge()
-    assert _live(sim)["spec"]["replicas"] == (5 if owner == "hpa" else 1)
+    # Written back, so that an HPA begins from it.
+    assert _live(sim)["spec"]["replicas"] == (5 if owner == "hpa" else 3)
     assert sim.service().status.ready == ("5/5" if owner == "hpa" else "3/3")
     sim.restart_operator()
     await sim.resync()
@@ -77,6 +76,32 @@ async def test_replicas_are_handed_over_without_a_jump(sim: Simulation, owner: s
     sim.apply_service(replicas=2)
     await sim.converge()
     assert numbers == ([3, 5, 6, 2] if owner == "hpa" else [3, 6, 2])
+
+
+async def test_a_right_that_is_missing_keeps_the_number_all_the_same(sim: Simulation) -> None:
+    """The number can't be written back, and the moment is not forgotten."""
+    sim.apply_service(replicas=3)
+    await sim.converge()
+    sim.cluster.refusals["scale", RERANKER_SERVICE.kind] = Forbidden("cannot patch scale")
+    sim.apply_service()
+    await sim.settle()
+    assert (_asked(sim), sim.condition("Ready")) == (3, ("False", "Forbidden"))
+    sim.cluster.refusals.clear()
+    await sim.advance(60)
+    await sim.converge()
+    assert (_asked(sim), _live(sim)["spec"]["replicas"]) == (3, 3)
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_one_is_a_number_like_any_other(sim: Simulation) -> None:
+    """Nobody owned the number, and none is recorded who sets it."""
+    sim.apply_service()
+    await sim.converge()
+    numbers = _numbers(sim)
+    for number in (4, 1, 0, 2):
+        sim.scale_service(number)
+        await sim.converge()
+    assert numbers == [1, 4, 1, 0, 2]
 
 
 async def test_a_number_that_nobody_owns_is_defended(sim: Simulation) -> None:
@@ -106,12 +131,12 @@ async def test_who_scales_a_deployment_itself_is_told_to_scale_the_service(
     sim.create_service()
     await sim.converge()
     (name,) = sim.names("Deployment")
-    sim.cluster.scale(DEPLOYMENT, NAMESPACE, name, 5, "kubectl")
+    sim.cluster.scale_by(DEPLOYMENT, NAMESPACE, name, 5, "kubectl")
     await sim.converge()
     assert (_asked(sim), sim.condition("Progressing")) == (1, ("False", "Stable"))
     for _ in range(2):
         await sim.advance(15)
-        sim.cluster.scale(DEPLOYMENT, NAMESPACE, name, 5, "kube-controller-manager")
+        sim.cluster.scale_by(DEPLOYMENT, NAMESPACE, name, 5, "kube-controller-manager")
         await sim.converge()
         assert _asked(sim) == 1
     assert sim.condition("Progressing") == ("False", "ReplicasContested")

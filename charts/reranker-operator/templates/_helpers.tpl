@@ -37,6 +37,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [reranker.dev]
   resources: [rerankerservices/status, rerankerengines/status]
   verbs: [patch]
+# A number of pods that its owner lets go of is put back for the next one.
+- apiGroups: [reranker.dev]
+  resources: [rerankerservices/scale]
+  verbs: [patch]
 # Owner references that block their owner's deletion need this where the API server checks them.
 - apiGroups: [reranker.dev]
   resources: [rerankerservices/finalizers, rerankerengines/finalizers]

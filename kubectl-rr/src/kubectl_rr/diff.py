@@ -91,8 +91,7 @@ def _wanted(service: Json) -> int | None:
     """The number that the operator aims at, or will when it has seen a newer spec."""
     scale = table(service, "status", "scale")
     aimed = number(scale, "replicas")
-    # A number in the spec that nobody has set is only the schema's default.
-    if aimed is not None and (is_current(service) or not text(scale, "setBy")):
+    if aimed is not None and is_current(service):
         return int(aimed)
     asked = number(service, "spec", "replicas")
     return 1 if asked is None else int(asked)

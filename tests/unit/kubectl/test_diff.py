@@ -65,8 +65,8 @@ def test_a_newer_spec_that_the_operator_has_not_seen(rr: Any, api: Any) -> None:
     ]  # fmt: skip
 
 
-def test_a_default_that_nobody_has_set_is_no_change(paused: dict[str, list[Json]]) -> None:
-    """The operator keeps three pods, whatever the schema has filled in."""
+def test_a_number_that_is_put_back_is_no_change(paused: dict[str, list[Json]]) -> None:
+    """The operator keeps three pods until the spec says so again."""
     raw, deployments = paused["rerankerservices"][0], paused["deployments"]
     deployments[0]["spec"]["replicas"] = 3
     raw["status"]["scale"] = {"replicas": 3}

@@ -181,6 +181,12 @@ class CachingCluster:
             after = await self._live.merge_patch(resource, namespace, name, patch)
             return self._answer(after, resource.kind)
 
+    async def scale(self, resource: Resource, namespace: str, name: str, replicas: int) -> None:
+        """Set the number of pods through the scale subresource. Raises NotFound."""
+        await self._live.scale(resource, namespace, name, replicas)
+        # The answer is a Scale, not the object.
+        await self.refresh(resource, namespace, name)
+
     async def json_patch(self, resource: Resource, namespace: str, name: str, patch: Items) -> Json:
         """JSON patch. Raises NotFound, and Rejected where a `test` in it fails."""
         async with _Correction(self, resource, namespace, name):

@@ -46,6 +46,9 @@ class Cluster(Protocol):
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Json) -> Json:
         """JSON merge patch. Raises NotFound or, with a resourceVersion in it, Conflict."""
 
+    async def scale(self, resource: Resource, namespace: str, name: str, replicas: int) -> None:
+        """Set the number of pods through the scale subresource. Raises NotFound."""
+
     async def json_patch(self, resource: Resource, namespace: str, name: str, patch: Items) -> Json:
         """JSON patch. Raises NotFound, and Rejected where a `test` in it fails."""
 

@@ -109,6 +109,11 @@ class KubernetesCluster:
         query = {"fieldManager": MANAGER}
         return await self._call("PATCH", path_of(resource, namespace, name), query, patch, _MERGE)
 
+    async def scale(self, resource: Resource, namespace: str, name: str, replicas: int) -> None:
+        path = path_of(resource, namespace, name) + "/scale"
+        patch: Json = {"spec": {"replicas": replicas}}
+        await self._call("PATCH", path, {"fieldManager": MANAGER}, patch, _MERGE)
+
     async def json_patch(self, resource: Resource, namespace: str, name: str, patch: Items) -> Json:
         query = {"fieldManager": MANAGER}
         path = path_of(resource, namespace, name)

@@ -77,6 +77,6 @@ class ScaleStatus(ApiModel):
     replicas: int = Field(description="Pods to aim at.")
     set_by: str | None = Field(
         default=None,
-        description="Field managers that own spec.replicas; none while it is only the default.",
+        description="Field managers that own spec.replicas; none where it is not recorded.",
     )
     contest: Contest | None = Field(default=None, description="Who scales a Deployment instead.")

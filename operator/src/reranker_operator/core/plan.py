@@ -45,6 +45,14 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class ScaleService:
+    """Set `spec.replicas` of a RerankerService, through its scale subresource."""
+
+    name: str
+    replicas: int
+
+
+@dataclass(frozen=True)
 class Delete:
     """Delete one object, with what it owns in the background, if it still is the one we saw.
 
@@ -74,7 +82,7 @@ class DropFinalizer:
     name: str
 
 
-Action = Apply | Create | Patch | Scale | Delete | Release | DropFinalizer
+Action = Apply | Create | Patch | Scale | ScaleService | Delete | Release | DropFinalizer
 
 
 @dataclass(frozen=True)

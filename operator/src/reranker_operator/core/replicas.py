@@ -1,9 +1,11 @@
 """How many pods: whose wish `spec.replicas` is, and who else pulls at the Deployments.
 
 The schema gives `replicas` a default, since the scale subresource answers nobody, HPAs included,
-while the field is absent. So a number in the spec may be nobody's wish: who takes `replicas` out of
-a manifest that is applied server-side, to leave it to an HPA, has the API server put the default
-there. The fields' managers tell: a number that nobody owns changes nothing.
+while the field is absent. So the default in the spec may be nobody's wish: who takes `replicas` out
+of a manifest that is applied server-side, to leave it to an HPA, has the API server put it there.
+The fields' managers tell this moment, in which somebody owned the number and now nobody does; the
+number before is written back then. Other numbers without an owner are wishes: of a custom resource
+whose number nobody owns, the scale subresource does not record who sets it.
 """
 
 import datetime
@@ -12,6 +14,7 @@ from typing import Any
 
 from reranker_operator.api.rollout import Contest, ScaleStatus
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.plan import ScaleService
 from reranker_operator.core.world import Manifest, ServiceWorld
 
 _CONTEST_LASTS = datetime.timedelta(minutes=10)
@@ -36,21 +39,37 @@ def only_replicas(managed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def wanted_replicas(service: RerankerService) -> int:
     """The number of pods to aim at."""
-    before = service.status.scale
-    managed = service.metadata.managed_fields
+    left = left_alone(service)
+    return service.spec.replicas if left is None else left
+
+
+def left_alone(service: RerankerService) -> int | None:
+    """The number that its owner has just let go of, if the default stands in its place now."""
+    before, managed = service.status.scale, service.metadata.managed_fields
     # None: the object came without managers, which says nothing about any field.
-    if managed is None or owners_of_replicas(managed) or before is None:
-        return service.spec.replicas
-    return before.replicas
+    if before is None or before.set_by is None or managed is None or owners_of_replicas(managed):
+        return None
+    default = type(service.spec).model_fields["replicas"].default
+    return before.replicas if service.spec.replicas == default != before.replicas else None
+
+
+def hand_over(service: RerankerService) -> tuple[ScaleService, ...]:
+    """Put the number back, so that whoever sets it next, an HPA for one, begins from it."""
+    left = left_alone(service)
+    return () if left is None else (ScaleService(service.metadata.name, left),)
 
 
 def scale_status(world: ServiceWorld, applied: Mapping[str, int]) -> ScaleStatus:
     """What is recorded; `applied` is the number of pods that each Deployment is given now."""
     managed = world.service.metadata.managed_fields or ()
     managers = sorted({str(entry.get("manager")) for entry in owners_of_replicas(managed)})
+    set_by = ", ".join(managers) or None
+    if world.service.status.scale and left_alone(world.service) is not None:
+        # Until the number is back: this moment must not be forgotten.
+        set_by = world.service.status.scale.set_by
     return ScaleStatus(
         replicas=wanted_replicas(world.service),
-        set_by=", ".join(managers) or None,
+        set_by=set_by,
         contest=_contest(world, applied),
     )
 

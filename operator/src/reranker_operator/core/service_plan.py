@@ -16,7 +16,7 @@ from reranker_operator.core.companions import RECHECK, companions, other_owner
 from reranker_operator.core.judge import Sight, held_up, judge_serving, next_look
 from reranker_operator.core.plan import Action, Delete, Plan, Release
 from reranker_operator.core.progress import follow
-from reranker_operator.core.replicas import is_noted, scale_status
+from reranker_operator.core.replicas import hand_over, is_noted, scale_status
 from reranker_operator.core.resolve import Resolution, resolve
 from reranker_operator.core.revisions import carries_out_spec, engine_of, revision_of
 from reranker_operator.core.rollout import Rollout, roll_out
@@ -95,6 +95,7 @@ def _conclude(
         )
     judgements += [progressing, ready]
     actions = (
+        *hand_over(world.service),
         *beside.before,
         *resolution.actions,
         *engine.actions,

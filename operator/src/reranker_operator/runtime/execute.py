@@ -10,7 +10,14 @@ from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.conditions import Condition, changes_worth_telling
-from reranker_operator.api.meta import API_VERSION, DEPLOYMENT, RESOURCES, ApiModel, Resource
+from reranker_operator.api.meta import (
+    API_VERSION,
+    DEPLOYMENT,
+    RERANKER_SERVICE,
+    RESOURCES,
+    ApiModel,
+    Resource,
+)
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.drift import intrusions, matches, removal
 from reranker_operator.core.plan import (
@@ -23,6 +30,7 @@ from reranker_operator.core.plan import (
     Plan,
     Release,
     Scale,
+    ScaleService,
 )
 from reranker_operator.errors import Conflict, NameTaken, NotFound, OperatorError, Rejected
 from reranker_operator.runtime.tolerance import Settled, Tolerance
@@ -87,6 +95,8 @@ class Executor:
             case Scale(name, replicas):
                 patch = {"spec": {"replicas": replicas}}
                 await self._cluster.merge_patch(DEPLOYMENT, namespace, name, patch)
+            case ScaleService(name, replicas):
+                await self._cluster.scale(RERANKER_SERVICE, namespace, name, replicas)
             case Delete(resource, name, uid, version):
                 await self._cluster.delete(resource, namespace, name, uid, version)
                 logger.info("%s", _describe(action), extra={"namespace": namespace})
@@ -276,6 +286,8 @@ def _describe(action: Action) -> str:
             return f"{done} {manifest['kind']} {manifest['metadata']['name']}"
         case Scale(name, replicas):
             return f"scaled Deployment {name} to {replicas}"
+        case ScaleService(name, replicas):
+            return f"put replicas of RerankerService {name} back to {replicas}"
         case Patch(resource, name) | Delete(resource, name):
             done = "changed" if isinstance(action, Patch) else "deleted"
             return f"{done} {resource.kind} {name}"
