@@ -5,6 +5,7 @@ owns the clock. Nothing waits: `settle` goes on until nobody has anything to do 
 `converge` also jumps to the moments at which somebody asked to be woken.
 """
 
+import asyncio
 import copy
 import datetime
 import itertools
@@ -57,12 +58,31 @@ WATCHED = {RERANKER_SERVICE: None, RERANKER_ENGINE: None} | dict.fromkeys(OWNED,
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+(Z|\+00:00)")
 
 
+class _Slow:
+    """A cluster whose every answer lets others go first."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self.pages = cluster.pages
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        ask = getattr(self._cluster, name)
+
+        async def call(*positional: Any, **named: Any) -> Any:
+            await asyncio.sleep(0)
+            answer = await ask(*positional, **named)
+            await asyncio.sleep(0)
+            return answer
+
+        return call
+
+
 class Simulation(Controllers):
     """One namespace with its users and our operator, on top of the controllers."""
 
-    def __init__(self, defaults: Defaults = DEFAULTS) -> None:
+    def __init__(self, defaults: Defaults = DEFAULTS, *, workers: int = 1) -> None:
         super().__init__()
-        self.defaults = defaults
+        self.defaults, self._worker_count = defaults, workers
         self.errors: list[OperatorError] = []
         self.garbage_is_collected = True
         self.watched_references = ("ConfigMap", "Secret")
@@ -72,7 +92,7 @@ class Simulation(Controllers):
 
     def fork(self) -> "Simulation":
         """The same world with a freshly started operator, going its own way from here."""
-        twin = Simulation(self.defaults)
+        twin = Simulation(self.defaults, workers=self._worker_count)
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
         twin.refusal, twin.toolchain = self.refusal, self.toolchain
         twin.revisions, twin.store = dict(self.revisions), self.store
@@ -213,7 +233,8 @@ class Simulation(Controllers):
         self._listed = False
         self._shown: set[str] = set()
         self.fleet = Fleet()
-        self.cache = CachingCluster(self.cluster, WATCHED, clock)
+        live = self.cluster if self._worker_count == 1 else _Slow(self.cluster)
+        self.cache = CachingCluster(live, WATCHED, clock)
         self.watch = Watch(
             self.cache, self.queue, self.fleet, keys_of, (), child_delay=0.0, clock=clock
         )
@@ -299,23 +320,35 @@ class Simulation(Controllers):
                 return False
             self._listed = True
         self._notice()
-        while len(self.queue):
-            key = await self.queue.get()
-            assert key is not None
-            self._deadlines.pop(key, None)
-            try:
-                after = await self._reconciler.reconcile(key)
-            except OperatorError as error:
-                self.errors.append(error)
-                after = 1.0
-            self.queue.done(key)
-            if after == 0:
-                self.queue.add(key)
-            elif after is not None:
-                self._deadlines[key] = self.now + datetime.timedelta(seconds=after)
+        working: set[asyncio.Task[None]] = set()
+        while self.queue.waiting or working:
+            while self.queue.waiting and len(working) < self._worker_count:
+                key = await self.queue.get()
+                assert key is not None
+                self._deadlines.pop(key, None)
+                working.add(asyncio.create_task(self._reconcile(key)))
+            # Between any two calls of one worker the others do one of theirs.
+            done, working = await asyncio.wait(
+                working, timeout=0 if self._worker_count > 1 else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )  # fmt: skip
+            for task in done:
+                task.result()
             did = True
             self._notice()
         return did
+
+    async def _reconcile(self, key: Key) -> None:
+        try:
+            after = await self._reconciler.reconcile(key)
+        except OperatorError as error:
+            self.errors.append(error)
+            after = 1.0
+        self.queue.done(key)
+        if after == 0:
+            self.queue.add(key)
+        elif after is not None:
+            self._deadlines[key] = self.now + datetime.timedelta(seconds=after)
 
     def _notice(self) -> None:
         """Changes as events, as kopf would: of an object's versions in a moment the last one."""

@@ -233,6 +233,13 @@ def test_one_more_owner_is_no_news_but_one_less_is(cache: CachingCluster) -> Non
     assert seen == [False, True, False, False]
 
 
+def test_the_first_owner_is_news(cache: CachingCluster) -> None:
+    events = [_owned(1), _owned(2, "x"), _owned(3, "x", "y")]
+    assert [cache.observe("Service", "MODIFIED", event).quiet for event in events] == [
+        False, False, True,
+    ]  # fmt: skip
+
+
 async def test_an_object_that_no_event_has_told_of_yet_is_news(cache: CachingCluster) -> None:
     """kopf tells the last of several versions only: here not the one that we made."""
     with writing_as("us"):

@@ -238,7 +238,8 @@ def _of_use(kind: str, managed: list[Json]) -> list[Json] | None:
 
 
 def _only_adds_owners(before: Entry, after: Entry) -> bool:
-    same = before.uid == after.uid and before.owners < after.owners
+    # The first owner is news: until then the object was nobody's.
+    same = before.uid == after.uid and set() < before.owners < after.owners
     return same and _essence(before.body()) == _essence(after.body())
 
 
