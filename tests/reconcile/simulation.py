@@ -332,6 +332,9 @@ class Simulation(Controllers):
                 working, timeout=0 if self._worker_count > 1 else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )  # fmt: skip
+            if any(task.exception() for task in done):
+                for task in working:
+                    task.cancel()
             for task in done:
                 task.result()
             did = True

@@ -214,8 +214,8 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
 PACE = st.sampled_from([-1, 0, 1, 2, 4])
 
 
-async def _play(script: list[tuple[Act, int]]) -> Simulation:
-    sim = Simulation()
+async def _play(script: list[tuple[Act, int]], workers: int) -> Simulation:
+    sim = Simulation(workers=workers)
     sim.create_service("one")
     for act, pace in script:
         act(sim)
@@ -304,10 +304,12 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
 
 
 @pytest.mark.timeout(0)
-@given(st.lists(st.tuples(ACTS, PACE), max_size=8), st.booleans())
-def test_any_story_comes_to_the_right_rest(script: list[tuple[Act, int]], afresh: bool) -> None:
+@given(st.lists(st.tuples(ACTS, PACE), max_size=8), st.booleans(), st.sampled_from([1, 3]))
+def test_any_story_comes_to_the_right_rest(
+    script: list[tuple[Act, int]], afresh: bool, workers: int
+) -> None:
     async def story() -> None:
-        sim = await _play(script)
+        sim = await _play(script, workers)
         await _plans_are_pure(sim)
         # From here on nothing gets in the way, and a new process takes over, or this one lists.
         sim.held, sim.pods_start = set(), True
