@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kubectl_rr.errors import RrError
 from kubectl_rr.terminal import complain
+from reranker_operator import __version__
 
 if TYPE_CHECKING:
     from kubectl_rr.cluster import Access
@@ -31,6 +32,7 @@ commands:
   rank NAME QUERY [PASSAGE...] ask it a question
   events NAME                  what was said about all of its objects, by time
   diff NAME                    what would change about its pods, or is changing
+  version                      which version this is
 
 examples:
   kubectl rr status --watch
@@ -72,10 +74,15 @@ def script() -> NoReturn:
 
 
 def _main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        arguments = ["version"]
     command, rest = _split(arguments)
     if command is None or command in ("-h", "--help", "help"):
         sys.stdout.write(f"{_ABOUT}\n")
         return 0 if command is not None else 2
+    if command == "version":
+        sys.stdout.write(f"kubectl rr {__version__}\n")
+        return 0
     if command not in _COMMANDS:
         _Parser(prog=PROGRAM).error(f"there is no command {command!r}")
     define, run = _COMMANDS[command]

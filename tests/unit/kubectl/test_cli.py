@@ -109,3 +109,8 @@ def test_a_terminal_of_another_encoding_gets_plain_characters() -> None:
 def test_long_texts_are_cut() -> None:
     assert len(terminal.clean("x" * 10_000_000)) == terminal.LONGEST_TEXT
     assert terminal.clean("\x1b[" * 10_000_000) == ""
+
+
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(word: str, rr: Any) -> None:
+    assert rr(word).out.startswith("kubectl rr 0.")

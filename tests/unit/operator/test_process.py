@@ -65,3 +65,16 @@ def test_an_api_server_that_hangs_does_not_hold_the_stop_up(tmp_path: Path, elec
                 rest = process.stdout.read() if process.stdout else ""
                 assert process.wait() == 0, rest
                 assert time.monotonic() - began < 10
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    """The command is installed with any of the extras."""
+    block = "import sys; sys.modules['kopf'] = None"
+    program = f"{block}; import reranker_operator.__main__ as entry; entry.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "reranker-operator: the package kopf is missing; install reranker-operator[operator]\n"
+    )
