@@ -33,6 +33,15 @@ def build_kwok(binaries: Path) -> None:
         subprocess.run(command, cwd=HERE / "kwok", env=environment, check=True)
 
 
+def _stages() -> list[Path]:
+    """KWOK's own: nodes and pods are ready at once, and pods that are to go are gone at once."""
+    command = ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
+    found = subprocess.run(command, cwd=HERE / "kwok", capture_output=True, text=True, check=True)
+    stages = Path(found.stdout.strip(), "kustomize/stage")
+    folders = ("node/fast", "node/heartbeat-with-lease", "pod/fast")
+    return [file for folder in folders for file in sorted((stages / folder).glob("[np]*-*.yaml"))]
+
+
 class ControlPlane:
     """Started by `async with`."""
 
@@ -86,7 +95,8 @@ class ControlPlane:
                   service_account_private_key_file=key, secure_port="0", **limits)  # fmt: skip
         self._run("kube-scheduler", kubeconfig=config, leader_elect="false", secure_port="0",
                   **limits)  # fmt: skip
-        self._run("kwok", kubeconfig=config, manage_all_nodes="true")
+        self._run("kwok", *(f"--config={file}" for file in _stages()),
+                  kubeconfig=config, manage_all_nodes="true")  # fmt: skip
 
     def proxy(self) -> AbstractContextManager[ApiProxy]:
         """A way to the API server that can be made bad."""
@@ -110,11 +120,11 @@ class ControlPlane:
         }
         self.kubeconfig.write_text(json.dumps(config))
 
-    def _run(self, program: str, **flags: str) -> None:
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    def _run(self, program: str, *arguments: str, **flags: str) -> None:
+        named = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         with (self.logs / f"{program}.log").open("wb") as log:
             process = subprocess.Popen(
-                [self._binaries / program, *arguments], stdout=log, stderr=log
+                [self._binaries / program, *arguments, *named], stdout=log, stderr=log
             )
         self._processes.append(process)
 

@@ -46,15 +46,24 @@ class OperatorProcess:
         }
         self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
         self._process: subprocess.Popen[bytes] | None = None
+        self._way: Path | None = None
 
     def start(self, kubeconfig: Path | None = None) -> None:
         """With another way to the API server, where one is given."""
+        self._way = kubeconfig
         other = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "reranker_operator.main"],
                 env=self._environment | other, stdout=log, stderr=log,
             )  # fmt: skip
+
+    async def keep_running(self) -> None:
+        """As a kubelet does, until cancelled."""
+        while True:
+            if self._process is not None and self._process.poll() is not None:
+                self.start(self._way)
+            await asyncio.sleep(0.2)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -29,8 +30,12 @@ from report import table
 from scenarios import Bench, Results
 
 
-async def measure(arguments: argparse.Namespace) -> Results:
+async def measure(arguments: argparse.Namespace, results: Results) -> None:
     """All rows."""
+    # Nothing that was started may be left behind.
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     build_kwok(arguments.binaries)
     spaces = fixtures.namespaces(arguments.namespaces)
     async with ControlPlane(arguments.binaries, arguments.qps) as plane:
@@ -38,7 +43,7 @@ async def measure(arguments: argparse.Namespace) -> Results:
         operator = OperatorProcess(
             plane.kubeconfig, plane.logs / "operator.log", arguments.port, settings
         )
-        bench = Bench(plane, operator, spaces, arguments.models)
+        bench = Bench(plane, operator, spaces, arguments.models, results)
         try:
             _say("nodes, namespaces and engines")
             await fixtures.prepare(plane.api, arguments.nodes, spaces, arguments.models)
@@ -49,7 +54,6 @@ async def measure(arguments: argparse.Namespace) -> Results:
             operator.stop()
             if arguments.logs:
                 shutil.copytree(plane.logs, arguments.logs, dirs_exist_ok=True)
-    return bench.results
 
 
 async def _rows(bench: Bench, services: int) -> None:
@@ -86,11 +90,15 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, help="keep the programs' logs there")
     parser.add_argument("--binaries", type=Path, default=ROOT / ".cluster/bin")
     arguments = parser.parse_args()
-    results = asyncio.run(measure(arguments))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results.values, indent=2) + "\n")
-    text, passed = table(results.values)
-    sys.stdout.write(text)
+    results = Results()
+    try:
+        asyncio.run(measure(arguments, results))
+    finally:
+        # Of what was measured before something went wrong, too.
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results.values, indent=2) + "\n")
+        text, passed = table(results.values)
+        sys.stdout.write(text)
     raise SystemExit(0 if passed else 1)
 
 

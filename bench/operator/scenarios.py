@@ -38,11 +38,16 @@ class Bench:
     """One operator on one control plane."""
 
     def __init__(
-        self, plane: ControlPlane, operator: OperatorProcess, spaces: list[str], models: int
+        self,
+        plane: ControlPlane,
+        operator: OperatorProcess,
+        spaces: list[str],
+        models: int,
+        results: Results,
     ) -> None:
         self.plane, self.api = plane, plane.api
         self.operator = operator
-        self.results = Results()
+        self.results = results
         self._spaces = spaces
         self._models = models
         self._services: list[tuple[str, str]] = []
@@ -60,8 +65,9 @@ class Bench:
         counted = asyncio.create_task(self._count_deployments(count, began))
         ready = asyncio.create_task(self._count_ready(count, began))
         await in_parallel(partial(self.api.create, "rerankerservices", body) for body in bodies)
-        self.results.note("applied_deployments_seconds", await counted)
-        self.results.note("applied_ready_seconds", await ready)
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            self.results.note("applied_deployments_seconds", await counted)
+            self.results.note("applied_ready_seconds", await ready)
         made = (await self.operator.calls()).since(calls)
         await self.operator.until_calm(_LIMIT_SECONDS)
         self.results.note("apply_cpu_seconds", self.operator.cpu() - cpu)
@@ -125,6 +131,7 @@ class Bench:
         with self.plane.proxy() as proxy:
             self.operator.start(proxy.kubeconfig(self.plane.logs))
             await self.operator.until_calm(_LIMIT_SECONDS)
+            restarts = asyncio.create_task(self.operator.keep_running())
             answers: Iterator[int | str] = itertools.cycle((429, 500, "hang"))
             proxy.fault = lambda _: next(answers)
             began, wanted = time.monotonic(), {}
@@ -140,6 +147,7 @@ class Bench:
                 await self._until(partial(self._has_replicas, place, replicas))
             self.results.note("outage_caught_up_seconds", time.monotonic() - ended)
             await self.operator.until_calm(_LIMIT_SECONDS)
+            restarts.cancel()
             self.operator.stop()
         self.operator.start()
         await self.operator.until_calm(_LIMIT_SECONDS)

@@ -63,6 +63,7 @@ class ApiProxy:
         self.seen: list[Seen] = []
         self.fault: Fault = lambda _: None
         self.address = ""
+        self._over = asyncio.Event()
 
     def __enter__(self) -> "ApiProxy":
         self._thread.start()
@@ -106,6 +107,7 @@ class ApiProxy:
         self.address = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _close(self) -> None:
+        self._over.set()
         await self._client.close()
         await self._runner.cleanup()
 
@@ -118,7 +120,8 @@ class ApiProxy:
                 headers = {"Retry-After": "1"} if status == 429 else None
                 return web.json_response({"message": "not now"}, status=status, headers=headers)
             case "hang":
-                await asyncio.Event().wait()
+                await self._over.wait()
+                return web.Response(status=504)
         headers = {
             name: value for name, value in request.headers.items()
             if name in ("Accept", "Content-Type")

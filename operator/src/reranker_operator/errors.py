@@ -8,8 +8,8 @@
     ├── Rejected              the API server refused the object as invalid
     │   └── NameTaken         somebody else's object has the name that ours needs
     ├── Expired               a watch can't go on from where it was; list anew
-    ├── Deposed               this replica may not write any more; another one does
     └── Unavailable           timeout, overload or a broken connection; worth another try
+        └── Deposed           this replica may not write any more, unless it renews its Lease
 
 Foreign exceptions are translated at the adapter; nothing above it sees one.
 """
@@ -47,13 +47,13 @@ class Expired(OperatorError):  # noqa: N818 - as above
     """What happened since then is not known to the API server any more."""
 
 
-class Deposed(OperatorError):  # noqa: N818 - as above
-    """The Lease is not surely ours: nothing was sent."""
-
-
 class Unavailable(OperatorError):  # noqa: N818 - as above
     """The API server could not answer; `retry_after` is in seconds, if it said so."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Deposed(Unavailable):
+    """The Lease is not surely ours: nothing was sent."""

@@ -25,8 +25,11 @@ class _Leases:
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def get(self, _: web.Request) -> web.Response:
+        await self.answers.wait()
         if self.lease is None:
             return web.json_response({"code": 404}, status=404)
         return web.json_response(self.lease)
@@ -92,6 +95,21 @@ async def test_who_finds_another_holder_ends_its_work_at_once() -> None:
         await leader.release()
     assert leases.lease is not None
     assert leases.lease["spec"]["holderIdentity"] == "another"
+
+
+async def test_a_lease_whose_renewals_hang_is_lost_in_time() -> None:
+    leases, leading = _Leases(), asyncio.Event()
+
+    async def lead() -> None:
+        leading.set()
+
+    async with _leader(leases) as leader:
+        running = asyncio.create_task(leader.run(lead))
+        await leading.wait()
+        leases.answers.clear()
+        await running
+        assert not leader.holds()
+        leases.answers.set()
 
 
 async def test_who_has_slept_too_long_does_not_think_it_holds_the_lease(

@@ -34,15 +34,19 @@ class _PatientLock(LeaseLock):
     #: When the last attempt began that made or kept the Lease ours; others count from its end.
     renewed: float | None = None
 
-    def __init__(self, name: str, namespace: str, identity: str, client: ApiClient) -> None:
+    def __init__(
+        self, name: str, namespace: str, identity: str, client: ApiClient, patience: float
+    ) -> None:
         super().__init__(name, namespace, identity, client)
+        self._patience = patience
         self.deposed = asyncio.Event()
 
     async def get(
         self, name: str, namespace: str
     ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
         try:
-            answer = await super().get(name, namespace)
+            async with asyncio.timeout(self._patience):
+                answer = await super().get(name, namespace)
         except (aiohttp.ClientError, TimeoutError) as error:
             return False, ApiException(status=0, reason=type(error).__name__)
         found, record = answer
@@ -62,7 +66,8 @@ class _PatientLock(LeaseLock):
         lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         began = _now()
         try:
-            await self.api_instance.create_namespaced_lease(namespace, lease)
+            async with asyncio.timeout(self._patience):
+                await self.api_instance.create_namespaced_lease(namespace, lease)
         except (ApiException, aiohttp.ClientError, TimeoutError):
             return False
         self.renewed = began
@@ -71,7 +76,8 @@ class _PatientLock(LeaseLock):
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         began = _now()
         try:
-            updated = await super().update(name, namespace, updated_record)
+            async with asyncio.timeout(self._patience):
+                updated = await super().update(name, namespace, updated_record)
         except (aiohttp.ClientError, TimeoutError):
             return False
         if updated:
@@ -89,7 +95,8 @@ class Leader:
         self._name, self._namespace, self._identity = name, namespace, identity
         self._seconds = seconds
         self._renew_deadline = seconds * 2 // 3
-        self._lock = _PatientLock(name, namespace, identity, client)
+        # A call that hangs must leave time for another try.
+        self._lock = _PatientLock(name, namespace, identity, client, self._renew_deadline / 3)
 
     def lease_seen(self) -> float | None:
         """When the Lease was last read, on the event loop's clock; None: never."""
