@@ -96,7 +96,8 @@ class ControlPlane:
         self._run("kube-scheduler", kubeconfig=config, leader_elect="false", secure_port="0",
                   **limits)  # fmt: skip
         self._run("kwok", *(f"--config={file}" for file in _stages()),
-                  kubeconfig=config, manage_all_nodes="true")  # fmt: skip
+                  kubeconfig=config, manage_all_nodes="true",
+                  node_lease_duration_seconds="40")  # fmt: skip
 
     def proxy(self) -> AbstractContextManager[ApiProxy]:
         """A way to the API server that can be made bad."""

@@ -110,6 +110,11 @@ class ApiProxy:
         self._over.set()
         await self._client.close()
         await self._runner.cleanup()
+        # Handlers of connections that were given up on.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         seen = Seen(time.monotonic(), request.method, request.path)

@@ -51,6 +51,12 @@ def _live(change: dict[str, Any] | None = None) -> dict[str, Any]:
     return live
 
 
+def _at(node: Any, pointer: str) -> Any:
+    for step in pointer.split("/")[1:]:
+        node = node[int(step)] if isinstance(node, list) else node[step]
+    return node
+
+
 def _fields(path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for step in reversed(path.split("/")):
@@ -143,11 +149,11 @@ def test_what_a_stranger_adds_is_found_where_it_is(name: str) -> None:
     path, change, pointer = ADDED[name]
     live = _live(change)
     live["metadata"]["managedFields"] = [_by("kubectl-edit", path)]
-    found = intrusions(live, WANTED)
-    assert [entry["path"] for entry in removal(live, found)] == [
-        "/metadata/resourceVersion",
-        pointer,
-    ]
+    patch = removal(intrusions(live, WANTED))
+    assert [entry["path"] for entry in patch if entry["op"] == "remove"] == [pointer]
+    for test in patch[:-1]:
+        assert test["op"] == "test"
+        assert _at(live, test["path"]) == test["value"]
 
 
 @pytest.mark.parametrize(
@@ -185,9 +191,14 @@ def test_positions_are_removed_from_the_back() -> None:
         _by("kubectl-set", f"{_CONTAINER_KEY}/env/k:{json.dumps({'name': name})}/value")
         for name in "BDC"
     ]
-    patch = removal(live, intrusions(live, WANTED))
-    assert patch[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
-    assert [entry["path"][-1] for entry in patch[1:]] == ["2", "1", "0"]
+    patch = removal(intrusions(live, WANTED))
+    place = "/spec/template/spec/containers/0"
+    assert {entry["path"]: entry["value"] for entry in patch if entry["op"] == "test"} == {
+        f"{place}/name": "gateway",
+        **{f"{place}/env/{number}/name": added[number]["name"] for number in range(3)},
+    }
+    removed = [entry["path"] for entry in patch if entry["op"] == "remove"]
+    assert removed == [f"{place}/env/{number}" for number in (2, 1, 0)]
 
 
 def test_the_controller_of_a_load_balancer_may_write_into_its_service() -> None:

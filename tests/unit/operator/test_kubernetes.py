@@ -106,12 +106,13 @@ async def test_a_call_without_an_answer_ends(monkeypatch: pytest.MonkeyPatch) ->
             await cluster.delete(DEPLOYMENT, "shop", "x")
 
 
-async def test_a_list_comes_page_by_page_and_entries_have_their_kind() -> None:
+async def test_a_list_comes_page_by_page_and_entries_say_what_they_are() -> None:
     async with _served() as (server, cluster):
         pages = [{"items": [{"a": 1}], "metadata": {"continue": "t"}}, {"items": [{"a": 2}]}]
         server.answers = [web.json_response(page) for page in pages]
         found = [page async for page in cluster.pages(POD, "shop", {"x": "y"})]
-        assert found == [[{"a": 1, "kind": "Pod"}], [{"a": 2, "kind": "Pod"}]]
+        what = {"apiVersion": "v1", "kind": "Pod"}
+        assert found == [[{"a": 1} | what], [{"a": 2} | what]]
         first, second = (request[2] for request in server.requests)
         assert first["labelSelector"] == "x=y"
         assert (first.get("continue"), second["continue"]) == (None, "t")

@@ -87,8 +87,9 @@ class KubernetesCluster:
                 query[name] = ",".join(f"{key}={value}" for key, value in wanted.items())
         while True:
             page = await self._call("GET", path_of(resource, namespace), query)
-            # Entries of a list leave their kind out.
-            yield [entry | {"kind": resource.kind} for entry in page.get("items", [])]
+            # Entries of a list leave out what they are.
+            what = {"apiVersion": resource.api_version, "kind": resource.kind}
+            yield [entry | what for entry in page.get("items", [])]
             token = page.get("metadata", {}).get("continue")
             if not token:
                 return

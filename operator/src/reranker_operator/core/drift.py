@@ -47,10 +47,14 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Intrusion:
-    """What another manager has added: its path by keys, and by positions as in a JSON pointer."""
+    """What another manager has added: its path by keys, and by positions as in a JSON pointer.
 
-    path: tuple[str, ...]
-    pointer: tuple[str | int, ...]
+    `marks` are the fields that tell the entries of lists on the way apart, and their values.
+    """
+
+    path: tuple[str, ...] = ()
+    pointer: tuple[str | int, ...] = ()
+    marks: tuple[tuple[tuple[str | int, ...], Any], ...] = ()
 
     def __str__(self) -> str:
         return "/".join(step.removeprefix("f:").removeprefix("k:") for step in self.path)
@@ -81,18 +85,22 @@ def intrusions(live: Manifest, wanted: Manifest) -> tuple[Intrusion, ...]:
             for key, below in fields.items()
             if key not in ("f:metadata", "f:status", "f:apiVersion", "f:kind")
         }
-        for intrusion in _walk(labels | rest, live, wanted, Intrusion((), ())):
+        for intrusion in _walk(labels | rest, live, wanted, Intrusion()):
             found[intrusion.path] = intrusion
     return tuple(found.values())
 
 
-def removal(live: Manifest, chosen: Iterable[Intrusion]) -> list[Json]:
-    """The JSON patch that takes them out of this very version of the object."""
-    version = live["metadata"]["resourceVersion"]
-    guard = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+def removal(chosen: Iterable[Intrusion]) -> list[Json]:
+    """The JSON patch that takes them out, if they still are where they were seen.
+
+    By marks, not by version: the status of an object that was just changed is written all the time.
+    """
+    entries = list(chosen)
+    marks = {_pointer(steps): value for entry in entries for steps, value in entry.marks}
+    tests = [{"op": "test", "path": path, "value": value} for path, value in marks.items()]
     # From the back, so that positions in lists stay right.
-    pointers = sorted((entry.pointer for entry in chosen), reverse=True)
-    return [guard, *({"op": "remove", "path": _pointer(steps)} for steps in pointers)]
+    pointers = sorted((entry.pointer for entry in entries), reverse=True)
+    return [*tests, *({"op": "remove", "path": _pointer(steps)} for steps in pointers)]
 
 
 def _walk(fields: Json, live: Any, wanted: Any, at: Intrusion) -> Iterator[Intrusion]:
@@ -100,7 +108,8 @@ def _walk(fields: Json, live: Any, wanted: Any, at: Intrusion) -> Iterator[Intru
         if key == ".":
             continue
         place, have = _find(live, key)
-        here = Intrusion((*at.path, key), (*at.pointer, place))
+        pointer = (*at.pointer, place)
+        here = Intrusion((*at.path, key), pointer, (*at.marks, *_marks(key, pointer, have)))
         # Annotations are anyone's notes, also those by which `kubectl rollout restart` works.
         if have is _MISSING or here.path in _ANYONES or key == "f:annotations":
             continue
@@ -122,6 +131,16 @@ def _find(node: Any, key: str) -> tuple[str | int, Any]:
             if entry == wanted if kind == "v" else _has_keys(entry, wanted):
                 return place, entry
     return 0, _MISSING
+
+
+def _marks(
+    key: str, pointer: tuple[str | int, ...], found: Any
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    kind, _, text = key.partition(":")
+    if kind == "v":
+        yield pointer, found
+    elif kind == "k" and isinstance(found, dict):
+        yield from (((*pointer, name), found[name]) for name in json.loads(text) if name in found)
 
 
 def _has_keys(entry: Any, keys: Json) -> bool:

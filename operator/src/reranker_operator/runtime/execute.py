@@ -171,7 +171,7 @@ class Executor:
         what = ", ".join(str(entry) for entry in found)
         try:
             await self._cluster.json_patch(
-                resource, meta["namespace"], meta["name"], removal(live, found)
+                resource, meta["namespace"], meta["name"], removal(found)
             )
         except (Rejected, Conflict, NotFound) as error:
             # Changed or gone meanwhile, which the watch tells; or not to be removed, which counts.
