@@ -91,6 +91,7 @@ bench: $(VENV)/.ready ## Load on the running demo's ranking API; BENCH=--json gi
 	@$(PY) bench/ranking.py "$$($(PY) hack/demo/demo.py url | sed 's#/v1/ranking##')" $(BENCH)
 
 bench-operator: $(VENV)/.ready ## The operator with a thousand services on a real control plane.
+	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) binaries
 	@$(PY) bench/operator/run.py $(BENCH)
 
 .PHONY: format

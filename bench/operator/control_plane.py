@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,6 +28,7 @@ _START_SECONDS = 60
 def build_kwok(binaries: Path) -> None:
     """Once; a minute or two."""
     if not (binaries / "kwok").exists():
+        sys.stderr.write("building KWOK, a minute or two …\n")
         environment = os.environ | {"CGO_ENABLED": "0"}
         command = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(binaries / "kwok"),
                    "sigs.k8s.io/kwok/cmd/kwok"]  # fmt: skip
