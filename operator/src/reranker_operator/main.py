@@ -130,7 +130,7 @@ class Operator:
         self._health.begin_to_lead()
         # Before kopf, which cancels every task that was created after it started.
         tasks = [
-            asyncio.create_task(self._workers.run()),
+            asyncio.create_task(self._work()),
             asyncio.create_task(self._resync.run()),
             asyncio.create_task(self._watcher.run()),
         ]
@@ -150,6 +150,10 @@ class Operator:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._stopped.set()
+
+    async def _work(self) -> None:
+        await self._resync.tried.wait()
+        await self._workers.run()
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()

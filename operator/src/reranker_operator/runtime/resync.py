@@ -25,7 +25,8 @@ _RETRY_SECONDS = 10.0
 class Resync:
     """`missed` is told of objects whose end nobody told.
 
-    `last_finished` is on the event loop's clock, `finished_at` in Unix time.
+    `last_finished` is on the event loop's clock, `finished_at` in Unix time. `tried` is set once
+    the first list has ended, in whatever way: who reads before that asks for each list anew.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Resync:
         self.seconds = seconds
         self.last_finished: float | None = None
         self.finished_at: float | None = None
+        self.tried = asyncio.Event()
 
     async def run(self) -> None:
         """Forever; cancelled at the end."""
@@ -62,6 +64,7 @@ class Resync:
             except OperatorError as error:
                 logger.warning("resync: %s; again in %.0f s", error, _RETRY_SECONDS)
                 pause = _RETRY_SECONDS
+            self.tried.set()
             await asyncio.sleep(pause)
 
     async def once(self) -> None:
