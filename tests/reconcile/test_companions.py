@@ -370,3 +370,20 @@ async def test_a_refused_object_is_told_and_the_service_serves(sim: Simulation) 
 def test_every_kind_has_a_name_of_its_own() -> None:
     """Manifests are found again by kind alone."""
     assert all(RESOURCES[resource.kind] == resource for resource in RESOURCES.values())
+
+
+async def test_what_is_refused_beside_the_pods_holds_nothing_else_up(sim: Simulation) -> None:
+    await _serving(sim)
+    before = sim.service().status.revision
+    sim.cluster.refusals["apply", "Ingress"] = Rejected("spec.rules: Invalid value")
+    expose = {"ingress": {"hosts": ["a.example.com"]}, "service": {"type": "NodePort"}}
+    sim.edit_service(expose=expose, monitoring={"serviceMonitor": {}}, serving={"maxPassages": 100})
+    await sim.settle()
+    assert sim.service().status.revision != before
+    assert {"ServiceMonitor/rank", "Service/rank-external"} <= _beside(sim)
+    assert sim.condition("Progressing") == ("False", "Stable")
+    assert sim.condition("Integrated") == sim.condition("Ready") == ("False", "Rejected")
+    assert "spec.rules: Invalid value" in sim.message("Integrated")
+    sim.cluster.refusals.clear()
+    await sim.advance(60)
+    assert sim.condition("Ready") == ("True", "Ready")

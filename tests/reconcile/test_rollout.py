@@ -364,3 +364,22 @@ async def test_the_history_says_what_served_when_and_why(sim: Simulation) -> Non
     sim.edit_service(rollout={"history": 0})
     await sim.converge()
     assert sim.service().status.history == (again,)
+
+
+async def test_a_copy_with_our_labels_is_left_alone(sim: Simulation) -> None:
+    """Somebody looks into something; nobody but its maker deletes it."""
+    sim.create_service()
+    await sim.converge()
+    (ours,) = sim.cluster.select(DEPLOYMENT, NAMESPACE)
+    copy = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "mine", "namespace": NAMESPACE, "labels": ours["metadata"]["labels"]},
+        "spec": ours["spec"],
+    }
+    sim.cluster.put(copy)
+    await sim.resync()
+    sim.edit_service(serving={"maxPassages": 100})
+    await sim.converge()
+    assert "mine" in sim.names("Deployment")
+    assert sim.condition("Ready") == ("True", "Ready")

@@ -152,7 +152,9 @@ class Service:
             ready = None
         wanted = (self.condition(kind) for kind in ORDER)
         amiss = [c for c in wanted if c is not None and c.status != "True"]
-        for entry in amiss:
+        # What the rollout meets is its condition's, too; by itself it keeps nothing from serving.
+        held = self.condition("Progressing")
+        for entry in [*amiss, held] if held and held.status == "False" else amiss:
             if ready and (entry.reason, entry.message) == (ready.reason, ready.message):
                 return entry
         return amiss[0] if amiss else ready

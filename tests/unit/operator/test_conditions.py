@@ -83,8 +83,9 @@ ROLLING = condition(ConditionType.PROGRESSING, True, Reason.ROLLING, "")
         ([], [STARTING], False),
         ([], [ROLLING], False),
         ([], [READY], True),
-        # Its cause was told already.
-        ([READY], [NOT_READY], False),
+        # Its cause is told by another condition, or by none.
+        ([READY, KILLED], [NOT_READY, KILLED], False),
+        ([READY], [NOT_READY], True),
     ],
 )
 def test_events_are_for_news(before: list[Condition], after: list[Condition], told: bool) -> None:

@@ -220,6 +220,14 @@ def merge(
     return result
 
 
+def _is_said_by_another(ready: Condition, conditions: Sequence[Condition]) -> bool:
+    return ready.status == "False" and any(
+        (entry.status, entry.reason) == ("False", ready.reason)
+        for entry in conditions
+        if entry.type != ConditionType.READY
+    )
+
+
 def changes_worth_telling(
     before: Sequence[Condition], after: Sequence[Condition]
 ) -> list[Condition]:
@@ -235,7 +243,7 @@ def changes_worth_telling(
         and not (entry.type == ConditionType.PROGRESSING and entry.status == "True")
         and entry.reason not in _QUIET
         and known.get(entry.type) != (entry.status, entry.reason)
-        and not (entry.type == ConditionType.READY and entry.status == "False")
+        and not (entry.type == ConditionType.READY and _is_said_by_another(entry, after))
     ]
     reached = [entry for entry in news if entry.status == "True"]
     return [entry for entry in news if entry.status != "True" or entry is reached[-1]]

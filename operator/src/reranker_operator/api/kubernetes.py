@@ -113,7 +113,7 @@ class EnvVar(ApiModel):
     )
     value: str | None = Field(
         default=None,
-        max_length=32768,
+        max_length=8192,
         description="Its value; $(NAME) stands for a variable before it. Default: empty.",
     )
     value_from: EnvVarSource | None = Field(
@@ -303,7 +303,8 @@ class SecurityContext(ApiModel):
     )
 
 
-_TEXTS = Annotated[tuple[Annotated[str, Field(max_length=32768)], ...], Field(max_length=256)]
+#: The operator holds every service in memory: what is long belongs into a ConfigMap.
+_TEXTS = Annotated[tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=64)]
 
 
 class Container(ApiModel):

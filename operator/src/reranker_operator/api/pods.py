@@ -24,7 +24,7 @@ from reranker_operator.api.kubernetes import (
 from reranker_operator.api.meta import ApiModel
 
 _Texts = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)]
-_LongTexts = Annotated[dict[str, Annotated[str, Field(max_length=65536)]], Field(max_length=64)]
+_LongTexts = Annotated[dict[str, Annotated[str, Field(max_length=8192)]], Field(max_length=64)]
 
 
 class ProbeSettings(ApiModel):

@@ -86,7 +86,6 @@ def _wanted(
         exposure.external_service(service, selector),
         upkeep.budget(service, selector, wanted_replicas(service)),
         upkeep.service_monitor(service),
-        # Last, since what a webhook or a Gateway's definition refuses must hold nothing else up.
         exposure.ingress(service),
         exposure.http_route(service),
     )

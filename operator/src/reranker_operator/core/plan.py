@@ -87,13 +87,15 @@ Action = Apply | Create | Patch | Scale | ScaleService | Delete | Release | Drop
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions in order, then the status; `requeue_after` is in seconds.
+    """Actions in order, then those `beside`, then the status; `requeue_after` is in seconds.
 
+    Of `beside` each is tried, whatever becomes of the others.
     `noted`: the status tells of something that is gone once the actions are done, and so has to be
     written before anybody looks again.
     """
 
     actions: tuple[Action, ...] = ()
+    beside: tuple[Action, ...] = ()
     judgements: tuple[Condition, ...] = ()
     status: ApiModel | None = None
     requeue_after: float | None = None

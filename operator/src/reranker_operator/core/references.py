@@ -65,7 +65,7 @@ def missing(world: ServiceWorld) -> Condition | None:
         subject = "secret generic" if kind == "Secret" else "configmap"
         text = (
             f"{use.field} names {kind} {name}, which does not exist in namespace {namespace}; "
-            f"create it (kubectl create {subject} {name} -n {namespace} --from-file=FILE) or "
+            f"create it (kubectl create {subject} {name} -n {namespace} --from-file=KEY=FILE) or "
             "correct the field"
         )
         return condition(ConditionType.ACCEPTED, False, Reason.REFERENCE_NOT_FOUND, text)

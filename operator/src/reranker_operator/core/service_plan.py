@@ -104,12 +104,12 @@ def _conclude(
         # Before the engines: a claim is only let go of while an engine owns it too.
         *claims_for_service(world, engine.name),
         *_release(world, engine, rollout),
-        *beside.after,
     )
     # Nobody tells of the end of somebody else's Service.
     taken = RECHECK if accepted.reason == Reason.FOREIGN_OWNER else None
     return Plan(
         actions=actions,
+        beside=beside.after,
         judgements=tuple(judgements),
         status=status_of(
             world, resolution, engine, sight, judgements=judgements, outside=beside.url

@@ -32,7 +32,15 @@ from reranker_operator.core.plan import (
     Scale,
     ScaleService,
 )
-from reranker_operator.errors import Conflict, NameTaken, NotFound, OperatorError, Rejected
+from reranker_operator.errors import (
+    Conflict,
+    Forbidden,
+    NamespaceTerminating,
+    NameTaken,
+    NotFound,
+    OperatorError,
+    Rejected,
+)
 from reranker_operator.runtime.tolerance import Settled, Tolerance
 
 logger = logging.getLogger(__name__)
@@ -70,6 +78,20 @@ class Executor:
         for action in plan.actions:
             done += await self._act(subject.metadata.namespace, action)
         return done
+
+    async def act_beside(
+        self, subject: RerankerService | RerankerEngine, plan: Plan
+    ) -> tuple[Done, Forbidden | Rejected | None]:
+        """Do what stands beside; also the first refusal, which holds nothing else up."""
+        done, refusal = Done(), None
+        for action in plan.beside:
+            try:
+                done += await self._act(subject.metadata.namespace, action)
+            except NamespaceTerminating:
+                raise
+            except (Forbidden, Rejected) as error:
+                refusal = refusal or error
+        return done, refusal
 
     async def conclude(self, subject: RerankerService | RerankerEngine, plan: Plan) -> Done:
         """Write the status, and tell of what has changed in it."""

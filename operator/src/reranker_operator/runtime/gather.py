@@ -62,6 +62,9 @@ async def service_world(
     )
     companions, missing = await read_companions(cluster, service, kinds)
     own_jobs = _jobs_of(service, jobs)
+    deployments += await _unlabelled(cluster, service, deployments)
+    deployments = [entry for entry in deployments if _is_revision(entry, service)]
+    pods = [pod for pod in pods if pod["metadata"].get("ownerReferences")]
     readable = _readable(engines)
     stores = {store_claim_name(entry.spec.store) for entry in readable}
     stores |= {store_claim_name(service.spec.engine.store)}
@@ -141,6 +144,29 @@ def _jobs_of(subject: RerankerService | RerankerEngine, jobs: Iterable[Json]) ->
     Their results tell of files that may be gone.
     """
     return tuple(job for job in jobs if subject.metadata.uid in owners_of(job))
+
+
+async def _unlabelled(
+    cluster: Cluster, service: RerankerService, found: Iterable[Json]
+) -> list[Json]:
+    """Deployments that should be there and are not found by our labels: somebody changes those."""
+    meta, status = service.metadata, service.status
+    revisions = {status.revision, status.rollout.revision if status.rollout else None} - {None}
+    missing = {names.deployment(meta.name, str(revision)) for revision in revisions}
+    missing -= {entry["metadata"]["name"] for entry in found}
+    asked = (get_or_none(cluster, DEPLOYMENT, meta.namespace, name) for name in sorted(missing))
+    return [entry for entry in await asyncio.gather(*asked) if entry is not None]
+
+
+def _is_revision(deployment: Json, service: RerankerService) -> bool:
+    """The labels alone may be a copy's, which somebody looks into.
+
+    One without owners is left behind by a deletion that let its dependents live.
+    """
+    meta, owners = deployment["metadata"], owners_of(deployment)
+    revision = meta.get("labels", {}).get(names.REVISION_LABEL, "")
+    left = not owners and meta["name"] == names.deployment(service.metadata.name, revision)
+    return left or service.metadata.uid in owners
 
 
 def _readable(entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:

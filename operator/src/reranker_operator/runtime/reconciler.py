@@ -50,6 +50,12 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 
 
+class _RefusedBesideError(Exception):
+    def __init__(self, refusal: Forbidden | Rejected, done: Done) -> None:
+        super().__init__(str(refusal))
+        self.refusal, self.done = refusal, done
+
+
 class Reconciler:
     """Brings one object at a time to where its spec wants it."""
 
@@ -80,11 +86,7 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> float | None:
         done = Done()
         for _ in range(_PASSES):
-            try:
-                raw = await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
-            except NotFound:
-                if self._references is not None:
-                    self._references.forget(key)
+            if (raw := await self._find(key)) is None:
                 return None
             try:
                 subject, plan = await self._plan(key, raw)
@@ -96,17 +98,18 @@ class Reconciler:
                 await self._complain(_subject(key, raw), Plan(), error)
                 raise
             try:
-                result = await self._executor.act(subject, plan)
+                result = await self._act(subject, plan)
             except NamespaceTerminating as error:
                 await self._leave(subject, error)
                 return None
+            except _RefusedBesideError as error:
+                if error.done.changes:
+                    # The pods get on with it, whatever becomes of the rest.
+                    return 0.0
+                raise error.refusal from None
             except NameTaken as error:
-                await self._complain(subject, plan, error)
                 logger.warning("%s: %s", key, error)
                 return _NAME_RECHECK
-            except (Forbidden, Rejected) as error:
-                await self._complain(subject, plan, error)
-                raise
             except NotFound:
                 if self._kinds is None or not await self._kinds.have_changed():
                     raise
@@ -120,6 +123,29 @@ class Reconciler:
             logger.debug("%s: %d writes; %s", key, done.writes, "; ".join(plan.details))
         # The echo of what we wrote ourselves is no event.
         return 0.0 if done.changes else plan.requeue_after
+
+    async def _find(self, key: Key) -> Json | None:
+        try:
+            return await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
+        except NotFound:
+            if self._references is not None:
+                self._references.forget(key)
+            return None
+
+    async def _act(self, subject: RerankerService | RerankerEngine, plan: Plan) -> Done:
+        """Carry out all but the status; what is refused is told before it is raised."""
+        try:
+            done = await self._executor.act(subject, plan)
+        except NamespaceTerminating:
+            raise
+        except (Forbidden, Rejected) as error:
+            await self._complain(subject, plan, error)
+            raise
+        beside, refusal = await self._executor.act_beside(subject, plan)
+        if refusal is not None:
+            await self._complain(subject, plan, refusal, ConditionType.INTEGRATED)
+            raise _RefusedBesideError(refusal, done + beside)
+        return done + beside
 
     async def _plan(self, key: Key, raw: Json) -> tuple[RerankerService | RerankerEngine, Plan]:
         now = self._clock()
@@ -176,17 +202,24 @@ class Reconciler:
         subject: RerankerService | RerankerEngine,
         plan: Plan,
         error: Forbidden | Rejected,
+        kind: ConditionType = ConditionType.PROGRESSING,
     ) -> None:
-        """An action was not allowed: Progressing and Ready say which, the queue tries again."""
+        """An action was not allowed: a condition and Ready say which, the queue tries again."""
         reason, text = _complaint(error)
-        complaints = [
-            condition(ConditionType.PROGRESSING, False, reason, text),
-            condition(ConditionType.READY, False, reason, text),
-        ]
+        told = (kind, ConditionType.READY)
+        complaints = [condition(about, False, reason, text) for about in told]
+        if kind == ConditionType.INTEGRATED:
+            # What keeps the pods from serving is graver.
+            complaints += [
+                entry
+                for entry in plan.judgements
+                if entry.type == ConditionType.READY and entry.status != "True"
+            ]
+            complaints = list({entry.type: entry for entry in complaints}.values())
         kept = [
             entry
             for entry in plan.judgements or subject.status.conditions
-            if entry.type not in (ConditionType.PROGRESSING, ConditionType.READY)
+            if entry.type not in told
         ]
         # What was not judged now is still what was said of an earlier generation.
         judged = [*kept, *complaints] if plan.judgements else complaints
@@ -220,8 +253,9 @@ def _complaint(error: Forbidden | Rejected) -> Finding:
         remedy = "correct the field"
         if "spec.template." in text:
             remedy += (
-                "; spec.template is made from spec.serving and spec.accelerator of the "
-                "RerankerService, mostly from spec.serving.pod"
+                "; spec.template is made from the RerankerService: its containers from "
+                "spec.serving.gateway and spec.serving.triton, the rest from spec.serving.pod and "
+                "spec.accelerator"
             )
         return finding(Reason.REJECTED, quote(text), remedy)
     return refused_write(text)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from reranker_operator.errors import OperatorError, Unavailable
+from reranker_operator.errors import Forbidden, OperatorError, Unavailable
 from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.queue import Key, WorkQueue
 
@@ -67,10 +67,10 @@ class Workers:
         try:
             with self._metrics.reconcile(key.kind):
                 requeue_after = await self._reconcile(key)
-        except Unavailable as error:
-            delay = self._queue.retry(
-                key, hold=error.retry_after or 0.0, longest=_LONGEST_OUTAGE_DELAY
-            )
+        except (Unavailable, Forbidden) as error:
+            # Nobody tells when the API server is back or a right is given.
+            hold = getattr(error, "retry_after", None) or 0.0
+            delay = self._queue.retry(key, hold=hold, longest=_LONGEST_OUTAGE_DELAY)
             logger.warning("%s: %s; again in %.0f s", key, error, delay)
         except OperatorError as error:
             logger.warning("%s: %s; again in %.0f s", key, error, self._queue.retry(key))

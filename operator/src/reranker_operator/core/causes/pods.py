@@ -51,7 +51,7 @@ def settings_of(pod: Manifest, container: str) -> str:
     """The part of the spec that has a container's image and resources."""
     if is_build(pod):
         return "spec.engine"
-    return _SERVING.get(container, f"the entry of {container} in spec.serving.pod")
+    return _SERVING.get(container, f"spec.serving.pod (the entry named {container})")
 
 
 def memory_limit(pod: Manifest, container: str) -> str | None:
