@@ -163,3 +163,21 @@ async def test_a_look_at_a_service_of_which_all_is_known_makes_no_call(
             serving.queue.add(Key(kind, NAMESPACE, name))
     await serving.settle()
     assert serving.cluster.calls[before:] == []
+
+
+@pytest.mark.parametrize("model", ["gopher://x", "hf://org/a"])
+async def test_a_deployment_that_lost_our_label_is_not_forgotten(
+    sim: Simulation, model: str
+) -> None:
+    """The watch selects by it, so the Deployment vanishes from sight."""
+    sim.create_service()
+    await sim.converge()
+    sim.edit_service(model={"source": model})
+    await sim.reconcile_pending()
+    (name, *_) = sim.names("Deployment")
+    change = {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}
+    sim.cluster.meddle(DEPLOYMENT, NAMESPACE, name, change)
+    await sim.converge()
+    (left,) = sim.cluster.select(DEPLOYMENT, NAMESPACE)
+    assert left["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "reranker-operator"
+    assert sim.engine_of(left) in {engine.metadata.name for engine in sim.engines()}
