@@ -106,6 +106,10 @@ def _supervise(name: str, namespace: str, port: str) -> None:
     while True:
         subprocess.run(command, check=False)
         time.sleep(1)
+        running = _running()
+        if running is None or int(running["pid"]) != os.getpid():
+            # The cluster was taken down, and the record with it.
+            return
 
 
 if __name__ == "__main__":
