@@ -151,6 +151,8 @@ def test_a_leader_that_was_frozen_writes_no_more(pair: Pair) -> None:
     for number in range(3):
         pair.edit(f"again {number}")
         pair.until_seen()
+    # Nor does it learn from the Lease that another one holds it.
+    leader.proxy.fault = lambda seen: "hang" if "/leases" in seen.path else None
     woken = time.monotonic()
     leader.process.send_signal(signal.SIGCONT)
     assert leader.process.wait(30) == 1, leader.log()
