@@ -5,7 +5,6 @@ beside this file. Only processes that were started here are ended here.
 """
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from api import Api
 from support.api_proxy import ApiProxy, api_proxy
+from support.operator_process import write_kubeconfig
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -112,16 +112,7 @@ class ControlPlane:
             check=True,
             capture_output=True,
         )
-        cluster = {"server": self.server, "insecure-skip-tls-verify": True}
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "bench", "cluster": cluster}],
-            "users": [{"name": "bench", "user": {"token": _TOKEN}}],
-            "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
-            "current-context": "bench",
-        }
-        self.kubeconfig.write_text(json.dumps(config))
+        write_kubeconfig(self.kubeconfig, self.server, {"token": _TOKEN})
 
     def _run(self, program: str, *arguments: str, **flags: str) -> None:
         named = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]

@@ -8,8 +8,14 @@ from api import Api, Json
 from reranker_operator import names
 
 
+async def deployments_of(api: Api, place: tuple[str, str]) -> list[Json]:
+    """All Deployments of a service."""
+    found: list[Json] = await api.list("deployments", place[0], f"{names.SERVICE_LABEL}={place[1]}")
+    return found
+
+
 async def _deployment(api: Api, place: tuple[str, str]) -> Json | None:
-    found = await api.list("deployments", place[0], f"{names.SERVICE_LABEL}={place[1]}")
+    found = await deployments_of(api, place)
     return found[0] if found else None
 
 

@@ -2,18 +2,17 @@
 
 import asyncio
 import os
-import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from control_plane import ROOT, end
+from control_plane import end
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from support.operator_process import start_operator
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.eE+-]+)$")
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -34,29 +33,17 @@ class OperatorProcess:
     """One replica."""
 
     def __init__(self, kubeconfig: Path, log: Path, port: int, settings: dict[str, str]) -> None:
+        self._kubeconfig = self._way = kubeconfig
         self._log = log
-        self._port = port
-        self._environment = os.environ | {
-            "KUBECONFIG": str(kubeconfig),
-            "PYTHONPATH": os.pathsep.join(
-                str(ROOT / part) for part in ("operator/src", "contracts/src")
-            ),
-            "RERANKER_OPERATOR_HTTP_PORT": str(port),
-            **{f"RERANKER_OPERATOR_{name.upper()}": value for name, value in settings.items()},
-        }
+        self._settings = settings | {"http_port": str(port)}
         self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
         self._process: subprocess.Popen[bytes] | None = None
-        self._way: Path | None = None
 
     def start(self, kubeconfig: Path | None = None) -> None:
         """With another way to the API server, where one is given."""
-        self._way = kubeconfig
-        other = {"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}
+        self._way = kubeconfig or self._kubeconfig
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "reranker_operator.main"],
-                env=self._environment | other, stdout=log, stderr=log,
-            )  # fmt: skip
+            self._process = start_operator(self._way, self._settings, stdout=log, stderr=log)
 
     async def keep_running(self) -> None:
         """As a kubelet does, until cancelled."""
@@ -96,10 +83,10 @@ class OperatorProcess:
             return False
         if ready.status_code != 200:
             return False
-        values = await self._values()
         return not any(
-            values.get((f"reranker_operator_queue_{name}", "")) for name in ("depth", "working")
-        )
+            sample.value for sample in await self._samples()
+            if sample.name in ("reranker_operator_queue_depth", "reranker_operator_queue_working")
+        )  # fmt: skip
 
     async def until_calm(self, seconds: float) -> None:
         """Calm for a second."""
@@ -111,9 +98,9 @@ class OperatorProcess:
 
     async def calls(self) -> Calls:
         reads = writes = events = 0.0
-        for (name, labels), value in (await self._values()).items():
-            of = dict(_LABEL.findall(labels))
-            if name != "reranker_operator_api_requests_total" or of["resource"] == "leases":
+        for sample in await self._samples():
+            of, value = sample.labels, sample.value
+            if sample.name != "reranker_operator_api_requests_total" or of["resource"] == "leases":
                 continue
             if of["verb"] in ("get", "list"):
                 reads += value
@@ -123,7 +110,8 @@ class OperatorProcess:
                 writes += value
         return Calls(reads, writes, events)
 
-    async def _values(self) -> dict[tuple[str, str], float]:
+    async def _samples(self) -> list[Sample]:
         text = (await self._client.get("/metrics")).text
-        found = (_SERIES.match(line) for line in text.splitlines())
-        return {(m[1], m[2] or ""): float(m[3]) for m in found if m}
+        return [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]

@@ -11,14 +11,13 @@ from functools import partial
 import fixtures
 from api import Json, in_parallel
 from control_plane import ControlPlane
-from drift import DRIFT
+from drift import DRIFT, deployments_of
 from hanging import hanging_webhook
 from process import OperatorProcess
 
-_MINE = "app.kubernetes.io/managed-by=reranker-operator"
+from reranker_operator import names
+
 _LIMIT_SECONDS = 600
-_LABEL = "reranker.dev/service"
-_OWNED_BY_EACH = 4  # Deployment, Service, a share of the engine and of the store's claim.
 _STEADY_SECONDS = 60
 _SAMPLES = 40
 _OUTAGE_SECONDS = 120
@@ -153,7 +152,7 @@ class Bench:
         await self.operator.until_calm(_LIMIT_SECONDS)
 
     async def _has_replicas(self, place: tuple[str, str], wanted: int) -> bool:
-        found = await self.api.list("deployments", place[0], f"{_LABEL}={place[1]}")
+        found = await deployments_of(self.api, place)
         return [entry["spec"]["replicas"] for entry in found] == [wanted]
 
     async def _edit(self, place: tuple[str, str], spec: Json) -> None:
@@ -174,7 +173,7 @@ class Bench:
         async with asyncio.timeout(_LIMIT_SECONDS):
             async for event in self.api.watch("deployments"):
                 meta, spec = event["object"]["metadata"], event["object"]["spec"]
-                here = (meta["namespace"], meta["labels"].get(_LABEL)) == place
+                here = (meta["namespace"], meta["labels"].get(names.SERVICE_LABEL)) == place
                 if here and spec["replicas"] == wanted:
                     return time.monotonic()
         raise RuntimeError("the watch has ended")
@@ -182,7 +181,7 @@ class Bench:
     async def changes_beside_the_unready(self) -> None:
         """The same while all others are not ready: their pods stop answering."""
         chosen = set(self._services[:_SAMPLES])
-        pods = await self.api.list("pods", selector=_MINE)
+        pods = await self.api.list("pods", selector=names.MANAGED_SELECTOR)
         others = [pod for pod in pods if _place(pod) not in chosen]
         await in_parallel(partial(self._answer, pod, "False") for pod in others)
         await self.operator.until_calm(_LIMIT_SECONDS)
@@ -194,7 +193,7 @@ class Bench:
         """From the readiness probe's verdict to `Ready: False`; the probe itself takes 4 s more."""
         taken = []
         for space, name in self._services[-5:]:
-            pods = await self.api.list("pods", space, f"{_LABEL}={name}")
+            pods = await self.api.list("pods", space, f"{names.SERVICE_LABEL}={name}")
             began = time.monotonic()
             for pod in pods:
                 await self._answer(pod, "False")
@@ -216,7 +215,10 @@ class Bench:
 
     async def restart(self) -> None:
         """A new process finds all in order: it writes nothing, tells nothing, restarts nothing."""
-        before = {pod["metadata"]["uid"] for pod in await self.api.list("pods", selector=_MINE)}
+        before = {
+            pod["metadata"]["uid"]
+            for pod in await self.api.list("pods", selector=names.MANAGED_SELECTOR)
+        }
         self.operator.stop()
         began = time.monotonic()
         self.operator.start()
@@ -225,8 +227,15 @@ class Bench:
         calls = await self.operator.calls()
         self.results.note("restart_writes", calls.writes)
         self.results.note("restart_events", calls.events)
-        after = {pod["metadata"]["uid"] for pod in await self.api.list("pods", selector=_MINE)}
+        after = {
+            pod["metadata"]["uid"]
+            for pod in await self.api.list("pods", selector=names.MANAGED_SELECTOR)
+        }
         self.results.note("restart_pods_replaced", len(before - after))
+
+    async def _pods(self) -> set[str]:
+        pods = await self.api.list("pods", selector=names.MANAGED_SELECTOR)
+        return {pod["metadata"]["uid"] for pod in pods}
 
     async def drift(self) -> None:
         """Each of eight changes by somebody else, at several services: is it undone, how soon?"""
@@ -258,7 +267,7 @@ class Bench:
         self.results.note("deleted_seconds", time.monotonic() - began)
 
     async def _is_gone(self, plural: str) -> bool:
-        own = "" if plural == "rerankerservices" else _MINE
+        own = "" if plural == "rerankerservices" else names.MANAGED_SELECTOR
         return not await self.api.list(plural, selector=own)
 
     async def _until(
@@ -271,7 +280,7 @@ class Bench:
 
 def _place(entry: Json) -> tuple[str, str]:
     meta = entry["metadata"]
-    return meta["namespace"], meta.get("labels", {}).get(_LABEL, "")
+    return meta["namespace"], meta.get("labels", {}).get(names.SERVICE_LABEL, "")
 
 
 def _is_ready(service: Json) -> bool:

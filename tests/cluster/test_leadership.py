@@ -1,9 +1,6 @@
 """Two replicas of the operator, as processes, on the real API server: one works at a time."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.api_proxy import ApiProxy, api_proxy
 from support.kubectl import Json, Kubectl, eventually
+from support.operator_process import start_operator
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -36,13 +34,10 @@ class Replica:
             "http_port": "0",
             "log_format": "text",
         }
-        environment = os.environ | {"KUBECONFIG": str(proxy.kubeconfig(folder))}
-        environment |= {f"RERANKER_OPERATOR_{key.upper()}": text for key, text in settings.items()}
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "reranker_operator.main"],
-                env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
+            self.process = start_operator(
+                proxy.kubeconfig(folder), settings, stdout=log, stderr=log
+            )
 
     def log(self) -> str:
         """What it has said so far."""

@@ -5,7 +5,6 @@ It speaks plain HTTP on loopback, to `kubectl proxy`, which brings the credentia
 
 import asyncio
 import contextlib
-import json
 import subprocess
 import threading
 import time
@@ -17,6 +16,8 @@ from types import TracebackType
 
 import aiohttp
 from aiohttp import web
+
+from support.operator_process import write_kubeconfig
 
 _END_SECONDS = 5
 _UNTOLD = {"Content-Length", "Transfer-Encoding", "Connection", "Content-Encoding"}
@@ -80,17 +81,7 @@ class ApiProxy:
 
     def kubeconfig(self, folder: Path) -> Path:
         """A file that leads here."""
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "proxy", "cluster": {"server": self.address}}],
-            "users": [{"name": "none", "user": {}}],
-            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "none"}}],
-            "current-context": "proxy",
-        }
-        path = folder / "kubeconfig"
-        path.write_text(json.dumps(config))
-        return path
+        return write_kubeconfig(folder / "kubeconfig", self.address)
 
     def writes(self) -> list[Seen]:
         """Everything that would have changed something, Leases aside."""

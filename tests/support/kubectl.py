@@ -44,16 +44,6 @@ class Kubectl:
             raise KubectlError(f"{program.name} {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def popen(self, *arguments: str) -> "subprocess.Popen[str]":
-        """A long-running kubectl, for example a port-forward; the caller ends it."""
-        return subprocess.Popen(
-            [str(self.program), "-n", self.namespace, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
-        )
-
     def apply(self, manifest: Json) -> None:
         """`kubectl apply`, strict about unknown fields as always."""
         self("apply", "-f", "-", stdin=json.dumps(manifest))

@@ -1,7 +1,5 @@
 """The operator as a process."""
 
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -10,29 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-
-_KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "clusters": [{"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}],
-    "users": [{"name": "nobody", "user": {}}],
-    "contexts": [{"name": "none", "context": {"cluster": "none", "user": "nobody"}}],
-    "current-context": "none",
-}
+from support.operator_process import start_operator, write_kubeconfig
 
 
 def _run(tmp_path: Path, server: str, **settings: str) -> "subprocess.Popen[str]":
-    kubeconfig = tmp_path / "kubeconfig"
-    clusters = [{"name": "none", "cluster": {"server": server}}]
-    kubeconfig.write_text(json.dumps(_KUBECONFIG | {"clusters": clusters}))
-    environment = os.environ | {
-        "KUBECONFIG": str(kubeconfig),
-        "RERANKER_OPERATOR_HTTP_PORT": "0",
-        **{f"RERANKER_OPERATOR_{name.upper()}": value for name, value in settings.items()},
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "reranker_operator.main"],
-        env=environment,
+    return start_operator(
+        write_kubeconfig(tmp_path / "kubeconfig", server),
+        settings | {"http_port": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

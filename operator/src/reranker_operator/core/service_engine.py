@@ -42,7 +42,7 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         return EngineStep(waiting_for_model())
     service = world.service
     status = RerankerServiceStatus(model=resolution.model)
-    name = render.engine(service, status, world.defaults)["metadata"]["name"]
+    name = render.engine_name(service, status)
     engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
     before = engine.spec.source.references if engine else None
     versions = references.of_source(world, before)

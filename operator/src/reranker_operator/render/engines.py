@@ -69,6 +69,15 @@ def source_of(service: RerankerService, references: str | None = None) -> Engine
     )
 
 
+def engine_name(service: RerankerService, status: RerankerServiceStatus) -> str:
+    """By what it is made from, where it runs and where its files lie."""
+    _, identity = identities(service, status)
+    if status.model is None:
+        raise ValueError("the model is not resolved")
+    claim = store_claim_name(service.spec.engine.store)
+    return names.engine(status.model.name, target_of(identity), digest_of(identity), claim)
+
+
 def engine(
     service: RerankerService,
     status: RerankerServiceStatus,
@@ -81,8 +90,7 @@ def engine(
         raise ValueError("the model is not resolved")
     digest = digest_of(identity)
     spec, meta, model = service.spec, service.metadata, status.model
-    claim_name = store_claim_name(spec.engine.store)
-    name = names.engine(model.name, target_of(identity), digest, claim_name)
+    name = engine_name(service, status)
     build: Json = {"image": spec.engine.image or defaults.builder_image}
     if spec.engine.resources:
         build["resources"] = spec.engine.resources.to_dict()

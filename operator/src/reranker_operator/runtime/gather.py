@@ -151,8 +151,8 @@ async def _unlabelled(
 ) -> list[Json]:
     """Deployments that should be there and are not found by our labels: somebody changes those."""
     meta, status = service.metadata, service.status
-    revisions = {status.revision, status.rollout.revision if status.rollout else None} - {None}
-    missing = {names.deployment(meta.name, str(revision)) for revision in revisions}
+    revisions = (status.revision, status.rollout.revision if status.rollout else None)
+    missing = {names.deployment(meta.name, revision) for revision in revisions if revision}
     missing -= {entry["metadata"]["name"] for entry in found}
     asked = (get_or_none(cluster, DEPLOYMENT, meta.namespace, name) for name in sorted(missing))
     return [entry for entry in await asyncio.gather(*asked) if entry is not None]

@@ -9,7 +9,14 @@ from pydantic import ValidationError
 from reranker_operator import names
 from reranker_operator.adapters.cache import writing_as
 from reranker_operator.adapters.cluster import Cluster, Json
-from reranker_operator.api.conditions import ConditionType, Reason, condition, merge, summarise
+from reranker_operator.api.conditions import (
+    ConditionType,
+    Reason,
+    condition,
+    find,
+    merge,
+    summarise,
+)
 from reranker_operator.api.meta import (
     API_VERSION,
     RERANKER_ENGINE,
@@ -208,14 +215,10 @@ class Reconciler:
         reason, text = _complaint(error)
         told = (kind, ConditionType.READY)
         complaints = [condition(about, False, reason, text) for about in told]
-        if kind == ConditionType.INTEGRATED:
+        before = find(plan.judgements, ConditionType.READY)
+        if kind == ConditionType.INTEGRATED and before is not None and before.status != "True":
             # What keeps the pods from serving is graver.
-            complaints += [
-                entry
-                for entry in plan.judgements
-                if entry.type == ConditionType.READY and entry.status != "True"
-            ]
-            complaints = list({entry.type: entry for entry in complaints}.values())
+            complaints[-1] = before
         kept = [
             entry
             for entry in plan.judgements or subject.status.conditions

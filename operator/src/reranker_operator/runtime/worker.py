@@ -69,7 +69,7 @@ class Workers:
                 requeue_after = await self._reconcile(key)
         except (Unavailable, Forbidden) as error:
             # Nobody tells when the API server is back or a right is given.
-            hold = getattr(error, "retry_after", None) or 0.0
+            hold = (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
             delay = self._queue.retry(key, hold=hold, longest=_LONGEST_OUTAGE_DELAY)
             logger.warning("%s: %s; again in %.0f s", key, error, delay)
         except OperatorError as error:
