@@ -29,10 +29,15 @@ PERMANENT = frozenset(
 )
 
 
+def doubled(first: float, times: int, longest: float) -> float:
+    """`first` doubled so many times, but at most `longest`; all in seconds."""
+    # Bounded before the power: a float overflows after a thousand failures.
+    return min(longest, first * 2.0 ** min(times, _LAST_DOUBLING))
+
+
 def delay_after(failures: int) -> float:
     """Seconds to wait after this many failures: 10, 20, 40 … up to 600."""
-    # Bounded before the power: a float overflows after a thousand failures.
-    return min(_LONGEST, _FIRST * 2.0 ** min(max(0, failures - 1), _LAST_DOUBLING))
+    return doubled(_FIRST, max(0, failures - 1), _LONGEST)
 
 
 def seconds_until_retry(attempts: Attempts, now: datetime.datetime) -> float | None:

@@ -24,7 +24,7 @@ from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.addresses import address_problems, amiss, outside_url
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import wanted_replicas
-from reranker_operator.core.world import Manifest, ServiceWorld, owners_of
+from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
 from reranker_operator.render import exposure, network, upkeep
 
 #: Seconds until something is looked at again that nobody may tell us of: a name that somebody
@@ -119,7 +119,7 @@ def _one(
         return None, Apply(dict(manifest))
     if (taken := other_owner(live, world.service)) is not None:
         return taken, None
-    if "deletionTimestamp" in live["metadata"]:
+    if is_leaving(live):
         return amiss(Reason.PENDING, f"{kind} {name} is being deleted, then made anew"), None
     if _must_be_made_anew(live, manifest):
         text = f"Service {name} is made anew for another class of load balancer"
@@ -177,7 +177,7 @@ def _unwanted(world: ServiceWorld, wanted: set[Title]) -> Iterator[Delete]:
         if (
             _title(entry) not in wanted
             and world.service.metadata.uid in owners_of(entry)
-            and "deletionTimestamp" not in meta
+            and not is_leaving(entry)
         ):
             yield Delete(RESOURCES[entry["kind"]], meta["name"], meta["uid"])
 

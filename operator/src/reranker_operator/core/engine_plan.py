@@ -26,7 +26,7 @@ from reranker_operator.core.engine_cleanup import plan_cleanup, plan_orphan
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete, Plan
 from reranker_operator.core.wording import retried
-from reranker_operator.core.world import EngineWorld
+from reranker_operator.core.world import EngineWorld, is_leaving
 from reranker_operator.render import engines as render
 from reranker_operator.render.jobs import compile_job, prepare_job
 from reranker_operator.render.pods import store_claim_name
@@ -299,7 +299,7 @@ def _conclude(world: EngineWorld, progress: _Progress) -> Plan:
             "attempts": progress.attempts if progress.attempts.failures else None,
         }
     )
-    leaving = world.claim is not None and store.is_leaving(world.claim)
+    leaving = world.claim is not None and is_leaving(world.claim)
     return Plan(
         actions=progress.actions,
         judgements=tuple(judgements),

@@ -12,7 +12,7 @@ from reranker_operator.api.conditions import Reason
 from reranker_operator.core import diagnose
 from reranker_operator.core.causes.finding import Finding, finding
 from reranker_operator.core.causes.silence import explained, next_look
-from reranker_operator.core.world import Manifest
+from reranker_operator.core.world import Manifest, is_leaving
 
 State = Literal["absent", "running", "succeeded", "failed"]
 _HELPERS = frozenset({"tools", "source"})
@@ -53,7 +53,7 @@ def view(
 ) -> JobView:
     """The state of the Job with this name; `warnings` and `claims` tell what it does not."""
     job = next((entry for entry in jobs if entry["metadata"]["name"] == name), None)
-    if job is None or "deletionTimestamp" in job["metadata"]:
+    if job is None or is_leaving(job):
         return JobView("absent")
     mine = [pod for pod in pods if _made_by(pod, job)]
     found = tuple(diagnose.results(mine))
@@ -87,7 +87,7 @@ def is_overdue(job: Manifest, pods: Iterable[Manifest], now: datetime.datetime) 
 
 
 def _is_without_pod(job: Manifest, pods: Iterable[Manifest]) -> bool:
-    under_way = not _ended(job) and "deletionTimestamp" not in job["metadata"]
+    under_way = not _ended(job) and not is_leaving(job)
     active = job.get("status", {}).get("active", 0)
     return under_way and not active and not any(_made_by(pod, job) for pod in pods)
 

@@ -23,7 +23,7 @@ from reranker_operator.core import backoff, jobs, references
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
 from reranker_operator.core.wording import retried
-from reranker_operator.core.world import ServiceWorld
+from reranker_operator.core.world import ServiceWorld, is_leaving
 from reranker_operator.render import engines
 from reranker_operator.render.jobs import resolve_job
 
@@ -249,5 +249,5 @@ def _delete_jobs(world: ServiceWorld, keep: frozenset[str]) -> tuple[Action, ...
     return tuple(
         Delete(JOB, job["metadata"]["name"], job["metadata"]["uid"])
         for job in world.jobs
-        if job["metadata"]["name"] not in keep and "deletionTimestamp" not in job["metadata"]
+        if job["metadata"]["name"] not in keep and not is_leaving(job)
     )

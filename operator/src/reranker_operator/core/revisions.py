@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from reranker_operator import names
 from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.split import Held
-from reranker_operator.core.world import Manifest, ServiceWorld
+from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving
 from reranker_operator.render import serving as render
 
 _ENDED = frozenset({"Succeeded", "Failed"})
@@ -35,7 +35,7 @@ def live_deployments(world: ServiceWorld) -> dict[str, Manifest]:
     return {
         revision: entry
         for entry in world.deployments
-        if (revision := revision_of(entry)) and "deletionTimestamp" not in entry["metadata"]
+        if (revision := revision_of(entry)) and not is_leaving(entry)
     }
 
 
@@ -106,7 +106,7 @@ def held_by(world: ServiceWorld, live: Mapping[str, Manifest], revisions: set[st
     for revision in revisions:
         given = asked_of(live.get(revision))
         pods = [
-            "deletionTimestamp" in pod["metadata"]
+            is_leaving(pod)
             for pod in pods_of(world, revision)
             if pod.get("status", {}).get("phase") not in _ENDED
         ]

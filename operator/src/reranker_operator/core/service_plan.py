@@ -23,7 +23,7 @@ from reranker_operator.core.rollout import Rollout, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
 from reranker_operator.core.store import claims_for_service
-from reranker_operator.core.world import ServiceWorld
+from reranker_operator.core.world import ServiceWorld, is_leaving
 from reranker_operator.source import SourceError, parse
 
 _ORDER = (
@@ -139,7 +139,7 @@ def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
         and (damage := diagnose.verify_failure(pod)) is not None
         and (ready := published.get(engine_of(pod) or "")) is not None
         and damage.seen_at <= ready
-        and "deletionTimestamp" not in pod["metadata"]
+        and not is_leaving(pod)
     )
 
 

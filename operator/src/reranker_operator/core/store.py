@@ -11,7 +11,7 @@ from reranker_operator import names
 from reranker_operator.api.meta import PVC
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.plan import Action, Apply, Release
-from reranker_operator.core.world import EngineWorld, Manifest, ServiceWorld
+from reranker_operator.core.world import EngineWorld, Manifest, ServiceWorld, is_leaving
 from reranker_operator.render import engines as render
 from reranker_operator.render.jobs import Retention
 from reranker_operator.render.pods import store_claim_name
@@ -23,11 +23,6 @@ MOST_KEPT = 2000
 def is_foreign(claim: Manifest) -> bool:
     """Somebody's own claim: owning it would delete it with us."""
     return bool(claim["metadata"].get("labels", {}).get(names.APP_MANAGED_BY) != names.MANAGER)
-
-
-def is_leaving(claim: Manifest) -> bool:
-    """It is being deleted, and stays as long as pods mount it; claims are not watched."""
-    return "deletionTimestamp" in claim["metadata"]
 
 
 def claim_for_engine(world: EngineWorld) -> tuple[Action, ...]:

@@ -17,6 +17,11 @@ def owners_of(entry: Manifest) -> frozenset[str]:
     return frozenset(owner["uid"] for owner in entry["metadata"].get("ownerReferences") or ())
 
 
+def is_leaving(entry: Manifest) -> bool:
+    """It is being deleted, and may stay for a while: with a finalizer, or as long as it is used."""
+    return "deletionTimestamp" in entry["metadata"]
+
+
 class Reference(NamedTuple):
     """A Secret or ConfigMap of the service's namespace that its spec names."""
 

@@ -16,10 +16,10 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
+from reranker_operator.core.backoff import doubled
+
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 300.0
-#: Past the longest delay anyway; a float overflows after a thousand failures.
-_LAST_DOUBLING = 16
 #: One in so many goes to the background, however much is due.
 _BACKGROUND_SHARE = 8
 
@@ -88,7 +88,7 @@ class WorkQueue:
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         self.retries += 1
-        delay = min(longest, _FIRST_DELAY * 2.0 ** min(failures, _LAST_DOUBLING))
+        delay = doubled(_FIRST_DELAY, failures, longest)
         delay *= 0.5 + 0.5 * self._jitter()
         if hold:
             delay = max(hold, delay)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from reranker_operator.adapters.metadata import Change, Metadata, MetadataApi
 from reranker_operator.api.meta import RESOURCES, Resource
+from reranker_operator.core.backoff import doubled
 from reranker_operator.core.world import Reference
 from reranker_operator.errors import Expired, Forbidden, NotFound, OperatorError
 from reranker_operator.runtime.queue import Key
@@ -23,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 60.0
-_LAST_DOUBLING = 6
 #: A watch that ends sooner has achieved nothing: a server that does so must not be hurried.
 _SHORTEST_WATCH = 5.0
 
@@ -126,7 +126,7 @@ class References:
                 logger.warning("changes of %s go unnoticed: %s", resource.plural, error)
             if self._clock() - began >= _SHORTEST_WATCH:
                 failures = 0
-            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures, _LAST_DOUBLING))
+            delay = doubled(_FIRST_DELAY, failures, _LONGEST_DELAY)
             failures += 1
             await self._sleep(delay * (0.75 + 0.5 * self._jitter()))
 

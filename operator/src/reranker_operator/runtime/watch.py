@@ -19,6 +19,7 @@ from reranker_operator.api.meta import (
     RERANKER_SERVICE,
 )
 from reranker_operator.core import diagnose
+from reranker_operator.core.world import is_leaving
 from reranker_operator.errors import OperatorError
 from reranker_operator.names import SERVICE_LABEL
 from reranker_operator.runtime.fleet import Fleet
@@ -141,7 +142,7 @@ class Watch:
         if serves and not (kind == POD.kind and _is_damaged(body)):
             # An engine hears of what serves it only when its files are damaged.
             return [key for key in keys if key.kind != RERANKER_ENGINE.kind]
-        if kind == PVC.kind and event != "DELETED" and not _is_leaving(body):
+        if kind == PVC.kind and event != "DELETED" and not is_leaving(body):
             # All of a namespace own its claim; that it is there or grows is no news to them.
             return []
         return keys
@@ -153,7 +154,3 @@ def _is_damaged(pod: Mapping[str, Any]) -> bool:
     except (AttributeError, LookupError, TypeError, ValueError):
         # Somebody else's pod with our labels; a look too many does no harm.
         return True
-
-
-def _is_leaving(body: Mapping[str, Any]) -> bool:
-    return "deletionTimestamp" in body["metadata"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from reranker_contracts import Stage
 from reranker_operator import names
-from reranker_operator.core.world import Manifest
+from reranker_operator.core.world import Manifest, is_leaving
 
 #: Where the settings of our own serving containers stand; whatever else runs there is the user's.
 _SERVING = {
@@ -19,7 +19,7 @@ _BUILD = frozenset({stage.value for stage in Stage} - {"verify"} | {"tools", "so
 
 def living(pods: Iterable[Manifest]) -> list[Manifest]:
     """Those not being deleted, in an order that is the same each time."""
-    left = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    left = [pod for pod in pods if not is_leaving(pod)]
     return sorted(left, key=lambda pod: str(pod["metadata"].get("name", "")))
 
 

@@ -20,7 +20,7 @@ from reranker_operator.core.causes.pods import (
     settings_of,
 )
 from reranker_operator.core.wording import quote
-from reranker_operator.core.world import Manifest
+from reranker_operator.core.world import Manifest, is_leaving
 
 #: A volume is mounted, a sandbox made within this time.
 _TO_START = datetime.timedelta(seconds=20)
@@ -83,7 +83,7 @@ def fallen_silent(pods: Iterable[Manifest]) -> Finding | None:
 def _stuck(pod: Manifest) -> tuple[datetime.datetime | None, datetime.timedelta]:
     """Since when the pod should be further, and how long that may take."""
     scheduled = condition_of(pod, "PodScheduled")
-    if scheduled.get("status") != "True" or "deletionTimestamp" in pod["metadata"]:
+    if scheduled.get("status") != "True" or is_leaving(pod):
         return None, _TO_START
     statuses = container_statuses(pod)
     waiting = [entry.get("state", {}).get("waiting") for entry in statuses]
