@@ -32,7 +32,8 @@ class Entry:
     uid: str
     version: int
     labels: Mapping[str, str]
-    owners: frozenset[str]
+    #: Kind and uid of each.
+    owners: frozenset[tuple[str, str]]
     text: bytes
     #: When it got here, in puts: a list that began later knows better.
     turn: int
@@ -219,7 +220,9 @@ class Store:
             uid=meta["uid"],
             version=int(meta["resourceVersion"]),
             labels=dict(meta.get("labels") or {}),
-            owners=frozenset(owner["uid"] for owner in meta.get("ownerReferences") or []),
+            owners=frozenset(
+                (owner["kind"], owner["uid"]) for owner in meta.get("ownerReferences") or []
+            ),
             text=text.encode(),
             turn=self.turn,
             writer=writer,
@@ -238,8 +241,10 @@ def _of_use(kind: str, managed: list[Json]) -> list[Json] | None:
 
 
 def _only_adds_owners(before: Entry, after: Entry) -> bool:
-    # The first owner is news: until then the object was nobody's.
-    same = before.uid == after.uid and set() < before.owners < after.owners
+    # The first owner of a kind is news: until then an object was nobody's, and a store's claim
+    # could not be let go of.
+    kinds = [{kind for kind, _ in entry.owners} for entry in (before, after)]
+    same = before.uid == after.uid and before.owners < after.owners and kinds[0] == kinds[1]
     return same and _essence(before.body()) == _essence(after.body())
 
 

@@ -14,12 +14,10 @@ from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.api.meta import (
     DEPLOYMENT,
     POD,
-    PVC,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
 )
 from reranker_operator.core import diagnose
-from reranker_operator.core.world import is_leaving
 from reranker_operator.errors import OperatorError
 from reranker_operator.names import SERVICE_LABEL
 from reranker_operator.runtime.fleet import Fleet
@@ -74,7 +72,7 @@ class Watch:
             self._tell_fleet(kind, event, body)
         if news.quiet:
             return
-        for key in self._interested(kind, event, body):
+        for key in self._interested(kind, body):
             if key == news.writer:
                 continue
             if event is None:
@@ -89,7 +87,7 @@ class Watch:
         kind = str(body["kind"])
         if kind in _OWN:
             self._tell_fleet(kind, "DELETED", body)
-        for key in self._interested(kind, "DELETED", body):
+        for key in self._interested(kind, body):
             self._queue.add(key)
 
     async def run(self) -> None:
@@ -135,16 +133,13 @@ class Watch:
         else:
             self._fleet.saw({**body, "kind": kind})
 
-    def _interested(self, kind: str, event: str | None, body: Mapping[str, Any]) -> list[Key]:
+    def _interested(self, kind: str, body: Mapping[str, Any]) -> list[Key]:
         keys = self._keys_of(kind, body["metadata"])
         labels = body["metadata"].get("labels") or {}
         serves = kind in (POD.kind, DEPLOYMENT.kind) and SERVICE_LABEL in labels
         if serves and not (kind == POD.kind and _is_damaged(body)):
             # An engine hears of what serves it only when its files are damaged.
             return [key for key in keys if key.kind != RERANKER_ENGINE.kind]
-        if kind == PVC.kind and event != "DELETED" and not is_leaving(body):
-            # All of a namespace own its claim; that it is there or grows is no news to them.
-            return []
         return keys
 
 
