@@ -22,7 +22,7 @@ from reranker_operator.api.v1alpha1 import (
 from reranker_operator.core import backoff, jobs, references
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
-from reranker_operator.core.wording import retried
+from reranker_operator.core.wording import retried, under_way
 from reranker_operator.core.world import ServiceWorld, is_leaving
 from reranker_operator.render import engines
 from reranker_operator.render.jobs import resolve_job
@@ -100,7 +100,7 @@ def resolve(world: ServiceWorld) -> Resolution:
     if view.state == "failed":
         return _failed(world, attempts, view)
     if view.state == "running":
-        return _running(attempts, view, stale)
+        return _running(attempts, view, number, stale)
     if (known := _known(world)) is not None:
         return _learnt(world, known, None)
     return _start(world, key, attempts, number, stale)
@@ -204,15 +204,15 @@ def _failed(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolutio
     return _waiting(world, attempts, ())
 
 
-def _running(attempts: Attempts, view: JobView, stale: tuple[Action, ...]) -> Resolution:
+def _running(
+    attempts: Attempts, view: JobView, number: int, stale: tuple[Action, ...]
+) -> Resolution:
     if view.finding is not None:
         judgement = condition(
             ConditionType.MODEL_RESOLVED, False, view.finding.reason, view.finding.message
         )
     else:
-        judgement = condition(
-            ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "reading the model's files"
-        )
+        judgement = _trying(attempts, number, "reading the model's files")
     return Resolution(judgement, attempts=attempts, actions=stale, requeue_after=view.recheck)
 
 
@@ -225,9 +225,20 @@ def _start(
     source = engines.source_of(world.service)
     create = Create(resolve_job(world.service, source, key, number, world.defaults))
     return Resolution(
-        condition(ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "starting"),
+        _trying(attempts, number, "starting"),
         attempts=attempts,
         actions=(*stale, create),
+    )
+
+
+def _trying(attempts: Attempts, number: int, text: str) -> Condition:
+    if attempts.reason is None:
+        return condition(ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, text)
+    return Condition(
+        type=ConditionType.MODEL_RESOLVED,
+        status="False",
+        reason=attempts.reason,
+        message=under_way(attempts.message or "", number),
     )
 
 
