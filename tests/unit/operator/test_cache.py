@@ -366,3 +366,19 @@ def test_of_managers_those_of_replicas_and_strangers_are_remembered(
     entry = Store({resource: None}, Clock()).put(resource.kind, body)
     assert entry is not None
     assert entry.body()["metadata"].get("managedFields") == kept
+
+
+async def test_one_look_asks_once_for_what_is_not_there(cache: CachingCluster, live: Live) -> None:
+    await cache.relist(None)
+    before = live.reads
+    with writing_as("me"):
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await cache.get(SERVICE, "shop", "a")
+        assert live.reads == before + 1
+        live.refuses, live.objects["shop", "a"] = Conflict("a"), service("a", 2)
+        with pytest.raises(Conflict):
+            await cache.apply(service("a", 1), "m")
+        assert await cache.get(SERVICE, "shop", "a"), "a refusal tells that it is there"
+    with writing_as("me"), pytest.raises(NotFound):
+        await cache.get(SERVICE, "shop", "b")

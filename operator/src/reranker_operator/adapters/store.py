@@ -5,10 +5,11 @@ got changes nothing here. Of `managedFields` only strangers' entries are kept, a
 apply, and whose wish the number of pods is.
 """
 
-import json
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import orjson
 
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import JOB, POD, RERANKER_ENGINE, RERANKER_SERVICE, Resource
@@ -51,7 +52,7 @@ class Entry:
 
     def body(self) -> Json:
         """A copy of the reader's own."""
-        found: Json = json.loads(self.text)
+        found: Json = orjson.loads(self.text)
         return found
 
 
@@ -215,7 +216,7 @@ class Store:
         if managed is not None and (kept := _of_use(kind, managed)) is not None:
             meta["managedFields"] = kept
         # Answers and events have their kind, entries of a list may not.
-        text = json.dumps({**body, "kind": kind, "metadata": meta}, separators=(",", ":"))
+        text = orjson.dumps({**body, "kind": kind, "metadata": meta})
         return Entry(
             uid=meta["uid"],
             version=int(meta["resourceVersion"]),
@@ -223,7 +224,7 @@ class Store:
             owners=frozenset(
                 (owner["kind"], owner["uid"]) for owner in meta.get("ownerReferences") or []
             ),
-            text=text.encode(),
+            text=text,
             turn=self.turn,
             writer=writer,
         )

@@ -8,6 +8,7 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from reranker_contracts.base import canonical_json
@@ -111,6 +112,12 @@ def revision_of(template: Json) -> str:
     return names.short_hash(canonical_json(template))
 
 
+@lru_cache(maxsize=1024)
+def _packed(text: str) -> str:
+    """Compressed once for the many times that a Deployment is looked at."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
 def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
     """One revision; its template never changes, a change makes another revision.
 
@@ -118,7 +125,7 @@ def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
     put it right when somebody else changes it, and say how another revision differs from it.
     """
     meta, revision = service.metadata, revision_of(template)
-    packed = base64.b64encode(zlib.compress(canonical_json(template).encode(), 9)).decode()
+    packed = _packed(canonical_json(template))
     surge = service.spec.rollout.strategy == "surge"
     selector = pod_selector(meta.name, revision)
     tags = template["metadata"]["labels"] | selector

@@ -14,6 +14,7 @@ from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.api.meta import (
     DEPLOYMENT,
     POD,
+    PVC,
     RERANKER_ENGINE,
     RERANKER_SERVICE,
 )
@@ -21,7 +22,7 @@ from reranker_operator.core import diagnose
 from reranker_operator.errors import OperatorError
 from reranker_operator.names import SERVICE_LABEL
 from reranker_operator.runtime.fleet import Fleet
-from reranker_operator.runtime.queue import Key, WorkQueue
+from reranker_operator.runtime.queue import Key, Lane, WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Watch:
             if key == news.writer:
                 continue
             if event is None:
-                self._queue.add(key, background=True)
+                self._queue.add(key, Lane.BACKGROUND)
             elif kind in _OWN or not self._child_delay:
                 self._queue.add(key)
             else:
@@ -135,12 +136,20 @@ class Watch:
 
     def _interested(self, kind: str, body: Mapping[str, Any]) -> list[Key]:
         keys = self._keys_of(kind, body["metadata"])
+        if kind == PVC.kind:
+            # Not all who need a claim own it. It changes seldom.
+            namespace = str(body["metadata"].get("namespace", ""))
+            return [*dict.fromkeys([*keys, *self._services_of(namespace)])]
         labels = body["metadata"].get("labels") or {}
         serves = kind in (POD.kind, DEPLOYMENT.kind) and SERVICE_LABEL in labels
         if serves and not (kind == POD.kind and _is_damaged(body)):
             # An engine hears of what serves it only when its files are damaged.
             return [key for key in keys if key.kind != RERANKER_ENGINE.kind]
         return keys
+
+    def _services_of(self, namespace: str) -> list[Key]:
+        names = self._cluster.names(RERANKER_SERVICE, namespace)
+        return [Key(RERANKER_SERVICE.kind, namespace, name) for name in names]
 
 
 def _is_damaged(pod: Mapping[str, Any]) -> bool:
