@@ -18,6 +18,7 @@ from reranker_contracts import (
     ParityReport,
     PrepareIdentity,
     ResolvedModel,
+    Runtimes,
     Stage,
     StageReason,
     StageResult,
@@ -43,6 +44,7 @@ PARITY = ParityReport(
     pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007
 )
 TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
+RUNTIMES = Runtimes(recipe=1, onnxruntime="1.31")
 _PROTECTION = "kubernetes.io/pvc-protection"
 _IDENTITY: TypeAdapter[PrepareIdentity | EngineIdentity] = TypeAdapter(
     PrepareIdentity | EngineIdentity
@@ -78,6 +80,7 @@ class Controllers:
         self.refusal: str | None = None
         self.parity = PARITY
         self.toolchain = TOOLCHAIN
+        self.runtimes = RUNTIMES
         self.revisions: dict[str, str] = {}
         self.store = "reranker-engines"
         self.stored: defaultdict[str, set[str]] = defaultdict(set)
@@ -235,6 +238,7 @@ class Controllers:
             family="bert",
             max_length=512,
             toolchain=self.toolchain,
+            runtimes=self.runtimes,
         )
 
     def _check(self, stage: str, path: str, store: str) -> StageResult:
