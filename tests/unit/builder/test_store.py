@@ -171,8 +171,7 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from engine_builder.progress import Progress
-    from engine_builder.shapes import dynamic_shapes
-from engine_builder.stages.publish import publish
+    from engine_builder.stages.publish import publish
     from reranker_contracts import PrepareIdentity
 
     source, store, identity = sys.argv[1:]

@@ -18,13 +18,13 @@ from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
 from engine_builder.stages.resolve import resolve
 from engine_builder.store import Store
-from engine_builder.toolchain import installed_runtimes
 from reranker_contracts import (
     EngineIdentity,
     EngineTarget,
     ParityReport,
     PrepareIdentity,
     ResolvedModel,
+    Runtimes,
     StageReason,
     candidates,
     digest_of,
@@ -59,10 +59,10 @@ class Wanted:
     gpu_memory: int | None = None
     timing_cache: Path | None = None
 
-    def candidates(self) -> tuple[EngineTarget, ...]:
+    def candidates(self, runtimes: Runtimes) -> tuple[EngineTarget, ...]:
         """In the order in which they are tried; raises StageError when there is none."""
         found = candidates(
-            installed_runtimes(),
+            runtimes,
             self.accelerator,
             runtime=self.runtime,
             precision=self.precision,
@@ -94,7 +94,6 @@ def build(
     Of several targets the first one that passes is built.
     """
     _check_store(out)
-    targets = wanted.candidates()
     found = resolve(
         uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
     )
@@ -102,6 +101,7 @@ def build(
     resolved = found.resolved
     if resolved is None:
         raise ValueError("resolve gave no model")
+    targets = wanted.candidates(resolved.runtimes)
     store = Store(out)
     with work_directory() as work:
         prepare = PrepareIdentity(

@@ -29,12 +29,13 @@ def check_memory(job: Job) -> int:
     needed = weights + max(sizes) + _FIXED
     if job.gpu_memory is not None and needed > job.gpu_memory:
         largest = job.shapes.profiles[sizes.index(max(sizes))]
+        batch = f"{largest.max_batch_size} rows of {largest.max_length} tokens"
         raise StageError(
             StageReason.ENGINE_TOO_LARGE,
             f"the engine needs about {needed >> 20} MiB of GPU memory ({weights >> 20} for "
-            f"weights, {max(sizes) >> 20} for {largest.max_batch_size} rows of {largest.max_length} tokens, "
-            f"{_FIXED >> 20} for the runtime), the GPU has {job.gpu_memory >> 20}; lower "
-            "spec.engine.maxLength or maxBatchSize, or use a larger GPU",
+            f"weights, {max(sizes) >> 20} for {batch}, {_FIXED >> 20} for the runtime), the GPU "
+            f"has {job.gpu_memory >> 20}; lower spec.engine.maxLength or maxBatchSize, or use a "
+            "larger GPU",
         )
     return needed
 

@@ -102,7 +102,7 @@ class TensorRtBuilder:
             raise StageError(
                 StageReason.TARGET_ABSENT,
                 f"{target} needs a GPU of compute capability {target.compute_capability}, here is "
-                f"{found or 'none'}",
+                f"{found or 'none'}; validate on a node that has one",
             )
         runtime = self._trt.Runtime(self._logger)
         engine = runtime.deserialize_cuda_engine((directory / PLAN).read_bytes())
