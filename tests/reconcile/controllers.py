@@ -79,6 +79,9 @@ class Controllers:
         self.pods_linger = False
         self.refusal: str | None = None
         self.parity = PARITY
+        #: Of engines of this precision, in place of `parity`.
+        self.parities: dict[str, ParityReport] = {}
+        self._precision = ""
         self.toolchain = TOOLCHAIN
         self.runtimes = RUNTIMES
         self.revisions: dict[str, str] = {}
@@ -200,7 +203,7 @@ class Controllers:
         if stage == Stage.RESOLVE:
             return _result(stage, resolved=self._resolved(_option(args, "--source")))
         if stage == Stage.VALIDATE:
-            return _result(stage, parity=self.parity)
+            return _result(stage, parity=self.parities.get(self._precision, self.parity))
         if stage == Stage.PUBLISH:
             identity = _IDENTITY.validate_json(_option(args, "--identity"))
             folder = "engines" if isinstance(identity, EngineIdentity) else "prepared"
@@ -211,6 +214,7 @@ class Controllers:
             self.damaged.discard(path)
             return _result(stage, size_bytes=1000)
         if stage == Stage.COMPILE:
+            self._precision = _option(args, "--precision")
             return self._check(stage, _option(args, "--prepared").removeprefix("/store/"), store)
         if stage == Stage.REMOVE:
             gone = set(args[args.index("--digest") + 1 : args.index("--result")])

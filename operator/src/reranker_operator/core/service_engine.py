@@ -97,8 +97,9 @@ def _refusal(world: ServiceWorld, engine: RerankerEngine | None) -> str | None:
     reasons = {*_OF_THE_TARGET, StageReason.PARITY_REFUSED.value}
     if judgement.status != "False" or judgement.reason not in reasons:
         return None
-    target = engine.spec.identity
-    return f"{target.runtime} {target.precision}: {judgement.message.removeprefix(f'{name}: ')}"
+    # Without the remedy: nothing is to be done while the next target serves.
+    cause = judgement.message.removeprefix(name).lstrip(": ").rsplit("; ", 1)[0]
+    return f"{engine.spec.identity.runtime} {engine.spec.identity.precision}: {cause}"
 
 
 def _with_refusals(judgement: Condition, refusals: dict[str, str]) -> Condition:
