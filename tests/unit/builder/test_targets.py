@@ -139,7 +139,7 @@ def test_rtx_engine_is_built_without_its_gpu_and_leaves_the_proof_to_pods(
     assert compiled.ok, compiled.message
     assert (f"{products} products in {precision}" in compiled.message) is (products > 0)
     # How TensorRT marks a serialised engine.
-    assert (engine / ENGINE_VERSION / PLAN).read_bytes()[:4] == b"ftrt"
+    assert (engine / ENGINE_VERSION / PLAN).read_bytes()[1:4] == b"trt"
     done = run("validate", "--prepared", prepared_tiny, "--engine", engine)
     assert (done.ok, done.reason, done.parity) == (True, StageReason.TARGET_ABSENT, None)
     target = EngineTarget(
