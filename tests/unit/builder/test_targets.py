@@ -66,7 +66,7 @@ def _publish(run: Run, engine: Path, store: Path, target: EngineTarget, prepared
         ("onnxruntime", "fp32", (), 1e-6),
         ("onnxruntime", "int8", INT8, 1.5),
         ("openvino", "fp32", (), 1e-5),
-        ("openvino", "bf16", BF16, 0.7),
+        ("openvino", "bf16", BF16, 1.5),
     ],
 )
 def test_cpu_engine_is_built_proven_and_published(
