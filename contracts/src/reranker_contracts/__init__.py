@@ -4,7 +4,12 @@ The engine-builder writes them, the gateway and the operator read them. Pydantic
 dependency, so every image can carry this package.
 """
 
-from reranker_contracts.identity import EngineIdentity, PrepareIdentity, Toolchain, digest_of
+from reranker_contracts.identity import (
+    EngineIdentity,
+    PrepareIdentity,
+    Toolchain,
+    digest_of,
+)
 from reranker_contracts.integrity import (
     IntegrityError,
     OtherVersionError,
@@ -16,23 +21,28 @@ from reranker_contracts.manifest import (
     ArtefactManifest,
     FileEntry,
     ParityReport,
+    Profile,
     Shapes,
     write_manifest,
 )
 from reranker_contracts.model import Activation, PairTemplate, ServedModel, TemplatePiece
 from reranker_contracts.stages import ResolvedModel, Stage, StageReason, StageResult
+from reranker_contracts.targets import EngineTarget, Runtimes, candidates
 
 __all__ = [
     "Activation",
     "ArtefactManifest",
     "EngineIdentity",
+    "EngineTarget",
     "FileEntry",
     "IntegrityError",
     "OtherVersionError",
     "PairTemplate",
     "ParityReport",
     "PrepareIdentity",
+    "Profile",
     "ResolvedModel",
+    "Runtimes",
     "ServedModel",
     "Shapes",
     "Stage",
@@ -40,6 +50,7 @@ __all__ = [
     "StageResult",
     "TemplatePiece",
     "Toolchain",
+    "candidates",
     "digest_of",
     "tree_digest",
     "tree_digest_of",

@@ -8,6 +8,7 @@ from pydantic import Field
 from reranker_contracts.base import Document, canonical_json
 from reranker_contracts.identity import Toolchain
 from reranker_contracts.manifest import ParityReport, Shapes
+from reranker_contracts.targets import Runtimes
 
 #: kubelet cuts termination messages at this many bytes.
 MESSAGE_LIMIT = 4096
@@ -50,6 +51,9 @@ class StageReason(StrEnum):
     COMPILE_FAILED = "CompileFailed"
     VALIDATION_FAILED = "ValidationFailed"
     PARITY_REFUSED = "ParityRefused"
+    TARGET_UNSUPPORTED = "TargetUnsupported"
+    TARGET_ABSENT = "TargetAbsent"
+    ENGINE_TOO_LARGE = "EngineTooLarge"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     ENGINE_VERSION_MISMATCH = "EngineVersionMismatch"
     STORE_FULL = "StoreFull"
@@ -66,6 +70,7 @@ class ResolvedModel(Document):
     family: str = Field(max_length=64)
     max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
     toolchain: Toolchain
+    runtimes: Runtimes
 
 
 class StageResult(Document):

@@ -96,7 +96,7 @@ def _succeeded(command: Command, outcome: Outcome, progress: Progress) -> StageR
     return StageResult(
         stage=command.stage,
         ok=True,
-        reason=StageReason.SUCCEEDED,
+        reason=outcome.reason,
         message=outcome.message,
         seconds=progress.seconds,
         resolved=outcome.resolved,

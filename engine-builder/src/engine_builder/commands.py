@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,7 +20,8 @@ from engine_builder.errors import UsageError
 from engine_builder.facts import MIN_LENGTH
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
-from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
+from reranker_contracts import EngineIdentity, EngineTarget, PrepareIdentity, Stage
+from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DEFAULT_MAX_BATCH_SIZE = 64
@@ -60,24 +62,30 @@ def _length_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _target_arguments(parser: argparse.ArgumentParser) -> None:
+def _target_arguments(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
+    any_of = ("auto",) if auto else ()
     parser.add_argument(
         "--accelerator",
-        choices=["cpu", "nvidia"],
+        choices=get_args(Accelerator),
         default="cpu",
         help="what will serve the engine (default: %(default)s)",
     )
     parser.add_argument(
         "--runtime",
-        choices=["onnxruntime"],
-        default="onnxruntime",
+        choices=[*any_of, *get_args(Runtime)],
+        default="auto" if auto else "onnxruntime",
         help="what will run it there (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
-        choices=["fp32"],
-        default="fp32",
-        help="of its numbers (default: %(default)s)",
+        choices=[*any_of, *get_args(Precision)],
+        default="auto" if auto else "fp32",
+        help="of its matrix products (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compute-capability",
+        metavar="N.N",
+        help="of the GPU, for tensorrt and tensorrt-rtx, as 8.9",
     )
     parser.add_argument(
         "--max-batch-size",
@@ -86,6 +94,47 @@ def _target_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows in one call of the engine (default: %(default)s)",
     )
+    parser.add_argument(
+        "--gpu-memory",
+        type=_number(1, 1 << 24),
+        metavar="MIB",
+        help="what the GPU has (nvidia.com/gpu.memory); refuse an engine that would not fit",
+    )
+    parser.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="DIR",
+        help="where tensorrt keeps its timings for later builds",
+    )
+
+
+def _target(args: argparse.Namespace) -> EngineTarget:
+    try:
+        return EngineTarget(
+            runtime=args.runtime,
+            precision=args.precision,
+            accelerator=args.accelerator,
+            compute_capability=args.compute_capability,
+            max_batch_size=args.max_batch_size,
+        )
+    except ValidationError as error:
+        raise UsageError(_target_problem(args, error)) from error
+
+
+def _target_problem(args: argparse.Namespace, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    if first["loc"] == ("compute_capability",):
+        return f"--compute-capability {args.compute_capability}: give it as 8.9"
+    pairs = ", ".join(
+        f"{runtime} on {accelerator}: {' '.join(numbers)}"
+        for (runtime, accelerator), numbers in PRECISIONS.items()
+    )
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"--runtime, --precision, --accelerator: {problem}; there are {pairs}"
+
+
+def _memory(args: argparse.Namespace) -> int | None:
+    return None if args.gpu_memory is None else args.gpu_memory << 20
 
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,9 +206,10 @@ def _compile(args: argparse.Namespace, progress: Progress) -> Outcome:
     return compile_engine(
         args.prepared,
         args.out,
-        accelerator=args.accelerator,
-        max_batch_size=args.max_batch_size,
+        _target(args),
         progress=progress,
+        gpu_memory=_memory(args),
+        timing_cache=args.timing_cache,
     )
 
 
@@ -240,11 +290,11 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a store; the engine's path is printed, work files go below TMPDIR",
     )
-    _target_arguments(parser)
+    _target_arguments(parser, auto=True)
 
 
 def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.stages.build import build
+    from engine_builder.stages.build import Wanted, build
 
     return build(
         args.source,
@@ -252,8 +302,15 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         source_dir=args.source_dir,
         revision=args.revision,
         max_length=args.max_length,
-        accelerator=args.accelerator,
-        max_batch_size=args.max_batch_size,
+        wanted=Wanted(
+            runtime=None if args.runtime == "auto" else args.runtime,
+            precision=None if args.precision == "auto" else args.precision,
+            accelerator=args.accelerator,
+            compute_capability=args.compute_capability,
+            max_batch_size=args.max_batch_size,
+            gpu_memory=_memory(args),
+            timing_cache=args.timing_cache,
+        ),
         progress=progress,
     )
 

@@ -5,6 +5,7 @@ can be copied into a cluster's store. What an earlier build left there is used a
 """
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine_builder.errors import StageError, write_failure
@@ -17,19 +18,65 @@ from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
 from engine_builder.stages.resolve import resolve
 from engine_builder.store import Store
-from engine_builder.triton_config import Accelerator
 from reranker_contracts import (
     EngineIdentity,
+    EngineTarget,
     ParityReport,
     PrepareIdentity,
     ResolvedModel,
+    Runtimes,
     StageReason,
+    candidates,
     digest_of,
 )
+from reranker_contracts.targets import Accelerator, Precision, Runtime
 
 #: Thresholds of this command; in a cluster the operator judges by the service's own.
 MIN_KENDALL_TAU = 0.995
 MAX_NDCG10_DELTA = 0.002
+
+
+#: Failures of a target that leave the others worth a try.
+_NEXT = frozenset(
+    {
+        StageReason.PARITY_REFUSED,
+        StageReason.TARGET_ABSENT,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.ENGINE_TOO_LARGE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The target as far as it was asked for; None is for us to choose. `gpu_memory` in bytes."""
+
+    runtime: Runtime | None
+    precision: Precision | None
+    accelerator: Accelerator
+    compute_capability: str | None
+    max_batch_size: int
+    gpu_memory: int | None = None
+    timing_cache: Path | None = None
+
+    def candidates(self, runtimes: Runtimes) -> tuple[EngineTarget, ...]:
+        """In the order in which they are tried; raises StageError when there is none."""
+        found = candidates(
+            runtimes,
+            self.accelerator,
+            runtime=self.runtime,
+            precision=self.precision,
+            compute_capability=self.compute_capability,
+            max_batch_size=self.max_batch_size,
+        )
+        if not found:
+            raise StageError(
+                StageReason.TARGET_UNSUPPORTED,
+                f"--runtime {self.runtime or 'auto'}, --precision {self.precision or 'auto'}: "
+                f"nothing builds this for {self.accelerator}; tensorrt and tensorrt-rtx need "
+                "--compute-capability",
+            )
+        return found
 
 
 def build(
@@ -39,11 +86,13 @@ def build(
     source_dir: Path | None,
     revision: str | None,
     max_length: int | None,
-    accelerator: Accelerator,
-    max_batch_size: int,
+    wanted: Wanted,
     progress: Progress,
 ) -> Outcome:
-    """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused."""
+    """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused.
+
+    Of several targets the first one that passes is built.
+    """
     _check_store(out)
     found = resolve(
         uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
@@ -52,6 +101,7 @@ def build(
     resolved = found.resolved
     if resolved is None:
         raise ValueError("resolve gave no model")
+    targets = wanted.candidates(resolved.runtimes)
     store = Store(out)
     with work_directory() as work:
         prepare = PrepareIdentity(
@@ -59,15 +109,16 @@ def build(
         )
         if not store.is_intact("prepared", digest_of(prepare)):
             _prepare(uri, prepare, source_dir=source_dir, out=out, work=work, progress=progress)
-        return _engine(
-            resolved,
-            prepare,
-            accelerator=accelerator,
-            max_batch_size=max_batch_size,
-            out=out,
-            work=work,
-            progress=progress,
-        )
+        for target in targets:
+            try:
+                return _engine(
+                    resolved, prepare, target, wanted, out=out, work=work, progress=progress
+                )
+            except StageError as error:
+                if target is targets[-1] or error.reason not in _NEXT:
+                    raise
+                progress.say(f"not {target}: {error.message}")
+        raise ValueError("no target")
 
 
 def _check_store(out: Path) -> None:
@@ -101,9 +152,9 @@ def _prepare(
 def _engine(
     resolved: ResolvedModel,
     prepare: PrepareIdentity,
+    target: EngineTarget,
+    wanted: Wanted,
     *,
-    accelerator: Accelerator,
-    max_batch_size: int,
     out: Path,
     work: Path,
     progress: Progress,
@@ -111,33 +162,35 @@ def _engine(
     from engine_builder.stages.validate import validate  # noqa: PLC0415
 
     identity = EngineIdentity(
+        **target.model_dump(),
         prepared=digest_of(prepare),
-        runtime="onnxruntime",
-        precision="fp32",
-        accelerator=accelerator,
-        max_batch_size=max_batch_size,
-        onnxruntime=resolved.toolchain.onnxruntime,
+        version=resolved.runtimes.version_of(target.runtime) or "",
+        recipe=resolved.runtimes.recipe,
     )
     prepared = Store(out).path_of("prepared", identity.prepared)
     engine = work / "engine"
-    compile_engine(
+    compiled = compile_engine(
         prepared,
         engine,
-        accelerator=accelerator,
-        max_batch_size=max_batch_size,
+        target,
         progress=progress,
+        gpu_memory=wanted.gpu_memory,
+        timing_cache=wanted.timing_cache,
     )
+    progress.say(compiled.message)
     validated = validate(prepared, engine, progress=progress)
     progress.say(validated.message)
-    _judge(validated.parity)
+    if validated.reason is StageReason.SUCCEEDED:
+        _judge(validated.parity)
     done = publish(engine, out, identity, progress=progress)
     path = Store(out).path_of("engine", digest_of(identity))
     return Outcome(
-        f"engine: {path}",
+        f"engine: {path} ({target})",
         resolved=resolved,
         parity=done.parity,
         shapes=done.shapes,
         size_bytes=done.size_bytes,
+        reason=validated.reason,
     )
 
 
@@ -149,5 +202,5 @@ def _judge(parity: ParityReport | None) -> None:
             StageReason.PARITY_REFUSED,
             f"Kendall tau {parity.kendall_tau:.4f} (at least {MIN_KENDALL_TAU}), NDCG@10 loss "
             f"{parity.ndcg10_delta:.4f} (at most {MAX_NDCG10_DELTA}): the engine ranks differently "
-            "from FP32 PyTorch; use another model",
+            "from FP32 PyTorch; use a higher --precision, or another model",
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from reranker_contracts import EngineIdentity, ParityReport, PrepareIdentity, Toolchain
+from reranker_contracts import EngineIdentity, ParityReport, PrepareIdentity, Runtimes, Toolchain
 from reranker_operator.api.conditions import Condition
 from reranker_operator.api.exposure import (
     DisruptionSpec,
@@ -108,11 +108,15 @@ class StoreSpec(ApiModel):
 class EngineSettings(ApiModel):
     """How the engine is built."""
 
-    runtime: Literal["auto", "onnxruntime"] = Field(
-        default="auto", description="auto picks the runtime for the accelerator."
+    runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="What runs the engine. auto picks the fastest that the builder image has for "
+        "the accelerator.",
     )
-    precision: Literal["auto", "fp32"] = Field(
-        default="auto", description="auto picks what passes parity on the target."
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        default="auto",
+        description="Of matrix products: bf16 is of openvino, int8 of onnxruntime. auto picks the "
+        "fastest that ranks like the original (parity).",
     )
     max_length: int | None = Field(
         default=None,
@@ -242,6 +246,7 @@ class ResolvedStatus(ApiModel):
     family: str = Field(description="Family of models that share an export recipe.")
     max_length: int = Field(description="Longest input of the model in tokens.")
     toolchain: Toolchain
+    runtimes: Runtimes
     resolved_time: datetime.datetime | None = Field(
         default=None, description="When the revision was found."
     )

@@ -107,8 +107,8 @@ def resolve(world: ServiceWorld) -> Resolution:
 
 
 def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) -> Resolution:
-    engine = _engine_of(world, model)
-    if engine is not None and _has_moved(engine, model):
+    made = _engines_of(world, model)
+    if any(_has_moved(engine, model) for engine in made):
         text = (
             f"the source has changed: revision {model.revision[:19]} of "
             f"{world.service.spec.model.source} can't be fetched any more"
@@ -117,7 +117,7 @@ def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) ->
         again = _waiting(world, attempts, ())
         return replace(again, outdated=model.model_copy(update={"key": ""}))
     # Kept until the files are here: a source that changes all the time must not be hurried after.
-    fetched = engine is not None and is_true(engine.status.conditions, ConditionType.PREPARED)
+    fetched = any(is_true(entry.status.conditions, ConditionType.PREPARED) for entry in made)
     return Resolution(
         _found(model),
         model=model,
@@ -126,10 +126,12 @@ def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) ->
     )
 
 
-def _engine_of(world: ServiceWorld, model: ResolvedStatus) -> RerankerEngine | None:
-    manifest = engines.engine(world.service, RerankerServiceStatus(model=model), world.defaults)
-    name = manifest["metadata"]["name"]
-    return next((entry for entry in world.engines if entry.metadata.name == name), None)
+def _engines_of(world: ServiceWorld, model: ResolvedStatus) -> list[RerankerEngine]:
+    """Those of the service's targets that there are already."""
+    status = RerankerServiceStatus(model=model)
+    _, targets = engines.identities(world.service, status)
+    wanted = {engines.engine_name(world.service, status, target) for target in targets}
+    return [entry for entry in world.engines if entry.metadata.name in wanted]
 
 
 def lacks_source(engine: RerankerEngine) -> bool:
@@ -168,6 +170,7 @@ def _learnt(world: ServiceWorld, found: ResolvedModel, attempts: Attempts | None
         family=found.family,
         max_length=found.max_length,
         toolchain=found.toolchain,
+        runtimes=found.runtimes,
         resolved_time=world.now,
     )
     return Resolution(_found(model), model=model, attempts=attempts)
