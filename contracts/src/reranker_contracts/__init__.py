@@ -19,7 +19,14 @@ from reranker_contracts.manifest import (
     Shapes,
     write_manifest,
 )
-from reranker_contracts.model import Activation, PairTemplate, ServedModel, TemplatePiece
+from reranker_contracts.model import (
+    Activation,
+    PairTemplate,
+    Pooling,
+    Scoring,
+    ServedModel,
+    TemplatePiece,
+)
 from reranker_contracts.stages import ResolvedModel, Stage, StageReason, StageResult
 
 __all__ = [
@@ -31,8 +38,10 @@ __all__ = [
     "OtherVersionError",
     "PairTemplate",
     "ParityReport",
+    "Pooling",
     "PrepareIdentity",
     "ResolvedModel",
+    "Scoring",
     "ServedModel",
     "Shapes",
     "Stage",

@@ -95,6 +95,7 @@ def _score(
     logits = np.zeros(len(rows))
     for number, batch in enumerate(in_batches(order, batch_size)):
         progress.tick(number * batch_size, len(rows), "pairs")
-        tensors = pad_batch([rows[row] for row in batch], model.pad_id, model.inputs)
+        picked = [rows[row] for row in batch]
+        tensors = pad_batch(picked, model.pad_id, model.inputs, model.pad_side)
         logits[list(batch)] = engine.run(tensors, model.labels)[:, model.label]
     return [float(logit) for logit in logits]
