@@ -259,6 +259,11 @@ def _prompt(said: Scoring) -> Whole | None:
                 f"spec.model.template holds {text} {said.template.count(text)} times; write it "
                 "with {query} and {passage}, each once",
             )
+    if said.template.index("{passage}") < said.template.index("{query}"):
+        raise StageError(
+            StageReason.SCORING_UNKNOWN,
+            "spec.model.template: the passage stands before the query; write {query} first",
+        )
     return Whole(text=said.template)
 
 

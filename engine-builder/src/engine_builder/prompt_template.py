@@ -52,11 +52,6 @@ def split_template(
     every one of `pairs`, which are whole texts of the kind that will be ranked.
     """
     parts = _parts(tokenizer, prompt)
-    if parts.passage_first:
-        raise StageError(
-            StageReason.SCORING_UNKNOWN,
-            "spec.model.template: the passage stands before the query; write {query} first",
-        )
     split = _narrowed(tokenizer, parts)
     template = split.template(tokenizer)
     encoder = PairEncoder(tokenizer, template, _UNCUT)
@@ -80,7 +75,6 @@ class _Parts:
     trail: str
     first: tuple[int, ...]
     last: tuple[int, ...]
-    passage_first: bool = False
 
     def whole(self, tokenizer: Tokenizer, query: str, passage: str) -> list[int]:
         """As the reference implementation tokenises."""
@@ -90,10 +84,8 @@ class _Parts:
 
 
 def _parts(tokenizer: Tokenizer, prompt: Whole) -> _Parts:
-    lead, query, rest = prompt.text.partition("{query}")
-    gap, passage, trail = rest.partition("{passage}")
-    if not query or not passage:
-        return _Parts("", "", "", (), (), passage_first=True)
+    lead, _, rest = prompt.text.partition("{query}")
+    gap, _, trail = rest.partition("{passage}")
     first, last = _own_specials(tokenizer, prompt)
     return _Parts(lead, gap, trail, first, last)
 
