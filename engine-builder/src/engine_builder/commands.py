@@ -76,10 +76,12 @@ def _scoring_arguments(parser: argparse.ArgumentParser) -> None:
         help="text around {query} and {passage}, each once",
     )
     group.add_argument(
-        "--labels",
-        nargs="+",
+        "--label",
+        dest="labels",
+        action="append",
         metavar="WORD",
-        help="of a language model: the word that means relevant, and the one that does not",
+        help="of a language model: the word that means relevant; once more for the one that does "
+        "not",
     )
     group.add_argument(
         "--pooling",

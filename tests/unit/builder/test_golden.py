@@ -55,7 +55,7 @@ Side = Literal["left", "right"]
 BAR = 1e-4
 #: What families whose files say nothing about pairs are told by their user.
 SAID = {
-    "llama": ["--template", LLAMA_TEMPLATE, "--labels", "yes", "no"],
+    "llama": ["--template", LLAMA_TEMPLATE, "--label", "yes", "--label", "no"],
     "llama-classifier": ["--template", LLAMA_TEMPLATE],
 }
 

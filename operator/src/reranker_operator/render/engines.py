@@ -9,7 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reranker_contracts import EngineIdentity, PrepareIdentity, ResolvedModel, digest_of
+from reranker_contracts import (
+    EngineIdentity,
+    PrepareIdentity,
+    ResolvedModel,
+    Scoring,
+    digest_of,
+)
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.meta import API_VERSION
@@ -35,7 +41,9 @@ def identities(
     spec = service.spec
     prepare = PrepareIdentity(
         revision=status.model.revision,
+        adapter=status.model.adapter,
         max_length=spec.engine.max_length,
+        scoring=scoring_of(service),
         toolchain=status.model.toolchain,
         builder=spec.engine.image,
     )
@@ -50,6 +58,13 @@ def identities(
     return prepare, identity
 
 
+def scoring_of(service: RerankerService) -> Scoring | None:
+    """What the service says about how its model scores; None when it says nothing."""
+    model = service.spec.model
+    said = {name: getattr(model, name) for name in Scoring.model_fields}
+    return Scoring(**said) if any(value is not None for value in said.values()) else None
+
+
 def target_of(identity: EngineIdentity) -> str:
     """Short name of runtime and hardware, as it stands in engine names and status."""
     return f"onnx-{'cpu' if identity.accelerator == 'cpu' else 'cuda'}-{identity.precision}"
@@ -58,9 +73,11 @@ def target_of(identity: EngineIdentity) -> str:
 def source_of(service: RerankerService, references: str | None = None) -> EngineSource:
     """Where the service's files come from, and the way there."""
     model = service.spec.model
-    hub = isinstance(parse(model.source), HubSource)
+    adapter = model.adapter.source if model.adapter else None
+    hub = any(isinstance(parse(uri), HubSource) for uri in (model.source, adapter) if uri)
     return EngineSource(
         source=model.source,
+        adapter=adapter,
         secret_ref=model.secret_ref,
         image_pull_secret=model.image_pull_secret,
         proxy=service.spec.proxy if hub else None,
@@ -135,8 +152,9 @@ def resolution_of(engine: RerankerEngine) -> ResolvedModel | None:
     except ValidationError:
         return None
     prepare, name = engine.spec.prepare, engine.spec.model_name
-    fits = (found.revision, found.toolchain, found.name) == (
+    fits = (found.revision, found.adapter, found.toolchain, found.name) == (
         prepare.revision,
+        prepare.adapter,
         prepare.toolchain,
         name,
     )
