@@ -12,7 +12,7 @@ from engine_builder.families import FAMILIES, Family
 from support.tiny_tokenizers import tokenizer_config
 
 #: Longest inputs of the tiny models.
-LENGTH, DECODER_LENGTH = 64, 2048
+LENGTH, DECODER_LENGTH = 64, 512
 
 
 def family_of(name: str) -> Family:
@@ -99,7 +99,7 @@ def _decoder_config(family: Family, vocabulary: int) -> dict[str, object]:
             "factor": 4.0,
             "low_freq_factor": 1.0,
             "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 256,
+            "original_max_position_embeddings": 128,
         }
     return config
 

@@ -92,6 +92,16 @@ class Engine:
         return np.array(scores)
 
 
+def _pairs() -> list[Pair]:
+    """The probes, and passages of several times their length: prompts alone are long."""
+    probes = load_probes()
+    joined = [
+        (entry.query, " ".join(entry.passages[: 2 + number % 6]))
+        for number, entry in enumerate(probes.queries)
+    ]
+    return [*probes.pairs(), *joined]
+
+
 def _reference_ids(family: Family, tokenizer: Any, pair: Pair) -> list[int]:
     if family.is_decoder:
         return REFERENCE_IDS[family.name](tokenizer, *pair)
@@ -113,7 +123,7 @@ def test_engine_scores_as_transformers_does(
 
     engine, tokenizer = Engine(directory), load_tokenizer(model)
     assert engine.model.pad_side == ("left" if family.is_decoder else "right")
-    pairs = load_probes().pairs()
+    pairs = _pairs()
     tokens = [_reference_ids(family, tokenizer, pair) for pair in pairs]
     # Implementations cut too long pairs each in their own way; transformers cuts a pair as we do.
     fits = [len(ids) <= length_of(family) for ids in tokens]
