@@ -106,6 +106,20 @@ PODS: list[tuple[Json, str]] = [
         ({"model": HUB | {"imagePullSecret": "s"}}, "for hf:// use model.secretRef"),
         ({"model": OCI | {"revision": "v2"}}, "model.revision is for hf:// sources"),
         (
+            {"model": HUB | {"adapter": {"source": "oci://registry/lora:1"}}},
+            "model.adapter.source is hf://ORG/NAME or pvc://CLAIM/PATH",
+        ),
+        (
+            {"model": HUB | {"adapter": {"source": "pvc://c/lora", "revision": "v2"}}},
+            "model.adapter.revision is for hf:// sources",
+        ),
+        (
+            {"model": HUB | {"template": "{query} {query} {passage}"}},
+            "model.template needs {query} and {passage}",
+        ),
+        ({"model": HUB | {"labels": []}}, "spec.model.labels"),
+        ({"model": HUB | {"pooling": "max"}}, "spec.model.pooling: Unsupported value"),
+        (
             {
                 "model": HUB,
                 "engine": {"store": {"existingClaim": "a", "storageClassName": "b"}},

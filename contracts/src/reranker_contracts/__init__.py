@@ -25,7 +25,14 @@ from reranker_contracts.manifest import (
     Shapes,
     write_manifest,
 )
-from reranker_contracts.model import Activation, PairTemplate, ServedModel, TemplatePiece
+from reranker_contracts.model import (
+    Activation,
+    PairTemplate,
+    Pooling,
+    Scoring,
+    ServedModel,
+    TemplatePiece,
+)
 from reranker_contracts.stages import ResolvedModel, Stage, StageReason, StageResult
 from reranker_contracts.targets import EngineTarget, Runtimes, candidates
 
@@ -39,10 +46,12 @@ __all__ = [
     "OtherVersionError",
     "PairTemplate",
     "ParityReport",
+    "Pooling",
     "PrepareIdentity",
     "Profile",
     "ResolvedModel",
     "Runtimes",
+    "Scoring",
     "ServedModel",
     "Shapes",
     "Stage",

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from reranker_contracts.base import Document, canonical_json
+from reranker_contracts.model import Scoring
 from reranker_contracts.targets import EngineTarget
 
 
@@ -28,7 +29,13 @@ class PrepareIdentity(Document):
 
     kind: Literal["prepared"] = Field(default="prepared", description="what this is")
     revision: str = Field(description="commit or `sha256:` tree hash of the source")
+    adapter: str | None = Field(
+        default=None, description="commit or tree hash of the LoRA adapter that is merged in"
+    )
     max_length: int | None = Field(default=None, description="None: the model's own limit")
+    scoring: Scoring | None = Field(
+        default=None, description="what the user says about how the model scores"
+    )
     toolchain: Toolchain
     builder: str | None = Field(
         default=None,

@@ -45,6 +45,8 @@ class StageReason(StrEnum):
     ARCHITECTURE_UNSUPPORTED = "ArchitectureUnsupported"
     CUSTOM_CODE = "CustomCode"
     UNSAFE_WEIGHTS = "UnsafeWeights"
+    ADAPTER_INVALID = "AdapterInvalid"
+    SCORING_UNKNOWN = "ScoringUnknown"
     MAX_LENGTH_TOO_LONG = "MaxLengthTooLong"
     MAX_LENGTH_TOO_SHORT = "MaxLengthTooShort"
     EXPORT_FAILED = "ExportFailed"
@@ -69,6 +71,9 @@ class ResolvedModel(Document):
     architecture: str = Field(max_length=128)
     family: str = Field(max_length=64)
     max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
+    adapter: str | None = Field(
+        default=None, max_length=256, description="fixed revision of the adapter, if there is one"
+    )
     toolchain: Toolchain
     runtimes: Runtimes
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,8 +20,12 @@ from engine_builder.errors import UsageError
 from engine_builder.facts import MIN_LENGTH
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
-from reranker_contracts import EngineIdentity, EngineTarget, PrepareIdentity, Stage
+from reranker_contracts import EngineIdentity, EngineTarget, PrepareIdentity, Scoring, Stage
+from reranker_contracts.model import TEMPLATE_LIMIT
 from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
+
+if TYPE_CHECKING:
+    from engine_builder.stages.resolve import AdapterSource
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DEFAULT_MAX_BATCH_SIZE = 64
@@ -60,6 +64,64 @@ def _length_argument(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="longest input in tokens (default: the model's own limit)",
     )
+
+
+def _scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "how the model scores", "Default: as its own files and its family's model card say."
+    )
+    group.add_argument(
+        "--template",
+        type=_template,
+        metavar="TEXT",
+        help="text around {query} and {passage}, each once",
+    )
+    group.add_argument(
+        "--label",
+        dest="labels",
+        action="append",
+        metavar="WORD",
+        help="of a language model: the word that means relevant; once more for the one that does "
+        "not",
+    )
+    group.add_argument(
+        "--pooling",
+        choices=["cls", "last", "mean"],
+        help="which hidden states are scored",
+    )
+    group.add_argument("--activation", choices=["none", "sigmoid"], help="from logit to score")
+
+
+def _scoring(args: argparse.Namespace) -> Scoring | None:
+    """What the arguments say; None when they say nothing, so that identities are equal."""
+    values = {name: getattr(args, name) for name in Scoring.model_fields}
+    said = {name: value for name, value in values.items() if value is not None}
+    try:
+        return Scoring.model_validate(said) if said else None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"--{first['loc'][0]}: {first['msg']}") from error
+
+
+def _template(text: str) -> str:
+    if len(text) > TEMPLATE_LIMIT:
+        raise argparse.ArgumentTypeError(f"at most {TEMPLATE_LIMIT} characters are allowed")
+    return text
+
+
+def _adapter_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("LoRA adapter, merged into the model")
+    group.add_argument("--adapter", metavar="URI", help="as --source, of a PEFT adapter")
+    group.add_argument("--adapter-source-dir", type=Path, metavar="DIR", help="as --source-dir")
+    group.add_argument("--adapter-revision", metavar="R", help="as --revision")
+
+
+def _adapter(args: argparse.Namespace) -> "AdapterSource | None":
+    from engine_builder.stages.resolve import AdapterSource
+
+    if args.adapter is None:
+        return None
+    return AdapterSource(args.adapter, args.adapter_source_dir, args.adapter_revision)
 
 
 def _target_arguments(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
@@ -141,6 +203,8 @@ def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
     _source_arguments(parser)
     parser.add_argument("--revision", metavar="R", help="branch, tag, commit or sha256: tree hash")
     _length_argument(parser)
+    _scoring_arguments(parser)
+    _adapter_arguments(parser)
 
 
 def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -151,6 +215,8 @@ def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
         source_dir=args.source_dir,
         revision=args.revision,
         max_length=args.max_length,
+        scoring=_scoring(args),
+        adapter=_adapter(args),
         progress=progress,
     )
 
@@ -178,14 +244,25 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", required=True, type=_directory, metavar="DIR", help="the model's files"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--adapter-dir", type=_directory, metavar="DIR", help="a LoRA adapter to merge in"
+    )
     _length_argument(parser)
+    _scoring_arguments(parser)
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
     with progress.step("loading PyTorch and transformers"):
         from engine_builder.stages.export import export
 
-    return export(args.source, args.out, max_length=args.max_length, progress=progress)
+    return export(
+        args.source,
+        args.out,
+        max_length=args.max_length,
+        scoring=_scoring(args),
+        adapter=args.adapter_dir,
+        progress=progress,
+    )
 
 
 def _compile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -302,6 +379,8 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         source_dir=args.source_dir,
         revision=args.revision,
         max_length=args.max_length,
+        scoring=_scoring(args),
+        adapter=_adapter(args),
         wanted=Wanted(
             runtime=None if args.runtime == "auto" else args.runtime,
             precision=None if args.precision == "auto" else args.precision,

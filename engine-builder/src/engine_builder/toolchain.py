@@ -6,7 +6,7 @@ from engine_builder.errors import StageError
 from reranker_contracts import Runtimes, StageReason, Toolchain
 
 #: Raise when this package's own code changes the bytes that it writes for equal inputs.
-RECIPE = 1
+RECIPE = 2
 #: The same for what `targets` writes.
 TARGET_RECIPE = 1
 

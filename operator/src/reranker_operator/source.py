@@ -59,10 +59,10 @@ class VolumeSource:
 Source = HubSource | ImageSource | VolumeSource
 
 
-def parse(text: str) -> Source:
-    """The source that `text` names. Raises SourceError."""
+def parse(text: str, field: str = "model.source") -> Source:
+    """The source that `text` names, in the spec's `field`. Raises SourceError."""
     scheme, separator, rest = text.partition("://")
-    about = f"model.source '{shown(text)}'"
+    about = f"{field} '{shown(text)}'"
     if not separator:
         raise SourceError(f"{about} has no scheme; write {SUPPORTED}")
     if scheme == "hf":

@@ -16,7 +16,7 @@ from engine_builder.scratch import work_directory
 from engine_builder.stages.compile import compile_engine
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
-from engine_builder.stages.resolve import resolve
+from engine_builder.stages.resolve import AdapterSource, resolve
 from engine_builder.store import Store
 from reranker_contracts import (
     EngineIdentity,
@@ -25,6 +25,7 @@ from reranker_contracts import (
     PrepareIdentity,
     ResolvedModel,
     Runtimes,
+    Scoring,
     StageReason,
     candidates,
     digest_of,
@@ -87,6 +88,8 @@ def build(
     revision: str | None,
     max_length: int | None,
     wanted: Wanted,
+    scoring: Scoring | None = None,
+    adapter: AdapterSource | None = None,
     progress: Progress,
 ) -> Outcome:
     """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused.
@@ -95,7 +98,13 @@ def build(
     """
     _check_store(out)
     found = resolve(
-        uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
+        uri,
+        source_dir=source_dir,
+        revision=revision,
+        max_length=max_length,
+        scoring=scoring,
+        adapter=adapter,
+        progress=progress,
     )
     progress.say(found.message)
     resolved = found.resolved
@@ -105,10 +114,22 @@ def build(
     store = Store(out)
     with work_directory() as work:
         prepare = PrepareIdentity(
-            revision=resolved.revision, max_length=max_length, toolchain=resolved.toolchain
+            revision=resolved.revision,
+            adapter=resolved.adapter,
+            max_length=max_length,
+            scoring=scoring,
+            toolchain=resolved.toolchain,
         )
         if not store.is_intact("prepared", digest_of(prepare)):
-            _prepare(uri, prepare, source_dir=source_dir, out=out, work=work, progress=progress)
+            _prepare(
+                uri,
+                prepare,
+                source_dir=source_dir,
+                adapter=adapter,
+                out=out,
+                work=work,
+                progress=progress,
+            )
         for target in targets:
             try:
                 return _engine(
@@ -136,15 +157,33 @@ def _prepare(
     identity: PrepareIdentity,
     *,
     source_dir: Path | None,
+    adapter: AdapterSource | None,
     out: Path,
     work: Path,
     progress: Progress,
 ) -> None:
     source, prepared = work / "source", work / "prepared"
     fetch(uri, revision=identity.revision, source_dir=source_dir, out=source, progress=progress)
+    folder = None
+    if adapter is not None and identity.adapter is not None:
+        folder = work / "adapter"
+        fetch(
+            adapter.uri,
+            revision=identity.adapter,
+            source_dir=adapter.source_dir,
+            out=folder,
+            progress=progress,
+        )
     with progress.step("loading PyTorch and transformers"):
         from engine_builder.stages.export import export  # noqa: PLC0415
-    done = export(source, prepared, max_length=identity.max_length, progress=progress)
+    done = export(
+        source,
+        prepared,
+        max_length=identity.max_length,
+        scoring=identity.scoring,
+        adapter=folder,
+        progress=progress,
+    )
     progress.say(done.message)
     progress.say(publish(prepared, out, identity, progress=progress).message)
 

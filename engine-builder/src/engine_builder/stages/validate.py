@@ -119,7 +119,8 @@ def _score(
     logits: dict[int, float] = {}
     for number, batch in enumerate(in_batches(order, batch_size)):
         progress.tick(number * batch_size, len(order), "pairs")
-        tensors = pad_batch([rows[row] for row in batch], model.pad_id, model.inputs)
+        picked = [rows[row] for row in batch]
+        tensors = pad_batch(picked, model.pad_id, model.inputs, model.pad_side)
         scores = engine.run(tensors, model.labels)[:, model.label]
         logits |= zip(batch, map(float, scores), strict=True)
     return dict(sorted(logits.items()))

@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from reranker_contracts import EngineIdentity, ParityReport, PrepareIdentity, Runtimes, Toolchain
+from reranker_contracts import (
+    EngineIdentity,
+    ParityReport,
+    Pooling,
+    PrepareIdentity,
+    Runtimes,
+    Toolchain,
+)
+from reranker_contracts.model import TEMPLATE_LIMIT
 from reranker_operator.api.conditions import Condition
 from reranker_operator.api.exposure import (
     DisruptionSpec,
@@ -42,6 +50,21 @@ class SecretKeyRef(ApiModel):
     key: Key = Field(default="token", description="Key inside it.")
 
 
+class AdapterSpec(ApiModel):
+    """A LoRA adapter of PEFT."""
+
+    source: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="Where its files come from: hf://ORG/NAME or pvc://CLAIM/PATH.",
+    )
+    revision: str | None = Field(
+        default=None,
+        max_length=255,
+        description="Branch, tag or commit of a hub source. Default: the main branch.",
+    )
+
+
 class ModelSpec(ApiModel):
     """Which model to serve."""
 
@@ -58,6 +81,34 @@ class ModelSpec(ApiModel):
         default=None,
         max_length=255,
         description="Branch, tag or commit of a hub source. Default: the main branch.",
+    )
+    adapter: AdapterSpec | None = Field(
+        default=None, description="LoRA adapter that is merged into the model's weights."
+    )
+    template: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=TEMPLATE_LIMIT,
+        description=(
+            "Text around {query} and {passage}, each once, as the model was trained with. Default: "
+            "as the model's own files or its family's model card have it."
+        ),
+    )
+    labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2,
+        description=(
+            "Of a language model: the word whose logit is the score, and the one whose logit is "
+            "subtracted. Default: as the model's own files or its family have it."
+        ),
+    )
+    pooling: Pooling | None = Field(
+        default=None,
+        description="Which hidden states the score is made of. Default: as the model's files say.",
+    )
+    activation: Literal["none", "sigmoid"] | None = Field(
+        default=None, description="From logit to score. Default: as the model's files say."
     )
     secret_ref: SecretKeyRef | None = Field(
         default=None, description="Token for a gated or private hub source."
@@ -245,6 +296,9 @@ class ResolvedStatus(ApiModel):
     architecture: str = Field(description="Class of the model in its configuration.")
     family: str = Field(description="Family of models that share an export recipe.")
     max_length: int = Field(description="Longest input of the model in tokens.")
+    adapter: str | None = Field(
+        default=None, description="Commit of the LoRA adapter, or hash of its files."
+    )
     toolchain: Toolchain
     runtimes: Runtimes
     resolved_time: datetime.datetime | None = Field(
@@ -306,6 +360,9 @@ class EngineSource(ApiModel):
     """Where prepare gets the files from."""
 
     source: str = Field(description="As in the RerankerService.")
+    adapter: str | None = Field(
+        default=None, description="Source of the LoRA adapter, as in the RerankerService."
+    )
     secret_ref: SecretKeyRef | None = Field(default=None, description="Token of a hub source.")
     image_pull_secret: Name | None = Field(
         default=None, description="Pull secret of an oci:// source."

@@ -54,9 +54,7 @@ def resolve_key(world: ServiceWorld) -> str:
     """Hash of everything that the resolution depends on; another key resolves again."""
     spec = world.service.spec
     inputs = {
-        "model": spec.model.model_dump(
-            mode="json", include={"source", "revision", "secret_ref", "image_pull_secret"}
-        ),
+        "model": spec.model.model_dump(mode="json", exclude={"served_name", "aliases"}),
         "maxLength": spec.engine.max_length,
         "builder": spec.engine.image or world.defaults.builder_image,
         "again": world.service.metadata.annotations.get(names.RESOLVE_AGAIN),
@@ -169,6 +167,7 @@ def _learnt(world: ServiceWorld, found: ResolvedModel, attempts: Attempts | None
         architecture=found.architecture,
         family=found.family,
         max_length=found.max_length,
+        adapter=found.adapter,
         toolchain=found.toolchain,
         runtimes=found.runtimes,
         resolved_time=world.now,
@@ -185,10 +184,16 @@ def _known(world: ServiceWorld) -> ResolvedModel | None:
     spec, meta = world.service.spec, world.service.metadata
     if spec.model.revision is None or names.RESOLVE_AGAIN in meta.annotations:
         return None
+    adapter = spec.model.adapter
+    if adapter is not None and adapter.revision is None:
+        return None
     for engine in world.engines:
         if (
             engine.spec.prepare.revision == spec.model.revision
             and engine.spec.source.source == spec.model.source
+            and engine.spec.source.adapter == (adapter.source if adapter else None)
+            and engine.spec.prepare.adapter == (adapter.revision if adapter else None)
+            and engine.spec.prepare.scoring == engines.scoring_of(world.service)
             and engine.spec.build.image == (spec.engine.image or world.defaults.builder_image)
             and is_true(engine.status.conditions, ConditionType.PREPARED)
             and (found := engines.resolution_of(engine)) is not None

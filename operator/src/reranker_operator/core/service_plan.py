@@ -58,8 +58,11 @@ def plan_service(world: ServiceWorld) -> Plan:
 
 
 def _accept(world: ServiceWorld) -> Condition:
+    model = world.service.spec.model
     try:
-        parse(world.service.spec.model.source)
+        parse(model.source)
+        if model.adapter is not None:
+            parse(model.adapter.source, "model.adapter.source")
     except SourceError as error:
         return condition(ConditionType.ACCEPTED, False, Reason.UNKNOWN_SOURCE, str(error))
     taken = other_owner(world.stranger, world.service) if world.stranger else None

@@ -14,6 +14,7 @@ from reranker_contracts import (
     EngineTarget,
     PrepareIdentity,
     ResolvedModel,
+    Scoring,
     candidates,
     digest_of,
 )
@@ -45,7 +46,9 @@ def identities(
     spec, runtimes = service.spec, status.model.runtimes
     prepare = PrepareIdentity(
         revision=status.model.revision,
+        adapter=status.model.adapter,
         max_length=spec.engine.max_length,
+        scoring=scoring_of(service),
         toolchain=status.model.toolchain,
         builder=spec.engine.image,
     )
@@ -68,6 +71,13 @@ def identities(
     )
 
 
+def scoring_of(service: RerankerService) -> Scoring | None:
+    """What the service says about how its model scores; None when it says nothing."""
+    model = service.spec.model
+    said = {name: getattr(model, name) for name in Scoring.model_fields}
+    return Scoring(**said) if any(value is not None for value in said.values()) else None
+
+
 _SHORT = {
     "onnxruntime": "onnx",
     "openvino": "ov",
@@ -87,9 +97,11 @@ def target_of(target: EngineTarget) -> str:
 def source_of(service: RerankerService, references: str | None = None) -> EngineSource:
     """Where the service's files come from, and the way there."""
     model = service.spec.model
-    hub = isinstance(parse(model.source), HubSource)
+    adapter = model.adapter.source if model.adapter else None
+    hub = any(isinstance(parse(uri), HubSource) for uri in (model.source, adapter) if uri)
     return EngineSource(
         source=model.source,
+        adapter=adapter,
         secret_ref=model.secret_ref,
         image_pull_secret=model.image_pull_secret,
         proxy=service.spec.proxy if hub else None,
@@ -166,8 +178,9 @@ def resolution_of(engine: RerankerEngine) -> ResolvedModel | None:
     except ValidationError:
         return None
     prepare, name = engine.spec.prepare, engine.spec.model_name
-    fits = (found.revision, found.toolchain, found.name) == (
+    fits = (found.revision, found.adapter, found.toolchain, found.name) == (
         prepare.revision,
+        prepare.adapter,
         prepare.toolchain,
         name,
     )
