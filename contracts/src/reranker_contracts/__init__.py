@@ -20,11 +20,13 @@ from reranker_contracts.manifest import (
     write_manifest,
 )
 from reranker_contracts.model import Activation, PairTemplate, ServedModel, TemplatePiece
+from reranker_contracts.record import BuildRecord, StageTiming
 from reranker_contracts.stages import ResolvedModel, Stage, StageReason, StageResult
 
 __all__ = [
     "Activation",
     "ArtefactManifest",
+    "BuildRecord",
     "EngineIdentity",
     "FileEntry",
     "IntegrityError",
@@ -38,6 +40,7 @@ __all__ = [
     "Stage",
     "StageReason",
     "StageResult",
+    "StageTiming",
     "TemplatePiece",
     "Toolchain",
     "digest_of",

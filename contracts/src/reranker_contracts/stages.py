@@ -51,6 +51,7 @@ class StageReason(StrEnum):
     VALIDATION_FAILED = "ValidationFailed"
     PARITY_REFUSED = "ParityRefused"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
+    SIGNATURE_INVALID = "SignatureInvalid"
     ENGINE_VERSION_MISMATCH = "EngineVersionMismatch"
     STORE_FULL = "StoreFull"
     STORE_UNWRITABLE = "StoreUnwritable"

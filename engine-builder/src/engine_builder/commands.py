@@ -7,33 +7,29 @@ A stage's module is imported when its command runs, because torch and transforme
 # ruff: noqa: PLC0415
 
 import argparse
-import datetime
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from engine_builder.arguments import (
+    Command,
+    add_signing_key,
+    digest,
+    directory,
+    moment,
+    number,
+    signing_key,
+)
 from engine_builder.errors import UsageError
 from engine_builder.facts import MIN_LENGTH
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
+from engine_builder.record import recorded
+from engine_builder.tool_commands import TOOLS
 from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _DEFAULT_MAX_BATCH_SIZE = 64
 _MAX_BATCH_SIZE = 4096
-
-
-@dataclass(frozen=True)
-class Command:
-    """One subcommand."""
-
-    stage: Stage
-    help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, Progress], Outcome]
 
 
 def _source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +50,7 @@ def _source_arguments(parser: argparse.ArgumentParser) -> None:
 def _length_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length",
-        type=_number(MIN_LENGTH, 1 << 24),
+        type=number(MIN_LENGTH, 1 << 24),
         metavar="N",
         help="longest input in tokens (default: the model's own limit)",
     )
@@ -81,7 +77,7 @@ def _target_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-batch-size",
-        type=_number(1, _MAX_BATCH_SIZE),
+        type=number(1, _MAX_BATCH_SIZE),
         default=_DEFAULT_MAX_BATCH_SIZE,
         metavar="N",
         help="rows in one call of the engine (default: %(default)s)",
@@ -115,18 +111,19 @@ def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
 def _fetch(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.fetch import fetch
 
-    return fetch(
-        args.source,
-        revision=args.revision,
-        source_dir=args.source_dir,
-        out=args.out,
-        progress=progress,
-    )
+    with recorded(progress, "fetch", args.out):
+        return fetch(
+            args.source,
+            revision=args.revision,
+            source_dir=args.source_dir,
+            out=args.out,
+            progress=progress,
+        )
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--source", required=True, type=_directory, metavar="DIR", help="the model's files"
+        "--source", required=True, type=directory, metavar="DIR", help="the model's files"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     _length_argument(parser)
@@ -136,7 +133,8 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
     with progress.step("loading PyTorch and transformers"):
         from engine_builder.stages.export import export
 
-    return export(args.source, args.out, max_length=args.max_length, progress=progress)
+    with recorded(progress, "export", args.out, after=args.source):
+        return export(args.source, args.out, max_length=args.max_length, progress=progress)
 
 
 def _compile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -154,13 +152,14 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
 def _compile(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.compile import compile_engine
 
-    return compile_engine(
-        args.prepared,
-        args.out,
-        accelerator=args.accelerator,
-        max_batch_size=args.max_batch_size,
-        progress=progress,
-    )
+    with recorded(progress, "compile", args.out, after=args.prepared):
+        return compile_engine(
+            args.prepared,
+            args.out,
+            accelerator=args.accelerator,
+            max_batch_size=args.max_batch_size,
+            progress=progress,
+        )
 
 
 def _validate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,7 +172,8 @@ def _validate_arguments(parser: argparse.ArgumentParser) -> None:
 def _validate(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.validate import validate
 
-    return validate(args.prepared, args.engine, progress=progress)
+    with recorded(progress, "validate", args.engine, after=args.engine):
+        return validate(args.prepared, args.engine, progress=progress)
 
 
 def _publish_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +181,7 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source",
         required=True,
-        type=_directory,
+        type=directory,
         metavar="DIR",
         help="what to publish",
     )
@@ -195,16 +195,17 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         nargs="*",
-        type=_digest,
+        type=digest,
         metavar="D",
         help="first delete all other artefacts of the store that are older than --made-before",
     )
     parser.add_argument(
         "--made-before",
-        type=_moment,
+        type=moment,
         metavar="TIME",
         help="with --keep, as 2026-01-31T12:00:00Z",
     )
+    add_signing_key(parser)
 
 
 def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -217,12 +218,19 @@ def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
     if args.keep is not None:
         retention = Retention(frozenset(args.keep), args.made_before)
     identity = _read_identity(args.identity)
-    return publish(args.source, args.store, identity, retention=retention, progress=progress)
+    return publish(
+        args.source,
+        args.store,
+        identity,
+        retention=retention,
+        key=signing_key(args),
+        progress=progress,
+    )
 
 
 def _remove_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", required=True, type=_directory, metavar="DIR")
-    parser.add_argument("--digest", required=True, nargs="+", type=_digest, metavar="D")
+    parser.add_argument("--store", required=True, type=directory, metavar="DIR")
+    parser.add_argument("--digest", required=True, nargs="+", type=digest, metavar="D")
 
 
 def _remove(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -241,6 +249,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         help="a store; the engine's path is printed, work files go below TMPDIR",
     )
     _target_arguments(parser)
+    add_signing_key(parser)
 
 
 def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -254,43 +263,9 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         max_length=args.max_length,
         accelerator=args.accelerator,
         max_batch_size=args.max_batch_size,
+        key=signing_key(args),
         progress=progress,
     )
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a number from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _digest(text: str) -> str:
-    if not _DIGEST.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: a digest is 64 hex digits")
-    return text
-
-
-def _moment(text: str) -> datetime.datetime:
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a time as 2026-01-31T12:00:00Z")
-    return moment
-
-
-def _directory(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}: there is no such directory")
-    return Path(text)
 
 
 def _read_identity(value: str) -> PrepareIdentity | EngineIdentity:
@@ -332,4 +307,5 @@ COMMANDS = {
     "build": Command(
         Stage.PUBLISH, "all stages on this machine, into a store", _build_arguments, _build
     ),
+    **TOOLS,
 }

@@ -1,16 +1,23 @@
 """build: all stages on one machine, into a store.
 
 The same functions, documents and store layout as in a cluster, so an engine that was built by hand
-can be copied into a cluster's store. What an earlier build left there is used again.
+can be copied into a cluster's store. What an earlier build published is used again, and so is what
+one that was killed had fetched or exported.
 """
 
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine_builder.errors import StageError, write_failure
 from engine_builder.files import make_directory
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
+from engine_builder.provenance import SigningKey
+from engine_builder.record import read_record, recorded
 from engine_builder.scratch import work_directory
 from engine_builder.stages.compile import compile_engine
 from engine_builder.stages.fetch import fetch
@@ -41,9 +48,13 @@ def build(
     max_length: int | None,
     accelerator: Accelerator,
     max_batch_size: int,
+    key: SigningKey | None = None,
     progress: Progress,
 ) -> Outcome:
-    """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused."""
+    """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused.
+
+    With `key` the provenance of what is published is signed.
+    """
     _check_store(out)
     found = resolve(
         uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
@@ -52,21 +63,15 @@ def build(
     resolved = found.resolved
     if resolved is None:
         raise ValueError("resolve gave no model")
-    store = Store(out)
-    with work_directory() as work:
-        prepare = PrepareIdentity(
-            revision=resolved.revision, max_length=max_length, toolchain=resolved.toolchain
-        )
-        if not store.is_intact("prepared", digest_of(prepare)):
-            _prepare(uri, prepare, source_dir=source_dir, out=out, work=work, progress=progress)
-        return _engine(
-            resolved,
-            prepare,
-            accelerator=accelerator,
-            max_batch_size=max_batch_size,
-            out=out,
-            work=work,
-            progress=progress,
+    prepare = PrepareIdentity(
+        revision=resolved.revision, max_length=max_length, toolchain=resolved.toolchain
+    )
+    with work_directory(digest_of(prepare)[:32]) as work:
+        build = _Build(uri, source_dir, Store(out), work, key, progress)
+        if not build.store.is_intact("prepared", digest_of(prepare)):
+            build.prepare(prepare)
+        return build.engine(
+            resolved, prepare, accelerator=accelerator, max_batch_size=max_batch_size
         )
 
 
@@ -80,65 +85,94 @@ def _check_store(out: Path) -> None:
         raise write_failure(error, out) or error from error
 
 
-def _prepare(
-    uri: str,
-    identity: PrepareIdentity,
-    *,
-    source_dir: Path | None,
-    out: Path,
-    work: Path,
-    progress: Progress,
-) -> None:
-    source, prepared = work / "source", work / "prepared"
-    fetch(uri, revision=identity.revision, source_dir=source_dir, out=source, progress=progress)
-    with progress.step("loading PyTorch and transformers"):
-        from engine_builder.stages.export import export  # noqa: PLC0415
-    done = export(source, prepared, max_length=identity.max_length, progress=progress)
-    progress.say(done.message)
-    progress.say(publish(prepared, out, identity, progress=progress).message)
+@dataclass(frozen=True)
+class _Build:
+    """What all stages of one build share."""
 
+    uri: str
+    source_dir: Path | None
+    store: Store
+    work: Path
+    key: SigningKey | None
+    progress: Progress
 
-def _engine(
-    resolved: ResolvedModel,
-    prepare: PrepareIdentity,
-    *,
-    accelerator: Accelerator,
-    max_batch_size: int,
-    out: Path,
-    work: Path,
-    progress: Progress,
-) -> Outcome:
-    from engine_builder.stages.validate import validate  # noqa: PLC0415
+    def prepare(self, identity: PrepareIdentity) -> None:
+        """fetch, export, publish."""
+        source, prepared = self.work / "source", self.work / "prepared"
+        with self._stage("fetch", source) as todo:
+            if todo:
+                fetch(
+                    self.uri,
+                    revision=identity.revision,
+                    source_dir=self.source_dir,
+                    out=source,
+                    progress=self.progress,
+                )
+        with self._stage("export", prepared, after=source) as todo:
+            if todo:
+                with self.progress.step("loading PyTorch and transformers"):
+                    from engine_builder.stages.export import export  # noqa: PLC0415
+                done = export(
+                    source, prepared, max_length=identity.max_length, progress=self.progress
+                )
+                self.progress.say(done.message)
+        self._publish(prepared, identity)
+        for finished in (source, prepared):
+            shutil.rmtree(finished)
 
-    identity = EngineIdentity(
-        prepared=digest_of(prepare),
-        runtime="onnxruntime",
-        precision="fp32",
-        accelerator=accelerator,
-        max_batch_size=max_batch_size,
-        onnxruntime=resolved.toolchain.onnxruntime,
-    )
-    prepared = Store(out).path_of("prepared", identity.prepared)
-    engine = work / "engine"
-    compile_engine(
-        prepared,
-        engine,
-        accelerator=accelerator,
-        max_batch_size=max_batch_size,
-        progress=progress,
-    )
-    validated = validate(prepared, engine, progress=progress)
-    progress.say(validated.message)
-    _judge(validated.parity)
-    done = publish(engine, out, identity, progress=progress)
-    path = Store(out).path_of("engine", digest_of(identity))
-    return Outcome(
-        f"engine: {path}",
-        resolved=resolved,
-        parity=done.parity,
-        shapes=done.shapes,
-        size_bytes=done.size_bytes,
-    )
+    def engine(
+        self,
+        resolved: ResolvedModel,
+        prepare: PrepareIdentity,
+        *,
+        accelerator: Accelerator,
+        max_batch_size: int,
+    ) -> Outcome:
+        """compile, validate, publish."""
+        from engine_builder.stages.validate import validate  # noqa: PLC0415
+
+        identity = EngineIdentity(
+            prepared=digest_of(prepare),
+            runtime="onnxruntime",
+            precision="fp32",
+            accelerator=accelerator,
+            max_batch_size=max_batch_size,
+            onnxruntime=resolved.toolchain.onnxruntime,
+        )
+        prepared = self.store.path_of("prepared", identity.prepared)
+        engine = self.work / f"engine-{digest_of(identity)[:32]}"
+        with self._stage("compile", engine, after=prepared) as todo:
+            if todo:
+                compile_engine(
+                    prepared,
+                    engine,
+                    accelerator=accelerator,
+                    max_batch_size=max_batch_size,
+                    progress=self.progress,
+                )
+        with recorded(self.progress, "validate", engine, after=engine):
+            validated = validate(prepared, engine, progress=self.progress)
+        self.progress.say(validated.message)
+        _judge(validated.parity)
+        done = self._publish(engine, identity)
+        path = self.store.path_of("engine", digest_of(identity))
+        return replace(done, message=f"engine: {path}", resolved=resolved)
+
+    @contextmanager
+    def _stage(self, name: str, out: Path, *, after: Path | None = None) -> Iterator[bool]:
+        """False where a build that was killed had finished this stage: its output is there."""
+        done = read_record(out).stages
+        if any(stage.stage == name for stage in done):
+            self.progress.say(f"{name}: done by an earlier build that was interrupted")
+            yield False
+            return
+        with recorded(self.progress, name, out, after=after):
+            yield True
+
+    def _publish(self, source: Path, identity: PrepareIdentity | EngineIdentity) -> Outcome:
+        done = publish(source, self.store.root, identity, key=self.key, progress=self.progress)
+        self.progress.say(done.message)
+        return done
 
 
 def _judge(parity: ParityReport | None) -> None:
