@@ -23,7 +23,6 @@ from reranker_contracts import StageReason
 TRIES = 5
 RETRY_SECONDS = 0.5
 
-_CHUNK = 1 << 20
 _TIMEOUT = httpx.Timeout(60, connect=15)
 _RANGE = re.compile(r"bytes (\d+)-\d+/")
 #: Answers that another try may mend.
@@ -124,7 +123,7 @@ def _json(response: httpx.Response, place: Place, limit: int) -> Any:
 def read_body(response: httpx.Response, place: Place, limit: int) -> bytes:
     """All of a streamed answer, at most `limit` bytes."""
     data = b""
-    for chunk in response.iter_bytes(_CHUNK):
+    for chunk in response.iter_bytes():
         data += chunk
         if len(data) > limit:
             raise place.unreachable(f"with an answer of more than {human_size(limit)}")
@@ -248,7 +247,8 @@ class _Download:
         limit = min(self._wanted.limit, self._wanted.size or self._wanted.limit)
         with self._target.open("ab" if append else "wb") as file:
             written = self._offset()
-            for chunk in response.iter_raw(_CHUNK):
+            # As it arrives: what a chunk of a fixed size waits for is lost when the body breaks off.
+            for chunk in response.iter_raw():
                 written += len(chunk)
                 if written > limit:
                     raise self._too_large()

@@ -1,4 +1,4 @@
-"""The manifest's record, the in-toto statement, signatures, and what inspect and verify make of them."""
+"""The record of a build, its in-toto statement and signatures, and what is made of them."""
 
 import base64
 import hashlib

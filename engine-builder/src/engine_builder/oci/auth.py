@@ -114,7 +114,7 @@ class RegistryAuth(httpx.Auth):
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send, and once more with what the challenge asks for; answers are not read here."""
+        """Send, and once more with what the challenge asks for; a blob's answer is not read."""
         if self._header:
             request.headers["Authorization"] = self._header
         response = yield request
@@ -156,13 +156,8 @@ def _challenge(header: str) -> tuple[str, dict[str, str]]:
 def _bearer(response: httpx.Response) -> str | None:
     if not response.is_success:
         return None
-    data = b""
-    for chunk in response.iter_bytes():
-        data += chunk
-        if len(data) > _MAX_BYTES:
-            return None
     try:
-        value = json.loads(data)
+        value = json.loads(response.read()[:_MAX_BYTES])
     except (ValueError, RecursionError):
         return None
     token = None
