@@ -247,7 +247,7 @@ class _Download:
         limit = min(self._wanted.limit, self._wanted.size or self._wanted.limit)
         with self._target.open("ab" if append else "wb") as file:
             written = self._offset()
-            # As it arrives: what a chunk of a fixed size waits for is lost when the body breaks off.
+            # As it arrives: what a chunk of a fixed size waits for is lost when a body breaks off.
             for chunk in response.iter_raw():
                 written += len(chunk)
                 if written > limit:
