@@ -55,7 +55,11 @@ def resolve_key(world: ServiceWorld) -> str:
     spec = world.service.spec
     inputs = {
         "model": spec.model.model_dump(
-            mode="json", include={"source", "revision", "secret_ref", "image_pull_secret"}
+            mode="json",
+            include={
+                *("source", "revision", "secret_ref", "endpoint", "region"),
+                "image_pull_secret",
+            },
         ),
         "maxLength": spec.engine.max_length,
         "builder": spec.engine.image or world.defaults.builder_image,
