@@ -71,6 +71,7 @@ def build() -> Iterator[Cause]:
         (StageReason.STORE_FULL, "publish", False),
         (StageReason.STORE_UNWRITABLE, "publish", False),
         (StageReason.CHECKSUM_MISMATCH, "compile", False),
+        (StageReason.SIGNATURE_INVALID, "publish", False),
     ):
         yield Cause(reason, "EngineReady", (f"{stage}: ",), refused(stage, reason), lasting=lasting)
 

@@ -33,12 +33,14 @@ from reranker_contracts.model import (
     ServedModel,
     TemplatePiece,
 )
+from reranker_contracts.record import BuildRecord, StageTiming
 from reranker_contracts.stages import ResolvedModel, Stage, StageReason, StageResult
 from reranker_contracts.targets import EngineTarget, Runtimes, candidates
 
 __all__ = [
     "Activation",
     "ArtefactManifest",
+    "BuildRecord",
     "EngineIdentity",
     "EngineTarget",
     "FileEntry",
@@ -57,6 +59,7 @@ __all__ = [
     "Stage",
     "StageReason",
     "StageResult",
+    "StageTiming",
     "TemplatePiece",
     "Toolchain",
     "candidates",

@@ -8,8 +8,14 @@ from pydantic import Field
 
 from reranker_contracts.base import Document
 from reranker_contracts.identity import EngineIdentity, PrepareIdentity
+from reranker_contracts.record import BuildRecord
 
 MANIFEST = "manifest.json"
+#: An in-toto statement about the manifest, and signed envelopes of it; see docs/provenance.md.
+PROVENANCE = "provenance.json"
+ATTESTATIONS = "provenance.intoto.jsonl"
+#: Lie beside the manifest and are about it, so it can't list them.
+ATTACHED = (PROVENANCE, ATTESTATIONS)
 
 
 class FileEntry(Document):
@@ -62,6 +68,7 @@ class ArtefactManifest(Document):
     cpu_features: tuple[str, ...] = Field(
         default=(), description="flags of /proc/cpuinfo of which the CPU needs one; none: any CPU"
     )
+    build: BuildRecord | None = None
     created_at: datetime.datetime
 
     @property
@@ -69,7 +76,11 @@ class ArtefactManifest(Document):
         """Bytes of all files together, the manifest not counted."""
         return sum(entry.size for entry in self.files)
 
+    def to_bytes(self) -> bytes:
+        """The bytes of `manifest.json`."""
+        return (self.to_json() + "\n").encode("utf-8")
+
 
 def write_manifest(directory: Path, manifest: ArtefactManifest) -> None:
     """Write `manifest.json` into `directory`; the caller syncs it to disk."""
-    (directory / MANIFEST).write_text(manifest.to_json() + "\n", encoding="utf-8")
+    (directory / MANIFEST).write_bytes(manifest.to_bytes())

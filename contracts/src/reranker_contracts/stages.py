@@ -57,6 +57,7 @@ class StageReason(StrEnum):
     TARGET_ABSENT = "TargetAbsent"
     ENGINE_TOO_LARGE = "EngineTooLarge"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
+    SIGNATURE_INVALID = "SignatureInvalid"
     ENGINE_VERSION_MISMATCH = "EngineVersionMismatch"
     STORE_FULL = "StoreFull"
     STORE_UNWRITABLE = "StoreUnwritable"

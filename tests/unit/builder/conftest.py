@@ -100,7 +100,7 @@ def prepared_tiny(tmp_path: Path, make_tokenizer: MakeTokenizer) -> Path:
         name="tiny",
         architecture="TinyForSequenceClassification",
         family="bert",
-        max_length=LENGTH * 2,
+        max_length=128,
         pad_id=0,
         template=derive_template(tokenizer, token_types=False),
         inputs=("input_ids", "attention_mask"),

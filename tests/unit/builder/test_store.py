@@ -368,6 +368,6 @@ def test_changed_copy_is_not_installed(prepared: Path, store: Path) -> None:
     shutil.rmtree(published(store))
     (prepared / "model.onnx").write_bytes(b"changed since")
     with pytest.raises(IntegrityError, match=r"model\.onnx"):
-        Store(store).publish(prepared, [entry.path for entry in manifest.files], manifest)
+        Store(store).publish(prepared, [entry.path for entry in manifest.files], manifest, {})
     assert not published(store).exists()
     assert leftovers(store) == []

@@ -97,7 +97,7 @@ def export(
         _check_reference(probes, logits)
     with progress.step("reference scores of near ties"):
         probes, logits = _with_near_ties(
-            model, served, tokenizer, probes=probes, logits=logits, progress=progress
+            model, served, tokenizer.text, probes=probes, logits=logits, progress=progress
         )
     with progress.step("export to ONNX"):
         _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)

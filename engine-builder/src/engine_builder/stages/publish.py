@@ -20,6 +20,8 @@ from engine_builder.artefacts import (
 from engine_builder.errors import StageError, write_failure
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress, human_size
+from engine_builder.provenance import SigningKey, attach
+from engine_builder.record import finished
 from engine_builder.store import Retention, Store
 from reranker_contracts import (
     ArtefactManifest,
@@ -40,11 +42,13 @@ def publish(
     identity: PrepareIdentity | EngineIdentity,
     *,
     retention: Retention | None = None,
+    key: SigningKey | None = None,
     progress: Progress,
 ) -> Outcome:
     """Publish `source` below `store`; an intact artefact of the same digest is kept.
 
-    With `retention` the store is tidied first, so that there is room.
+    With `retention` the store is tidied first, so that there is room. With `key` the provenance
+    is signed.
     """
     digest = digest_of(identity)
     names = _expected_files(source, identity)
@@ -56,7 +60,7 @@ def publish(
             keep = retention.keep | {digest}
             freed = Store(store).tidy(Retention(keep, retention.made_before))
         with progress.step(f"writing {human_size(manifest.size)} to {store}"):
-            fresh = Store(store).publish(source, names, manifest)
+            fresh = Store(store).publish(source, names, manifest, attach(manifest, key))
     except OSError as error:
         raise write_failure(error, store) or error from error
     except IntegrityError as error:
@@ -115,6 +119,7 @@ def _manifest(
         shapes=shapes,
         parity=parity,
         cpu_features=identity.cpu_features if isinstance(identity, EngineIdentity) else (),
+        build=finished(source),
         created_at=datetime.datetime.now(datetime.UTC),
     )
 

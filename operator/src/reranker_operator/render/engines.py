@@ -31,7 +31,7 @@ from reranker_operator.api.v1alpha1 import (
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import Json, owner_reference, store_claim_name
-from reranker_operator.source import HubSource, parse
+from reranker_operator.source import RemoteSource, parse
 
 
 def identities(
@@ -98,15 +98,17 @@ def source_of(service: RerankerService, references: str | None = None) -> Engine
     """Where the service's files come from, and the way there."""
     model = service.spec.model
     adapter = model.adapter.source if model.adapter else None
-    hub = any(isinstance(parse(uri), HubSource) for uri in (model.source, adapter) if uri)
+    remote = any(isinstance(parse(uri), RemoteSource) for uri in (model.source, adapter) if uri)
     return EngineSource(
         source=model.source,
         adapter=adapter,
         secret_ref=model.secret_ref,
+        endpoint=model.endpoint,
+        region=model.region,
         image_pull_secret=model.image_pull_secret,
-        proxy=service.spec.proxy if hub else None,
-        ca_bundle=service.spec.ca_bundle if hub else None,
-        references=references if hub else None,
+        proxy=service.spec.proxy if remote else None,
+        ca_bundle=service.spec.ca_bundle if remote else None,
+        references=references if remote else None,
     )
 
 
