@@ -216,7 +216,8 @@ class Store:
         if managed is not None and (kept := _of_use(kind, managed)) is not None:
             meta["managedFields"] = kept
         # Answers and events have their kind, entries of a list may not.
-        text = orjson.dumps({**body, "kind": kind, "metadata": meta})
+        # What orjson gives holds on to the whole buffer that it was written into.
+        text = bytes(memoryview(orjson.dumps({**body, "kind": kind, "metadata": meta})))
         return Entry(
             uid=meta["uid"],
             version=int(meta["resourceVersion"]),

@@ -112,7 +112,7 @@ def revision_of(template: Json) -> str:
     return names.short_hash(canonical_json(template))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _packed(text: str) -> str:
     """Compressed once for the many times that a Deployment is looked at."""
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
