@@ -49,7 +49,14 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     app.include_router(info_router(gateway))
     install_error_handlers(app)
     _describe_requests(app)
-    return RequestMiddleware(app, drain=gateway.drain, telemetry=gateway.telemetry, clock=clock)
+    return RequestMiddleware(
+        app,
+        drain=gateway.drain,
+        telemetry=gateway.telemetry,
+        callers=gateway.callers,
+        clock=clock,
+        timeout=gateway.settings.request_timeout_seconds,
+    )
 
 
 def _describe_requests(app: FastAPI) -> None:

@@ -69,6 +69,7 @@ def _serve() -> int:
 
     from prometheus_client import disable_created_metrics  # noqa: PLC0415
 
+    from reranker_gateway.api_keys import ApiKeysError  # noqa: PLC0415
     from reranker_gateway.engine_files import EngineInvalidError, load_engine  # noqa: PLC0415
     from reranker_gateway.logs import configure_logs  # noqa: PLC0415
     from reranker_gateway.server import ListenError, serve  # noqa: PLC0415
@@ -83,7 +84,7 @@ def _serve() -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         asyncio.run(serve(settings, load_engine(settings.engine_dir)))
-    except (EngineInvalidError, ListenError) as error:
+    except (EngineInvalidError, ListenError, ApiKeysError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -42,7 +42,14 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _gateway_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)  # noqa: S101 (by registration)
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return gateway_error_response(error)
+
+
+def gateway_error_response(error: GatewayError) -> Response:
+    """What the caller is told of `error`."""
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     if error.closes:
         headers["Connection"] = "close"
     return error_response(

@@ -11,11 +11,12 @@ from reranker_gateway.api.body import check_media_type, read_body, unless_gone
 from reranker_gateway.api.schema import ErrorBody, RankingRequest, RankingResponse, parse_ranking
 from reranker_gateway.errors import ModelNotFoundError
 from reranker_gateway.gateway import Gateway
+from reranker_gateway.request_context import current_request
 from reranker_gateway.scoring import Scores
 from reranker_gateway.tokenise import TokenisedRequest
 
 PATH = "/v1/ranking"
-_ERRORS = (400, 404, 408, 413, 415, 422, 429, 500, 503)
+_ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
 def ranking_router(gateway: Gateway) -> APIRouter:
@@ -47,13 +48,13 @@ def ranking_router(gateway: Gateway) -> APIRouter:
         },
     )
     async def rank(request: Request) -> Response:
+        current_request().dialect = "nim"
         gateway.scorer.check_open()
         check_media_type(request)
         with gateway.admission.enter() as entry:
             inputs = await read_inputs(request, entry)
             entry.tokenised()
             scores = await unless_gone(request, gateway.scorer.score(inputs))
-        request.scope["reranker.log"] = {"passages": len(scores.logits), "tokens": scores.tokens}
         return Response(_body(scores), media_type="application/json")
 
     return router
