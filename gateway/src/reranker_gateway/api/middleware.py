@@ -8,8 +8,9 @@ import uuid
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reranker_gateway.api.dialects.table import is_scoring
 from reranker_gateway.api.errors import error_response
-from reranker_gateway.api.ranking import PATH
+from reranker_gateway.api.ranking import REQUEST_ID
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.logs import log_event
@@ -17,6 +18,7 @@ from reranker_gateway.telemetry import Telemetry
 
 _ID = b"x-request-id"
 _ACCEPTED_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_LONGEST_PATH = 200
 _log = logging.getLogger("reranker_gateway.request")
 
 
@@ -34,7 +36,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = scope[REQUEST_ID] = _request_id(scope)
         code = 500
         answering = False
 
@@ -48,7 +50,7 @@ class RequestMiddleware:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        ranking = scope["path"] == PATH and scope["method"] == "POST"
+        ranking = scope["method"] == "POST" and is_scoring(scope["path"])
         started = self._clock()
         if ranking:
             self._drain.enter()
@@ -73,7 +75,7 @@ class RequestMiddleware:
             _log,
             "request",
             requestId=request_id.decode(),
-            path=PATH,
+            path=scope["path"][:_LONGEST_PATH],
             code=code,
             seconds=round(seconds, 4),
             **scope.get("reranker.log", {}),
