@@ -52,11 +52,15 @@ class Scorer:
             raise NotReadyError("the engine is not ready; retry in a moment")
 
     async def tokenise(
-        self, query: str, passages: list[str], truncate: Truncate
+        self,
+        query: str,
+        passages: list[str],
+        truncate: Truncate,
+        passage_tokens: int | None = None,
     ) -> TokenisedRequest:
         """Engine inputs of every passage with the query. Raises InvalidRequestError."""
         started = self._clock()
-        inputs = await self._tokeniser.run(query, passages, truncate)
+        inputs = await self._tokeniser.run(query, passages, truncate, passage_tokens)
         self._telemetry.tokenise_seconds.observe(self._clock() - started)
         return inputs
 

@@ -1,12 +1,14 @@
 """Settings of the gateway: environment variables with the prefix `RERANKER_`, checked at start."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+#: APIs that can be switched off; `grpc` is KServe's, on a port of its own.
+DialectName = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -29,6 +31,9 @@ class Settings(BaseSettings):
     served_name: Name | None = Field(None, description="model id; default: from model.json")
     aliases: Annotated[tuple[Name, ...], NoDecode] = Field(
         (), description="more accepted model ids, separated by commas"
+    )
+    dialects: Annotated[tuple[DialectName, ...], NoDecode] = Field(
+        get_args(DialectName), min_length=1, description="APIs to serve, separated by commas"
     )
     truncate: Literal["NONE", "END"] = Field("NONE", description="default of `truncate`")
     max_passages: int = Field(512, ge=1, description="passages in one request")
@@ -68,10 +73,11 @@ class Settings(BaseSettings):
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
     host: str = Field("0.0.0.0", description="address of both listeners")  # noqa: S104
     http_port: Port = 8000
+    grpc_port: Port = 8001
     metrics_port: Port = 8002
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("aliases", mode="before")
+    @field_validator("aliases", "dialects", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

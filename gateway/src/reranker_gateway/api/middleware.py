@@ -1,8 +1,4 @@
-"""Around every request: an id, who asks and until when, metrics, one line of log.
-
-Every POST is a request for work, whatever dialect takes it: the dialect names itself in the
-request's context.
-"""
+"""Around every request: an id, who asks and until when, metrics, one line of log."""
 
 import asyncio
 import logging
@@ -12,7 +8,9 @@ import uuid
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reranker_gateway.api.dialects.table import is_scoring
 from reranker_gateway.api.errors import error_response, gateway_error_response
+from reranker_gateway.api.ranking import REQUEST_ID
 from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
@@ -22,9 +20,8 @@ from reranker_gateway.request_context import RequestContext, request_context, ti
 from reranker_gateway.telemetry import Telemetry
 
 _ID = b"x-request-id"
-_TRUNCATED = b"x-truncated-passages"
-_LONGEST_PATH = 200
 _ACCEPTED_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_LONGEST_PATH = 200
 _log = logging.getLogger("reranker_gateway.request")
 
 
@@ -53,7 +50,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = scope[REQUEST_ID] = _request_id(scope)
         context = RequestContext(request_id=request_id.decode())
         code = 500
         answering = False
@@ -64,13 +61,11 @@ class RequestMiddleware:
                 answering = True
                 code = message["status"]
                 message["headers"].append((_ID, request_id))
-                if context.truncated:
-                    message["headers"].append((_TRUNCATED, str(context.truncated).encode()))
                 if self._drain.phase is not Phase.SERVING:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        work = scope["method"] == "POST"
+        work = scope["method"] == "POST" and is_scoring(scope["path"])
         started = self._clock()
         if work:
             self._drain.enter()
@@ -79,7 +74,7 @@ class RequestMiddleware:
                 await self._answer(context, scope, receive, send_marked)
         except GatewayError as error:
             if not answering:
-                await gateway_error_response(error)(scope, receive, send_marked)
+                await gateway_error_response(error, scope)(scope, receive, send_marked)
         except asyncio.CancelledError:
             # The time to drain is over, and with it the task: this is the last thing it does.
             if not answering:
@@ -123,6 +118,8 @@ class RequestMiddleware:
             fields["caller"] = context.caller
         if context.passages:
             fields |= {"passages": context.passages, "tokens": context.tokens}
+        if context.dialect:
+            fields["dialect"] = context.dialect
         log_event(_log, "request", **fields)
 
 
