@@ -74,6 +74,7 @@ def _serve() -> int:
     from reranker_gateway.logs import configure_logs  # noqa: PLC0415
     from reranker_gateway.server import ListenError, serve  # noqa: PLC0415
     from reranker_gateway.settings import SettingsError, load_settings  # noqa: PLC0415
+    from reranker_gateway.tls import TlsError  # noqa: PLC0415
 
     try:
         settings = load_settings()
@@ -84,7 +85,7 @@ def _serve() -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         asyncio.run(serve(settings, load_engine(settings.engine_dir)))
-    except (EngineInvalidError, ListenError, ApiKeysError) as error:
+    except (EngineInvalidError, ListenError, ApiKeysError, TlsError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

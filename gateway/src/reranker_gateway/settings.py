@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     api_keys_dir: Path | None = Field(
         None, description="a folder with one API key in each file; default: no keys are asked for"
     )
+    tls_dir: Path | None = Field(
+        None, description="a folder with tls.crt and tls.key; default: plain HTTP"
+    )
     score_cache_entries: int = Field(
         0, ge=0, le=10_000_000, description="scores of former pairs to remember"
     )
