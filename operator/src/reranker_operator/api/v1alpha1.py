@@ -33,6 +33,7 @@ from reranker_operator.api.rollout import (
     RolloutSpec,
     ScaleStatus,
 )
+from reranker_operator.api.security import SecuritySettings
 
 
 class SecretKeyRef(ApiModel):
@@ -152,7 +153,7 @@ class AcceleratorSpec(ApiModel):
     )
 
 
-class ServingSpec(ApiModel):
+class ServingSpec(SecuritySettings):
     """How pods serve."""
 
     truncate: Literal["NONE", "END"] = Field(
