@@ -20,6 +20,7 @@ from reranker_gateway.settings import Settings
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import PairTokeniser
+from reranker_gateway.tracing import Tracing
 
 #: Bodies in progress may together hold this many times the largest single body.
 _BODIES = 2
@@ -41,6 +42,7 @@ class Gateway:
     drain: Drain
     telemetry: Telemetry
     callers: Callers
+    tracing: Tracing | None
 
     @property
     def served_name(self) -> str:
@@ -49,7 +51,11 @@ class Gateway:
 
 
 def build_gateway(
-    settings: Settings, files: EngineFiles, engine: Engine, clock: Clock = time.monotonic
+    settings: Settings,
+    files: EngineFiles,
+    engine: Engine,
+    clock: Clock = time.monotonic,
+    tracing: Tracing | None = None,
 ) -> Gateway:
     """Wire the parts. Needs a running event loop. Raises ApiKeysError."""
     keys = ApiKeys(settings.api_keys_dir, clock) if settings.api_keys_dir else None
@@ -106,7 +112,17 @@ def build_gateway(
     )
     callers = Callers(keys, settings.caller_header)
     return Gateway(
-        settings, files, engine, tokeniser, admission, scorer, readiness, drain, telemetry, callers
+        settings=settings,
+        files=files,
+        engine=engine,
+        tokeniser=tokeniser,
+        admission=admission,
+        scorer=scorer,
+        readiness=readiness,
+        drain=drain,
+        telemetry=telemetry,
+        callers=callers,
+        tracing=tracing,
     )
 
 

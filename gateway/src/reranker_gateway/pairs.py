@@ -9,6 +9,7 @@ claims; a pair that nobody claims any more leaves the queue.
 
 import asyncio
 import hashlib
+import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,7 @@ class PairKeys:
 class Job:
     """One request: the results so far, and who waits for them."""
 
-    __slots__ = ("caller", "done", "results", "submitted", "unanswered", "waiting")
+    __slots__ = ("caller", "done", "results", "submitted", "taken", "unanswered", "waiting")
 
     def __init__(
         self, rows: int, done: "asyncio.Future[FloatArray]", submitted: float, caller: str
@@ -59,6 +60,8 @@ class Job:
         self.caller = caller
         self.done = done
         self.submitted = submitted
+        #: When its last pair left the queue.
+        self.taken = math.inf
         self.results: FloatArray = np.empty(rows, dtype=np.float32)
         self.unanswered = rows
         #: Its pairs that are in the queue, as there ascending by length and arrival.

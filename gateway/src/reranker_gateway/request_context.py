@@ -7,7 +7,8 @@ dialects need not hand it on, and tasks that work for a request have that reques
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reranker_gateway.errors import InvalidRequestError
 
@@ -16,9 +17,17 @@ TIMEOUT_HEADER = b"x-request-timeout-ms"
 _LONGEST_TIMEOUT_MS = 86_400_000
 
 
+class Stage(NamedTuple):
+    """A part of the way, on the gateway's clock."""
+
+    name: str
+    began: float
+    ended: float
+
+
 @dataclass(slots=True)
 class RequestContext:
-    """One request. Counts are 0 until they are known."""
+    """One request. Counts and times are 0 until they are known."""
 
     request_id: str = ""
     #: Share of whom it takes; "" is everybody who said nothing.
@@ -29,6 +38,18 @@ class RequestContext:
     tokens: int = 0
     #: Passages that lost tokens to the length limit.
     truncated: int = 0
+    #: The caller's W3C trace context, as headers.
+    trace: dict[str, str] = field(default_factory=dict)
+    #: In seconds of the gateway's clock.
+    began: float = 0.0
+    ended: float = 0.0
+    #: When it began in nanoseconds since 1970.
+    began_ns: int = 0
+    stages: list[Stage] = field(default_factory=list)
+
+    def wall_ns(self, moment: float) -> int:
+        """A moment of the gateway's clock in nanoseconds since 1970."""
+        return self.began_ns + round((moment - self.began) * 1e9)
 
 
 _current: ContextVar[RequestContext] = ContextVar("reranker_request")

@@ -18,6 +18,7 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.engine import Batch, Engine, FloatArray, check_scores
 from reranker_gateway.errors import EngineError, EngineTimeoutError
 from reranker_gateway.pairs import Job, Pair, PairKeys, PairQueue
+from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
@@ -79,6 +80,7 @@ class Scheduler:
         if job.waiting:
             self._turns.join(caller, job)
         else:
+            job.taken = job.submitted
             self._telemetry.queue_seconds.observe(0.0)
         self._dispatch()
         try:
@@ -86,6 +88,12 @@ class Scheduler:
         except asyncio.CancelledError:
             self._drop(job)
             raise
+        finally:
+            now = self._clock()
+            taken = min(job.taken, now)
+            stages = current_request().stages
+            stages.append(Stage("queue", job.submitted, taken))
+            stages.append(Stage("infer", taken, now))
 
     def _drop(self, job: Job) -> None:
         """Take what only `job` waits for out of the queue."""
@@ -119,6 +127,7 @@ class Scheduler:
         for job in set().union(*jobs):
             if not job.waiting:
                 self._turns.leave(job.caller, job)
+                job.taken = now
                 self._telemetry.queue_seconds.observe(now - job.submitted)
         return batch
 

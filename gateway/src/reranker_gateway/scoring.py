@@ -8,7 +8,7 @@ from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import FloatArray
 from reranker_gateway.errors import NotReadyError
 from reranker_gateway.readiness import Readiness
-from reranker_gateway.request_context import current_request
+from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.tokenise import PairTokeniser, TokenisedRequest, Truncate
@@ -61,7 +61,9 @@ class Scorer:
         """Engine inputs of every passage with the query. Raises InvalidRequestError."""
         started = self._clock()
         inputs = await self._tokeniser.run(query, passages, truncate, passage_tokens)
-        self._telemetry.tokenise_seconds.observe(self._clock() - started)
+        ended = self._clock()
+        self._telemetry.tokenise_seconds.observe(ended - started)
+        current_request().stages.append(Stage("tokenise", started, ended))
         return inputs
 
     async def score(self, inputs: TokenisedRequest) -> Scores:
