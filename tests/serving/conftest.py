@@ -83,9 +83,10 @@ class TritonProcess:
 class GatewayProcess:
     """`reranker-gateway serve` and a client of it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, port: int, grpc_port: int) -> None:
         self.process = process
         self.port = port
+        self.grpc_port = grpc_port
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
 
     async def until_ready(self, code: int = 200) -> None:
@@ -168,6 +169,7 @@ async def start_gateway(
             "HOST": "127.0.0.1",
             "HTTP_PORT": port,
             "METRICS_PORT": free_port(),
+            "GRPC_PORT": free_port(),
             "DRAIN_DELAY_SECONDS": 0,
         } | settings
         process = await asyncio.create_subprocess_exec(
@@ -175,7 +177,7 @@ async def start_gateway(
             env=os.environ | {f"RERANKER_{key}": str(value) for key, value in environment.items()},
             stderr=asyncio.subprocess.PIPE,
         )
-        started.append(GatewayProcess(process, port))
+        started.append(GatewayProcess(process, port, int(environment["GRPC_PORT"])))
         return started[-1]
 
     yield start
