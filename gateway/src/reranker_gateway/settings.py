@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     http_port: Port = 8000
     grpc_port: Port = 8001
     grpc_max_message_bytes: int = Field(
-        4 << 20, ge=1024, description="bytes of one gRPC request; sixteen may arrive at a time"
+        4 << 20, ge=1024, description="bytes of one gRPC request; eight may arrive at a time"
     )
     metrics_port: Port = 8002
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

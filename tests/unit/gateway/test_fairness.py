@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reranker_gateway.pairs import PairKeys
+from reranker_gateway.score_cache import ScoreCache
 
 from reranker_contracts import ServedModel
 from reranker_gateway.batching import BatchLimits
@@ -63,6 +65,8 @@ class World:
             engine=self,  # type: ignore[arg-type]
             model=MODEL,
             limits=self.limits,
+            keys=PairKeys("0" * 64),
+            cache=ScoreCache(0, self.telemetry.cache_lookups),
             throughput=Throughput(clock),
             telemetry=self.telemetry,
             clock=clock,

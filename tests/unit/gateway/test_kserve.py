@@ -404,3 +404,22 @@ async def test_a_taken_port_is_named(gateway_of: Make) -> None:
         listen(second, gateway.settings)
     await first.stop(None)
     await second.stop(None)
+
+
+async def test_connections_are_bounded(gateway_of: Make) -> None:
+    gateway = gateway_of(max_connections=2)
+    server = create_server(gateway, names_of(gateway))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    greeted = []
+    writers = []
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+        writers.append(writer)
+        greeted.append(bool(await reader.read(100)))
+    assert greeted == [True, True, False]
+    for writer in writers:
+        writer.close()
+    await server.stop(None)

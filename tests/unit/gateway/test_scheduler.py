@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reranker_gateway.pairs import PairKeys
+from reranker_gateway.score_cache import ScoreCache
 
 from reranker_contracts import ServedModel
 from reranker_gateway.batching import BatchLimits
@@ -37,14 +39,23 @@ def suspicions() -> list[None]:
 
 
 @pytest.fixture
-def scheduler(engine: Any, model: ServedModel, suspicions: list[None]) -> Scheduler:
+def telemetry() -> Telemetry:
+    return Telemetry()
+
+
+@pytest.fixture
+def scheduler(
+    engine: Any, model: ServedModel, suspicions: list[None], telemetry: Telemetry
+) -> Scheduler:
     clock = itertools.count().__next__
     return Scheduler(
         engine=engine,
         model=model,
         limits=BatchLimits(max_rows=4, token_budget=64),
+        keys=PairKeys("0" * 64),
+        cache=ScoreCache(0, telemetry.cache_lookups),
         throughput=Throughput(clock),
-        telemetry=Telemetry(),
+        telemetry=telemetry,
         clock=clock,
         on_failure=lambda: suspicions.append(None),
     )

@@ -13,7 +13,7 @@ from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.settings import Settings
 
 #: Messages that arrive at a time, each of up to `grpc_max_message_bytes`.
-_UPLOADS: Final = 16
+_UPLOADS: Final = 8
 _STREAMS_PER_CONNECTION: Final = 128
 _IDLE_MS: Final = 300_000
 

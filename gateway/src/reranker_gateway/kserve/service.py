@@ -8,9 +8,11 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
 
 import grpc
+import grpc.aio
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
@@ -41,6 +43,31 @@ _STATUS: Final = {
 }
 Context = Any  # grpc.aio.ServicerContext, which has no types
 _log = logging.getLogger("reranker_gateway.request")
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """What is told to a caller in place of an answer."""
+
+    status: grpc.StatusCode
+    message: str
+    retry_after: int | None = None
+
+    @classmethod
+    def of(cls, error: GatewayError) -> "_Refusal":
+        status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+        return cls(status, error.message, error.retry_after)
+
+    async def abort(self, context: Context, *metadata: tuple[str, str]) -> NoReturn:
+        """End the call."""
+        later = () if self.retry_after is None else (("retry-after", str(self.retry_after)),)
+        await context.abort(self.status, self.message, (*metadata, *later))
+        raise AssertionError  # pragma: no cover (abort raises)
+
+
+_INTERNAL: Final = _Refusal(
+    grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause under x-request-id"
+)
 
 
 class Service:
@@ -84,7 +111,8 @@ class Service:
             try:
                 return answer(tensors.parse(kind, data))
             except GatewayError as error:
-                await _abort(context, error)
+                refusal = _Refusal.of(error)
+            return await refusal.abort(context)
 
         return grpc.unary_unary_rpc_method_handler(method, response_serializer=_serialised)
 
@@ -130,38 +158,37 @@ class Service:
         if version not in {"", _MODEL_VERSION}:
             raise ModelNotFoundError(f"model_version: there is only {_MODEL_VERSION}")
 
-    async def _infer(self, messages: Any, context: Context) -> Any:
+    async def _infer(self, _messages: Any, context: Context) -> Any:
         """ModelInfer. grpc cancels this at the caller's deadline, and when the caller goes."""
         gateway, request_id = self._gateway, uuid.uuid4().hex
         started, code, counted = self._clock(), 499, (0, 0)
+        response, refusal = None, None
         gateway.drain.enter()
         try:
-            response, counted = await self._answer(messages)
+            response, counted = await self._answer(context)
             code = 200
         except GatewayError as error:
-            code = error.status
-            await _abort(context, error, request_id)
+            # Without the error itself: its traceback holds the message for as long as it lives.
+            code, refusal = error.status, _Refusal.of(error)
         except Exception:
-            code = 500
+            code, refusal = 500, _INTERNAL
             _log.exception("internal error", extra={"fields": {"requestId": request_id}})
-            await context.abort(
-                grpc.StatusCode.INTERNAL,
-                "internal error; the server's log has the cause under x-request-id",
-                (("x-request-id", request_id),),
-            )
         finally:
             gateway.drain.leave()
             self._record(request_id, code, self._clock() - started, counted)
+        if refusal is not None:
+            await refusal.abort(context, ("x-request-id", request_id))
         context.set_trailing_metadata((("x-request-id", request_id),))
         return response
 
-    async def _answer(self, messages: Any) -> tuple[Any, tuple[int, int]]:
+    async def _answer(self, context: Context) -> tuple[Any, tuple[int, int]]:
         """The answer; passages and tokens."""
         scorer, settings = self._gateway.scorer, self._gateway.settings
         scorer.check_open()
         with self._gateway.admission.enter() as entry:
-            data = await self._uploads.receive(anext(messages, None))
-            if data is None:
+            # By `context`: the iterator of messages would hold this one until the call's end.
+            data = await self._uploads.receive(context.read())
+            if data is grpc.aio.EOF:
                 raise InvalidRequestError("the call ended without a message")
             entry.add(len(data))
             entry.arrived()
@@ -202,12 +229,3 @@ def _serialised(message: Any) -> bytes:
 
 def _identifier(name: str) -> str:
     return name.translate(str.maketrans("/.-", "___"))
-
-
-async def _abort(context: Context, error: GatewayError, request_id: str = "") -> None:
-    """End the call with the error's status. Always raises."""
-    metadata = [("x-request-id", request_id)] if request_id else []
-    if error.retry_after is not None:
-        metadata.append(("retry-after", str(error.retry_after)))
-    status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
-    await context.abort(status, error.message, tuple(metadata))
