@@ -52,4 +52,11 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     app.include_router(page_router(settings.dialects, names))
     install_error_handlers(app, first_path=next(iter(paths(settings.dialects)), "/v1/ranking"))
     describe_requests(app, names)
-    return RequestMiddleware(app, drain=gateway.drain, telemetry=gateway.telemetry, clock=clock)
+    return RequestMiddleware(
+        app,
+        drain=gateway.drain,
+        telemetry=gateway.telemetry,
+        callers=gateway.callers,
+        clock=clock,
+        timeout=settings.request_timeout_seconds,
+    )

@@ -4,13 +4,17 @@ import time
 from dataclasses import dataclass
 
 from reranker_gateway.admission import Admission
+from reranker_gateway.api_keys import ApiKeys
 from reranker_gateway.batching import BatchLimits
+from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
+from reranker_gateway.pairs import PairKeys
 from reranker_gateway.readiness import Readiness, WarmUp
 from reranker_gateway.scheduler import Scheduler
+from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.scoring import Scorer
 from reranker_gateway.settings import Settings
 from reranker_gateway.telemetry import Telemetry
@@ -36,6 +40,7 @@ class Gateway:
     readiness: Readiness
     drain: Drain
     telemetry: Telemetry
+    callers: Callers
 
     @property
     def served_name(self) -> str:
@@ -46,7 +51,8 @@ class Gateway:
 def build_gateway(
     settings: Settings, files: EngineFiles, engine: Engine, clock: Clock = time.monotonic
 ) -> Gateway:
-    """Wire the parts. Needs a running event loop."""
+    """Wire the parts. Needs a running event loop. Raises ApiKeysError."""
+    keys = ApiKeys(settings.api_keys_dir, clock) if settings.api_keys_dir else None
     telemetry = Telemetry()
     throughput = Throughput(clock)
     limits = BatchLimits(
@@ -69,6 +75,8 @@ def build_gateway(
         engine=engine,
         model=files.model,
         limits=limits,
+        keys=PairKeys(files.manifest.digest),
+        cache=ScoreCache(settings.score_cache_entries, telemetry.cache_lookups),
         throughput=throughput,
         telemetry=telemetry,
         clock=clock,
@@ -96,8 +104,9 @@ def build_gateway(
         telemetry=telemetry,
         clock=clock,
     )
+    callers = Callers(keys, settings.caller_header)
     return Gateway(
-        settings, files, engine, tokeniser, admission, scorer, readiness, drain, telemetry
+        settings, files, engine, tokeniser, admission, scorer, readiness, drain, telemetry, callers
     )
 
 

@@ -51,6 +51,21 @@ class Settings(BaseSettings):
         60, gt=0, description="longest time for a body, and for a client to take an answer"
     )
     max_queue_tokens: int = Field(262_144, ge=1, description="waiting tokens; over it 429")
+    request_timeout_seconds: float | None = Field(
+        None, gt=0, description="longest time of a request, whatever it asks for; then 504"
+    )
+    caller_header: str = Field(
+        "X-Caller", description="header that names a caller, for fair shares; not with API keys"
+    )
+    api_keys_dir: Path | None = Field(
+        None, description="a folder with one API key in each file; default: no keys are asked for"
+    )
+    tls_dir: Path | None = Field(
+        None, description="a folder with tls.crt and tls.key; default: plain HTTP"
+    )
+    score_cache_entries: int = Field(
+        0, ge=0, le=10_000_000, description="scores of former pairs to remember"
+    )
     drain_delay_seconds: float = Field(
         5, ge=0, description="serve on after SIGTERM until endpoints have moved away"
     )

@@ -1,4 +1,4 @@
-"""The gRPC front over a loopback port: NIM's tensors, statuses, bounds, and what cancelling does."""
+"""The gRPC front over loopback: NIM's tensors, statuses, bounds, and what cancelling does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -312,10 +312,10 @@ async def test_a_full_queue_is_resource_exhausted(
 ) -> None:
     engine.open.clear()
     channel = await connect(max_queue_tokens=60)
-    many = infer_request(["w1"], ["w1 " * 10] * 11)
+    many = infer_request(["w1"], [f"w{at} " * 10 for at in range(11)])
     call = stub(channel).ModelInfer(many)
     await eventually(lambda: len(engine.batches) == 2)
-    error = await refused(stub(channel).ModelInfer(infer_request(["w1"], ["w3"] * 4)))
+    error = await refused(stub(channel).ModelInfer(infer_request(["w1"], ["w3", "w4", "w5", "w6"])))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert int(dict(error.trailing_metadata())["retry-after"]) >= 1
     engine.open.set()
@@ -329,7 +329,7 @@ async def test_who_goes_takes_the_waiting_work_along(
     engine.open.clear()
     gateway = gateway_of()
     channel = await connect(gateway)
-    asked = infer_request(["w1"], ["w1 " * 10] * 20)
+    asked = infer_request(["w1"], [f"w{at} " * 10 for at in range(20)])
     call = stub(channel).ModelInfer(asked, timeout=1 if way == "deadline" else None)
     waiting = asyncio.ensure_future(asyncio.wait_for(call, None))
     await eventually(lambda: len(engine.batches) == 2)
@@ -423,3 +423,31 @@ async def test_connections_are_bounded(gateway_of: Make) -> None:
     for writer in writers:
         writer.close()
     await server.stop(None)
+
+
+async def test_keys_are_asked_for_and_probes_stay_open(
+    connect: Make, gateway_of: Make, tmp_path: Any
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "one").write_text("secret-key")
+    channel = await connect(gateway_of(api_keys_dir=keys))
+    calls = stub(channel)
+    assert (await calls.ServerReady(pb.ServerReadyRequest())).ready
+    asked = pb.ModelMetadataRequest(name=NAME)
+    for call in (calls.ModelInfer(GOOD), calls.ModelMetadata(asked)):
+        assert (await refused(call)).code() is grpc.StatusCode.UNAUTHENTICATED
+    wrong = (("authorization", "Bearer other"),)
+    error = await refused(calls.ModelInfer(GOOD, metadata=wrong))
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    right = (("authorization", "Bearer secret-key"),)
+    assert arrays(await calls.ModelInfer(GOOD, metadata=right))
+    assert (await calls.ModelMetadata(asked, metadata=right)).name == NAME
+
+
+async def test_the_servers_own_limit_of_time(connect: Make, engine: Any, gateway_of: Make) -> None:
+    engine.open.clear()
+    channel = await connect(gateway_of(request_timeout_seconds=0.05))
+    error = await refused(stub(channel).ModelInfer(GOOD))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "no answer within 0.05 s" in error.details()

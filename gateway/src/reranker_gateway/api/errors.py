@@ -7,9 +7,11 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from reranker_gateway.api.dialects.base import Dialect, Fault
 from reranker_gateway.api.dialects.nim import Nim
+from reranker_gateway.api.dialects.table import first_dialect
 from reranker_gateway.errors import GatewayError
 
 #: Where in a request's scope the dialect lies that it was asked in.
@@ -51,7 +53,14 @@ def install_error_handlers(app: FastAPI, first_path: str) -> None:
 
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)  # noqa: S101 (by registration)
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return gateway_error_response(error, request.scope)
+
+
+def gateway_error_response(error: GatewayError, scope: Scope) -> Response:
+    """What the caller is told of `error`, in the dialect of the request where that is known."""
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     if error.closes:
         headers["Connection"] = "close"
     return error_response(
@@ -60,7 +69,7 @@ async def _gateway_error(request: Request, error: Exception) -> Response:
         kind=error.type,
         detail=error.detail,
         headers=headers,
-        dialect=request.scope.get(DIALECT, _NIM),
+        dialect=scope.get(DIALECT) or first_dialect(scope["path"]) or _NIM,
     )
 
 

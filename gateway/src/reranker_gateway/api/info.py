@@ -50,6 +50,8 @@ def info_router(gateway: Gateway, names: ModelNames) -> APIRouter:
 def metrics_app(gateway: Gateway) -> FastAPI:
     """The metrics port."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    # Plain HTTP also where the API has TLS: the kubelet asks here.
+    _add_health(app.router, gateway)
     _add_metrics(app.router, gateway, METRICS_PATHS)
     return app
 

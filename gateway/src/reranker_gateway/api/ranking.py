@@ -18,6 +18,7 @@ from reranker_gateway.api.inputs import tokenise
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.api.reading import check_count, choose_route, parse
 from reranker_gateway.gateway import Gateway
+from reranker_gateway.request_context import current_request
 from reranker_gateway.tokenise import TokenisedRequest
 
 #: Where the middleware puts the id.
@@ -58,6 +59,7 @@ class _Handler:
         began = time.perf_counter()
         gateway, scope = self._gateway, request.scope
         scope[DIALECT] = self._routes[0].dialect
+        current_request().dialect = scope[DIALECT].name
         gateway.scorer.check_open()
         check_media_type(request)
         with gateway.admission.enter() as entry:
@@ -84,11 +86,6 @@ class _Handler:
             dialect = scope[DIALECT]
             body = dialect.answer(answers, self._serving)
             headers = dialect.headers(answers)
-        scope["reranker.log"] = {
-            "dialect": dialect.name,
-            "passages": len(scores.logits),
-            "tokens": scores.tokens,
-        }
         return Response(
             json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(),
             media_type="application/json",
@@ -112,6 +109,7 @@ class _Handler:
     def _parse(self, request: Request, body: bytes) -> tuple[Body, Any]:
         route, found = choose_route(body, self._routes, self._gateway.settings.max_passages)
         request.scope[DIALECT] = route.dialect
+        current_request().dialect = route.dialect.name
         return parse(route, body, found), route.dialect
 
     def _check_model(self, request: Request, question: Question) -> None:

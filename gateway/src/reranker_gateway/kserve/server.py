@@ -1,5 +1,7 @@
 """The listener of the gRPC port and its bounds."""
 
+import logging
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -16,6 +18,7 @@ from reranker_gateway.settings import Settings
 _UPLOADS: Final = 8
 _STREAMS_PER_CONNECTION: Final = 128
 _IDLE_MS: Final = 300_000
+_log = logging.getLogger(__name__)
 
 
 class GrpcListenError(Exception):
@@ -39,13 +42,42 @@ def create_server(gateway: Gateway, names: ModelNames) -> Any:
 def listen(server: Any, settings: Settings) -> int:
     """Open the port; returns it. Raises GrpcListenError."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
     try:
-        return int(server.add_insecure_port(f"{host}:{settings.grpc_port}"))
+        if settings.tls_dir is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, _credentials(settings.tls_dir)))
     except RuntimeError as error:
         raise GrpcListenError(
             f"RERANKER_GRPC_PORT={settings.grpc_port}: cannot listen on {settings.host}: it is in "
             "use or not allowed; take another, or leave grpc out of RERANKER_DIALECTS"
         ) from error
+
+
+def _credentials(folder: Path) -> Any:
+    """The certificate in `folder`; each new connection gets the one that lies there then."""
+    used: tuple[bytes, bytes] = _pair(folder)
+
+    def fetch() -> Any:
+        nonlocal used
+        try:
+            found = _pair(folder)
+        except OSError as error:
+            # The one we have goes on: a fault of the node must not lock everybody out.
+            _log.warning("the certificate was not read again: %s", error)
+            return None
+        if found == used:
+            return None
+        used = found
+        return grpc.ssl_server_certificate_configuration([used])
+
+    return grpc.dynamic_ssl_server_credentials(
+        grpc.ssl_server_certificate_configuration([used]), fetch
+    )
+
+
+def _pair(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

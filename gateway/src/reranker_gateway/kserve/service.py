@@ -4,6 +4,7 @@ Methods take and give bytes: a message that cannot be read is the caller's mista
 caller's status, instead of a traceback in the log.
 """
 
+import asyncio
 import logging
 import time
 import uuid
@@ -21,11 +22,17 @@ from reranker_gateway.api.inputs import tokenise
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Phase
-from reranker_gateway.errors import GatewayError, InvalidRequestError, ModelNotFoundError
+from reranker_gateway.errors import (
+    DeadlineExceededError,
+    GatewayError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.kserve import tensors
 from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.logs import log_event
+from reranker_gateway.request_context import RequestContext, request_context
 
 KSERVE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
@@ -91,8 +98,12 @@ class Service:
             "ServerLive": self._unary(service_pb2.ServerLiveRequest, self._server_live),
             "ServerReady": self._unary(service_pb2.ServerReadyRequest, self._server_ready),
             "ModelReady": self._unary(service_pb2.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._unary(service_pb2.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": self._unary(service_pb2.ModelMetadataRequest, self._model_metadata),
+            "ServerMetadata": self._unary(
+                service_pb2.ServerMetadataRequest, self._server_metadata, is_open=False
+            ),
+            "ModelMetadata": self._unary(
+                service_pb2.ModelMetadataRequest, self._model_metadata, is_open=False
+            ),
             # A stream of one message on the wire is the same as a single one; but here it is read
             # when there is room for it.
             "ModelInfer": grpc.stream_unary_rpc_method_handler(
@@ -105,10 +116,13 @@ class Service:
             grpc.method_handlers_generic_handler(HEALTH, health),
         ]
 
-    @staticmethod
-    def _unary(kind: Any, answer: Callable[[Any], Any]) -> Any:
+    def _unary(self, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = True) -> Any:
+        """A method of one message. Probes are open, what tells of the model asks for a key."""
+
         async def method(data: bytes, context: Context) -> Any:
             try:
+                if not is_open:
+                    self._gateway.callers.admit(f"/{KSERVE}", _headers(context))
                 return answer(tensors.parse(kind, data))
             except GatewayError as error:
                 refusal = _Refusal.of(error)
@@ -160,29 +174,46 @@ class Service:
 
     async def _infer(self, _messages: Any, context: Context) -> Any:
         """ModelInfer. grpc cancels this at the caller's deadline, and when the caller goes."""
-        gateway, request_id = self._gateway, uuid.uuid4().hex
-        started, code, counted = self._clock(), 499, (0, 0)
+        gateway = self._gateway
+        request = RequestContext(request_id=uuid.uuid4().hex, dialect="grpc")
+        started, code = self._clock(), 499
         response, refusal = None, None
         gateway.drain.enter()
         try:
-            response, counted = await self._answer(context)
+            with request_context(request):
+                response = await self._in_time(request, context)
             code = 200
         except GatewayError as error:
             # Without the error itself: its traceback holds the message for as long as it lives.
             code, refusal = error.status, _Refusal.of(error)
         except Exception:
             code, refusal = 500, _INTERNAL
-            _log.exception("internal error", extra={"fields": {"requestId": request_id}})
+            _log.exception("internal error", extra={"fields": {"requestId": request.request_id}})
         finally:
             gateway.drain.leave()
-            self._record(request_id, code, self._clock() - started, counted)
+            self._record(request, code, self._clock() - started)
+        metadata = [("x-request-id", request.request_id)]
         if refusal is not None:
-            await refusal.abort(context, ("x-request-id", request_id))
-        context.set_trailing_metadata((("x-request-id", request_id),))
+            await refusal.abort(context, *metadata)
+        metadata.append(("x-truncated-passages", str(request.truncated)))
+        context.set_trailing_metadata(tuple(metadata))
         return response
 
-    async def _answer(self, context: Context) -> tuple[Any, tuple[int, int]]:
-        """The answer; passages and tokens."""
+    async def _in_time(self, request: RequestContext, context: Context) -> Any:
+        """Raises UnauthorizedError, and DeadlineExceededError at the server's own limit."""
+        request.caller = self._gateway.callers.admit(f"/{KSERVE}/ModelInfer", _headers(context))
+        limit = self._gateway.settings.request_timeout_seconds
+        try:
+            async with asyncio.timeout(limit) as patience:
+                return await self._answer(context)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise DeadlineExceededError(
+                f"no answer within {limit:g} s; what had not been scored yet was dropped"
+            ) from None
+
+    async def _answer(self, context: Context) -> Any:
         scorer, settings = self._gateway.scorer, self._gateway.settings
         scorer.check_open()
         with self._gateway.admission.enter() as entry:
@@ -202,25 +233,33 @@ class Service:
             request.ClearField("raw_input_contents")
             entry.tokenised()
             scores = await scorer.score(inputs)
-        response = tensors.answer(
+        return tensors.answer(
             request, request.model_name, scores.logits, inputs.lengths, _MODEL_VERSION
         )
-        return response, (len(scores.logits), scores.tokens)
 
-    def _record(self, request_id: str, code: int, seconds: float, counted: tuple[int, int]) -> None:
-        self._gateway.telemetry.requests.labels(str(code)).inc()
+    def _record(self, request: RequestContext, code: int, seconds: float) -> None:
+        self._gateway.telemetry.requests.labels(request.dialect, str(code)).inc()
         self._gateway.telemetry.request_seconds.observe(seconds)
         log_event(
             _log,
             "request",
-            requestId=request_id,
+            requestId=request.request_id,
             path=f"/{KSERVE}/ModelInfer",
-            dialect="grpc",
+            dialect=request.dialect,
+            caller=request.caller,
             code=code,
             seconds=round(seconds, 4),
-            passages=counted[0],
-            tokens=counted[1],
+            passages=request.passages,
+            tokens=request.tokens,
         )
+
+
+def _headers(context: Context) -> list[tuple[bytes, bytes]]:
+    """The call's metadata as HTTP headers."""
+    return [
+        (name.encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in context.invocation_metadata() or ()
+    ]
 
 
 def _serialised(message: Any) -> bytes:
