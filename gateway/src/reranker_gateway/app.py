@@ -13,7 +13,7 @@ from reranker_gateway.api.dialects.table import paths
 from reranker_gateway.api.errors import install_error_handlers
 from reranker_gateway.api.info import info_router
 from reranker_gateway.api.middleware import RequestMiddleware
-from reranker_gateway.api.models import ModelNames
+from reranker_gateway.api.models import names_of
 from reranker_gateway.api.openapi import describe_requests
 from reranker_gateway.api.page import page_router
 from reranker_gateway.api.ranking import ranking_router
@@ -48,7 +48,7 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
         redirect_slashes=False,
     )
     settings = gateway.settings
-    names = ModelNames(gateway.served_name, settings.aliases, gateway.files.model.name)
+    names = names_of(gateway)
     app.include_router(ranking_router(gateway, names))
     app.include_router(info_router(gateway, names))
     app.include_router(page_router(settings.dialects, names))

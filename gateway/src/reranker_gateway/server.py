@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from reranker_gateway.api.info import metrics_app
+from reranker_gateway.api.models import names_of
 from reranker_gateway.app import create_app
 from reranker_gateway.connection import (
     KEEP_ALIVE_SECONDS,
@@ -23,6 +24,7 @@ from reranker_gateway.connection import (
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine_files import EngineFiles
 from reranker_gateway.gateway import Gateway, build_gateway
+from reranker_gateway.kserve.server import GrpcListenError, create_server, listen
 from reranker_gateway.logs import log_event
 from reranker_gateway.settings import Settings
 from reranker_gateway.tls import HANDSHAKE_SECONDS, Certificate
@@ -91,6 +93,7 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
         infer_timeout=settings.infer_timeout_seconds,
     )
     gateway = build_gateway(settings, files, engine, tracing=load_tracing(os.environ))
+    kserve = _kserve(gateway)
     limits = ConnectionLimits(
         connections=_raise_descriptors(settings.max_connections),
         idle_seconds=settings.read_idle_seconds,
@@ -102,10 +105,26 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
     tasks = [asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics]))]
     if certificate is not None:
         tasks.append(asyncio.create_task(certificate.watch()))
+    if kserve is not None:
+        await kserve.start()
     await asyncio.gather(api.serve([api_socket]), metrics.serve([metrics_socket]))
+    if kserve is not None:
+        await kserve.stop(_FLUSH_SECONDS)
     for task in tasks:
         task.cancel()
     _log.info("stopped")
+
+
+def _kserve(gateway: Gateway) -> Any:
+    """The gRPC server on its port, not started; None when it is switched off."""
+    if "grpc" not in gateway.settings.dialects:
+        return None
+    server = create_server(gateway, names_of(gateway))
+    try:
+        listen(server, gateway.settings)
+    except GrpcListenError as error:
+        raise ListenError(str(error)) from error
+    return server
 
 
 async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     host: str = Field("0.0.0.0", description="address of both listeners")  # noqa: S104
     http_port: Port = 8000
     grpc_port: Port = 8001
+    grpc_max_message_bytes: int = Field(
+        4 << 20, ge=1024, description="bytes of one gRPC request; eight may arrive at a time"
+    )
     metrics_port: Port = 8002
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

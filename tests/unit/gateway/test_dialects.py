@@ -346,6 +346,20 @@ async def test_not_ready_and_media_types_in_the_paths_own_words(
         assert (refused.status_code, refused.json().keys()) == (415, {"message"})
 
 
+async def test_what_is_refused_before_reading_has_the_paths_words_too(
+    gateway_of: Make, client_of: Make, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "one").write_text("secret-key")
+    async with client_of(gateway_of(api_keys_dir=keys)) as client:
+        for path, shape in (("/v2/rerank", {"message"}), ("/score", {"error"})):
+            refused = await client.post(path, json=DOCUMENTS)
+            assert (refused.status_code, refused.json().keys()) == (401, shape)
+        refused = await client.post("/v1/retrieval/a/b/reranking", json=DOCUMENTS)
+        assert refused.json()["type"] == "authentication_error"
+
+
 async def test_hosted_paths_take_top_k_and_the_models_name(client: httpx.AsyncClient) -> None:
     for path in ("nvidia", "demo/bert"):
         answer = await client.post(f"/v1/retrieval/{path}/reranking", json=NIM | {"top_k": 1})

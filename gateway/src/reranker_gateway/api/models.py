@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from reranker_gateway.errors import ModelNotFoundError
+from reranker_gateway.gateway import Gateway
 
 #: Names of one and the same model.
 _NVIDIA: Final = (
@@ -42,6 +43,11 @@ class ModelNames:
                 f"model: {asked!r} is not served here; use {self.served!r} "
                 "or another id of GET /v1/models"
             )
+
+
+def names_of(gateway: Gateway) -> ModelNames:
+    """What `gateway` answers to."""
+    return ModelNames(gateway.served_name, gateway.settings.aliases, gateway.files.model.name)
 
 
 def _folded(name: str) -> str:

@@ -72,6 +72,19 @@ def is_scoring(path: str) -> bool:
     return _PATTERN.fullmatch(path) is not None
 
 
+def first_dialect(path: str) -> Dialect[Any] | None:
+    """Whose words an error on `path` has while it is unknown who is meant."""
+    segments = path.split("/")
+    for route in ROUTES:
+        parts = route.path.split("/")
+        if len(parts) == len(segments) and all(
+            part == segment or part.startswith("{")
+            for part, segment in zip(parts, segments, strict=True)
+        ):
+            return route.dialect
+    return None
+
+
 def paths(enabled: Collection[str]) -> dict[str, tuple[Route, ...]]:
     """The routes of each path, of those dialects that are switched on."""
     found: dict[str, tuple[Route, ...]] = {}
