@@ -41,6 +41,7 @@ from reranker_operator.api.rollout import (
     RolloutSpec,
     ScaleStatus,
 )
+from reranker_operator.api.security import SecuritySettings
 
 
 class SecretKeyRef(ApiModel):
@@ -226,7 +227,7 @@ class AcceleratorSpec(ApiModel):
     )
 
 
-class ServingSpec(ApiModel):
+class ServingSpec(SecuritySettings):
     """How pods serve."""
 
     truncate: Literal["NONE", "END"] = Field(
