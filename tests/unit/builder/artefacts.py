@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from engine_builder.artefacts import CompiledEngine, write_document
 from engine_builder.progress import Progress
+from engine_builder.shapes import dynamic_shapes
 from engine_builder.stages.publish import publish
 from reranker_contracts import (
     EngineIdentity,
@@ -26,7 +28,8 @@ ENGINE = EngineIdentity(
     precision="fp32",
     accelerator="cpu",
     max_batch_size=32,
-    onnxruntime="1",
+    version="1",
+    recipe=1,
 )
 
 
@@ -49,6 +52,8 @@ def engine_files(directory: Path, *, size: int = 200_000) -> Path:
     (directory / "parity.json").write_text(report.to_json())
     (version / "model.onnx").write_bytes(os.urandom(size))
     (version.parent / "config.pbtxt").write_text('name: "reranker"\nmax_batch_size: 32\n')
+    compiled = CompiledEngine(target=ENGINE.target, shapes=dynamic_shapes(512, 32))
+    write_document(directory / "compiled.json", compiled)
     return directory
 
 
