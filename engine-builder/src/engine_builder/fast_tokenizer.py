@@ -6,13 +6,13 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from engine_builder.artefacts import ProbeSet
 from engine_builder.errors import StageError
 from engine_builder.facts import ModelFacts
 from engine_builder.pair_template import check_template, derive_template
 from engine_builder.room import check_room
 from engine_builder.trial import on_trial
 from reranker_contracts import PairTemplate, StageReason
+from reranker_contracts.parity import ProbeSet
 
 
 def read_tokenizer(

@@ -12,8 +12,6 @@ from engine_builder.artefacts import (
     ENGINE_VERSION,
     PARITY,
     PLAN,
-    PROBES,
-    REFERENCE,
     TRITON_CONFIG,
 )
 from engine_builder.cli import main
@@ -27,6 +25,7 @@ from reranker_contracts import (
     digest_of,
     verify_artefact,
 )
+from reranker_contracts.parity import PROBES, REFERENCE
 from reranker_contracts.targets import CPU_FEATURES
 
 pytestmark = [pytest.mark.builder, pytest.mark.filterwarnings("ignore")]
