@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     )
     tokenizer_threads: int = Field(1, ge=1, le=64, description="threads")
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
+    min_kendall_tau: float = Field(
+        0.995, ge=-1, le=1, description="of an engine that is measured in the pod"
+    )
+    max_ndcg_delta: float = Field(0.002, ge=0, le=1, description="the same: loss of NDCG@10")
     host: str = Field("0.0.0.0", description="address of both listeners")  # noqa: S104
     http_port: Port = 8000
     grpc_port: Port = 8001

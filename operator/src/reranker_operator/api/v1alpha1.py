@@ -179,14 +179,15 @@ class StoreSpec(ApiModel):
 class EngineSettings(ApiModel):
     """How the engine is built."""
 
-    runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+    runtime: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
         default="auto",
         description="What runs the engine. auto picks the fastest that the builder image has for "
-        "the accelerator.",
+        "the accelerator; tensorrt needs GPUs of one compute capability.",
     )
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         default="auto",
-        description="Of matrix products: bf16 is of openvino, int8 of onnxruntime. auto picks the "
+        description="Of matrix products: bf16 is of openvino and tensorrt, fp16 of tensorrt, int8 "
+        "of onnxruntime on CPU. auto picks the "
         "fastest that ranks like the original (parity).",
     )
     max_length: int | None = Field(
@@ -326,6 +327,14 @@ class ResolvedStatus(ApiModel):
     )
 
 
+class GpuStatus(ApiModel):
+    """The kind of GPU that a service runs on, as its nodes' labels tell it."""
+
+    compute_capability: str = Field(description="For example 8.9.")
+    memory_mib: int | None = Field(default=None, description="The smallest of its GPUs, in MiB.")
+    products: tuple[str, ...] = Field(default=(), description="Names of its GPUs.")
+
+
 class EngineSummary(ApiModel):
     """An engine that this service uses or waits for."""
 
@@ -349,6 +358,7 @@ class RerankerServiceStatus(ApiModel):
     )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     model: ResolvedStatus | None = None
+    gpu: GpuStatus | None = None
     resolve: Attempts | None = None
     engine: str | None = Field(default=None, description="Name of the serving engine.")
     engines: tuple[EngineSummary, ...] = Field(
@@ -400,12 +410,26 @@ class EngineSource(ApiModel):
     )
 
 
+class BuildGpu(ApiModel):
+    """What the pod that compiles asks for; its node has the identity's compute capability."""
+
+    resource_name: str = Field(description="Extended resource.")
+    memory_mib: int | None = Field(default=None, description="Memory of the GPU in MiB.")
+    node_selector: dict[str, str] | None = Field(default=None, description="Further labels.")
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), max_length=32, description="Taints that the service's pods tolerate."
+    )
+
+
 class EngineBuild(ApiModel):
     """Settings of the build's pods; they do not change the engine's bytes and may change."""
 
     image: str = Field(description="Builder image.")
     resources: ResourceRequirements | None = Field(
         default=None, description="Resources of the build containers."
+    )
+    gpu: BuildGpu | None = Field(
+        default=None, description="Where the engine is compiled, when that takes a GPU."
     )
 
 

@@ -17,6 +17,7 @@ from reranker_operator.api.pods import ContainerSettings
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.render import proxy, security
 from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.engines import gpu_labels
 from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
 from reranker_operator.render.pods import (
     Json,
@@ -99,7 +100,7 @@ def pod_template(
     pod["terminationGracePeriodSeconds"] = (
         settings.termination_grace_period_seconds or _GRACE_SECONDS
     )
-    pod |= _placement(service)
+    pod |= _placement(service, engine)
     tags = names.labels("serving", service.metadata.name) | {
         names.SERVICE_LABEL: service.metadata.name,
         names.ENGINE_LABEL: engine.metadata.name,
@@ -344,11 +345,12 @@ def _health(path: str) -> str:
     return f'exec 3<>/dev/tcp/127.0.0.1/9000 && {request} && grep -q " 200 " <&3'
 
 
-def _placement(service: RerankerService) -> Json:
+def _placement(service: RerankerService, engine: RerankerEngine) -> Json:
     accelerator = service.spec.accelerator
     placement: Json = {}
-    if accelerator.node_selector:
-        placement["nodeSelector"] = accelerator.node_selector
+    selector = {**(accelerator.node_selector or {}), **gpu_labels(engine.spec.identity)}
+    if selector:
+        placement["nodeSelector"] = selector
     if accelerator.tolerations:
         placement["tolerations"] = [entry.to_dict() for entry in accelerator.tolerations]
     return placement
