@@ -78,9 +78,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub, path = self.hub, unquote(urlsplit(self.path).path)
-        if not path.startswith(f"{hub.prefix}/"):
-            return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        path = path.removeprefix(hub.prefix)
+        below = path.startswith(f"{hub.prefix}/")
+        path = path.removeprefix(hub.prefix) if below else "/elsewhere"
         if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
             return self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"})
         if path.startswith(f"/api/models/{REPO}/tree/"):

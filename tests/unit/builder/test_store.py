@@ -15,9 +15,10 @@ import pytest
 
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
+from engine_builder.retention import Retention
 from engine_builder.stages.publish import publish
 from engine_builder.stages.remove import remove
-from engine_builder.store import ABANDONED_AFTER, Retention, Store
+from engine_builder.store import ABANDONED_AFTER, Store
 from reranker_contracts import (
     EngineIdentity,
     IntegrityError,
