@@ -37,7 +37,8 @@ def _source_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         required=True,
         metavar="URI",
-        help="hf://org/name[@revision], oci://…, pvc://claim/path, or a directory",
+        help="hf://org/name[@revision], ngc://org/model:version, s3://bucket/path, "
+        "https://host/model.tar.gz, oci://…, pvc://claim/path, or a directory",
     )
     parser.add_argument(
         "--source-dir",
@@ -86,7 +87,11 @@ def _target_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
     _source_arguments(parser)
-    parser.add_argument("--revision", metavar="R", help="branch, tag, commit or sha256: tree hash")
+    parser.add_argument(
+        "--revision",
+        metavar="R",
+        help="branch, tag, commit or hash, as resolve prints it; of an archive its sha256:HEX",
+    )
     _length_argument(parser)
 
 

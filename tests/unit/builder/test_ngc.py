@@ -124,6 +124,12 @@ def test_resolve_and_fetch(ngc: Ngc, tmp_path: Path) -> None:
     assert open_source(str(tmp_path / "out"), None).resolve(None, tmp_path).revision == revision
 
 
+def test_files_without_a_byte(ngc: Ngc, tmp_path: Path) -> None:
+    ngc.files["merges.txt"] = b""
+    files = fetched(URI, resolved(URI, tmp_path / "scratch"), tmp_path / "out")
+    assert files["merges.txt"] == b""
+
+
 def test_storage_is_not_shown_the_key(ngc: Ngc, tmp_path: Path) -> None:
     resolved(URI, tmp_path / "scratch")
     assert ngc.seen_by_storage
