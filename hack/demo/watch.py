@@ -20,6 +20,8 @@ _HOPELESS = {
     "ArchitectureUnsupported",
     "ModelInvalid",
     "UnsafeWeights",
+    "AdapterInvalid",
+    "ScoringUnknown",
     "MaxLengthTooLong",
     "MaxLengthTooShort",
     "ParityRefused",

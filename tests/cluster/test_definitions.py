@@ -126,6 +126,20 @@ PODS: list[tuple[Json, str]] = [
             "spec.model.endpoint in body should match",
         ),
         (
+            {"model": HUB | {"adapter": {"source": "oci://registry/lora:1"}}},
+            "model.adapter.source is hf://ORG/NAME or pvc://CLAIM/PATH",
+        ),
+        (
+            {"model": HUB | {"adapter": {"source": "pvc://c/lora", "revision": "v2"}}},
+            "model.adapter.revision is for hf:// sources",
+        ),
+        (
+            {"model": HUB | {"template": "{query} {query} {passage}"}},
+            "model.template needs {query} and {passage}",
+        ),
+        ({"model": HUB | {"labels": []}}, "spec.model.labels"),
+        ({"model": HUB | {"pooling": "max"}}, "spec.model.pooling: Unsupported value"),
+        (
             {
                 "model": HUB,
                 "engine": {"store": {"existingClaim": "a", "storageClassName": "b"}},
@@ -249,7 +263,7 @@ def test_a_pod_with_everything_is_taken(api: Kubectl) -> None:
 def test_only_settings_of_the_build_may_change_in_an_engine(api: Kubectl) -> None:
     toolchain = dict.fromkeys(("torch", "transformers", "onnx", "onnxruntime"), "1")
     identity = {"prepared": "0" * 64, "runtime": "onnxruntime", "precision": "fp32",
-                "accelerator": "cpu", "maxBatchSize": 8, "onnxruntime": "1"}  # fmt: skip
+                "accelerator": "cpu", "maxBatchSize": 8, "version": "1", "recipe": 1}  # fmt: skip
     spec: Json = {
         "digest": "0" * 64,
         "modelName": "m",

@@ -36,6 +36,7 @@ def source() -> Iterator[Cause]:
         StageReason.SOURCE_UNSUPPORTED, StageReason.MODEL_INVALID, StageReason.NOT_A_CROSS_ENCODER,
         StageReason.EMBEDDING_MODEL, StageReason.LISTWISE_MODEL, StageReason.CUSTOM_CODE,
         StageReason.ARCHITECTURE_UNSUPPORTED, StageReason.UNSAFE_WEIGHTS,
+        StageReason.ADAPTER_INVALID, StageReason.SCORING_UNKNOWN,
         StageReason.MAX_LENGTH_TOO_LONG, StageReason.MAX_LENGTH_TOO_SHORT,
     }  # fmt: skip
     for reason in (
@@ -63,6 +64,9 @@ def build() -> Iterator[Cause]:
     for reason, stage, lasting in (
         (StageReason.EXPORT_FAILED, "export", False),
         (StageReason.COMPILE_FAILED, "compile", False),
+        (StageReason.TARGET_UNSUPPORTED, "compile", True),
+        (StageReason.TARGET_ABSENT, "compile", True),
+        (StageReason.ENGINE_TOO_LARGE, "compile", True),
         (StageReason.VALIDATION_FAILED, "validate", True),
         (StageReason.STORE_FULL, "publish", False),
         (StageReason.STORE_UNWRITABLE, "publish", False),

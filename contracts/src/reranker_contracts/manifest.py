@@ -26,6 +26,13 @@ class FileEntry(Document):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Profile(Document):
+    """Inputs that one optimisation profile of a compiled engine takes."""
+
+    max_batch_size: int = Field(ge=1, description="rows")
+    max_length: int = Field(ge=1, description="tokens per row")
+
+
 class Shapes(Document):
     """What one call of the engine may look like."""
 
@@ -33,6 +40,9 @@ class Shapes(Document):
     max_length: int = Field(ge=1, description="tokens per row")
     token_budget: int = Field(
         ge=1, description="rows x padded length that one batch should keep to"
+    )
+    profiles: tuple[Profile, ...] = Field(
+        default=(), description="of a compiled engine, shortest first; none: any shape is as good"
     )
 
 
@@ -55,6 +65,9 @@ class ArtefactManifest(Document):
     files: tuple[FileEntry, ...]
     shapes: Shapes | None = None
     parity: ParityReport | None = None
+    cpu_features: tuple[str, ...] = Field(
+        default=(), description="flags of /proc/cpuinfo of which the CPU needs one; none: any CPU"
+    )
     build: BuildRecord | None = None
     created_at: datetime.datetime
 

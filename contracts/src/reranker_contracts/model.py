@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 from reranker_contracts.base import Document
 
 Activation = Literal["none", "sigmoid", "softmax"]
+Pooling = Literal["cls", "last", "mean"]
+
+#: Longest template that a user may write, in characters.
+TEMPLATE_LIMIT = 4096
 
 
 class SpecialPiece(Document):
@@ -17,28 +21,39 @@ class SpecialPiece(Document):
     type_id: int = 0
 
 
-class QueryPiece(Document):
+class TextPiece(Document):
+    """A caller's text and the fixed words that are tokenised together with it.
+
+    `before` + text + `after` is one text for the tokeniser, because at their borders letters of
+    both may be one token. A text that is too long loses tokens at its end: then the tokens of
+    `after` alone follow those of `before` + text that are left.
+    """
+
+    before: str = ""
+    after: str = ""
+    type_id: int = 0
+
+
+class QueryPiece(TextPiece):
     """Where the query's tokens go."""
 
     kind: Literal["query"] = "query"
-    type_id: int = 0
 
 
-class PassagePiece(Document):
+class PassagePiece(TextPiece):
     """Where the passage's tokens go."""
 
     kind: Literal["passage"] = "passage"
-    type_id: int = 0
 
 
 TemplatePiece = Annotated[SpecialPiece | QueryPiece | PassagePiece, Field(discriminator="kind")]
 
 
 class PairTemplate(Document):
-    """The order of special tokens, query and passage in one input sequence.
+    """The order of fixed tokens, query and passage in one input sequence.
 
     Query and passage are tokenised on their own, without special tokens, and joined here;
-    this equals what the model's own tokeniser does for a pair.
+    this equals what the model's reference implementation does for a pair.
     """
 
     pieces: tuple[TemplatePiece, ...]
@@ -52,8 +67,31 @@ class PairTemplate(Document):
 
     @property
     def special_tokens(self) -> int:
-        """Number of special tokens that every pair carries."""
+        """Number of fixed tokens that every pair carries, those around a text not counted."""
         return sum(len(piece.ids) for piece in self.pieces if piece.kind == "special")
+
+
+class Scoring(Document):
+    """What a user says about how a model scores, where its own files say nothing or say it wrong.
+
+    Part of the prepared model's identity. None leaves a field to the model's files.
+    """
+
+    template: str | None = Field(
+        default=None,
+        max_length=TEMPLATE_LIMIT,
+        description="text around `{query}` and `{passage}`, each of them once",
+    )
+    labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2,
+        description="of a language model: the word that means relevant, then the one that does not",
+    )
+    pooling: Pooling | None = Field(default=None, description="which hidden states are scored")
+    activation: Literal["none", "sigmoid"] | None = Field(
+        default=None, description="from logit to score"
+    )
 
 
 class ServedModel(Document):

@@ -8,6 +8,7 @@ from pydantic import Field
 from reranker_contracts.base import Document, canonical_json
 from reranker_contracts.identity import Toolchain
 from reranker_contracts.manifest import ParityReport, Shapes
+from reranker_contracts.targets import Runtimes
 
 #: kubelet cuts termination messages at this many bytes.
 MESSAGE_LIMIT = 4096
@@ -44,12 +45,17 @@ class StageReason(StrEnum):
     ARCHITECTURE_UNSUPPORTED = "ArchitectureUnsupported"
     CUSTOM_CODE = "CustomCode"
     UNSAFE_WEIGHTS = "UnsafeWeights"
+    ADAPTER_INVALID = "AdapterInvalid"
+    SCORING_UNKNOWN = "ScoringUnknown"
     MAX_LENGTH_TOO_LONG = "MaxLengthTooLong"
     MAX_LENGTH_TOO_SHORT = "MaxLengthTooShort"
     EXPORT_FAILED = "ExportFailed"
     COMPILE_FAILED = "CompileFailed"
     VALIDATION_FAILED = "ValidationFailed"
     PARITY_REFUSED = "ParityRefused"
+    TARGET_UNSUPPORTED = "TargetUnsupported"
+    TARGET_ABSENT = "TargetAbsent"
+    ENGINE_TOO_LARGE = "EngineTooLarge"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     SIGNATURE_INVALID = "SignatureInvalid"
     ENGINE_VERSION_MISMATCH = "EngineVersionMismatch"
@@ -66,7 +72,11 @@ class ResolvedModel(Document):
     architecture: str = Field(max_length=128)
     family: str = Field(max_length=64)
     max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
+    adapter: str | None = Field(
+        default=None, max_length=256, description="fixed revision of the adapter, if there is one"
+    )
     toolchain: Toolchain
+    runtimes: Runtimes
 
 
 class StageResult(Document):

@@ -1,6 +1,7 @@
 """Rows of tokens padded to INT32 tensors, as the gateway sends them to an engine."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,23 @@ from engine_builder.pair_template import Tokens
 Tensors = dict[str, NDArray[np.int32]]
 
 
-def pad_batch(rows: Sequence[Tokens], pad_id: int, inputs: Sequence[str]) -> Tensors:
-    """INT32 tensors [rows, longest row] for the named `inputs`, padded on the right."""
+def pad_batch(
+    rows: Sequence[Tokens],
+    pad_id: int,
+    inputs: Sequence[str],
+    pad_side: Literal["left", "right"] = "right",
+) -> Tensors:
+    """INT32 tensors [rows, longest row] for the named `inputs`, padded on one side."""
     shape = (len(rows), max(len(row.ids) for row in rows))
     ids = np.full(shape, pad_id, dtype=np.int32)
     mask = np.zeros(shape, dtype=np.int32)
     types = np.zeros(shape, dtype=np.int32)
     for number, row in enumerate(rows):
         length = len(row.ids)
-        ids[number, :length] = row.ids
-        mask[number, :length] = 1
-        types[number, :length] = row.type_ids
+        start = 0 if pad_side == "right" else shape[1] - length
+        ids[number, start : start + length] = row.ids
+        mask[number, start : start + length] = 1
+        types[number, start : start + length] = row.type_ids
     tensors = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     return {name: tensors[name] for name in inputs}
 

@@ -123,7 +123,7 @@ def _result(stage: Stage, outcome: Outcome | StageError, progress: Progress) -> 
     return StageResult(
         stage=stage,
         ok=True,
-        reason=StageReason.SUCCEEDED,
+        reason=outcome.reason,
         message=outcome.message,
         seconds=progress.seconds,
         resolved=outcome.resolved,

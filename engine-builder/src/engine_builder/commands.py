@@ -8,6 +8,7 @@ A stage's module is imported when its command runs, because torch and transforme
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,7 +27,13 @@ from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from engine_builder.record import recorded
 from engine_builder.tool_commands import TOOLS
-from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
+from reranker_contracts import EngineIdentity, EngineTarget, PrepareIdentity, Scoring, Stage
+from reranker_contracts.model import TEMPLATE_LIMIT
+from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
+
+if TYPE_CHECKING:
+    from engine_builder.stages.resolve import AdapterSource
+
 
 _DEFAULT_MAX_BATCH_SIZE = 64
 _MAX_BATCH_SIZE = 4096
@@ -57,24 +64,88 @@ def _length_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _target_arguments(parser: argparse.ArgumentParser) -> None:
+def _scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "how the model scores", "Default: as its own files and its family's model card say."
+    )
+    group.add_argument(
+        "--template",
+        type=_template,
+        metavar="TEXT",
+        help="text around {query} and {passage}, each once",
+    )
+    group.add_argument(
+        "--label",
+        dest="labels",
+        action="append",
+        metavar="WORD",
+        help="of a language model: the word that means relevant; once more for the one that does "
+        "not",
+    )
+    group.add_argument(
+        "--pooling",
+        choices=["cls", "last", "mean"],
+        help="which hidden states are scored",
+    )
+    group.add_argument("--activation", choices=["none", "sigmoid"], help="from logit to score")
+
+
+def _scoring(args: argparse.Namespace) -> Scoring | None:
+    """What the arguments say; None when they say nothing, so that identities are equal."""
+    values = {name: getattr(args, name) for name in Scoring.model_fields}
+    said = {name: value for name, value in values.items() if value is not None}
+    try:
+        return Scoring.model_validate(said) if said else None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"--{first['loc'][0]}: {first['msg']}") from error
+
+
+def _template(text: str) -> str:
+    if len(text) > TEMPLATE_LIMIT:
+        raise argparse.ArgumentTypeError(f"at most {TEMPLATE_LIMIT} characters are allowed")
+    return text
+
+
+def _adapter_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("LoRA adapter, merged into the model")
+    group.add_argument("--adapter", metavar="URI", help="as --source, of a PEFT adapter")
+    group.add_argument("--adapter-source-dir", type=Path, metavar="DIR", help="as --source-dir")
+    group.add_argument("--adapter-revision", metavar="R", help="as --revision")
+
+
+def _adapter(args: argparse.Namespace) -> "AdapterSource | None":
+    from engine_builder.stages.resolve import AdapterSource
+
+    if args.adapter is None:
+        return None
+    return AdapterSource(args.adapter, args.adapter_source_dir, args.adapter_revision)
+
+
+def _target_arguments(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
+    any_of = ("auto",) if auto else ()
     parser.add_argument(
         "--accelerator",
-        choices=["cpu", "nvidia"],
+        choices=get_args(Accelerator),
         default="cpu",
         help="what will serve the engine (default: %(default)s)",
     )
     parser.add_argument(
         "--runtime",
-        choices=["onnxruntime"],
-        default="onnxruntime",
+        choices=[*any_of, *get_args(Runtime)],
+        default="auto" if auto else "onnxruntime",
         help="what will run it there (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
-        choices=["fp32"],
-        default="fp32",
-        help="of its numbers (default: %(default)s)",
+        choices=[*any_of, *get_args(Precision)],
+        default="auto" if auto else "fp32",
+        help="of its matrix products (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compute-capability",
+        metavar="N.N",
+        help="of the GPU, for tensorrt and tensorrt-rtx, as 8.9",
     )
     parser.add_argument(
         "--max-batch-size",
@@ -83,6 +154,47 @@ def _target_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows in one call of the engine (default: %(default)s)",
     )
+    parser.add_argument(
+        "--gpu-memory",
+        type=number(1, 1 << 24),
+        metavar="MIB",
+        help="what the GPU has (nvidia.com/gpu.memory); refuse an engine that would not fit",
+    )
+    parser.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="DIR",
+        help="where tensorrt keeps its timings for later builds",
+    )
+
+
+def _target(args: argparse.Namespace) -> EngineTarget:
+    try:
+        return EngineTarget(
+            runtime=args.runtime,
+            precision=args.precision,
+            accelerator=args.accelerator,
+            compute_capability=args.compute_capability,
+            max_batch_size=args.max_batch_size,
+        )
+    except ValidationError as error:
+        raise UsageError(_target_problem(args, error)) from error
+
+
+def _target_problem(args: argparse.Namespace, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    if first["loc"] == ("compute_capability",):
+        return f"--compute-capability {args.compute_capability}: give it as 8.9"
+    pairs = ", ".join(
+        f"{runtime} on {accelerator}: {' '.join(numbers)}"
+        for (runtime, accelerator), numbers in PRECISIONS.items()
+    )
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"--runtime, --precision, --accelerator: {problem}; there are {pairs}"
+
+
+def _memory(args: argparse.Namespace) -> int | None:
+    return None if args.gpu_memory is None else args.gpu_memory << 20
 
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +205,8 @@ def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
         help="branch, tag, commit or hash, as resolve prints it; of an archive its sha256:HEX",
     )
     _length_argument(parser)
+    _scoring_arguments(parser)
+    _adapter_arguments(parser)
 
 
 def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -103,6 +217,8 @@ def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
         source_dir=args.source_dir,
         revision=args.revision,
         max_length=args.max_length,
+        scoring=_scoring(args),
+        adapter=_adapter(args),
         progress=progress,
     )
 
@@ -131,7 +247,11 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", required=True, type=directory, metavar="DIR", help="the model's files"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--adapter-dir", type=directory, metavar="DIR", help="a LoRA adapter to merge in"
+    )
     _length_argument(parser)
+    _scoring_arguments(parser)
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -139,7 +259,14 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
         from engine_builder.stages.export import export
 
     with recorded(progress, "export", args.out, after=args.source):
-        return export(args.source, args.out, max_length=args.max_length, progress=progress)
+        return export(
+            args.source,
+            args.out,
+            max_length=args.max_length,
+            scoring=_scoring(args),
+            adapter=args.adapter_dir,
+            progress=progress,
+        )
 
 
 def _compile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,9 +288,10 @@ def _compile(args: argparse.Namespace, progress: Progress) -> Outcome:
         return compile_engine(
             args.prepared,
             args.out,
-            accelerator=args.accelerator,
-            max_batch_size=args.max_batch_size,
+            _target(args),
             progress=progress,
+            gpu_memory=_memory(args),
+            timing_cache=args.timing_cache,
         )
 
 
@@ -272,12 +400,12 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a store; the engine's path is printed, work files go below TMPDIR",
     )
-    _target_arguments(parser)
+    _target_arguments(parser, auto=True)
     add_signing_key(parser)
 
 
 def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.stages.build import build
+    from engine_builder.stages.build import Wanted, build
 
     return build(
         args.source,
@@ -285,8 +413,17 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         source_dir=args.source_dir,
         revision=args.revision,
         max_length=args.max_length,
-        accelerator=args.accelerator,
-        max_batch_size=args.max_batch_size,
+        scoring=_scoring(args),
+        adapter=_adapter(args),
+        wanted=Wanted(
+            runtime=None if args.runtime == "auto" else args.runtime,
+            precision=None if args.precision == "auto" else args.precision,
+            accelerator=args.accelerator,
+            compute_capability=args.compute_capability,
+            max_batch_size=args.max_batch_size,
+            gpu_memory=_memory(args),
+            timing_cache=args.timing_cache,
+        ),
         key=signing_key(args),
         progress=progress,
     )

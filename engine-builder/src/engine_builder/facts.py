@@ -7,66 +7,40 @@ ones, so both agree.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from engine_builder.config_files import (
+    LOGIT_SCORE,
+    SENTENCE_TRANSFORMERS,
+    Config,
+    LogitScore,
+    SentenceTransformersConfig,
+    TokenizerConfig,
+    module_types,
+    parse,
+    parse_optional,
+    pooling_of,
+)
 from engine_builder.errors import StageError
 from engine_builder.families import FAMILIES, Family, find_family
-from engine_builder.files import parse_json_object, read_metadata
-from reranker_contracts import StageReason
+from engine_builder.families.prompts import Joined, Whole
+from reranker_contracts import Pooling, Scoring, StageReason
 
 #: Below this a pair has no room for text between its special tokens.
 MIN_LENGTH = 8
+#: Default for models that allow more: as the model cards of such rerankers have it. Longer inputs
+#: cost memory in every engine, so they are for those who ask.
+USUAL_LENGTH = 8192
 #: Architectures that read all passages of a query at once, as JinaForRanking does.
 _LISTWISE = re.compile(r"ForRanking$|Listwise")
+_EMBEDDING = re.compile(r"(Model|ForMaskedLM|ForPreTraining)$")
 #: Tokenizers without a limit of their own say 1e30.
 _NO_LIMIT = 1e9
-
-Dimension = Annotated[int, Field(ge=1, le=1 << 24)]
-
-
-class _Config(BaseModel):
-    """The part of config.json that decides; bounds keep a hostile one from costing memory."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-    model_type: str
-    architectures: list[str] = Field(min_length=1)
-    num_labels: int | None = None
-    id2label: dict[str, object] | None = None
-    max_position_embeddings: Dimension
-    vocab_size: Dimension
-    num_hidden_layers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    hidden_size: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
-    intermediate_size: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    n_layers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    dim: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
-    pad_token_id: Annotated[int, Field(ge=0, le=1 << 24)] | None = None
-    type_vocab_size: Annotated[int, Field(ge=0, le=1 << 16)] = 0
-    auto_map: object = None
-    attn_implementation: object = None
-    own_attn_implementation: object = Field(default=None, alias="_attn_implementation")
-    transformers_weights: object = None
-    quantization_config: object = None
-    sentence_transformers: dict[str, object] | None = None
-    sbert_ce_default_activation_function: str | None = None
-
-
-class _TokenizerConfig(BaseModel):
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-    model_max_length: float | None = None
-    auto_map: object = None
-    fast_tokenizer_files: object = None
-
-
-_File = TypeVar("_File", _Config, _TokenizerConfig)
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A cross-encoder of a known family."""
+    """A reranker of a known family and how it comes to its score."""
 
     architecture: str
     family: Family
@@ -74,28 +48,41 @@ class ModelFacts:
     vocab_size: int
     token_types: bool
     pad_id: int | None
+    pad_side: Literal["left", "right"]
     activation: Literal["none", "sigmoid"]
+    #: None: the head does it by itself.
+    pooling: Pooling | None
+    #: Around the texts; None: the tokenizer's own pairs.
+    prompt: Joined | Whole | None
+    #: The prompt was written by the user, so a template among the model's files does not count.
+    prompt_is_users: bool
+    #: For sentence-transformers' templates: the text of a system message before the pair.
+    instruction: str | None
+    #: Words, or ids of tokens, of head `labels`.
+    labels: tuple[str, ...] | tuple[int, ...]
+    #: The logit is divided by it.
+    temperature: float
 
 
-def read_facts(directory: Path) -> ModelFacts:
-    """Judge the model in `directory` by config.json and tokenizer_config.json.
+def read_facts(directory: Path, scoring: Scoring | None = None) -> ModelFacts:
+    """Judge the model in `directory` by its configuration files; `scoring` overrules them.
 
     Raises StageError when it is malformed, not a cross-encoder, of an unknown family or wants
     code of its own to be run.
     """
-    config = _parse(_Config, directory / "config.json")
-    tokenizer = _TokenizerConfig()
-    if (directory / "tokenizer_config.json").exists():
-        tokenizer = _parse(_TokenizerConfig, directory / "tokenizer_config.json")
+    said = scoring or Scoring()
+    config = _read_config(directory)
+    tokenizer = parse_optional(TokenizerConfig, directory / "tokenizer_config.json")
+    tokenizer = tokenizer or TokenizerConfig()
+    use = parse_optional(SentenceTransformersConfig, directory / SENTENCE_TRANSFORMERS)
+    use = use or SentenceTransformersConfig()
     _refuse_listwise(config)
+    _refuse_embedding(config, directory)
     _refuse_code(config, tokenizer)
-    family = _cross_encoder_family(config)
+    family = _family(config)
     _refuse_other_files(config, tokenizer)
-    if config.quantization_config is not None:
-        raise StageError(
-            StageReason.MODEL_INVALID,
-            "config.json: quantization_config is set; use the model's unquantised weights",
-        )
+    _refuse_unservable(config)
+    labels = _labels(directory, family, said)
     return ModelFacts(
         architecture=family.architecture,
         family=family,
@@ -103,11 +90,28 @@ def read_facts(directory: Path) -> ModelFacts:
         vocab_size=config.vocab_size,
         token_types=family.token_types and config.type_vocab_size > 1,
         pad_id=config.pad_token_id,
-        activation=_activation(config),
+        pad_side="left" if family.is_decoder and tokenizer.padding_side != "right" else "right",
+        activation=said.activation or _activation(config, use, family, labels),
+        pooling=_pooling(config, family, said),
+        prompt=_prompt(said) or family.prompt,
+        prompt_is_users=said.template is not None,
+        instruction=use.prompts.get(use.default_prompt_name or ""),
+        labels=labels,
+        temperature=config.temperature if family.pooling == "mean" else 1.0,
     )
 
 
-def _refuse_listwise(config: _Config) -> None:
+def _read_config(directory: Path) -> Config:
+    if not (directory / "config.json").exists() and (directory / "adapter_config.json").exists():
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            "config.json is missing, this is a LoRA adapter; name it in spec.model.adapter and its "
+            "base model in spec.model.source",
+        )
+    return parse(Config, directory / "config.json")
+
+
+def _refuse_listwise(config: Config) -> None:
     """Before their code: without it they would be refused all the same."""
     architecture = config.architectures[0][:100]
     if _LISTWISE.search(architecture):
@@ -118,9 +122,26 @@ def _refuse_listwise(config: _Config) -> None:
         )
 
 
-def _refuse_code(config: _Config, tokenizer: _TokenizerConfig) -> None:
-    """Fields by which transformers would run code from a repository."""
-    if config.auto_map is not None or tokenizer.auto_map is not None:
+def _refuse_embedding(config: Config, directory: Path) -> None:
+    """Language models that sentence-transformers pools to a vector look like rerankers else."""
+    architecture = config.architectures[0][:100]
+    if "Pooling" in module_types(directory) or _EMBEDDING.search(architecture):
+        raise StageError(
+            StageReason.EMBEDDING_MODEL,
+            f"config.json: architectures is {architecture}, an embedding or language model, which "
+            "has no head that scores a pair; use a cross-encoder (…ForSequenceClassification with "
+            "one label)",
+        )
+
+
+def _refuse_code(config: Config, tokenizer: TokenizerConfig) -> None:
+    """Fields by which transformers would run code from a repository.
+
+    Code that a family replaces is not asked for.
+    """
+    family = find_family(config.model_type, config.architectures[0])
+    replaced = family is not None and family.implementation is not None
+    if (config.auto_map is not None and not replaced) or tokenizer.auto_map is not None:
         raise StageError(
             StageReason.CUSTOM_CODE,
             "config.json: auto_map asks for code from the model's repository, which is never run; "
@@ -135,7 +156,7 @@ def _refuse_code(config: _Config, tokenizer: _TokenizerConfig) -> None:
             )
 
 
-def _refuse_other_files(config: _Config, tokenizer: _TokenizerConfig) -> None:
+def _refuse_other_files(config: Config, tokenizer: TokenizerConfig) -> None:
     """Fields by which transformers would load other files than the ones that were hashed."""
     for where, field, value in (
         ("config.json", "transformers_weights", config.transformers_weights),
@@ -149,10 +170,24 @@ def _refuse_other_files(config: _Config, tokenizer: _TokenizerConfig) -> None:
             )
 
 
+def _refuse_unservable(config: Config) -> None:
+    if config.quantization_config is not None:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            "config.json: quantization_config is set; use the model's unquantised weights",
+        )
+    if config.use_sliding_window:
+        raise StageError(
+            StageReason.ARCHITECTURE_UNSUPPORTED,
+            "config.json: use_sliding_window is true, attention over a part of the input is not "
+            "supported; use a model with full attention",
+        )
+
+
 def effective_length(facts: ModelFacts, wanted: int | None) -> int:
     """Longest input to build for, in tokens; `wanted` beyond the model's limit is refused."""
     if wanted is None:
-        return facts.max_length
+        return min(facts.max_length, USUAL_LENGTH)
     if wanted > facts.max_length:
         raise StageError(
             StageReason.MAX_LENGTH_TOO_LONG,
@@ -162,39 +197,18 @@ def effective_length(facts: ModelFacts, wanted: int | None) -> int:
     return wanted
 
 
-def _parse(kind: type[_File], path: Path) -> _File:
-    value = parse_json_object(path.name, read_metadata(path))
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise StageError(
-            StageReason.MODEL_INVALID,
-            f"{path.name}: {field}: {first['msg']} (got {str(first['input'])[:80]!r}); correct the "
-            "field",
-        ) from error
-
-
-def _cross_encoder_family(config: _Config) -> Family:
+def _family(config: Config) -> Family:
     architecture = config.architectures[0][:100]
-    family = find_family(config.model_type)
-    if architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")):
-        raise StageError(
-            StageReason.EMBEDDING_MODEL,
-            f"config.json: architectures is {architecture}, an embedding or language model, which "
-            "has no head that scores a pair; use a cross-encoder (…ForSequenceClassification with "
-            "one label)",
-        )
-    if family is None or architecture != family.architecture:
+    family = find_family(config.model_type, architecture)
+    if family is None:
         known = ", ".join(entry.architecture for entry in FAMILIES)
         raise StageError(
             StageReason.ARCHITECTURE_UNSUPPORTED,
             f"config.json: {architecture} (model_type {config.model_type[:40]}) is not supported; "
             f"use one of {known}",
         )
-    labels = _labels(config)
-    if labels != 1:
+    labels = _head_width(config)
+    if family.head != "labels" and labels != 1:
         raise StageError(
             StageReason.NOT_A_CROSS_ENCODER,
             f"config.json: {architecture} has {labels} labels, so it is a classifier; use a "
@@ -203,14 +217,84 @@ def _cross_encoder_family(config: _Config) -> Family:
     return family
 
 
-def _labels(config: _Config) -> int:
+def _head_width(config: Config) -> int:
     if config.id2label is not None:
         return len(config.id2label)
     # The default of transformers when the file names no labels.
     return 2 if config.num_labels is None else config.num_labels
 
 
-def _longest_input(config: _Config, tokenizer: _TokenizerConfig, family: Family) -> int:
+def _labels(directory: Path, family: Family, said: Scoring) -> tuple[str, ...] | tuple[int, ...]:
+    if family.head != "labels":
+        if said.labels is not None:
+            raise StageError(
+                StageReason.SCORING_UNKNOWN,
+                f"spec.model.labels is for language models, {family.architecture} has a head that "
+                "scores; remove the field",
+            )
+        return ()
+    if said.labels is not None:
+        return said.labels
+    score = parse_optional(LogitScore, directory / LOGIT_SCORE)
+    if score is not None:
+        ids = (score.true_token_id, score.false_token_id)
+        return tuple(number for number in ids if number is not None)
+    if not family.labels:
+        raise StageError(
+            StageReason.SCORING_UNKNOWN,
+            f"config.json: {family.architecture} is a language model, and none of its files says "
+            "which word's logit is the score; set spec.model.labels and spec.model.template as the "
+            "model's card has them",
+        )
+    return family.labels
+
+
+def _prompt(said: Scoring) -> Whole | None:
+    if said.template is None:
+        return None
+    for text in ("{query}", "{passage}"):
+        if said.template.count(text) != 1:
+            raise StageError(
+                StageReason.SCORING_UNKNOWN,
+                f"spec.model.template holds {text} {said.template.count(text)} times; write it "
+                "with {query} and {passage}, each once",
+            )
+    if said.template.index("{passage}") < said.template.index("{query}"):
+        raise StageError(
+            StageReason.SCORING_UNKNOWN,
+            "spec.model.template: the passage stands before the query; write {query} first",
+        )
+    return Whole(text=said.template)
+
+
+def _pooling(config: Config, family: Family, said: Scoring) -> Pooling | None:
+    own = config.classifier_pooling if family.name == "modernbert" else config.pooling
+    if said.pooling is None:
+        if not family.is_decoder:
+            return None
+        if family.causal or own is None:
+            return family.pooling
+        found = pooling_of(own)
+        if found is None:
+            raise StageError(
+                StageReason.ARCHITECTURE_UNSUPPORTED,
+                f"config.json: pooling {own[:40]!r} is not supported; use a model with avg, cls or "
+                "last",
+            )
+        return found
+    possible: tuple[str, ...] = ("cls", "mean") if family.name == "modernbert" else ()
+    if family.head == "score":
+        possible = ("cls", "last", "mean")
+    if said.pooling not in possible:
+        raise StageError(
+            StageReason.SCORING_UNKNOWN,
+            f"spec.model.pooling {said.pooling} is not possible with {family.architecture}; "
+            + (f"use {' or '.join(possible)}" if possible else "remove the field"),
+        )
+    return said.pooling
+
+
+def _longest_input(config: Config, tokenizer: TokenizerConfig, family: Family) -> int:
     limit = config.max_position_embeddings
     if family.positions_after_pad:
         limit -= 1 + (1 if config.pad_token_id is None else config.pad_token_id)
@@ -225,11 +309,17 @@ def _longest_input(config: _Config, tokenizer: _TokenizerConfig, family: Family)
     return limit
 
 
-def _activation(config: _Config) -> Literal["none", "sigmoid"]:
-    named = (config.sentence_transformers or {}).get("activation_fn")
+def _activation(
+    config: Config,
+    use: SentenceTransformersConfig,
+    family: Family,
+    labels: tuple[str, ...] | tuple[int, ...],
+) -> Literal["none", "sigmoid"]:
+    named = (config.sentence_transformers or {}).get("activation_fn") or use.activation_fn
     named = named or config.sbert_ce_default_activation_function
     if named is None:
-        return "sigmoid"
+        # One logit of a language model is no log-odds, so a sigmoid makes no probability of it.
+        return "none" if len(labels) == 1 else family.activation
     known: dict[str, Literal["none", "sigmoid"]] = {"Identity": "none", "Sigmoid": "sigmoid"}
     activation = known.get(str(named).rsplit(".", 1)[-1])
     if activation is None:

@@ -1,5 +1,6 @@
 """The tokenizer of a model, loaded and tried out where it can do no harm."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,39 +8,78 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from engine_builder.artefacts import ProbeSet
+from engine_builder.chat_template import pair_prompt
 from engine_builder.errors import StageError
 from engine_builder.facts import ModelFacts
+from engine_builder.families.prompts import Joined
+from engine_builder.label_words import label_ids
 from engine_builder.pair_template import check_template, derive_template
+from engine_builder.prompt_template import join_template, split_template
 from engine_builder.room import check_room
 from engine_builder.trial import on_trial
 from reranker_contracts import PairTemplate, StageReason
 
 
-def read_tokenizer(
-    source: Path, facts: ModelFacts, length: int, probes: ProbeSet
-) -> tuple[str, int, PairTemplate]:
-    """The plain fast tokenizer as JSON text, the id to pad with and the pair template.
+@dataclass(frozen=True)
+class ReadTokenizer:
+    """What export needs of a tokenizer: plain values, since it was read in another process."""
+
+    #: The plain fast tokenizer as JSON.
+    text: str
+    pad_id: int
+    template: PairTemplate
+    #: Tokens of a language model's labels.
+    labels: tuple[int, ...]
+
+
+def read_tokenizer(source: Path, facts: ModelFacts, length: int, probes: ProbeSet) -> ReadTokenizer:
+    """Read the tokenizer of the model in `source`.
 
     Raises StageError for one that cannot be used for inputs of `length` tokens.
     """
 
     def work() -> dict[str, Any]:
-        tokenizer, pad_id = _load(source, facts)
-        template = derive_template(tokenizer, token_types=facts.token_types)
-        check_template(tokenizer, template, probes.pairs(), token_types=facts.token_types)
+        fast, tokenizer = _load(source)
+        template = _template(fast, tokenizer, facts, probes)
         check_room(tokenizer, template, probes, length=length, limit=facts.max_length)
         return {
             "text": tokenizer.to_str(pretty=True),
-            "pad_id": pad_id,
+            "pad_id": _pad_id(fast, tokenizer, facts),
             "template": template.to_json(),
+            "labels": label_ids(tokenizer, facts.labels, facts.vocab_size),
         }
 
     found = on_trial("tokenizer.json", work)
-    return found["text"], found["pad_id"], PairTemplate.model_validate_json(found["template"])
+    return ReadTokenizer(
+        text=found["text"],
+        pad_id=found["pad_id"],
+        template=PairTemplate.model_validate_json(found["template"]),
+        labels=tuple(found["labels"]),
+    )
 
 
-def _load(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
-    """The fast tokenizer without truncation and padding, and the id to pad with."""
+def _template(fast: Any, tokenizer: Tokenizer, facts: ModelFacts, probes: ProbeSet) -> PairTemplate:
+    """The user's words, else those of a chat template for pairs, else the family's."""
+    prompt = facts.prompt
+    if facts.family.is_decoder and not facts.prompt_is_users:
+        prompt = pair_prompt(fast, facts.instruction) or prompt
+    if isinstance(prompt, Joined):
+        return join_template(tokenizer, prompt)
+    if prompt is not None:
+        return split_template(tokenizer, prompt, probes.pairs())
+    if facts.family.is_decoder:
+        raise StageError(
+            StageReason.SCORING_UNKNOWN,
+            f"none of the model's files says how {facts.architecture} joins query and passage; set "
+            "spec.model.template as the model's card has it",
+        )
+    template = derive_template(tokenizer, token_types=facts.token_types)
+    check_template(tokenizer, template, probes.pairs(), token_types=facts.token_types)
+    return template
+
+
+def _load(source: Path) -> tuple[Any, Tokenizer]:
+    """The tokenizer of transformers, and the fast one in it without truncation and padding."""
     try:
         fast = AutoTokenizer.from_pretrained(
             source, local_files_only=True, trust_remote_code=False, use_fast=True
@@ -56,7 +96,15 @@ def _load(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return fast, tokenizer
+
+
+def _pad_id(fast: Any, tokenizer: Tokenizer, facts: ModelFacts) -> int:
+    """The id to pad with; every id of the tokenizer is one of the model."""
     pad_id = fast.pad_token_id if facts.pad_id is None else facts.pad_id
+    if pad_id is None and facts.family.is_decoder:
+        # What is padding is told by the attention mask alone.
+        pad_id = 0
     if pad_id is None:
         raise StageError(
             StageReason.MODEL_INVALID, "config.json: pad_token_id is missing; add the padding id"
@@ -68,4 +116,4 @@ def _load(source: Path, facts: ModelFacts) -> tuple[Tokenizer, int]:
             f"the tokenizer has token {largest}, config.json says vocab_size {facts.vocab_size}; "
             "use the tokenizer that belongs to the model",
         )
-    return tokenizer, int(pad_id)
+    return int(pad_id)

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from engine_builder.errors import StageError
 from reranker_contracts import PairTemplate, StageReason
@@ -64,26 +64,40 @@ class PairEncoder:
 
     def __init__(self, tokenizer: Tokenizer, template: PairTemplate, max_length: int) -> None:
         self._tokenizer = tokenizer
-        self._template = template
+        self._pieces = template.pieces
         self._room = max_length - template.special_tokens
+        #: Tokens of what stands right after a text that was cut.
+        self._tails = {
+            piece.kind: self._ids(piece.after) for piece in self._pieces if piece.kind != "special"
+        }
 
     def encode(self, query: str, passage: str) -> Tokens:
         """One pair; what is too long is cut from the passage's end, then from the query's."""
-        query_ids = self._text(query).ids[: self._room]
-        passage_ids = self._text(passage).ids[: self._room - len(query_ids)]
+        parts = {piece.kind: piece for piece in self._pieces if piece.kind != "special"}
+        texts = {
+            "query": self._text(parts["query"], query, self._room - len(self._tails["passage"]))
+        }
+        room = self._room - len(texts["query"])
+        texts["passage"] = self._text(parts["passage"], passage, room)
         ids: list[int] = []
         type_ids: list[int] = []
-        for piece in self._template.pieces:
-            if piece.kind == "special":
-                part = list(piece.ids)
-            else:
-                part = query_ids if piece.kind == "query" else passage_ids
+        for piece in self._pieces:
+            part = list(piece.ids) if piece.kind == "special" else texts[piece.kind]
             ids += part
             type_ids += [piece.type_id] * len(part)
         return Tokens(tuple(ids), tuple(type_ids))
 
-    def _text(self, text: str) -> Encoding:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+    def _text(self, piece: QueryPiece | PassagePiece, text: str, room: int) -> list[int]:
+        ids = self._ids(piece.before + text + piece.after)
+        if len(ids) <= room:
+            return ids
+        tail = self._tails[piece.kind]
+        whole = self._ids(piece.before + text) if tail else ids
+        return whole[: max(0, room - len(tail))] + tail
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
 
 def check_template(

@@ -3,6 +3,7 @@
 Query and passages are tokenised once each, without special tokens, and joined by the model's pair
 template; this gives what the model's own tokeniser gives for a pair, truncation of the second text
 included (`only_second`), at half the work: the query is not tokenised again for every passage.
+Words that the template has around a text are tokenised with it.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from reranker_gateway.errors import InputTooLongError, InvalidRequestError
 
 IntArray = npt.NDArray[np.int32]
 Truncate = Literal["NONE", "END"]
+TextKind = Literal["query", "passage"]
 
 #: Texts are cut here before they are tokenised. Natural text has 1 to 8 characters per token.
 _CHARACTERS_PER_TOKEN = 32
@@ -62,16 +64,27 @@ class PairTokeniser:
         self._with_types = "token_type_ids" in model.inputs
         pieces = model.template.pieces
         at = next(i for i, piece in enumerate(pieces) if piece.kind == "passage")
-        self._before, self._passage, self._after = pieces[:at], pieces[at], pieces[at + 1 :]
+        self._before, self._after = pieces[:at], pieces[at + 1 :]
+        self._texts = {piece.kind: piece for piece in pieces if piece.kind != "special"}
+        self._tails = {kind: self._encode([piece.after])[0] for kind, piece in self._texts.items()}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         # Requests wait here and not in the pool, whose queue keeps the texts of callers that have
         # gone until their turn comes: bodies sent only to hang up would fill the memory. It is
         # first come, first served, so that slices of all requests go in rotation.
         self._free = asyncio.Semaphore(threads)
 
-    async def run(self, query: str, passages: list[str], truncate: Truncate) -> TokenisedRequest:
-        """Tokenise in the pool, slice by slice. Raises InvalidRequestError as `tokenise` does."""
-        slices = self._slices(query, passages, truncate)
+    async def run(
+        self,
+        query: str,
+        passages: list[str],
+        truncate: Truncate,
+        passage_tokens: int | None = None,
+    ) -> TokenisedRequest:
+        """Tokenise in the pool, slice by slice. Raises InvalidRequestError as `tokenise` does.
+
+        Of each passage the first `passage_tokens` count, if that is not None.
+        """
+        slices = self._slices(query, passages, truncate, passage_tokens)
         while True:
             if inputs := await self._advance(slices):
                 return inputs
@@ -92,27 +105,34 @@ class PairTokeniser:
         return next(filter(None, self._slices(query, passages, truncate)))
 
     def _slices(
-        self, query: str, passages: list[str], truncate: Truncate
+        self,
+        query: str,
+        passages: list[str],
+        truncate: Truncate,
+        passage_tokens: int | None = None,
     ) -> Iterator[TokenisedRequest | None]:
         """Does a bounded part of the work at each step; the last one gives the result.
 
         An encoding holds some 250 bytes per token, so a body of 16 MiB encoded at once would take
         gigabytes; and no text needs more than its first characters to fill the input.
         """
-        query_ids = self._encode([query[: self._max_characters]])[0]
+        whole_query, query = query, query[: self._max_characters]
+        query_ids = self._encode_as("query", [query])[0]
         # Negative when the query alone is longer than the input.
         room = self._max_length - self._specials - len(query_ids)
         parts: list[TokenisedRequest] = []
         for texts in _chunks(passages, self._max_characters):
             if parts:
                 yield None
-            passage_ids = self._encode(texts)
+            passage_ids = self._encode_as("passage", texts)
+            if passage_tokens is not None:
+                passage_ids = [ids[:passage_tokens] for ids in passage_ids]
             longest = next((len(ids) for ids in passage_ids if len(ids) > room), None)
             if longest is not None and truncate == "NONE":
                 raise InputTooLongError(self._max_length - room + longest, self._max_length)
-            parts.append(self._join(query_ids, passage_ids, room))
+            parts.append(self._join((query, query_ids), texts, passage_ids))
         if truncate == "NONE":
-            self._check_uncut("query.text", [query])
+            self._check_uncut("query.text", [whole_query])
             self._check_uncut("passages", passages)
         inputs = _together(parts)
         if 0 in inputs.lengths:
@@ -123,6 +143,27 @@ class PairTokeniser:
     def close(self) -> None:
         """Stop the threads; work that has not begun is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _query_room(self) -> int:
+        """Most tokens of a query: what follows the passage's text is never cut away."""
+        return self._max_length - self._specials - len(self._tails["passage"])
+
+    def _encode_as(self, kind: TextKind, texts: list[str]) -> list[list[int]]:
+        """Tokens of texts with the words that the template has around them."""
+        piece = self._texts[kind]
+        if piece.before or piece.after:
+            texts = [piece.before + text + piece.after for text in texts]
+        return self._encode(texts)
+
+    def _cut(self, kind: TextKind, text: str, ids: list[int], room: int) -> list[int]:
+        """`ids` of `text`, at most `room` of them: tokens are lost at the text's end."""
+        if len(ids) <= room:
+            return ids
+        tail = self._tails[kind]
+        if tail:
+            ids = self._encode([self._texts[kind].before + text])[0]
+        return ids[: max(0, room - len(tail))] + tail
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -136,10 +177,14 @@ class PairTokeniser:
                 "this model can take; shorten it or set truncate to END"
             )
 
-    def _join(self, query: list[int], passages: list[list[int]], room: int) -> TokenisedRequest:
+    def _join(
+        self, whole: tuple[str, list[int]], texts: list[str], passages: list[list[int]]
+    ) -> TokenisedRequest:
         # The pair is cut from the right: the passage first, then the query.
-        query = query[: self._max_length - self._specials]
-        kept = [ids[: max(room, 0)] for ids in passages]
+        query = self._cut("query", *whole, self._query_room)
+        room = self._max_length - self._specials - len(query)
+        pairs = zip(texts, passages, strict=True)
+        kept = [self._cut("passage", text, ids, room) for text, ids in pairs]
         left, left_types = _fixed_part(self._before, query)
         right, right_types = _fixed_part(self._after, query)
         # One conversion for the whole slice: arrays per passage cost ten times as much.
@@ -152,7 +197,9 @@ class PairTokeniser:
             ends.append(len(flat))
         types = None
         if self._with_types:
-            values = np.array([*left_types, self._passage.type_id, *right_types], dtype=np.int32)
+            values = np.array(
+                [*left_types, self._texts["passage"].type_id, *right_types], dtype=np.int32
+            )
             counts = np.ones((len(kept), len(values)), dtype=np.int64)
             counts[:, len(left)] = [len(ids) for ids in kept]
             types = _split(np.repeat(np.tile(values, len(kept)), counts.ravel()), ends)
@@ -161,7 +208,9 @@ class PairTokeniser:
             ids=_split(np.array(flat, dtype=np.int32), ends),
             types=types,
             lengths=[fixed + len(ids) for ids in kept],
-            truncated=sum(len(ids) > room for ids in passages),
+            truncated=len(kept)
+            if query is not whole[1]
+            else sum(len(ids) > room for ids in passages),
         )
 
 

@@ -97,10 +97,10 @@ RemoteSource = HubSource | CatalogueSource | BucketSource | ArchiveSource
 Source = RemoteSource | ImageSource | VolumeSource
 
 
-def parse(text: str) -> Source:
-    """The source that `text` names. Raises SourceError."""
+def parse(text: str, field: str = "model.source") -> Source:
+    """The source that `text` names, in the spec's `field`. Raises SourceError."""
     scheme, separator, rest = text.partition("://")
-    about = f"model.source '{shown(text)}'"
+    about = f"{field} '{shown(text)}'"
     if not separator:
         raise SourceError(f"{about} has no scheme; write {SUPPORTED}")
     parser = _PARSERS.get(scheme)

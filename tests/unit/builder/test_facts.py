@@ -7,8 +7,9 @@ import pytest
 
 from engine_builder.errors import StageError
 from engine_builder.facts import effective_length, read_facts
+from engine_builder.families.prompts import Whole
 from engine_builder.files import JSON_LIMITS
-from reranker_contracts import StageReason
+from reranker_contracts import Scoring, StageReason
 
 Changes = dict[str, object]
 
@@ -86,8 +87,41 @@ def test_activation(make_source, changes: Changes, activation: str) -> None:
         ({"id2label": None}, StageReason.NOT_A_CROSS_ENCODER, "2 labels"),
         (
             {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+            StageReason.SCORING_UNKNOWN,
+            "spec.model.labels",
+        ),
+        (
+            {"model_type": "gpt2", "architectures": ["GPT2ForCausalLM"]},
             StageReason.ARCHITECTURE_UNSUPPORTED,
-            "LlamaForCausalLM",
+            "GPT2ForCausalLM",
+        ),
+        (
+            {
+                "model_type": "qwen2",
+                "architectures": ["Qwen2ForCausalLM"],
+                "use_sliding_window": True,
+            },
+            StageReason.ARCHITECTURE_UNSUPPORTED,
+            "use_sliding_window",
+        ),
+        (
+            {
+                "model_type": "llama_bidirec",
+                "architectures": ["LlamaBidirectionalForSequenceClassification"],
+                "auto_map": {"AutoConfig": "llama_bidirectional_model.LlamaBidirectionalConfig"},
+                "pooling": "weird",
+            },
+            StageReason.ARCHITECTURE_UNSUPPORTED,
+            "'weird'",
+        ),
+        (
+            {
+                "model_type": "llama_bidirec",
+                "architectures": ["LlamaBidirectionalModel"],
+                "auto_map": {"AutoModel": "llama_bidirectional_model.LlamaBidirectionalModel"},
+            },
+            StageReason.EMBEDDING_MODEL,
+            "LlamaBidirectionalModel",
         ),
         (
             {"auto_map": {"AutoModel": "evil.Model"}},
@@ -154,3 +188,102 @@ def test_wanted_length_beyond_the_model_names_both_numbers(make_source) -> None:
     with pytest.raises(StageError, match=r"1024.*512") as caught:
         effective_length(facts, 1024)
     assert caught.value.reason is StageReason.MAX_LENGTH_TOO_LONG
+
+
+QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "id2label": None}
+NEMOTRON = {
+    "model_type": "llama_bidirec",
+    "architectures": ["LlamaBidirectionalForSequenceClassification"],
+    "auto_map": {"AutoConfig": "llama_bidirectional_model.LlamaBidirectionalConfig"},
+    "pooling": "avg",
+    "temperature": 2.0,
+}
+
+
+def test_decoders_score_as_their_family_does(make_source) -> None:
+    qwen = read_facts(make_source("qwen", **QWEN3, max_position_embeddings=40960))
+    assert (qwen.labels, qwen.pooling, qwen.activation) == (("yes", "no"), "last", "sigmoid")
+    assert (qwen.pad_side, qwen.temperature) == ("left", 1.0)
+    gemma = read_facts(
+        make_source("gemma", model_type="gemma", architectures=["GemmaForCausalLM"], id2label=None)
+    )
+    assert (gemma.labels, gemma.activation) == (("Yes",), "none")
+    nemotron = read_facts(make_source("nemotron", **NEMOTRON))
+    assert (nemotron.pooling, nemotron.temperature, nemotron.labels) == ("mean", 2.0, ())
+
+
+def test_long_models_are_built_for_a_usual_length(make_source) -> None:
+    source: Path = make_source(**QWEN3, max_position_embeddings=40960)
+    (source / "tokenizer_config.json").write_text('{"padding_side": "right"}')
+    facts = read_facts(source)
+    assert (facts.max_length, facts.pad_side) == (40960, "right")
+    assert effective_length(facts, None) == 8192
+    assert effective_length(facts, 40960) == 40960
+
+
+def test_sentence_transformers_files_say_how_it_is_used(make_source) -> None:
+    source: Path = make_source(**QWEN3)
+    (source / "1_LogitScore").mkdir()
+    (source / "1_LogitScore/config.json").write_text('{"true_token_id": 9, "false_token_id": null}')
+    (source / "config_sentence_transformers.json").write_text(
+        json.dumps(
+            {
+                "activation_fn": "torch.nn.modules.activation.Sigmoid",
+                "prompts": {"web": "find it"},
+                "default_prompt_name": "web",
+            }
+        )
+    )
+    facts = read_facts(source)
+    assert (facts.labels, facts.activation, facts.instruction) == ((9,), "sigmoid", "find it")
+    (source / "config_sentence_transformers.json").unlink()
+    assert read_facts(source).activation == "none"
+
+
+def test_a_language_model_that_makes_vectors_is_an_embedding_model(make_source) -> None:
+    source: Path = make_source(**QWEN3)
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    (source / "modules.json").write_text(
+        json.dumps([{"type": f"sentence_transformers.models.{kind}"} for kind in kinds])
+    )
+    with pytest.raises(StageError) as caught:
+        read_facts(source)
+    assert caught.value.reason is StageReason.EMBEDDING_MODEL
+    (source / "modules.json").write_text('{"type": 3}')
+    with pytest.raises(StageError, match=r"modules\.json"):
+        read_facts(source)
+
+
+def test_what_the_user_says_overrules_the_files(make_source) -> None:
+    source: Path = make_source(**QWEN3)
+    said = Scoring(template="{query} {passage}", labels=("true",), activation="sigmoid")
+    facts = read_facts(source, said)
+    assert facts.prompt == Whole(text="{query} {passage}")
+    assert (facts.labels, facts.activation) == (("true",), "sigmoid")
+    assert facts.prompt_is_users
+    nemotron = make_source("nemotron", **NEMOTRON)
+    assert read_facts(nemotron, Scoring(pooling="last")).pooling == "last"
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (Scoring(template="{query}"), r"{passage} 0 times"),
+        (Scoring(template="{query}{query}{passage}"), r"{query} 2 times"),
+        (Scoring(template="{passage} {query}"), r"write {query} first"),
+        (Scoring(pooling="mean"), "spec.model.pooling mean is not possible"),
+        (Scoring(labels=("yes",)), "spec.model.labels is for language models"),
+    ],
+)
+def test_what_cannot_be_said_names_the_field(make_source, said: Scoring, says: str) -> None:
+    with pytest.raises(StageError) as caught:
+        read_facts(make_source(), said)
+    assert caught.value.reason is StageReason.SCORING_UNKNOWN
+    assert says in caught.value.message
+
+
+def test_an_adapter_alone_names_both_fields(make_source) -> None:
+    source: Path = make_source()
+    (source / "config.json").rename(source / "adapter_config.json")
+    with pytest.raises(StageError, match=r"spec\.model\.adapter .* spec\.model\.source"):
+        read_facts(source)

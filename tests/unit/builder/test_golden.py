@@ -7,19 +7,30 @@ and runs it, one pair at a time.
 # Collected on machines without torch, so that it is imported where it is used.
 # ruff: noqa: PLC0415
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from support.references import (
+    LLAMA_TEMPLATE,
+    REFERENCE_IDS,
+    Pair,
+    load_tokenizer,
+    pair_ids,
+    reference_scores,
+)
+from support.tiny_models import DECODER_LENGTH, LENGTH, family_of, length_of
 from tokenizers import Tokenizer
 
 from engine_builder.artefacts import ENGINE_VERSION, ONNX, ONNX_DATA
 from engine_builder.batches import pad_batch
 from engine_builder.cli import main
 from engine_builder.errors import StageError
-from engine_builder.families import FAMILIES
+from engine_builder.families import FAMILIES, Family
 from engine_builder.pair_template import PairEncoder
 from engine_builder.probes import load_probes
 from engine_builder.progress import Progress
@@ -39,74 +50,160 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-LENGTH = 64
+Side = Literal["left", "right"]
+#: Largest difference of a logit between transformers and the engine, both FP32.
+BAR = 1e-4
+#: What families whose files say nothing about pairs are told by their user.
+SAID = {
+    "llama": ["--template", LLAMA_TEMPLATE, "--label", "yes", "--label", "no"],
+    "llama-classifier": ["--template", LLAMA_TEMPLATE],
+}
 
 
-def _transformers_scores(directory: Path, pairs: list[tuple[str, str]]) -> np.ndarray:
-    """One pair at a time, so without any padding."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
-    names = ["input_ids", "attention_mask"]
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        names.append("token_type_ids")
-    scores = []
-    for query, passage in pairs:
-        encoded = tokenizer(
-            query,
-            passage,
-            truncation="only_second",
-            max_length=LENGTH,
-            return_tensors="pt",
-            return_token_type_ids=True,
-        )
-        with torch.inference_mode():
-            logits = model(**{name: encoded[name] for name in names}).logits
-        scores.append(float(logits[0, 0]))
-    return np.array(scores)
+def _built(model: Path, store: Path, *arguments: str) -> tuple[StageResult, Path]:
+    """The result of a build and the directory of its engine."""
+    result = store.with_suffix(".json")
+    said = ["--source", str(model), "--out", str(store), "--result", str(result), *arguments]
+    assert main(["build", *said]) == 0
+    (engine,) = (store / "engines").iterdir()
+    return StageResult.model_validate_json(result.read_bytes()), engine
 
 
-def _engine_scores(engine: Path, pairs: list[tuple[str, str]], size: int) -> np.ndarray:
-    from engine_builder.onnx_engine import OnnxEngine
+class Engine:
+    """An engine and its own tokenizer, used as the gateway does."""
 
-    served = ServedModel.model_validate_json((engine / "model.json").read_bytes())
-    tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))
-    encoder = PairEncoder(tokenizer, served.template, served.max_length)
-    loaded = OnnxEngine(engine / ENGINE_VERSION / ONNX)
-    scores: list[float] = []
-    for start in range(0, len(pairs), size):
-        rows = [encoder.encode(*pair) for pair in pairs[start : start + size]]
-        tensors = pad_batch(rows, served.pad_id, served.inputs)
-        assert all(tensor.dtype == np.int32 for tensor in tensors.values())
-        scores += [float(score) for score in loaded.run(tensors, 1)[:, 0]]
-    return np.array(scores)
+    def __init__(self, directory: Path) -> None:
+        from engine_builder.onnx_engine import OnnxEngine
+
+        self.model = ServedModel.model_validate_json((directory / "model.json").read_bytes())
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self.encoder = PairEncoder(tokenizer, self.model.template, self.model.max_length)
+        self._loaded = OnnxEngine(directory / ENGINE_VERSION / ONNX)
+
+    def scores(self, pairs: list[Pair], size: int, side: Side | None = None) -> np.ndarray:
+        """In batches of `size`, padded on the model's own side or another one."""
+        scores: list[float] = []
+        for start in range(0, len(pairs), size):
+            rows = [self.encoder.encode(*pair) for pair in pairs[start : start + size]]
+            padding = side or self.model.pad_side
+            tensors = pad_batch(rows, self.model.pad_id, self.model.inputs, padding)
+            assert all(tensor.dtype == np.int32 for tensor in tensors.values())
+            scores += [float(score) for score in self._loaded.run(tensors, 1)[:, 0]]
+        return np.array(scores)
 
 
-@pytest.mark.parametrize("family", [family.name for family in FAMILIES])
+def _pairs() -> list[Pair]:
+    """The probes, and passages of several times their length: prompts alone are long."""
+    probes = load_probes()
+    joined = [
+        (entry.query, " ".join(entry.passages[: 2 + number % 6]))
+        for number, entry in enumerate(probes.queries)
+    ]
+    return [*probes.pairs(), *joined]
+
+
+def _reference_ids(family: Family, tokenizer: Any, pair: Pair) -> list[int]:
+    if family.is_decoder:
+        return REFERENCE_IDS[family.name](tokenizer, *pair)
+    tokenizer.model_max_length = LENGTH
+    return pair_ids(tokenizer, *pair)
+
+
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
 def test_engine_scores_as_transformers_does(
-    family: str, make_model: Callable[[str], Path], tmp_path: Path
+    name: str, make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, store, result = make_model(family), tmp_path / "store", tmp_path / "result.json"
-    assert (
-        main(["build", "--source", str(model), "--out", str(store), "--result", str(result)]) == 0
-    )
-    done = StageResult.model_validate_json(result.read_bytes())
+    family, model = family_of(name), make_model(name)
+    done, directory = _built(model, tmp_path / "store", *SAID.get(name, ()))
     assert done.resolved is not None
-    assert (done.resolved.family, done.resolved.max_length) == (family, LENGTH)
+    assert (done.resolved.family, done.resolved.max_length) == (name, length_of(family))
     assert done.parity is not None
     assert done.parity.kendall_tau >= 0.995
-    (engine,) = (store / "engines").iterdir()
-    verify_artefact(engine, engine.name)
+    verify_artefact(directory, directory.name)
 
-    pairs = load_probes().pairs()
-    expected = _transformers_scores(model, pairs)
+    engine, tokenizer = Engine(directory), load_tokenizer(model)
+    assert engine.model.pad_side == ("left" if family.is_decoder else "right")
+    pairs = _pairs()
+    tokens = [_reference_ids(family, tokenizer, pair) for pair in pairs]
+    # Implementations cut too long pairs each in their own way; transformers cuts a pair as we do.
+    fits = [len(ids) <= length_of(family) for ids in tokens]
+    pairs, tokens = (list(itertools.compress(entries, fits)) for entries in (pairs, tokens))
+    lengths = [len(ids) for ids in tokens]
+    assert max(lengths) > 1.5 * min(lengths), "lengths are to be mixed"
+    assert len(pairs) >= 100
+    for pair, ids in zip(pairs, tokens, strict=True):
+        assert list(engine.encoder.encode(*pair).ids) == ids, pair
+
+    expected = reference_scores(family, model, pairs)
     assert np.ptp(expected) > 0.05, "scores too close to tell models apart"
-    forward = _engine_scores(engine, pairs, size=13)
-    backward = _engine_scores(engine, pairs[::-1], size=5)[::-1]
-    np.testing.assert_allclose(forward, expected, atol=2e-4)
-    np.testing.assert_allclose(backward, expected, atol=2e-4)
+    found = [engine.scores(pairs, size=13), engine.scores(pairs[::-1], size=5)[::-1]]
+    if family.is_decoder:
+        found.append(engine.scores(pairs, size=7, side="right"))
+    worst = [float(np.abs(scores - expected).max()) for scores in found]
+    assert max(worst) <= BAR
+
+
+def test_chat_template_and_label_ids_of_the_files_are_used(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As zeroentropy/zerank-2: roles in the chat template, one label by its id."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = make_model("qwen3")
+    tokenizer = load_tokenizer(model)
+    label = tokenizer.convert_tokens_to_ids("Yes")
+    (model / "1_LogitScore").mkdir()
+    (model / "1_LogitScore/config.json").write_text(json.dumps({"true_token_id": label}))
+    modules = ["base.modules.transformer.Transformer", "cross_encoder.modules.LogitScore"]
+    (model / "modules.json").write_text(
+        json.dumps([{"type": f"sentence_transformers.{module}"} for module in modules])
+    )
+    (model / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ 'system' if m.role == 'query' else 'user' }}\n"
+        "{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    )
+    done, directory = _built(model, tmp_path / "store")
+    assert done.resolved is not None
+    engine = Engine(directory)
+    assert engine.model.activation == "none"
+    reference = AutoModelForCausalLM.from_pretrained(model).eval()
+    tokenizer = load_tokenizer(model)
+    pairs = load_probes().pairs()[:40]
+    for pair, found in zip(pairs, engine.scores(pairs, size=8), strict=True):
+        roles = zip(("query", "document"), pair, strict=True)
+        text = tokenizer.apply_chat_template(
+            [{"role": role, "content": text} for role, text in roles], tokenize=False
+        )
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) > DECODER_LENGTH:
+            continue
+        assert list(engine.encoder.encode(*pair).ids) == ids
+        with torch.inference_mode():
+            logits = reference(torch.tensor([ids])).logits
+        assert abs(float(logits[0, -1, label]) - found) <= BAR
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"), [("llama-bidirectional", "last"), ("modernbert", "mean")]
+)
+def test_pooling_as_the_user_says(
+    make_model: Callable[[str], Path], tmp_path: Path, name: str, pooling: str
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = make_model(name)
+    _, directory = _built(model, tmp_path / "store", "--pooling", pooling)
+    _, plain = _built(model, tmp_path / "plain")
+    pairs = load_probes().pairs()[:40]
+    found, other = (Engine(each).scores(pairs, size=8) for each in (directory, plain))
+    assert np.abs(found - other).max() > 100 * BAR
+    if name == "modernbert":
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"classifier_pooling": pooling}))
+        assert AutoModelForSequenceClassification.from_pretrained(model).config.classifier_pooling
+        expected = reference_scores(family_of(name), model, pairs)
+        np.testing.assert_allclose(found, expected, atol=BAR)
 
 
 def test_export_is_deterministic_and_splits_large_weights(
@@ -244,10 +341,10 @@ def test_score_ranks_a_file_as_the_model_does(
     make_model: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, store = make_model("bert"), tmp_path / "store"
-    assert main(["build", "--source", str(model), "--out", str(store)]) == 0
-    (engine,) = (store / "engines").iterdir()
+    _done, engine = _built(model, store, "--runtime", "onnxruntime", "--precision", "fp32")
     query, passages = "list the files", ["one two", "of the three", "a much longer text " * 9]
-    logits = _transformers_scores(model, [(query, passage) for passage in passages])
+    pairs = [(query, passage) for passage in passages]
+    logits = reference_scores(family_of("bert"), model, pairs)
     order = [int(index) for index in np.argsort(-logits)]
     (tmp_path / "lines").write_text("\n".join([passages[0], "", *passages[1:]]) + "\n")
     (tmp_path / "jsonl").write_text(

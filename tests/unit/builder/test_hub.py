@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from engine_builder.cli import main
+from engine_builder.config_files import LOGIT_SCORE, LOGIT_SCORE_FOLDER
 from engine_builder.errors import StageError, UsageError
 from engine_builder.progress import Progress
 from engine_builder.sources.hub import HubSource
@@ -40,9 +41,15 @@ class Hub:
     prefix: str = ""
     url: str = ""
 
-    def listed(self) -> list[dict[str, object]]:
-        entries: list[dict[str, object]] = [{"type": "directory", "oid": "d" * 40, "path": "onnx"}]
+    def listed(self, folder: str = "") -> list[dict[str, object]]:
+        """The top level, or what is in FOLDER; what tests call files may have strange names."""
+        entries: list[dict[str, object]] = []
+        if not folder:
+            below = {"onnx", *(path.split("/")[0] for path in self.files if path.startswith("1_"))}
+            entries = [{"type": "directory", "oid": "d" * 40, "path": path} for path in below]
         for path, data in self.files.items():
+            if path.startswith(folder or "1_") is not bool(folder):
+                continue
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
             entry: dict[str, object] = {
                 "type": "file",
@@ -57,7 +64,8 @@ class Hub:
         return entries
 
     def etag(self, path: str) -> str:
-        (entry,) = (entry for entry in self.listed() if entry["path"] == path)
+        entries = [*self.listed(), *self.listed(LOGIT_SCORE_FOLDER)]
+        (entry,) = (entry for entry in entries if entry["path"] == path)
         lfs = entry.get("lfs")
         return str(lfs["oid"] if isinstance(lfs, dict) else entry["oid"])
 
@@ -83,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
             return self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"})
         if path.startswith(f"/api/models/{REPO}/tree/"):
-            return self._json(hub.listed())
+            return self._json(hub.listed(path.split("/tree/")[1].partition("/")[2]))
         if path.startswith(f"/api/models/{REPO}"):
             revision = path.removeprefix(f"/api/models/{REPO}").removeprefix("/revision/")
             commit = hub.revisions.get(revision or "main")
@@ -196,6 +204,14 @@ def test_a_mirror_below_a_path(hub: Hub, tmp_path: Path, monkeypatch: pytest.Mon
     out = tmp_path / "out"
     fetch(f"hf://{REPO}", revision=COMMIT, source_dir=None, out=out, progress=Progress("fetch"))
     assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_the_one_file_in_a_folder_that_tells_how_it_scores(hub: Hub, tmp_path: Path) -> None:
+    hub.files |= {LOGIT_SCORE: b'{"true_token_id": 7}', "modules.json": b"[]", "1_Other/x": b""}
+    snapshot = HubSource(REPO, None).resolve(None, tmp_path)
+    assert (snapshot.metadata / LOGIT_SCORE).read_bytes() == hub.files[LOGIT_SCORE]
+    assert sorted(hub.downloads)[:2] == [LOGIT_SCORE, "config.json"]
+    assert not any(name.startswith("1_Other") for name in hub.downloads)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

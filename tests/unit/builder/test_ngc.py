@@ -19,7 +19,10 @@ from .remote import Quiet, fetched, refusal, resolved, serving
 
 URI = "ngc://nvidia/nemo/reranker:1.0"
 KEY, LEGACY = "nvapi-secret", "legacy-secret"
-NEEDED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+NEEDED = {
+    *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    "1_LogitScore/config.json",
+}
 
 
 @dataclass
@@ -102,6 +105,7 @@ def ngc(make_source, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ngc]:
     source: Path = make_source("ngc")
     ngc = Ngc(files={path.name: path.read_bytes() for path in source.iterdir()})
     ngc.files |= {"README.md": b"words", "onnx/model.onnx": b"x", "model.nemo": b"y"}
+    ngc.files["1_LogitScore/config.json"] = b"{}"
     monkeypatch.setattr(transfer, "RETRY_SECONDS", 0)
     monkeypatch.setenv("NGC_API_KEY", KEY)
     with (

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from reranker_contracts import digest_of
 from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
-from reranker_operator.render import jobs, serving
+from reranker_operator.render import engines, jobs, serving
 from reranker_operator.render.defaults import Defaults
 
 Json = dict[str, Any]
@@ -210,3 +211,83 @@ def test_a_source_claim_is_mounted_whole_and_read_only(
         assert entry == {"name": "source", "mountPath": "/source", "readOnly": True}
         assert args[args.index("--source-dir") + 1] == "/source"
         assert args[args.index("--source") + 1] == "pvc://claim/path"
+
+
+def _with_model(service: RerankerService, **changes: Any) -> RerankerService:
+    raw = service.model_dump(mode="json", by_alias=True, exclude_none=True)
+    model = raw["spec"]["model"] | changes
+    return RerankerService.model_validate(raw | {"spec": raw["spec"] | {"model": model}})
+
+
+SAID = {
+    "template": "-{query}\n$(HF_TOKEN) {passage}",
+    "labels": ["yes", "no"],
+    "pooling": "last",
+    "activation": "none",
+}
+SAID_ARGUMENTS = [
+    "--template=-{query}\n$$(HF_TOKEN) {passage}",
+    "--pooling=last",
+    "--activation=none",
+    "--label=yes",
+    "--label=no",
+]
+
+
+def test_what_a_user_says_of_scoring_reaches_resolve_export_and_the_identity(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> None:
+    changed = _with_model(service, **SAID)
+    source = engines.source_of(changed)
+    (resolve,) = _template(jobs.resolve_job(changed, source, "k", 1, defaults))["containers"]
+    assert [arg for arg in resolve["args"] if arg in SAID_ARGUMENTS] == SAID_ARGUMENTS
+    scoring = engines.scoring_of(changed)
+    assert scoring is not None
+    prepare = engine.spec.prepare.model_copy(update={"scoring": scoring})
+    built = engine.model_copy(update={"spec": engine.spec.model_copy(update={"prepare": prepare})})
+    pod = _template(jobs.prepare_job(built, 1, defaults, RETENTION))
+    export = next(c for c in _containers(pod) if c["name"] == "export")
+    assert export["args"][-7:-2] == SAID_ARGUMENTS
+    assert digest_of(prepare) != digest_of(engine.spec.prepare)
+    assert engines.scoring_of(service) is None
+
+
+@pytest.mark.parametrize("adapter", ["hf://org/lora", "pvc://claim/lora"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_adapter_is_fetched_beside_its_model(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults, source: str, adapter: str
+) -> None:
+    hub = adapter.startswith("hf")
+    named = {"source": adapter} | ({"revision": "v2"} if hub else {})
+    changed = _with_model(service, source=source, adapter=named)
+    found = engines.source_of(changed)
+    resolving = _template(jobs.resolve_job(changed, found, "k", 1, defaults))
+    (resolve,) = resolving["containers"]
+    args = resolve["args"]
+    assert args[args.index("--adapter") + 1] == adapter
+    assert ("--adapter-revision=v2" in args) is hub
+
+    update = {"source": found, "prepare": engine.spec.prepare.model_copy(update={"adapter": "a1"})}
+    built = engine.model_copy(update={"spec": engine.spec.model_copy(update=update)})
+    preparing = _template(jobs.prepare_job(built, 1, defaults, RETENTION))
+    stages = {c["name"]: c for c in _containers(preparing)}
+    assert list(stages)[-4:] == ["fetch", "fetch-adapter", "export", "publish"]
+    args = stages["fetch-adapter"]["args"]
+    assert args[:5] == ["fetch", "--source", adapter, "--revision", "a1"]
+    assert args[args.index("--out") + 1] == "/work/adapter"
+    args = stages["export"]["args"]
+    assert args[args.index("--adapter-dir") + 1] == "/work/adapter"
+    for pod in (resolving, preparing):
+        assert list(_violations(pod)) == []
+        volumes = [volume["name"] for volume in pod["volumes"]]
+        assert len(volumes) == len(set(volumes))
+        for container in _containers(pod):
+            mounts = [entry["name"] for entry in container["volumeMounts"]]
+            assert set(mounts) <= set(volumes)
+            assert len(mounts) == len(set(mounts))
+            variables = [entry["name"] for entry in container.get("env", [])]
+            assert len(variables) == len(set(variables))
+            # A token is for those that talk to the hub.
+            talks = {"resolve": hub or source.startswith("hf"), "fetch": source.startswith("hf"),
+                     "fetch-adapter": hub}  # fmt: skip
+            assert ("HF_TOKEN" in variables) is talks.get(container["name"], False)

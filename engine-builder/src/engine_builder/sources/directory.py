@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
+from engine_builder.config_files import LOGIT_SCORE, LOGIT_SCORE_FOLDER
 from engine_builder.errors import StageError
 from engine_builder.files import check_size, read_bounded
 from engine_builder.progress import Progress, human_size
@@ -73,7 +74,10 @@ def _select(tree: ModelTree) -> Selection:
         with tree.open(INDEX) as stream:
             return read_bounded(INDEX, stream)
 
-    selection = select_files(tree.names(), read_index)
+    names = tree.names()
+    if LOGIT_SCORE_FOLDER in names and os.path.lexists(tree.folder / LOGIT_SCORE):
+        names.add(LOGIT_SCORE)
+    selection = select_files(names, read_index)
     sizes = {}
     for name in selection.all:
         with tree.open(name) as stream:
@@ -85,6 +89,8 @@ def _select(tree: ModelTree) -> Selection:
 def _copy(tree: ModelTree, name: str, target: Path | None) -> tuple[str, int]:
     """sha256 and size of what was read, and copied to `target` if there is one."""
     digest, size = hashlib.sha256(), 0
+    if target is not None:
+        target.parent.mkdir(exist_ok=True)
     with tree.open(name) as source, (target or Path(os.devnull)).open("wb") as copy:
         for chunk in _chunks(name, source):
             digest.update(chunk)

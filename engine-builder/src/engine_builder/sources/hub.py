@@ -23,7 +23,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoFolder
 
+from engine_builder.config_files import LOGIT_SCORE_FOLDER
 from engine_builder.errors import StageError, UsageError
 from engine_builder.files import check_size, read_metadata
 from engine_builder.progress import Progress, human_size
@@ -85,8 +87,16 @@ class HubSource:
         shutil.rmtree(out / ".cache", ignore_errors=True)
 
     def _files(self, commit: str) -> dict[str, RepoFile]:
+        """Those at the top level and in the one folder below it that may be needed."""
+        top = self._listed(commit, None)
+        below = []
+        if any(entry.path == LOGIT_SCORE_FOLDER for entry in top):
+            below = self._listed(commit, LOGIT_SCORE_FOLDER)
+        return {entry.path: entry for entry in [*top, *below] if isinstance(entry, RepoFile)}
+
+    def _listed(self, commit: str, folder: str | None) -> list[RepoFile | RepoFolder]:
         with self._explained(commit):
-            tree = self._api.list_repo_tree(self._repo, revision=commit)
+            tree = self._api.list_repo_tree(self._repo, folder, revision=commit)
             # Page by page: a listing without end would never be all here.
             entries = list(itertools.islice(tree, MAX_FILES + 1))
         if len(entries) > MAX_FILES:
@@ -95,7 +105,7 @@ class HubSource:
                 f"{self._about(commit)} holds more than {MAX_FILES} files; use a repository of the "
                 "model alone",
             )
-        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+        return entries
 
     def _select(self, commit: str, files: dict[str, RepoFile], folder: Path) -> Selection:
         def read_index() -> bytes:

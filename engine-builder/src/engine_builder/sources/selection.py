@@ -8,6 +8,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from engine_builder.adapter import CONFIG as ADAPTER_CONFIG
+from engine_builder.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from engine_builder.config_files import LOGIT_SCORE, MODULES, SENTENCE_TRANSFORMERS
 from engine_builder.errors import StageError
 from engine_builder.files import parse_json_object
 from engine_builder.progress import human_size
@@ -23,7 +26,15 @@ _OPTIONAL = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
+    MODULES,
+    SENTENCE_TRANSFORMERS,
+    LOGIT_SCORE,
 )
+#: The only file that is looked for in a folder.
+NESTED = frozenset({LOGIT_SCORE})
+#: A LoRA adapter, which has no config.json.
+_ADAPTER = {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
 #: Any one of these sets makes a fast tokenizer.
 _TOKENIZERS = ({"tokenizer.json"}, {"vocab.txt"}, {"vocab.json", "merges.txt"})
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors", re.ASCII)
@@ -51,13 +62,13 @@ def select_files(names: Collection[str], read_index: Callable[[], bytes]) -> Sel
 
     `read_index` gives the bytes of INDEX and is called only when it is listed.
     """
+    if "config.json" not in names and set(names) >= _ADAPTER:
+        return Selection(metadata=(ADAPTER_CONFIG,), weights=(ADAPTER_WEIGHTS,))
     if "config.json" not in names:
-        told = (
-            "config.json is missing, this is a LoRA adapter; merge it into its base model"
-            if "adapter_config.json" in names
-            else "config.json is missing; name the directory of a transformers model"
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            "config.json is missing; name the directory of a transformers model",
         )
-        raise StageError(StageReason.MODEL_INVALID, told)
     if not any(tokenizer <= set(names) for tokenizer in _TOKENIZERS):
         raise StageError(
             StageReason.MODEL_INVALID,

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine_builder.errors import StageError, write_failure
@@ -22,21 +22,68 @@ from engine_builder.scratch import work_directory
 from engine_builder.stages.compile import compile_engine
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
-from engine_builder.stages.resolve import resolve
+from engine_builder.stages.resolve import AdapterSource, resolve
 from engine_builder.store import Store
-from engine_builder.triton_config import Accelerator
 from reranker_contracts import (
     EngineIdentity,
+    EngineTarget,
     ParityReport,
     PrepareIdentity,
     ResolvedModel,
+    Runtimes,
+    Scoring,
     StageReason,
+    candidates,
     digest_of,
 )
+from reranker_contracts.targets import Accelerator, Precision, Runtime
 
 #: Thresholds of this command; in a cluster the operator judges by the service's own.
 MIN_KENDALL_TAU = 0.995
 MAX_NDCG10_DELTA = 0.002
+
+
+#: Failures of a target that leave the others worth a try.
+_NEXT = frozenset(
+    {
+        StageReason.PARITY_REFUSED,
+        StageReason.TARGET_ABSENT,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.ENGINE_TOO_LARGE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The target as far as it was asked for; None is for us to choose. `gpu_memory` in bytes."""
+
+    runtime: Runtime | None
+    precision: Precision | None
+    accelerator: Accelerator
+    compute_capability: str | None
+    max_batch_size: int
+    gpu_memory: int | None = None
+    timing_cache: Path | None = None
+
+    def candidates(self, runtimes: Runtimes) -> tuple[EngineTarget, ...]:
+        """In the order in which they are tried; raises StageError when there is none."""
+        found = candidates(
+            runtimes,
+            self.accelerator,
+            runtime=self.runtime,
+            precision=self.precision,
+            compute_capability=self.compute_capability,
+            max_batch_size=self.max_batch_size,
+        )
+        if not found:
+            raise StageError(
+                StageReason.TARGET_UNSUPPORTED,
+                f"--runtime {self.runtime or 'auto'}, --precision {self.precision or 'auto'}: "
+                f"nothing builds this for {self.accelerator}; tensorrt and tensorrt-rtx need "
+                "--compute-capability",
+            )
+        return found
 
 
 def build(
@@ -46,33 +93,51 @@ def build(
     source_dir: Path | None,
     revision: str | None,
     max_length: int | None,
-    accelerator: Accelerator,
-    max_batch_size: int,
+    wanted: Wanted,
+    scoring: Scoring | None = None,
+    adapter: AdapterSource | None = None,
     key: SigningKey | None = None,
     progress: Progress,
 ) -> Outcome:
     """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused.
 
-    With `key` the provenance of what is published is signed.
+    Of several targets the first one that passes is built. With `key` the provenance of what is
+    published is signed.
     """
     _check_store(out)
     found = resolve(
-        uri, source_dir=source_dir, revision=revision, max_length=max_length, progress=progress
+        uri,
+        source_dir=source_dir,
+        revision=revision,
+        max_length=max_length,
+        scoring=scoring,
+        adapter=adapter,
+        progress=progress,
     )
     progress.say(found.message)
     resolved = found.resolved
     if resolved is None:
         raise ValueError("resolve gave no model")
+    targets = wanted.candidates(resolved.runtimes)
     prepare = PrepareIdentity(
-        revision=resolved.revision, max_length=max_length, toolchain=resolved.toolchain
+        revision=resolved.revision,
+        adapter=resolved.adapter,
+        max_length=max_length,
+        scoring=scoring,
+        toolchain=resolved.toolchain,
     )
     with work_directory(digest_of(prepare)[:32]) as work:
-        build = _Build(uri, source_dir, Store(out), work, key, progress)
+        build = _Build(uri, source_dir, adapter, Store(out), work, key, progress)
         if not build.store.is_intact("prepared", digest_of(prepare)):
             build.prepare(prepare)
-        return build.engine(
-            resolved, prepare, accelerator=accelerator, max_batch_size=max_batch_size
-        )
+        for target in targets:
+            try:
+                return build.engine(resolved, prepare, target, wanted)
+            except StageError as error:
+                if target is targets[-1] or error.reason not in _NEXT:
+                    raise
+                progress.say(f"not {target}: {error.message}")
+        raise ValueError("no target")
 
 
 def _check_store(out: Path) -> None:
@@ -91,6 +156,7 @@ class _Build:
 
     uri: str
     source_dir: Path | None
+    adapter: AdapterSource | None
     store: Store
     work: Path
     key: SigningKey | None
@@ -99,64 +165,80 @@ class _Build:
     def prepare(self, identity: PrepareIdentity) -> None:
         """fetch, export, publish."""
         source, prepared = self.work / "source", self.work / "prepared"
-        with self._stage("fetch", source) as todo:
-            if todo:
-                fetch(
-                    self.uri,
-                    revision=identity.revision,
-                    source_dir=self.source_dir,
-                    out=source,
-                    progress=self.progress,
-                )
+        self._fetch(self.uri, identity.revision, self.source_dir, source)
+        adapter = None
+        if self.adapter is not None and identity.adapter is not None:
+            adapter = self.work / "adapter"
+            self._fetch(self.adapter.uri, identity.adapter, self.adapter.source_dir, adapter)
         with self._stage("export", prepared, after=source) as todo:
             if todo:
                 with self.progress.step("loading PyTorch and transformers"):
                     from engine_builder.stages.export import export  # noqa: PLC0415
                 done = export(
-                    source, prepared, max_length=identity.max_length, progress=self.progress
+                    source,
+                    prepared,
+                    max_length=identity.max_length,
+                    scoring=identity.scoring,
+                    adapter=adapter,
+                    progress=self.progress,
                 )
                 self.progress.say(done.message)
         self._publish(prepared, identity)
-        for finished in (source, prepared):
-            shutil.rmtree(finished)
+        for finished in (source, prepared, adapter):
+            if finished is not None:
+                shutil.rmtree(finished)
+
+    def _fetch(self, uri: str, revision: str, source_dir: Path | None, out: Path) -> None:
+        with self._stage("fetch", out) as todo:
+            if todo:
+                fetch(
+                    uri, revision=revision, source_dir=source_dir, out=out, progress=self.progress
+                )
 
     def engine(
         self,
         resolved: ResolvedModel,
         prepare: PrepareIdentity,
-        *,
-        accelerator: Accelerator,
-        max_batch_size: int,
+        target: EngineTarget,
+        wanted: Wanted,
     ) -> Outcome:
         """compile, validate, publish."""
         from engine_builder.stages.validate import validate  # noqa: PLC0415
 
         identity = EngineIdentity(
+            **target.model_dump(),
             prepared=digest_of(prepare),
-            runtime="onnxruntime",
-            precision="fp32",
-            accelerator=accelerator,
-            max_batch_size=max_batch_size,
-            onnxruntime=resolved.toolchain.onnxruntime,
+            version=resolved.runtimes.version_of(target.runtime) or "",
+            recipe=resolved.runtimes.recipe,
         )
         prepared = self.store.path_of("prepared", identity.prepared)
         engine = self.work / f"engine-{digest_of(identity)[:32]}"
         with self._stage("compile", engine, after=prepared) as todo:
             if todo:
-                compile_engine(
+                compiled = compile_engine(
                     prepared,
                     engine,
-                    accelerator=accelerator,
-                    max_batch_size=max_batch_size,
+                    target,
                     progress=self.progress,
+                    gpu_memory=wanted.gpu_memory,
+                    timing_cache=wanted.timing_cache,
                 )
+                self.progress.say(compiled.message)
         with recorded(self.progress, "validate", engine, after=engine):
             validated = validate(prepared, engine, progress=self.progress)
         self.progress.say(validated.message)
-        _judge(validated.parity)
+        if validated.reason is StageReason.SUCCEEDED:
+            _judge(validated.parity)
         done = self._publish(engine, identity)
         path = self.store.path_of("engine", digest_of(identity))
-        return replace(done, message=f"engine: {path}", resolved=resolved)
+        return Outcome(
+            f"engine: {path} ({target})",
+            resolved=resolved,
+            parity=done.parity,
+            shapes=done.shapes,
+            size_bytes=done.size_bytes,
+            reason=validated.reason,
+        )
 
     @contextmanager
     def _stage(self, name: str, out: Path, *, after: Path | None = None) -> Iterator[bool]:

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from tokenizers import Tokenizer
 
+from engine_builder.adapter import CONFIG as ADAPTER_CONFIG
+from engine_builder.adapter import read_adapter
 from engine_builder.artefacts import (
     MODEL,
     ONNX,
@@ -28,19 +30,19 @@ from engine_builder.artefacts import (
 from engine_builder.batches import in_batches, pad_batch
 from engine_builder.errors import StageError, defect
 from engine_builder.facts import ModelFacts, effective_length, read_facts
-from engine_builder.fast_tokenizer import read_tokenizer
+from engine_builder.fast_tokenizer import ReadTokenizer, read_tokenizer
 from engine_builder.files import check_size, make_output, read_metadata
 from engine_builder.onnx_engine import OnnxEngine
 from engine_builder.outcome import Outcome
 from engine_builder.pair_template import PairEncoder, Tokens
 from engine_builder.parity import share_told_apart
-from engine_builder.probes import load_probes
+from engine_builder.probes import add_near_ties, load_probes
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources import read_provenance
 from engine_builder.sources.selection import INDEX, select_files
 from engine_builder.torch_model import CrossEncoder, export_onnx, load_cross_encoder, score
 from engine_builder.weights import count_parameters
-from reranker_contracts import ServedModel, StageReason
+from reranker_contracts import Scoring, ServedModel, StageReason
 
 #: Bytes of FP32 weights that still fit into one protobuf file, with room for the graph.
 INLINE_LIMIT = 1_900_000_000
@@ -57,11 +59,17 @@ def export(
     out: Path,
     *,
     max_length: int | None,
+    scoring: Scoring | None = None,
+    adapter: Path | None = None,
     progress: Progress,
     inline_limit: int = INLINE_LIMIT,
 ) -> Outcome:
-    """Write a prepared model to `out`; raises StageError for a model that cannot be prepared."""
-    facts = read_facts(source)
+    """Write a prepared model to `out`; raises StageError for a model that cannot be prepared.
+
+    `scoring` overrules the model's own files, the LoRA `adapter` is merged into its weights.
+    """
+    facts = read_facts(source, scoring)
+    _check_adapter(source, adapter)
     length = effective_length(facts, max_length)
     names = {entry.name for entry in source.iterdir()}
     selection = select_files(names, lambda: read_metadata(source / INDEX))
@@ -72,18 +80,30 @@ def export(
     _check_space(out, parameters, inline=parameters * 4 <= inline_limit)
     probes = load_probes()
     with progress.step("tokenizer and pair template"):
-        tokenizer, served = _describe(source, facts, length, probes)
-        rows = _encode(Tokenizer.from_str(tokenizer), served, probes)
+        tokenizer = read_tokenizer(source, facts, length, probes)
+        served = _describe(source, facts, length, tokenizer)
+        rows = _encode(Tokenizer.from_str(tokenizer.text), served, probes)
     with progress.step(f"loading {parameters / 1e6:.1f} M parameters"):
-        model = load_cross_encoder(source, served.inputs, parameters)
+        model = load_cross_encoder(
+            source,
+            facts,
+            inputs=served.inputs,
+            labels=tokenizer.labels,
+            parameters=parameters,
+            adapter=adapter,
+        )
     with progress.step(f"reference scores of {len(rows)} pairs"):
         logits = _reference(model, served, rows, progress)
         _check_reference(probes, logits)
+    with progress.step("reference scores of near ties"):
+        probes, logits = _with_near_ties(
+            model, served, tokenizer.text, probes=probes, logits=logits, progress=progress
+        )
     with progress.step("export to ONNX"):
         _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)
     with progress.step("comparing the graph with PyTorch"):
         _check_graph(model, served, rows, out / ONNX)
-    (out / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    (out / TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
     write_document(out / MODEL, served)
     write_document(out / PROBES, probes)
     write_document(out / REFERENCE, Reference(logits=tuple(logits)))
@@ -92,6 +112,18 @@ def export(
         f"exported {served.name} ({facts.architecture}) for {length} tokens, {human_size(size)}",
         size_bytes=size,
     )
+
+
+def _check_adapter(source: Path, adapter: Path | None) -> None:
+    if adapter is not None:
+        read_adapter(adapter)
+    if (source / ADAPTER_CONFIG).exists():
+        # transformers would load it by itself, pickled weights included.
+        raise StageError(
+            StageReason.ADAPTER_INVALID,
+            f"{ADAPTER_CONFIG} lies beside the model's files; put the adapter into a folder of its "
+            "own and name it as the adapter",
+        )
 
 
 def _check_space(out: Path, parameters: int, *, inline: bool) -> None:
@@ -107,25 +139,24 @@ def _check_space(out: Path, parameters: int, *, inline: bool) -> None:
 
 
 def _describe(
-    source: Path, facts: ModelFacts, length: int, probes: ProbeSet
-) -> tuple[str, ServedModel]:
-    """The plain tokenizer's JSON text and the `model.json` that fits it."""
-    text, pad_id, template = read_tokenizer(source, facts, length, probes)
+    source: Path, facts: ModelFacts, length: int, tokenizer: ReadTokenizer
+) -> ServedModel:
+    """The `model.json` that fits model and tokenizer."""
     inputs: list[Literal["input_ids", "attention_mask", "token_type_ids"]]
     inputs = ["input_ids", "attention_mask"]
     if facts.token_types:
         inputs.append("token_type_ids")
-    served = ServedModel(
+    return ServedModel(
         name=read_provenance(source).name,
         architecture=facts.architecture,
         family=facts.family.name,
         max_length=length,
-        pad_id=pad_id,
-        template=template,
+        pad_id=tokenizer.pad_id,
+        pad_side=facts.pad_side,
+        template=tokenizer.template,
         inputs=tuple(inputs),
         activation=facts.activation,
     )
-    return text, served
 
 
 def _encode(tokenizer: Tokenizer, served: ServedModel, probes: ProbeSet) -> list[Tokens]:
@@ -137,7 +168,7 @@ def _write_onnx(
     model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens], out: Path, *, inline: bool
 ) -> None:
     """Export and check the graph; large weights go into the one file ONNX_DATA."""
-    example = pad_batch(rows[:3], served.pad_id, served.inputs)
+    example = pad_batch(rows[:3], served.pad_id, served.inputs, served.pad_side)
     if inline:
         export_onnx(model, example, out / ONNX)
     else:
@@ -165,8 +196,8 @@ def _check_graph(
     """Compare graph and model on a single short row and on a padded batch of mixed lengths."""
     by_length = sorted(rows, key=lambda row: len(row.ids))
     batches = [
-        pad_batch(batch, served.pad_id, served.inputs)
-        for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::40]])
+        pad_batch(batch, served.pad_id, served.inputs, served.pad_side)
+        for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::200]])
     ]
     try:
         engine = OnnxEngine(path)
@@ -197,9 +228,29 @@ def _reference(
     order = sorted(range(len(rows)), key=lambda row: len(rows[row].ids))
     for number, batch in enumerate(in_batches(order, _BATCH)):
         progress.tick(number * _BATCH, len(rows), "pairs")
-        tensors = pad_batch([rows[row] for row in batch], served.pad_id, served.inputs)
+        picked = [rows[row] for row in batch]
+        tensors = pad_batch(picked, served.pad_id, served.inputs, served.pad_side)
         logits[list(batch)] = score(model, tensors)[:, served.label]
     return [float(logit) for logit in logits]
+
+
+def _with_near_ties(
+    model: CrossEncoder,
+    served: ServedModel,
+    tokenizer: str,
+    *,
+    probes: ProbeSet,
+    logits: Sequence[float],
+    progress: Progress,
+) -> tuple[ProbeSet, list[float]]:
+    """Probes and scores with those pairs that this model's own scores give."""
+    known = dict(zip(probes.pairs(), logits, strict=True))
+    full = add_near_ties(probes, logits)
+    new = [pair for pair in full.pairs() if pair not in known]
+    encoder = PairEncoder(Tokenizer.from_str(tokenizer), served.template, served.max_length)
+    rows = [encoder.encode(query, passage) for query, passage in new]
+    known |= zip(new, _reference(model, served, rows, progress), strict=True)
+    return full, [known[pair] for pair in full.pairs()]
 
 
 def _check_reference(probes: ProbeSet, logits: Sequence[float]) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from engine_builder.artefacts import ENGINE_VERSION, ONNX, TOKENIZER, read_served_model
+from engine_builder.artefacts import ENGINE_VERSION, TOKENIZER, read_served_model
 from engine_builder.batches import in_batches, pad_batch
 from engine_builder.errors import StageError, UsageError, printable
-from engine_builder.onnx_engine import OnnxEngine
 from engine_builder.outcome import Outcome
 from engine_builder.pair_template import PairEncoder
 from engine_builder.progress import Progress
 from engine_builder.provenance import examine
+from engine_builder.targets import Scorer, builder_of
 from reranker_contracts import EngineIdentity, ServedModel, StageReason
 
 MAX_PASSAGES = 100_000
@@ -52,10 +52,9 @@ def score(
         raise UsageError(f"{engine}: is a prepared model; name the directory of an engine")
     model = read_served_model(engine)
     with progress.step("loading the engine"):
-        loaded = OnnxEngine(
-            engine / ENGINE_VERSION / ONNX, gpu=manifest.identity.accelerator == "nvidia"
-        )
-    with progress.step(f"scoring {len(passages)} passages on {loaded.provider}"):
+        target = manifest.identity.target
+        loaded = builder_of(target.runtime).load(engine / ENGINE_VERSION, target)
+    with progress.step(f"scoring {len(passages)} passages on {loaded.device}"):
         logits = _logits(loaded, model, engine, query, passages, progress=progress)
     ranked = [
         Ranked(index, logits[index], _activated(model, logits[index]), passages[index])
@@ -109,7 +108,7 @@ def _parsed(path: str, number: int, line: str) -> str:
 
 
 def _logits(
-    engine: OnnxEngine,
+    engine: Scorer,
     model: ServedModel,
     directory: Path,
     query: str,
@@ -125,7 +124,9 @@ def _logits(
     logits = np.zeros(len(rows))
     for number, batch in enumerate(in_batches(order, _BATCH)):
         progress.tick(number * _BATCH, len(rows), "passages")
-        tensors = pad_batch([rows[row] for row in batch], model.pad_id, model.inputs)
+        tensors = pad_batch(
+            [rows[row] for row in batch], model.pad_id, model.inputs, model.pad_side
+        )
         logits[list(batch)] = engine.run(tensors, model.labels)[:, model.label]
     if not np.isfinite(logits).all():
         raise StageError(

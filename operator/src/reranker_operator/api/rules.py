@@ -34,9 +34,26 @@ SERVICE_RULES = (
     Rule(
         "spec.model",
         "!has(self.secretRef) || self.source.startsWith('hf://') "
-        "|| self.source.startsWith('ngc://') || self.source.startsWith('s3://')",
+        "|| self.source.startsWith('ngc://') || self.source.startsWith('s3://') "
+        "|| (has(self.adapter) && self.adapter.source.startsWith('hf://'))",
         "model.secretRef is for hf://, ngc:// and s3:// sources; for oci:// use "
         "model.imagePullSecret, else remove it",
+    ),
+    Rule(
+        "spec.model.adapter",
+        "self.source.startsWith('hf://') || self.source.startsWith('pvc://')",
+        "model.adapter.source is hf://ORG/NAME or pvc://CLAIM/PATH; put the adapter there",
+    ),
+    Rule(
+        "spec.model.adapter",
+        "!has(self.revision) || self.source.startsWith('hf://')",
+        "model.adapter.revision is for hf:// sources; remove it",
+    ),
+    Rule(
+        "spec.model",
+        "!has(self.template) || (self.template.split('{query}').size() == 2 && "
+        "self.template.split('{passage}').size() == 2)",
+        "model.template needs {query} and {passage}, each once",
     ),
     Rule(
         "spec.model",

@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from reranker_contracts import EngineIdentity, ParityReport, PrepareIdentity, Toolchain
+from reranker_contracts import (
+    EngineIdentity,
+    ParityReport,
+    Pooling,
+    PrepareIdentity,
+    Runtimes,
+    Toolchain,
+)
+from reranker_contracts.model import TEMPLATE_LIMIT
 from reranker_operator.api.conditions import Condition
 from reranker_operator.api.exposure import (
     DisruptionSpec,
@@ -33,6 +41,7 @@ from reranker_operator.api.rollout import (
     RolloutSpec,
     ScaleStatus,
 )
+from reranker_operator.api.security import SecuritySettings
 
 
 class SecretKeyRef(ApiModel):
@@ -40,6 +49,21 @@ class SecretKeyRef(ApiModel):
 
     name: Name = Field(description="Name of the Secret.")
     key: Key = Field(default="token", description="Key inside it.")
+
+
+class AdapterSpec(ApiModel):
+    """A LoRA adapter of PEFT."""
+
+    source: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="Where its files come from: hf://ORG/NAME or pvc://CLAIM/PATH.",
+    )
+    revision: str | None = Field(
+        default=None,
+        max_length=255,
+        description="Branch, tag or commit of a hub source. Default: the main branch.",
+    )
 
 
 class ModelSpec(ApiModel):
@@ -62,6 +86,34 @@ class ModelSpec(ApiModel):
         description="Branch, tag or commit of a hub source, by default the main branch. Of an "
         "https:// source sha256: and the archive's hash, which it must have. Of s3:// and ngc:// "
         "the revision that the status shows, to keep to it.",
+    )
+    adapter: AdapterSpec | None = Field(
+        default=None, description="LoRA adapter that is merged into the model's weights."
+    )
+    template: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=TEMPLATE_LIMIT,
+        description=(
+            "Text around {query} and {passage}, each once, as the model was trained with. Default: "
+            "as the model's own files or its family's model card have it."
+        ),
+    )
+    labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2,
+        description=(
+            "Of a language model: the word whose logit is the score, and the one whose logit is "
+            "subtracted. Default: as the model's own files or its family have it."
+        ),
+    )
+    pooling: Pooling | None = Field(
+        default=None,
+        description="Which hidden states the score is made of. Default: as the model's files say.",
+    )
+    activation: Literal["none", "sigmoid"] | None = Field(
+        default=None, description="From logit to score. Default: as the model's files say."
     )
     secret_ref: SecretKeyRef | None = Field(
         default=None,
@@ -127,11 +179,15 @@ class StoreSpec(ApiModel):
 class EngineSettings(ApiModel):
     """How the engine is built."""
 
-    runtime: Literal["auto", "onnxruntime"] = Field(
-        default="auto", description="auto picks the runtime for the accelerator."
+    runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="What runs the engine. auto picks the fastest that the builder image has for "
+        "the accelerator.",
     )
-    precision: Literal["auto", "fp32"] = Field(
-        default="auto", description="auto picks what passes parity on the target."
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        default="auto",
+        description="Of matrix products: bf16 is of openvino, int8 of onnxruntime. auto picks the "
+        "fastest that ranks like the original (parity).",
     )
     max_length: int | None = Field(
         default=None,
@@ -171,7 +227,7 @@ class AcceleratorSpec(ApiModel):
     )
 
 
-class ServingSpec(ApiModel):
+class ServingSpec(SecuritySettings):
     """How pods serve."""
 
     truncate: Literal["NONE", "END"] = Field(
@@ -260,7 +316,11 @@ class ResolvedStatus(ApiModel):
     architecture: str = Field(description="Class of the model in its configuration.")
     family: str = Field(description="Family of models that share an export recipe.")
     max_length: int = Field(description="Longest input of the model in tokens.")
+    adapter: str | None = Field(
+        default=None, description="Commit of the LoRA adapter, or hash of its files."
+    )
     toolchain: Toolchain
+    runtimes: Runtimes
     resolved_time: datetime.datetime | None = Field(
         default=None, description="When the revision was found."
     )
@@ -320,6 +380,9 @@ class EngineSource(ApiModel):
     """Where prepare gets the files from."""
 
     source: str = Field(description="As in the RerankerService.")
+    adapter: str | None = Field(
+        default=None, description="Source of the LoRA adapter, as in the RerankerService."
+    )
     secret_ref: SecretKeyRef | None = Field(
         default=None, description="Token or keys of a remote source."
     )

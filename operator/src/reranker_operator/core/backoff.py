@@ -21,10 +21,15 @@ PERMANENT = frozenset(
         StageReason.ARCHITECTURE_UNSUPPORTED,
         StageReason.CUSTOM_CODE,
         StageReason.UNSAFE_WEIGHTS,
+        StageReason.ADAPTER_INVALID,
+        StageReason.SCORING_UNKNOWN,
         StageReason.MAX_LENGTH_TOO_LONG,
         StageReason.MAX_LENGTH_TOO_SHORT,
         StageReason.VALIDATION_FAILED,
         StageReason.PARITY_REFUSED,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.TARGET_ABSENT,
+        StageReason.ENGINE_TOO_LARGE,
     )
 )
 

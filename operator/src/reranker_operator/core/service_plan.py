@@ -58,8 +58,11 @@ def plan_service(world: ServiceWorld) -> Plan:
 
 
 def _accept(world: ServiceWorld) -> Condition:
+    model = world.service.spec.model
     try:
-        parse(world.service.spec.model.source)
+        parse(model.source)
+        if model.adapter is not None:
+            parse(model.adapter.source, "model.adapter.source")
     except SourceError as error:
         return condition(ConditionType.ACCEPTED, False, Reason.UNKNOWN_SOURCE, str(error))
     taken = other_owner(world.stranger, world.service) if world.stranger else None
@@ -145,7 +148,7 @@ def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
 
 def _release(world: ServiceWorld, engine: EngineStep, rollout: Rollout) -> tuple[Action, ...]:
     """Let go of engines that neither run nor are wanted."""
-    uid, used = world.service.metadata.uid, used_engines(world, engine.name)
+    uid, used = world.service.metadata.uid, used_engines(world, engine)
     return tuple(
         Release(RERANKER_ENGINE, name, names.owner_manager(uid))
         for name, owners in sorted(world.engine_owners.items())

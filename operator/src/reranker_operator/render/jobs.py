@@ -9,13 +9,13 @@ import datetime
 from dataclasses import dataclass
 from typing import Any
 
-from reranker_contracts import digest_of
+from reranker_contracts import Scoring, digest_of
 from reranker_operator import names
 from reranker_operator.api.kubernetes import ResourceRequirements
 from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
 from reranker_operator.render import proxy
 from reranker_operator.render.defaults import Defaults
-from reranker_operator.render.engines import settings_key
+from reranker_operator.render.engines import scoring_of, settings_key
 from reranker_operator.render.pods import (
     Json,
     claim_volume,
@@ -33,6 +33,7 @@ from reranker_operator.source import (
     ImageSource,
     RemoteSource,
     Source,
+    SourceError,
     VolumeSource,
     parse,
 )
@@ -83,10 +84,15 @@ class _Stages:
         self._resources: Any = resources.to_dict() if resources else defaults.builder_resources
 
     def stage(
-        self, name: str, args: list[str], *extra: Json, env: list[Json] | None = None
+        self,
+        name: str,
+        args: list[str],
+        *extra: Json,
+        env: list[Json] | None = None,
+        title: str | None = None,
     ) -> Json:
         return container(
-            name,
+            title or name,
             self._image,
             self._defaults,
             resources=self._resources,
@@ -129,21 +135,59 @@ class _Stages:
         ]
 
 
+@dataclass(frozen=True)
+class _Access:
+    """What reading a source takes: `arguments` of the builder, and what its pod needs for them."""
+
+    init: list[Json]
+    volumes: list[Json]
+    arguments: list[str]
+    mounts: list[Json]
+    env: list[Json]
+
+
 def _source_access(
     source: Source, stages: _Stages, spec: EngineSource, defaults: Defaults
-) -> tuple[list[Json], list[Json], list[str], list[Json], list[Json]]:
-    """Init containers, volumes, arguments, mounts and environment that reading a source takes."""
+) -> _Access:
     if isinstance(source, ImageSource):
         volumes = [empty_dir("tools", size="64Mi")]
-        return stages.copy_image(source), volumes, ["--source-dir", "/work/image"], [], []
+        return _Access(stages.copy_image(source), volumes, ["--source-dir", "/work/image"], [], [])
     if isinstance(source, VolumeSource):
-        # All of the claim: of a subPath that is not there the kubelet would make a folder.
-        mounts = [mount("source", "/source", read_only=True)]
-        volumes = [claim_volume("source", source.claim, read_only=True)]
-        return [], volumes, ["--source-dir", "/source"], mounts, []
+        return _claim_access("source", "--source-dir", source)
+    return _remote_access(source, spec, defaults)
+
+
+def _adapter_access(
+    spec: EngineSource, defaults: Defaults, option: str = "--source-dir"
+) -> _Access:
+    """Of the LoRA adapter, whose directory the builder takes as `option`."""
+    if spec.adapter is None:
+        return _Access([], [], [], [], [])
+    source = parse(spec.adapter, "model.adapter.source")
+    if isinstance(source, VolumeSource):
+        return _claim_access("adapter", option, source)
+    if isinstance(source, ImageSource):
+        # The schema refuses it.
+        raise SourceError("model.adapter.source is hf:// or pvc://")
+    return _remote_access(source, spec, defaults)
+
+
+def _claim_access(name: str, option: str, source: VolumeSource) -> _Access:
+    # All of the claim: of a subPath that is not there the kubelet would make a folder.
+    mounts = [mount(name, f"/{name}", read_only=True)]
+    volumes = [claim_volume(name, source.claim, read_only=True)]
+    return _Access([], volumes, [option, f"/{name}"], mounts, [])
+
+
+def _remote_access(source: RemoteSource, spec: EngineSource, defaults: Defaults) -> _Access:
     env = _remote_environment(source, spec, defaults)
     env += proxy.environment(spec.proxy, spec.ca_bundle)
-    return [], proxy.volumes(spec.ca_bundle), [], proxy.mounts(spec.ca_bundle), env
+    return _Access([], proxy.volumes(spec.ca_bundle), [], proxy.mounts(spec.ca_bundle), env)
+
+
+def _once(*lists: list[Json]) -> list[Json]:
+    """Entries by name; model and adapter may both come from the hub."""
+    return list({entry["name"]: entry for entries in lists for entry in entries}.values())
 
 
 def _remote_environment(source: RemoteSource, spec: EngineSource, defaults: Defaults) -> list[Json]:
@@ -156,7 +200,9 @@ def _remote_environment(source: RemoteSource, spec: EngineSource, defaults: Defa
         if defaults.hub_endpoint:
             env.append({"name": "HF_ENDPOINT", "value": defaults.hub_endpoint})
         if secret:
-            env.append(_from_secret("HF_TOKEN", secret.name, secret.key))
+            # The keys of a model in a bucket are no token for its adapter on the hub.
+            foreign = not isinstance(parse(spec.source), HubSource)
+            env.append(_from_secret("HF_TOKEN", secret.name, secret.key, optional=foreign))
     elif isinstance(source, CatalogueSource) and secret:
         env.append(_from_secret("NGC_API_KEY", secret.name, secret.key))
     elif isinstance(source, BucketSource):
@@ -167,6 +213,18 @@ def _remote_environment(source: RemoteSource, spec: EngineSource, defaults: Defa
             env += [_from_secret(name, secret.name, name) for name in _BUCKET_KEYS]
             env.append(_from_secret(_SESSION_KEY, secret.name, _SESSION_KEY, optional=True))
     return env
+
+
+def _scoring_arguments(scoring: Scoring | None) -> list[str]:
+    """One argument each with its value: a template may begin with a dash."""
+    if scoring is None:
+        return []
+    args = [
+        f"--{name}={value}"
+        for name in ("template", "pooling", "activation")
+        if (value := getattr(scoring, name)) is not None
+    ]
+    return [*args, *(f"--label={label}" for label in scoring.labels or ())]
 
 
 def _from_secret(name: str, secret: str, key: str, *, optional: bool = False) -> Json:
@@ -215,12 +273,17 @@ def resolve_job(
     meta, spec = service.metadata, service.spec
     stages = _Stages(defaults, spec.engine.image or defaults.builder_image, spec.engine.resources)
     access = _source_access(parse(source.source), stages, source, defaults)
-    init, volumes, arguments, mounts, env = access
-    args = ["--source", source.source, *arguments]
+    adapter = _adapter_access(source, defaults, "--adapter-source-dir")
+    args = ["--source", source.source, *access.arguments]
     if spec.model.revision:
         args.append(f"--revision={spec.model.revision}")
+    if spec.model.adapter:
+        args += ["--adapter", spec.model.adapter.source, *adapter.arguments]
+        if spec.model.adapter.revision:
+            args.append(f"--adapter-revision={spec.model.adapter.revision}")
     if spec.engine.max_length:
         args += ["--max-length", str(spec.engine.max_length)]
+    args += _scoring_arguments(scoring_of(service))
     labels = names.labels("resolve", meta.name) | {
         names.SERVICE_LABEL: meta.name,
         names.STAGE_LABEL: "resolve",
@@ -228,9 +291,16 @@ def resolve_job(
     }
     pod = pod_spec(
         defaults,
-        init_containers=init,
-        containers=[stages.stage("resolve", args, *mounts, env=env)],
-        volumes=[*_scratch(), *volumes],
+        init_containers=access.init,
+        containers=[
+            stages.stage(
+                "resolve",
+                args,
+                *_once(access.mounts, adapter.mounts),
+                env=_once(access.env, adapter.env),
+            )
+        ],
+        volumes=[*_scratch(), *_once(access.volumes, adapter.volumes)],
         pull_secrets=_pull_secrets(source),
     )
     name = names.resolve_job(meta.name, key, attempt)
@@ -246,23 +316,33 @@ def prepare_job(
     spec = engine.spec
     stages = _Stages(defaults, spec.build.image, spec.build.resources)
     access = _source_access(parse(spec.source.source), stages, spec.source, defaults)
-    init, volumes, arguments, mounts, env = access
-    fetch = stages.stage(
-        "fetch",
-        ["--source", spec.source.source, "--revision", spec.prepare.revision, *arguments,
-         "--out", "/work/source"],
-        *mounts,
-        env=env,
-    )  # fmt: skip
+    adapter = _adapter_access(spec.source, defaults)
+    fetched = [
+        stages.stage(
+            "fetch",
+            ["--source", spec.source.source, "--revision", spec.prepare.revision,
+             *access.arguments, "--out", "/work/source"],
+            *access.mounts,
+            env=access.env,
+        )
+    ]  # fmt: skip
     export_args = ["--source", "/work/source", "--out", "/work/prepared"]
+    if spec.source.adapter and spec.prepare.adapter:
+        args = ["--source", spec.source.adapter, "--revision", spec.prepare.adapter,
+                *adapter.arguments, "--out", "/work/adapter"]  # fmt: skip
+        fetched.append(
+            stages.stage("fetch", args, *adapter.mounts, env=adapter.env, title="fetch-adapter")
+        )
+        export_args += ["--adapter-dir", "/work/adapter"]
     if spec.prepare.max_length:
         export_args += ["--max-length", str(spec.prepare.max_length)]
+    export_args += _scoring_arguments(spec.prepare.scoring)
     publish = stages.publish("/work/prepared", spec.prepare.to_json(), retention)
     pod = pod_spec(
         defaults,
-        init_containers=[*init, fetch, stages.stage("export", export_args)],
+        init_containers=[*access.init, *fetched, stages.stage("export", export_args)],
         containers=[publish],
-        volumes=[*_scratch(), _store(engine), *volumes],
+        volumes=[*_scratch(), _store(engine), *_once(access.volumes, adapter.volumes)],
         pull_secrets=_pull_secrets(spec.source),
     )
     return _engine_job(engine, "prepare", attempt, pod, defaults)

@@ -1,0 +1,103 @@
+"""Builds a tiny random model of every family for every target and prints one table.
+
+Runs in the builder's image, by `hack/model-table`. Families are those of the registry, targets
+those that the command line offers: what it refuses as wrong usage does not exist.
+"""
+
+import argparse
+import itertools
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.references import LLAMA_TEMPLATE
+from support.tiny_models import family_of, save_tiny_model, tokenizer_kind
+from support.tiny_tokenizers import MAKERS
+
+from engine_builder.commands import COMMANDS
+from engine_builder.families import FAMILIES
+from reranker_contracts import StageResult
+
+#: What families whose files say nothing about pairs are told.
+SAID = {
+    "llama": ["--template", LLAMA_TEMPLATE, "--label", "yes", "--label", "no"],
+    "llama-classifier": ["--template", LLAMA_TEMPLATE],
+}
+_WRONG_USAGE = 2
+#: Targets that compile for a kind of GPU need one named; this is NVIDIA's L4.
+_CAPABILITY = "8.9"
+_HEADER = (
+    "| family | target | builds | largest logit difference | Kendall tau | size | seconds |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+def targets() -> Iterator[list[str]]:
+    """Arguments of `build` for each target that the command line may offer."""
+    parser = argparse.ArgumentParser()
+    COMMANDS["build"].arguments(parser)
+    options = {action.dest: action.choices for action in parser._actions}
+    names = ("accelerator", "runtime", "precision")
+    choices = [[choice for choice in options[name] or () if choice != "auto"] for name in names]
+    for values in itertools.product(*choices):
+        arguments = [f"--{name}={value}" for name, value in zip(names, values, strict=True)]
+        if "compute_capability" in options and values[0] == "nvidia":
+            yield [*arguments, f"--compute-capability={_CAPABILITY}"]
+        yield arguments
+
+
+def build(model: Path, store: Path, arguments: list[str]) -> StageResult | None:
+    """The result; None for what is wrong usage."""
+    result = store.with_suffix(".json")
+    done = subprocess.run(
+        [sys.executable, "-m", "engine_builder", "build", f"--source={model}", f"--out={store}",
+         f"--result={result}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode == _WRONG_USAGE:
+        return None
+    if not result.exists():
+        sys.exit(f"{' '.join(arguments)}: no result\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return StageResult.model_validate_json(result.read_bytes())
+
+
+def row(family: str, arguments: list[str], result: StageResult) -> str:
+    target = " ".join(argument.partition("=")[2] for argument in arguments)
+    cells = [family, target, "yes" if result.ok else f"no: {result.reason}"]
+    parity = result.parity
+    cells.append(f"{parity.max_abs_diff:.1e}" if parity else "")
+    cells.append(f"{parity.kendall_tau:.4f}" if parity else "")
+    cells.append(f"{result.size_bytes / 1e6:.1f} MB" if result.size_bytes else "")
+    cells.append(f"{result.seconds:.1f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> int:
+    """1 when the FP32 engine of a family is not made."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", action="append", help="only this one (default: all)")
+    args = parser.parse_args()
+    print(_HEADER, flush=True)
+    missing = 0
+    for name in args.family or [family.name for family in FAMILIES]:
+        family = family_of(name)
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch) / f"tiny-{name}"
+            save_tiny_model(family, MAKERS[tokenizer_kind(family)](), model)
+            made = 0
+            for arguments in targets():
+                said = SAID.get(name, [])
+                result = build(model, Path(scratch) / "store", [*arguments, *said])
+                if result is not None:
+                    print(row(name, arguments, result), flush=True)
+                    made += result.ok
+            missing += made == 0
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
