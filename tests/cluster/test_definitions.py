@@ -103,8 +103,28 @@ PODS: list[tuple[Json, str]] = [
             {"model": OCI | {"secretRef": {"name": "s"}}},
             "for oci:// use model.imagePullSecret",
         ),
-        ({"model": HUB | {"imagePullSecret": "s"}}, "for hf:// use model.secretRef"),
-        ({"model": OCI | {"revision": "v2"}}, "model.revision is for hf:// sources"),
+        ({"model": HUB | {"imagePullSecret": "s"}}, "for others use model.secretRef"),
+        ({"model": OCI | {"revision": "v2"}}, "model.revision is not for oci:// and pvc://"),
+        ({"model": HUB | {"endpoint": "https://h"}}, "are for s3:// sources"),
+        ({"model": {"source": "https://h/m.tar.gz"}}, "must be the archive's hash"),
+        (
+            {"model": {"source": "https://h/m.tar.gz", "revision": "sha256:abc"}},
+            "must be the archive's hash",
+        ),
+        (
+            {
+                "model": {
+                    "source": "https://h/m.tar.gz",
+                    "revision": f"sha256:{'a' * 64}",
+                    "secretRef": {"name": "s"},
+                }
+            },
+            "model.secretRef is for hf://, ngc:// and s3:// sources",
+        ),
+        (
+            {"model": {"source": "s3://models/m", "endpoint": "https://user:pw@h"}},
+            "spec.model.endpoint in body should match",
+        ),
         (
             {"model": HUB | {"adapter": {"source": "oci://registry/lora:1"}}},
             "model.adapter.source is hf://ORG/NAME or pvc://CLAIM/PATH",

@@ -267,6 +267,27 @@ async def test_another_store_is_another_engine_and_lets_the_old_one_go(
     assert [entry.metadata.finalizers for entry in sim.engines()] == [("reranker.dev/cleanup",)]
 
 
+@pytest.mark.parametrize("workers", [4, 16])
+async def test_a_hundred_services_applied_at_once_make_exactly_one_build(workers: int) -> None:
+    """The API server is the lock: whoever creates the engine builds it, all others find it."""
+    sim = Simulation(workers=workers)
+    count = 100
+    for number in range(count):
+        # What serves them may differ; the engine that they need does not.
+        sim.create_service(f"rank-{number}", serving={"maxPassages": 1 + number})
+    await sim.settle()
+    (engine,) = sim.engines()
+    jobs = {call.name for call in sim.cluster.writes if call.kind == "Job"}
+    builds = sorted(name for name in jobs if name.startswith(engine.metadata.name))
+    assert len(builds) == 2, "prepare and compile, each once, ever"
+    owners = sim.cluster.find(RERANKER_ENGINE, NAMESPACE, engine.metadata.name) or {}
+    assert len(owners["metadata"]["ownerReferences"]) == count
+    store = sim.stored["reranker-engines"]
+    assert sorted(path.split("/")[0] for path in store) == ["engines", "prepared"]
+    for number in range(count):
+        assert sim.condition("Ready", f"rank-{number}") == ("True", "Ready"), number
+
+
 async def test_two_services_hold_a_claim_for_all_that_mount_it(sim: Simulation) -> None:
     """Each owner has a field manager of its own there, so not everybody is one."""
     for name in ("one", "two", "three", "four"):

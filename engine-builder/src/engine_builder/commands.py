@@ -44,7 +44,8 @@ def _source_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         required=True,
         metavar="URI",
-        help="hf://org/name[@revision], oci://…, pvc://claim/path, or a directory",
+        help="hf://org/name[@revision], ngc://org/model:version, s3://bucket/path, "
+        "https://host/model.tar.gz, oci://…, pvc://claim/path, or a directory",
     )
     parser.add_argument(
         "--source-dir",
@@ -198,7 +199,11 @@ def _memory(args: argparse.Namespace) -> int | None:
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
     _source_arguments(parser)
-    parser.add_argument("--revision", metavar="R", help="branch, tag, commit or sha256: tree hash")
+    parser.add_argument(
+        "--revision",
+        metavar="R",
+        help="branch, tag, commit or hash, as resolve prints it; of an archive its sha256:HEX",
+    )
     _length_argument(parser)
     _scoring_arguments(parser)
     _adapter_arguments(parser)
@@ -333,18 +338,37 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="with --keep, as 2026-01-31T12:00:00Z",
     )
+    parser.add_argument(
+        "--keep-hours",
+        type=number(0, 87_600),
+        default=0,
+        metavar="N",
+        help="with --keep: leave others so long after they were needed last (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--high-water",
+        type=number(1, 100),
+        default=85,
+        metavar="PERCENT",
+        help="with --keep-hours: but not while the volume is fuller (default: %(default)s)",
+    )
     add_signing_key(parser)
 
 
 def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.retention import Retention
     from engine_builder.stages.publish import publish
-    from engine_builder.store import Retention
 
     if (args.keep is None) != (args.made_before is None):
         raise UsageError("--keep and --made-before go together: give both or none")
     retention = None
     if args.keep is not None:
-        retention = Retention(frozenset(args.keep), args.made_before)
+        retention = Retention(
+            frozenset(args.keep),
+            args.made_before,
+            keep_seconds=args.keep_hours * 3600.0,
+            high_water=args.high_water / 100,
+        )
     identity = _read_identity(args.identity)
     return publish(
         args.source,

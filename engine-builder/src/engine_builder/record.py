@@ -42,7 +42,9 @@ def recorded(
     note = out / "source.json"
     if note.is_file():
         fetched = Provenance.model_validate_json(note.read_bytes())
-        changes |= {"source": fetched.source, "revision": fetched.revision}
+        # A path of this machine says nothing elsewhere.
+        source = fetched.source if "://" in fetched.source else f"dir:{fetched.name}"
+        changes |= {"source": source, "revision": fetched.revision}
     record = before.model_copy(update=changes)
     _write_last(out, record.to_json().encode())
 

@@ -12,7 +12,6 @@ that whoever tidies up by age leaves alone what somebody has just relied on.
 """
 
 import contextlib
-import datetime
 import errno
 import math
 import os
@@ -21,9 +20,9 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from engine_builder.retention import Artefact, Retention
 from reranker_contracts import ArtefactManifest, IntegrityError, verify_artefact, write_manifest
 from reranker_contracts.manifest import MANIFEST
 
@@ -36,14 +35,6 @@ _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 #: How publishers name what they write; everything else below tmp/ is somebody else's.
 _OURS = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True)
-class Retention:
-    """What `tidy` leaves: these digests, and whatever was made at this time or later."""
-
-    keep: frozenset[str]
-    made_before: datetime.datetime
 
 
 class Store:
@@ -117,23 +108,37 @@ class Store:
     def tidy(self, retention: Retention) -> int:
         """Delete artefacts, intact or damaged, that need not be kept; bytes freed.
 
-        Best effort: what can't be deleted now is the next one's.
+        What is kept is made young, so that the time that the others have counts from when they
+        were needed last. Best effort: what can't be deleted now is the next one's.
         """
-        freed, limit = 0, retention.made_before.timestamp()
+        freed = 0
         self._tmp.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        for path in self._artefacts():
-            if path.name not in retention.keep and _made_at(path) < limit:
-                with contextlib.suppress(OSError):
-                    freed += self._remove_old(path, limit)
+        found = list(self._artefacts())
+        if retention.keep_seconds:
+            for entry in found:
+                if entry.path.name in retention.keep:
+                    _refresh(entry.path)
+        expired, spare = retention.divide(found)
+        for entry in expired:
+            freed += self._remove_quietly(entry.path, retention.limit)
+        for entry in spare:
+            if _share_used(self.root) < retention.high_water:
+                break
+            freed += self._remove_quietly(entry.path, retention.limit)
         return freed
 
-    def _artefacts(self) -> Iterator[Path]:
+    def _artefacts(self) -> Iterator[Artefact]:
         for folder in KINDS.values():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 for path in sorted((self.root / folder).iterdir()):
                     if _DIGEST.fullmatch(path.name):
-                        yield path
+                        yield Artefact(path, _made_at(path))
+
+    def _remove_quietly(self, path: Path, limit: float) -> int:
+        with contextlib.suppress(OSError):
+            return self._remove_old(path, limit)
+        return 0
 
     def _remove_old(self, path: Path, limit: float) -> int:
         discarded = self._discard(path)
@@ -237,6 +242,12 @@ def _made_at(artefact: Path) -> float:
         with contextlib.suppress(OSError):
             return path.lstat().st_mtime
     return math.inf
+
+
+def _share_used(root: Path) -> float:
+    """Of the filesystem's room that users may have; 1 is full."""
+    usage = shutil.disk_usage(root)
+    return 1 - usage.free / max(1, usage.used + usage.free)
 
 
 def _last_change(path: Path) -> float:

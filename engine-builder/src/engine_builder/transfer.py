@@ -189,6 +189,8 @@ class _Download:
 
     def run(self) -> None:
         self._total = self._wanted.size
+        # There even for a file of no bytes, for which nothing is asked.
+        self._target.touch()
         fruitless = 0
         while not self._complete():
             before = self._offset()
@@ -211,7 +213,7 @@ class _Download:
             time.sleep(RETRY_SECONDS * fruitless)
 
     def _offset(self) -> int:
-        return self._target.stat().st_size if self._target.exists() else 0
+        return self._target.stat().st_size
 
     def _complete(self) -> bool:
         return self._total is not None and self._offset() == self._total
@@ -224,7 +226,7 @@ class _Download:
         with self._client.stream("GET", self._url, headers=headers) as response:
             if response.status_code == 416:
                 # Longer than what there is: not the beginning of this file.
-                self._target.unlink(missing_ok=True)
+                self._target.write_bytes(b"")
                 return None
             if not response.is_success:
                 return response.status_code

@@ -29,6 +29,13 @@ class Config(BaseSettings):
     build_deadline_seconds: int = Field(7200, ge=60, description="of one build Job")
     resolve_deadline_seconds: int = Field(1800, ge=60, description="of one resolve Job")
 
+    keep_hours: int = Field(
+        24, ge=0, le=87600, description="files that no engine needs stay so long in our own claims"
+    )
+    high_water_percent: int = Field(
+        85, ge=1, le=100, description="but go at once while the volume is fuller"
+    )
+
     namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma-separated; empty watches all namespaces"
     )
@@ -72,4 +79,6 @@ class Config(BaseSettings):
             hub_endpoint=self.hub_endpoint,
             build_deadline_seconds=self.build_deadline_seconds,
             resolve_deadline_seconds=self.resolve_deadline_seconds,
+            keep_hours=self.keep_hours,
+            high_water_percent=self.high_water_percent,
         )

@@ -95,7 +95,8 @@ def fetched(uri: str, revision: str, out: Path) -> dict[str, bytes]:
     """Names and bytes that `fetch` wrote, its own notes left out."""
     fetch(uri, revision=revision, source_dir=None, out=out, progress=PROGRESS)
     ours = {"source.json", ".engine-builder-output"}
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.name not in ours}
+    files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if name not in ours}
 
 
 def refusal(uri: str, scratch: Path, revision: str | None = None) -> StageError:

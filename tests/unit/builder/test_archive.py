@@ -95,13 +95,15 @@ def pack(source: Path, prefix: str = "demo", mode: str = "w:gz") -> bytes:
 def test_resolve_and_fetch(site: Site, make_source, tmp_path: Path, mode: str, prefix: str) -> None:
     source: Path = make_source()
     (source / "README.md").write_text("words")
+    (source / "1_LogitScore").mkdir()
+    (source / "1_LogitScore/config.json").write_text("{}")
     site.data = pack(source, prefix, mode)
     assert open_source(site.url, None).name == "demo-1.0"
     assert resolved(site.url, tmp_path / "scratch", site.revision) == site.revision
     found = {path.name for path in (tmp_path / "scratch").iterdir()}
-    assert found == NEEDED - {"model.safetensors"}
+    assert found == NEEDED - {"model.safetensors"} | {"1_LogitScore"}
     files = fetched(site.url, site.revision, tmp_path / "out")
-    assert set(files) == NEEDED
+    assert set(files) == NEEDED | {"1_LogitScore/config.json"}
     assert files["model.safetensors"] == (source / "model.safetensors").read_bytes()
 
 

@@ -335,3 +335,42 @@ def test_second_build_uses_the_store(make_model: Callable[[str], Path], tmp_path
     assert main(arguments) == 0
     assert (prepared / "manifest.json").stat().st_mtime_ns == written
     assert Store(store).is_intact("prepared", prepared.name)
+
+
+def test_score_ranks_a_file_as_the_model_does(
+    make_model: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, store = make_model("bert"), tmp_path / "store"
+    _done, engine = _built(model, store, "--runtime", "onnxruntime", "--precision", "fp32")
+    query, passages = "list the files", ["one two", "of the three", "a much longer text " * 9]
+    pairs = [(query, passage) for passage in passages]
+    logits = reference_scores(family_of("bert"), model, pairs)
+    order = [int(index) for index in np.argsort(-logits)]
+    (tmp_path / "lines").write_text("\n".join([passages[0], "", *passages[1:]]) + "\n")
+    (tmp_path / "jsonl").write_text(
+        "\n".join(
+            json.dumps(entry) for entry in (passages[0], *({"text": p} for p in passages[1:]))
+        )
+    )
+    capsys.readouterr()
+    for arguments in (["--passages", "lines"], ["--passages", "jsonl", "--jsonl"]):
+        arguments[1] = str(tmp_path / arguments[1])
+        assert main(["score", str(engine), "--query", query, "--json", *arguments]) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [entry["index"] for entry in found] == order
+        assert [entry["text"] for entry in found] == [passages[index] for index in order]
+        expected = [float(logits[index]) for index in order]
+        np.testing.assert_allclose([entry["logit"] for entry in found], expected, atol=2e-4)
+        np.testing.assert_allclose(
+            [entry["score"] for entry in found], 1 / (1 + np.exp(-np.array(expected))), atol=1e-4
+        )
+    arguments = ["--query", query, "--passages", str(tmp_path / "lines"), "--top", "1"]
+    assert main(["score", str(engine), *arguments]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"[{order[0]}]" in line
+    (prepared,) = (store / "prepared").iterdir()
+    assert main(["score", str(prepared), *arguments]) == 2
+    assert main(["inspect", str(engine)]) == 0
+    output = capsys.readouterr().out
+    for words in ("fetch ", "export ", "compile ", "validate ", "prepared from", "torch "):
+        assert words in output

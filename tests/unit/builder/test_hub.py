@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ class Hub:
     broken: bool = False
     corrupt: str | None = None
     downloads: list[str] = field(default_factory=list)
+    #: Bytes after which the next bodies of weights break off.
+    cuts: list[int] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
+    prefix: str = ""
     url: str = ""
 
     def listed(self, folder: str = "") -> list[dict[str, object]]:
@@ -81,6 +86,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub, path = self.hub, unquote(urlsplit(self.path).path)
+        below = path.startswith(f"{hub.prefix}/")
+        path = path.removeprefix(hub.prefix) if below else "/elsewhere"
         if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
             return self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"})
         if path.startswith(f"/api/models/{REPO}/tree/"):
@@ -108,14 +115,25 @@ class Handler(BaseHTTPRequestHandler):
             if name == self.hub.corrupt:
                 data = data[:-1] + b"!"
         headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": revision}
-        return self._send(200, data, headers)
+        status, asked = 200, self.headers.get("Range", "")
+        if self.command == "GET" and name.endswith(".safetensors"):
+            self.hub.ranges.append(asked)
+            if asked:
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+                status, data = 206, data[start:]
+            if self.hub.cuts:
+                headers["Content-Length"] = str(len(data))
+                data = data[: self.hub.cuts.pop(0)]
+                self.close_connection = True
+        return self._send(status, data, headers)
 
     def _json(self, value: object) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -161,6 +179,30 @@ def test_fetch_gets_exactly_the_needed_files(hub: Hub, tmp_path: Path) -> None:
     found = {entry.name for entry in out.iterdir()} - {"source.json", ".engine-builder-output"}
     wanted = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert found == wanted == set(hub.downloads)
+    assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    # What the hub's client keeps of a body is whole pieces, of 10 MB else.
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)
+    hub.files["model.safetensors"] = data = os.urandom(300_000)
+    hub.cuts = [100_000, 50_000]
+    out = tmp_path / "out"
+    fetch(f"hf://{REPO}", revision=COMMIT, source_dir=None, out=out, progress=Progress("fetch"))
+    assert (out / "model.safetensors").read_bytes() == data
+    assert hub.ranges == ["", "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_mirror_below_a_path(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an artefact server has it: https://mirror.example/api/huggingface."""
+    hub.prefix = "/api/huggingface"
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/api/huggingface")
+    assert HubSource(REPO, None).resolve(None, tmp_path / "a").revision == COMMIT
+    out = tmp_path / "out"
+    fetch(f"hf://{REPO}", revision=COMMIT, source_dir=None, out=out, progress=Progress("fetch"))
     assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
 
 

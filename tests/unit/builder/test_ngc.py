@@ -19,7 +19,10 @@ from .remote import Quiet, fetched, refusal, resolved, serving
 
 URI = "ngc://nvidia/nemo/reranker:1.0"
 KEY, LEGACY = "nvapi-secret", "legacy-secret"
-NEEDED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+NEEDED = {
+    *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    "1_LogitScore/config.json",
+}
 
 
 @dataclass
@@ -102,6 +105,7 @@ def ngc(make_source, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ngc]:
     source: Path = make_source("ngc")
     ngc = Ngc(files={path.name: path.read_bytes() for path in source.iterdir()})
     ngc.files |= {"README.md": b"words", "onnx/model.onnx": b"x", "model.nemo": b"y"}
+    ngc.files["1_LogitScore/config.json"] = b"{}"
     monkeypatch.setattr(transfer, "RETRY_SECONDS", 0)
     monkeypatch.setenv("NGC_API_KEY", KEY)
     with (
@@ -122,6 +126,12 @@ def test_resolve_and_fetch(ngc: Ngc, tmp_path: Path) -> None:
     assert files["model.safetensors"] == ngc.files["model.safetensors"]
     # The same files in a directory are the same model.
     assert open_source(str(tmp_path / "out"), None).resolve(None, tmp_path).revision == revision
+
+
+def test_files_without_a_byte(ngc: Ngc, tmp_path: Path) -> None:
+    ngc.files["merges.txt"] = b""
+    files = fetched(URI, resolved(URI, tmp_path / "scratch"), tmp_path / "out")
+    assert files["merges.txt"] == b""
 
 
 def test_storage_is_not_shown_the_key(ngc: Ngc, tmp_path: Path) -> None:

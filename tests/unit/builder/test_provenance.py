@@ -108,7 +108,7 @@ def test_record_follows_the_stages(
     path = Store(tmp_path / "store").path_of("engine", digest_of(ENGINE))
     manifest = ArtefactManifest.model_validate_json((path / "manifest.json").read_bytes())
     assert manifest.build is not None
-    assert (manifest.build.source, manifest.build.revision) == (str(source), revision)
+    assert (manifest.build.source, manifest.build.revision) == ("dir:demo", revision)
     assert [stage.stage for stage in manifest.build.stages] == ["fetch", "compile", "validate"]
     dependencies = json.loads((path / "provenance.json").read_bytes())["predicate"][
         "buildDefinition"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 import threading
 import time
 import uuid
@@ -424,3 +425,29 @@ def test_push_needs_a_tag_and_an_intact_engine(engine: Path, reference: str) -> 
     assert cli("push", engine, reference) == 8
     with opened(reference, writes=True) as registry, pytest.raises(StageError):
         push(engine, registry, "v1", PROGRESS)
+
+
+def test_a_full_store_is_named_and_the_pull_goes_on_when_there_is_room(
+    engine: Path, reference: str, tmp_path: Path
+) -> None:
+    store = tmp_path / "small"
+    store.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(store)],
+        check=False,
+        capture_output=True,
+    )
+    if made.returncode != 0:
+        pytest.skip("mounting a small filesystem needs root")
+    try:
+        assert cli("push", engine, reference) == 0
+        assert cli("pull", reference, "--store", store) == 9
+        assert not list(store.glob("engines/*"))
+        subprocess.run(["mount", "-o", "remount,size=1m", str(store)], check=True)
+        assert cli("pull", reference, "--store", store) == 0
+        verify_artefact(store / "engines" / DIGEST, DIGEST)
+        subprocess.run(["mount", "-o", "remount,ro", str(store)], check=True)
+        assert cli("pull", reference, "--store", store) == 0, "it is there"
+        (engine / "model.json").read_bytes()
+    finally:
+        subprocess.run(["umount", str(store)], check=True)

@@ -17,7 +17,10 @@ from reranker_contracts import StageReason
 from .remote import PROGRESS, Quiet, fetched, refusal, resolved, serving
 
 USER, PASSWORD = "tests", "not-so-secret"
-NEEDED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+NEEDED = {
+    *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    "1_LogitScore/config.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,7 @@ def uri(bucket: S3Store, make_source, tmp_path: Path) -> str:
         obstore.put(bucket, f"{place}/{path.name}", path.read_bytes())
     obstore.put(bucket, f"{place}/README.md", b"words")
     obstore.put(bucket, f"{place}/onnx/model.onnx", b"another form")
+    obstore.put(bucket, f"{place}/1_LogitScore/config.json", b"{}")
     obstore.put(bucket, f"{place}-old/config.json", b"{}")
     return f"s3://models/{place}"
 

@@ -1,6 +1,7 @@
 """Publishing: complete or not there, whatever is killed, full, corrupt or done twice."""
 
 import datetime
+import errno
 import os
 import shutil
 import signal
@@ -16,10 +17,11 @@ import pytest
 from engine_builder.artefacts import CompiledEngine, write_document
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
+from engine_builder.retention import Retention
 from engine_builder.shapes import dynamic_shapes
 from engine_builder.stages.publish import publish
 from engine_builder.stages.remove import remove
-from engine_builder.store import ABANDONED_AFTER, Retention, Store
+from engine_builder.store import ABANDONED_AFTER, Store
 from reranker_contracts import (
     EngineIdentity,
     EngineTarget,
@@ -371,3 +373,28 @@ def test_changed_copy_is_not_installed(prepared: Path, store: Path) -> None:
         Store(store).publish(prepared, [entry.path for entry in manifest.files], manifest, {})
     assert not published(store).exists()
     assert leftovers(store) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, StageReason.STORE_FULL),
+        (errno.EDQUOT, StageReason.STORE_FULL),
+        (errno.EROFS, StageReason.STORE_UNWRITABLE),
+        (errno.EACCES, StageReason.STORE_UNWRITABLE),
+    ],
+)
+def test_what_the_filesystem_says_has_its_reason(
+    prepared: Path, store: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: StageReason
+) -> None:
+    """A quota, for one, can't be set up in a test; the system call's answer can."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StageError) as caught:
+        publish(prepared, store, IDENTITY, progress=PROGRESS)
+    assert caught.value.reason is reason
+    assert leftovers(store) == []
+    assert not published(store).exists()

@@ -40,7 +40,10 @@ def test_files_of_living_engines_of_the_same_store_are_kept(
     arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
     at = arguments.index("--keep")
     assert set(arguments[at + 1 : at + 4]) == wanted
-    assert arguments[at + 4 : at + 6] == ["--made-before", "2026-01-05T12:00:00+00:00"]
+    assert arguments[at + 4 : at + 10] == [
+        *("--made-before", "2026-01-05T12:00:00+00:00"),
+        *("--keep-hours", "0", "--high-water", "85"),
+    ]
 
 
 def test_nothing_is_deleted_where_not_all_users_are_known(

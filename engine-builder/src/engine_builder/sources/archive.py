@@ -21,7 +21,14 @@ from engine_builder.errors import StageError, UsageError
 from engine_builder.files import check_size
 from engine_builder.progress import Progress
 from engine_builder.sources.base import Snapshot
-from engine_builder.sources.selection import INDEX, MAX_BYTES, Selection, check_total, select_files
+from engine_builder.sources.selection import (
+    INDEX,
+    MAX_BYTES,
+    NESTED,
+    Selection,
+    check_total,
+    select_files,
+)
 from engine_builder.sources.tree import MAX_FILES
 from engine_builder.transfer import Place, Wanted, download, new_client
 from reranker_contracts import StageReason
@@ -168,12 +175,13 @@ class _Tar:
         if not missing:
             return
         for member, stream in self._members():
-            name = self._in_root(member)
-            if name in missing and member.isreg():
+            name = self._in_root(PurePosixPath(member.name))
+            if name is not None and name in missing and member.isreg():
                 check_size(name, member.size)
                 source = stream.extractfile(member)
                 if source is None:
                     raise _invalid(self._about, f"{name} can't be read")
+                (folder / name).parent.mkdir(exist_ok=True)
                 with (folder / name).open("xb") as target:
                     while chunk := source.read(_CHUNK):
                         target.write(chunk)
@@ -202,15 +210,19 @@ class _Tar:
         if len(roots) > 1 and len(roots[0].parts) == len(roots[1].parts):
             raise _invalid(self._about, "several folders hold a model")
         self._root = roots[0] if roots else PurePosixPath()
-        self._sizes = {path.name: size for path, size in files.items() if path.parent == self._root}
-        linked = sorted(path.name for path in links if path.parent == self._root)
-        for name in linked:
-            if name.endswith((".json", ".txt", ".safetensors")):
+        self._sizes = {
+            name: size for path, size in files.items() if (name := self._in_root(path)) is not None
+        }
+        for name in sorted(filter(None, map(self._in_root, links))):
+            if name.endswith((".json", ".txt", ".jinja", ".safetensors")):
                 raise _invalid(self._about, f"{name[:100]} is a link")
 
-    def _in_root(self, member: tarfile.TarInfo) -> str | None:
-        path = PurePosixPath(member.name)
-        return path.name if path.parent == self._root else None
+    def _in_root(self, path: PurePosixPath) -> str | None:
+        """The name of a file that may be needed, as the model's folder has it."""
+        if not path.is_relative_to(self._root):
+            return None
+        name = str(path.relative_to(self._root))
+        return name if "/" not in name or name in NESTED else None
 
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
         """Every entry, in order, with the archive that its content is read from."""

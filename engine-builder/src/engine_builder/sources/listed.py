@@ -20,7 +20,7 @@ from reranker_contracts import StageReason
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file at the top level of a source; `mark` changes with its content."""
+    """One file of a source; `mark` changes with its content."""
 
     name: str
     size: int
@@ -41,7 +41,7 @@ class Remote(Protocol):
         ...
 
     def files(self) -> Iterable[RemoteFile]:
-        """Files at the top level; more than MAX_FILES are not asked for."""
+        """Files at the top level, and NESTED ones; more than MAX_FILES are not asked for."""
         ...
 
     def revision_of(self, files: Iterable[RemoteFile]) -> str:
@@ -115,5 +115,6 @@ class ListedSource:
     def _download(self, file: RemoteFile, folder: Path, progress: Progress) -> None:
         check_size(file.name, file.size)
         target = folder / file.name
+        target.parent.mkdir(exist_ok=True)
         if not target.exists():
             self._remote.download(file, target, progress)

@@ -20,6 +20,7 @@ import httpx
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
 from engine_builder.sources.listed import RemoteFile
+from engine_builder.sources.selection import NESTED
 from engine_builder.sources.tree import MAX_FILES
 from engine_builder.transfer import Place, Wanted, download, new_client, read_json
 from reranker_contracts import StageReason, tree_digest_of
@@ -56,7 +57,7 @@ class Catalogue:
         return self._model
 
     def files(self) -> Iterable[RemoteFile]:
-        """Files of the version whose path has no slash, page by page."""
+        """Files at the top of the version, and NESTED ones, page by page."""
         seen = 0
         for page in range(MAX_FILES // _PAGE + 2):
             query = {"page-number": page, "page-size": _PAGE}
@@ -89,7 +90,7 @@ class Catalogue:
     def _parsed(self, entries: list[Any]) -> Iterator[RemoteFile]:
         for entry in entries:
             path = entry.get("path") if isinstance(entry, dict) else None
-            if not isinstance(path, str) or "/" in path:
+            if not isinstance(path, str) or ("/" in path and path not in NESTED):
                 continue
             size, digest = entry.get("sizeInBytes"), _hex(entry.get("sha256_base64"))
             if not isinstance(size, int) or size < 0 or digest is None:

@@ -31,6 +31,7 @@ from engine_builder import transfer
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
 from engine_builder.sources.listed import RemoteFile
+from engine_builder.sources.selection import NESTED
 from reranker_contracts import StageReason
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class Bucket:
         return self._name
 
     def files(self) -> Iterable[RemoteFile]:
-        """Objects whose key has no further slash."""
+        """Objects whose key has no further slash, and the few that are looked for in folders."""
         with self._explained():
             for page in obstore.list(self._store, chunk_size=1000):
                 for entry in page:
-                    if "/" not in entry["path"]:
+                    if "/" not in entry["path"] or entry["path"] in NESTED:
                         mark = entry["e_tag"]
                         if not mark:
                             raise _no_marks(self.about)

@@ -31,6 +31,8 @@ _OPTIONAL = (
     SENTENCE_TRANSFORMERS,
     LOGIT_SCORE,
 )
+#: The only file that is looked for in a folder.
+NESTED = frozenset({LOGIT_SCORE})
 #: A LoRA adapter, which has no config.json.
 _ADAPTER = {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
 #: Any one of these sets makes a fast tokenizer.

@@ -1,6 +1,7 @@
 """publish: a finished directory becomes an artefact of the store, under its identity's digest."""
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,7 +23,8 @@ from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress, human_size
 from engine_builder.provenance import SigningKey, attach
 from engine_builder.record import finished
-from engine_builder.store import Retention, Store
+from engine_builder.retention import Retention
+from engine_builder.store import Store
 from reranker_contracts import (
     ArtefactManifest,
     EngineIdentity,
@@ -57,8 +59,8 @@ def publish(
     freed = 0
     try:
         if retention is not None:
-            keep = retention.keep | {digest}
-            freed = Store(store).tidy(Retention(keep, retention.made_before))
+            kept = replace(retention, keep=retention.keep | {digest})
+            freed = Store(store).tidy(kept)
         with progress.step(f"writing {human_size(manifest.size)} to {store}"):
             fresh = Store(store).publish(source, names, manifest, attach(manifest, key))
     except OSError as error:

@@ -104,4 +104,7 @@ def retention(world: EngineWorld) -> Retention | None:
         return None
     living = [world.engine, *sharing(world)]
     kept = sorted({digest for engine in living for digest in digests_of(engine)})
-    return Retention(tuple(kept), world.now) if len(kept) <= MOST_KEPT else None
+    if len(kept) > MOST_KEPT:
+        return None
+    defaults = world.defaults
+    return Retention(tuple(kept), world.now, defaults.keep_hours, defaults.high_water_percent)

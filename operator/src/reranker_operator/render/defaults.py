@@ -21,6 +21,8 @@ class Defaults:
     hub_endpoint: str | None = None
     build_deadline_seconds: int = 7200
     resolve_deadline_seconds: int = 1800
+    keep_hours: int = 0
+    high_water_percent: int = 85
 
     @property
     def builder_resources(self) -> dict[str, Any]:

@@ -52,15 +52,25 @@ _TMP = mount("tmp", "/tmp")  # noqa: S108 - a volume of the pod
 
 @dataclass(frozen=True)
 class Retention:
-    """What a publish leaves in the store: these digests, and whatever was made since."""
+    """What a publish leaves in the store: these digests, and whatever was made since.
+
+    Others stay `keep_hours` after they were needed last, while the volume is filled to less than
+    `high_water_percent`.
+    """
 
     keep: tuple[str, ...]
     made_before: datetime.datetime
+    keep_hours: int = 0
+    high_water_percent: int = 85
 
     @property
     def arguments(self) -> list[str]:
         """For the publish command."""
-        return ["--keep", *self.keep, "--made-before", self.made_before.isoformat()]
+        return [
+            *("--keep", *self.keep, "--made-before", self.made_before.isoformat()),
+            *("--keep-hours", str(self.keep_hours)),
+            *("--high-water", str(self.high_water_percent)),
+        ]
 
 
 @dataclass(frozen=True)
