@@ -98,7 +98,11 @@ def build_gateway(
         clock=clock,
     )
     tokeniser = PairTokeniser(
-        files.tokenizer, files.model, files.max_length, settings.tokenizer_threads
+        files.tokenizer,
+        files.model,
+        files.max_length,
+        settings.tokenizer_threads,
+        on_work=telemetry.tokenise_cpu.inc,
     )
     _watch(telemetry, scheduler, throughput, readiness, drain)
     scorer = Scorer(
@@ -109,6 +113,7 @@ def build_gateway(
         drain=drain,
         telemetry=telemetry,
         clock=clock,
+        long_passages=settings.long_passages,
     )
     callers = Callers(keys, settings.caller_header)
     return Gateway(
