@@ -11,7 +11,6 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
-from reranker_gateway.pairs import PairKeys
 from reranker_gateway.readiness import Readiness, WarmUp
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.score_cache import ScoreCache
@@ -81,8 +80,9 @@ def build_gateway(
         engine=engine,
         model=files.model,
         limits=limits,
-        keys=PairKeys(files.manifest.digest),
-        cache=ScoreCache(settings.score_cache_entries, telemetry.cache_lookups),
+        cache=ScoreCache(
+            settings.score_cache_entries, files.manifest.digest, telemetry.cache_lookups
+        ),
         throughput=throughput,
         telemetry=telemetry,
         clock=clock,
