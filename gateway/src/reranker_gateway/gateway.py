@@ -11,7 +11,6 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
-from reranker_gateway.pairs import PairKeys
 from reranker_gateway.parity_gate import ParityGate, Thresholds
 from reranker_gateway.readiness import Readiness, WarmUp
 from reranker_gateway.scheduler import Scheduler
@@ -67,7 +66,11 @@ def build_gateway(
         token_budget=settings.token_budget or files.shapes.token_budget,
     )
     tokeniser = PairTokeniser(
-        files.tokenizer, files.model, files.max_length, settings.tokenizer_threads
+        files.tokenizer,
+        files.model,
+        files.max_length,
+        settings.tokenizer_threads,
+        on_work=telemetry.tokenise_cpu.inc,
     )
     warm_up = WarmUp(
         engine=engine,
@@ -86,8 +89,9 @@ def build_gateway(
         engine=engine,
         model=files.model,
         limits=limits,
-        keys=PairKeys(files.manifest.digest),
-        cache=ScoreCache(settings.score_cache_entries, telemetry.cache_lookups),
+        cache=ScoreCache(
+            settings.score_cache_entries, files.manifest.digest, telemetry.cache_lookups
+        ),
         throughput=throughput,
         telemetry=telemetry,
         clock=clock,
@@ -111,6 +115,7 @@ def build_gateway(
         drain=drain,
         telemetry=telemetry,
         clock=clock,
+        long_passages=settings.long_passages,
     )
     callers = Callers(keys, settings.caller_header)
     return Gateway(

@@ -235,6 +235,11 @@ class ServingSpec(SecuritySettings):
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
     )
+    long_passages: Literal["cut", "chunk"] = Field(
+        default="cut",
+        description="What becomes of passages that are too long and may be cut: that, or they are "
+        "scored in windows that overlap and the best one counts.",
+    )
     max_passages: int = Field(
         default=512, ge=1, le=10000, description="Most passages in a request."
     )

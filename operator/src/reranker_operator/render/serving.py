@@ -237,6 +237,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "TRITON_URL": "127.0.0.1:9001",
         "TRITON_METRICS_URL": "http://127.0.0.1:9002/metrics",
         "TRUNCATE": serving.truncate,
+        "LONG_PASSAGES": None if serving.long_passages == "cut" else serving.long_passages,
         "MAX_PASSAGES": serving.max_passages,
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
