@@ -34,6 +34,8 @@ from reranker_operator.api.rollout import (
     ScaleStatus,
 )
 
+Dialect = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
+
 
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the same namespace."""
@@ -155,6 +157,14 @@ class AcceleratorSpec(ApiModel):
 class ServingSpec(ApiModel):
     """How pods serve."""
 
+    dialects: tuple[Dialect, ...] = Field(
+        default=(),
+        max_length=7,
+        description=(
+            "APIs to serve: nim, cohere, jina, vllm, tei, infinity, and grpc (KServe's protocol on "
+            "port 8001). Default: all."
+        ),
+    )
     truncate: Literal["NONE", "END"] = Field(
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
@@ -183,6 +193,11 @@ class ServingSpec(ApiModel):
     pod: PodSettings = Field(
         default=PodSettings(), description="What is added to the pods that serve."
     )
+
+    @property
+    def grpc(self) -> bool:
+        """Whether port 8001 is served."""
+        return not self.dialects or "grpc" in self.dialects
 
 
 class RerankerServiceSpec(ApiModel):
