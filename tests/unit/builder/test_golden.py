@@ -109,8 +109,8 @@ def _reference_ids(family: Family, tokenizer: Any, pair: Pair) -> list[int]:
     return pair_ids(tokenizer, *pair)
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
-def test_engine_scores_as_transformers_does(
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES[::-1]])
+def test_an_engine_scores_as_transformers(
     name: str, make_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     family, model = family_of(name), make_model(name)
