@@ -75,6 +75,8 @@ class Counts:
     """The gateway's counters."""
 
     passages: float
+    #: Of those, the ones that were scored with an equal one.
+    shared: float
     tokens: float
     padded_tokens: float
 
@@ -133,7 +135,10 @@ async def client(
 
 async def counts(http: httpx.AsyncClient) -> Counts:
     """The gateway's counters now."""
-    names = ("reranker_passages_total", "reranker_tokens_total", "reranker_padded_tokens_total")
+    names = (
+        "reranker_passages_total", "reranker_shared_pairs_total", "reranker_tokens_total",
+        "reranker_padded_tokens_total",
+    )  # fmt: skip
     found = dict.fromkeys(names, 0.0)
     for line in (await http.get("/v1/metrics")).raise_for_status().text.splitlines():
         name, _, value = line.partition(" ")
@@ -167,7 +172,8 @@ async def measure(
         await asyncio.gather(*(client(http, turns, passages, until, tally) for http in connections))
         elapsed = time.perf_counter() - started
         after = await counts(connections[0])
-    pairs, tokens = after.passages - before.passages, after.tokens - before.tokens
+    pairs = after.passages - before.passages - (after.shared - before.shared)
+    tokens = after.tokens - before.tokens
     padded = after.padded_tokens - before.padded_tokens
     p50, p99 = percentile(tally.seconds, 0.5), percentile(tally.seconds, 0.99)
     return Row(

@@ -10,7 +10,7 @@ import yaml
 from api import Api, Json, in_parallel
 from control_plane import ROOT
 
-from reranker_contracts import ParityReport, Toolchain
+from reranker_contracts import ParityReport, Runtimes, Toolchain
 from reranker_operator import names
 from reranker_operator.api.conditions import ConditionType, Reason, condition, merge, summarise
 from reranker_operator.api.v1alpha1 import (
@@ -25,6 +25,7 @@ from reranker_operator.render import engines, pods
 
 _GPU = "nvidia.com/gpu"
 _TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
+_RUNTIMES = Runtimes(recipe=1, onnxruntime="1.31")
 _PARITY = ParityReport(
     pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007
 )
@@ -106,14 +107,17 @@ async def _add_engine(api: Api, owner: Json, model: int) -> None:
         family="bert",
         max_length=512,
         toolchain=_TOOLCHAIN,
+        runtimes=_RUNTIMES,
     )
     defaults = Config().defaults()
-    body: Any = engines.engine(parent, RerankerServiceStatus(model=resolved), defaults)
+    status = RerankerServiceStatus(model=resolved)
+    _, (identity, *_) = engines.identities(parent, status)
+    body: Any = engines.engine(parent, status, identity, defaults)
     body["metadata"]["ownerReferences"] = [pods.owner_reference(parent, controller=False)]
     made = await api.create("rerankerengines", body)
-    status = _built(datetime.datetime.now(datetime.UTC).replace(microsecond=0))
+    built = _built(datetime.datetime.now(datetime.UTC).replace(microsecond=0))
     meta = {"name": made["metadata"]["name"], "namespace": made["metadata"]["namespace"]}
-    change = {"metadata": meta, "status": status.to_dict()}
+    change = {"metadata": meta, "status": built.to_dict()}
     await api.patch("rerankerengines", change, subresource="/status")
 
 

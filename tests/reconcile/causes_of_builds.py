@@ -64,10 +64,14 @@ def build() -> Iterator[Cause]:
     for reason, stage, lasting in (
         (StageReason.EXPORT_FAILED, "export", False),
         (StageReason.COMPILE_FAILED, "compile", False),
+        (StageReason.TARGET_UNSUPPORTED, "compile", True),
+        (StageReason.TARGET_ABSENT, "compile", True),
+        (StageReason.ENGINE_TOO_LARGE, "compile", True),
         (StageReason.VALIDATION_FAILED, "validate", True),
         (StageReason.STORE_FULL, "publish", False),
         (StageReason.STORE_UNWRITABLE, "publish", False),
         (StageReason.CHECKSUM_MISMATCH, "compile", False),
+        (StageReason.SIGNATURE_INVALID, "publish", False),
     ):
         yield Cause(reason, "EngineReady", (f"{stage}: ",), refused(stage, reason), lasting=lasting)
 

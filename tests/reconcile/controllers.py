@@ -18,6 +18,7 @@ from reranker_contracts import (
     ParityReport,
     PrepareIdentity,
     ResolvedModel,
+    Runtimes,
     Stage,
     StageReason,
     StageResult,
@@ -43,6 +44,7 @@ PARITY = ParityReport(
     pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007
 )
 TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
+RUNTIMES = Runtimes(recipe=1, onnxruntime="1.31")
 _PROTECTION = "kubernetes.io/pvc-protection"
 _IDENTITY: TypeAdapter[PrepareIdentity | EngineIdentity] = TypeAdapter(
     PrepareIdentity | EngineIdentity
@@ -77,7 +79,11 @@ class Controllers:
         self.pods_linger = False
         self.refusal: str | None = None
         self.parity = PARITY
+        #: Of engines of this precision, in place of `parity`.
+        self.parities: dict[str, ParityReport] = {}
+        self._precision = ""
         self.toolchain = TOOLCHAIN
+        self.runtimes = RUNTIMES
         self.revisions: dict[str, str] = {}
         self.store = "reranker-engines"
         self.stored: defaultdict[str, set[str]] = defaultdict(set)
@@ -197,7 +203,7 @@ class Controllers:
         if stage == Stage.RESOLVE:
             return _result(stage, resolved=self._resolved(_option(args, "--source")))
         if stage == Stage.VALIDATE:
-            return _result(stage, parity=self.parity)
+            return _result(stage, parity=self.parities.get(self._precision, self.parity))
         if stage == Stage.PUBLISH:
             identity = _IDENTITY.validate_json(_option(args, "--identity"))
             folder = "engines" if isinstance(identity, EngineIdentity) else "prepared"
@@ -208,6 +214,7 @@ class Controllers:
             self.damaged.discard(path)
             return _result(stage, size_bytes=1000)
         if stage == Stage.COMPILE:
+            self._precision = _option(args, "--precision")
             return self._check(stage, _option(args, "--prepared").removeprefix("/store/"), store)
         if stage == Stage.REMOVE:
             gone = set(args[args.index("--digest") + 1 : args.index("--result")])
@@ -235,6 +242,7 @@ class Controllers:
             family="bert",
             max_length=512,
             toolchain=self.toolchain,
+            runtimes=self.runtimes,
         )
 
     def _check(self, stage: str, path: str, store: str) -> StageResult:

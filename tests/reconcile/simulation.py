@@ -95,6 +95,7 @@ class Simulation(Controllers):
         twin = Simulation(self.defaults, workers=self._worker_count)
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
         twin.refusal, twin.toolchain = self.refusal, self.toolchain
+        twin.runtimes = self.runtimes
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
         twin.missing_secrets = set(self.missing_secrets)

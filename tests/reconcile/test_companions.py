@@ -292,9 +292,12 @@ async def test_a_former_owner_of_the_name_is_waited_for(sim: Simulation) -> None
 
 async def test_a_missing_kind_is_waited_for_and_noticed(sim: Simulation) -> None:
     sim.cluster.absent = {"HTTPRoute", "ServiceMonitor"}
-    await _serving(sim, monitoring=MONITOR)
+    await _serving(sim, monitoring=MONITOR, expose=ROUTE)
     assert sim.condition("Integrated") == ("False", "KindMissing")
     assert sim.condition("Ready") == ("False", "KindMissing")
+    assert "spec.expose.route needs the kind HTTPRoute" in sim.message("Ready")
+    sim.edit_service(expose=None)
+    await sim.settle()
     for word in ("spec.monitoring.serviceMonitor", "monitoring.coreos.com/v1", "install"):
         assert word in sim.message("Ready")
     assert sim.condition("Serving") == ("True", "Available")

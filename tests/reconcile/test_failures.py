@@ -127,6 +127,29 @@ async def test_a_resolve_is_tried_again_and_keeps_the_last_failed_job(sim: Simul
     assert sim.condition("Ready") == ("True", "Ready")
 
 
+@pytest.mark.parametrize("stage", ["resolve", "fetch", "compile"])
+async def test_a_failure_stands_while_the_next_attempt_runs(sim: Simulation, stage: str) -> None:
+    """So a source that stays away is one Event, however often it is asked for."""
+    sim.faults[stage] = [Fault("refused", StageReason.SOURCE_UNREACHABLE)] * 4
+    sim.create_service()
+    await sim.settle()
+    kind = "ModelResolved" if stage == "resolve" else "EngineReady"
+    since = sim.service().status.conditions
+    sim.held = {stage}
+    for number in (2, 3):
+        await sim.advance(61 * number)
+        assert sim.condition(kind) == ("False", "SourceUnreachable")
+        assert f"(attempt {number} is running)" in sim.message(kind)
+        sim.held = set()
+        await sim.settle()
+        sim.held = {stage}
+    assert [entry.last_transition_time for entry in sim.service().status.conditions] == [
+        entry.last_transition_time for entry in since
+    ]
+    told = [entry["message"] for entry in sim.events() if entry["reason"] == "SourceUnreachable"]
+    assert len([text for text in told if text.startswith(f"{kind} is False")]) == 1
+
+
 async def test_an_engine_below_the_threshold_never_serves(sim: Simulation) -> None:
     await _serving(sim)
     revision = sim.service().status.revision

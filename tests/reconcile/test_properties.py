@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reranker_contracts import StageReason
@@ -303,8 +303,18 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
             assert f"engines/{engine.spec.digest}" in sim.stored[store]
 
 
+#: `one` owns the claim of its former store, but can't let go of it before an engine owns it too.
+LAST_OWNER: list[tuple[Act, int]] = [
+    (_move("hf://org/a", "x"), 4),
+    (_edit("one", engine={"store": {"storageClassName": "fast"}}), -1),
+    (_die_after(0), -1),
+    (_edit("two", model={"source": "hf://org/a"}), -1),
+]
+
+
 @pytest.mark.timeout(0)
 @given(st.lists(st.tuples(ACTS, PACE), max_size=8), st.booleans(), st.sampled_from([1, 3]))
+@example(LAST_OWNER, False, 1)
 def test_any_story_comes_to_the_right_rest(
     script: list[tuple[Act, int]], afresh: bool, workers: int
 ) -> None:

@@ -71,12 +71,14 @@ async def test_no_surge_never_has_more_pods_and_misses_one_at_most(
     old, sim.pods_linger = sim.service().status.revision, True
     _watch(sim, at_most=replicas, at_least=replicas - 1)
     sim.edit_service(serving={"maxPassages": 100})
-    for _ in range(replicas):
+    for turn in range(replicas):
         await sim.settle()
         # It waits for the pod that drains, which still holds its GPU.
         assert len(_pods(sim)) == replicas
         assert sim.service().status.revision == old
         assert sim.condition("Progressing") == ("True", "Rolling")
+        waits = "gets its first pod when one of the former revision is gone"
+        assert (waits in sim.message("Progressing")) == (turn == 0)
         sim.let_pods_go()
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
@@ -196,7 +198,7 @@ async def test_a_paused_service_holds_an_upgrade_of_the_operator_back(
     assert sim.condition("Ready") == ("True", "Ready")
     assert sim.condition("Progressing") == ("False", "Stable")
     assert (after.revision != before.revision, after.pending_changes) == (True, ())
-    assert after.history[0].why.startswith("operator or source: engine: ")
+    assert after.history[0].why.startswith("operator, source or reference: engine: ")
 
 
 async def test_a_paused_service_is_still_looked_after(sim: Simulation) -> None:

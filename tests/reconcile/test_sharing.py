@@ -265,3 +265,28 @@ async def test_another_store_is_another_engine_and_lets_the_old_one_go(
     assert sim.names("PersistentVolumeClaim") == ["mine"]
     assert sim.condition("Ready") == ("True", "Ready")
     assert [entry.metadata.finalizers for entry in sim.engines()] == [("reranker.dev/cleanup",)]
+
+
+async def test_two_services_hold_a_claim_for_all_that_mount_it(sim: Simulation) -> None:
+    """Each owner has a field manager of its own there, so not everybody is one."""
+    for name in ("one", "two", "three", "four"):
+        sim.create_service(name, serving={"maxPassages": len(name)})
+        await sim.converge()
+    assert _services_that_own(sim) == {"one", "two"}
+    sim.delete_service("one")
+    await sim.converge()
+    assert len(_services_that_own(sim)) == 2
+    # Even when all engines go at once, and the operator is away.
+    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, sim.engines()[0].metadata.name)
+    while sim.cluster.collect_garbage():
+        pass
+    await sim.converge()
+    assert {sim.condition("Ready", name) for name in ("two", "three", "four")} == {
+        ("True", "Ready")
+    }
+
+
+def _services_that_own(sim: Simulation) -> set[str]:
+    claim = sim.cluster.find(PVC, NAMESPACE, "reranker-engines") or {}
+    owners = claim["metadata"]["ownerReferences"]
+    return {owner["name"] for owner in owners if owner["kind"] == "RerankerService"}

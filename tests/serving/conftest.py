@@ -83,9 +83,13 @@ class TritonProcess:
 class GatewayProcess:
     """`reranker-gateway serve` and a client of it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, metrics_port: int, grpc_port: int
+    ) -> None:
         self.process = process
         self.port = port
+        self.metrics_port = metrics_port
+        self.grpc_port = grpc_port
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
 
     async def until_ready(self, code: int = 200) -> None:
@@ -132,7 +136,8 @@ def engine_dir(tmp_path: Path) -> Path:
         precision="fp32",
         accelerator="cpu",
         max_batch_size=4,
-        onnxruntime="1.31.1",
+        version="1.31.1",
+        recipe=1,
     )
     manifest = ArtefactManifest(
         digest=digest_of(identity),
@@ -160,14 +165,15 @@ async def start_gateway(
     started: list[GatewayProcess] = []
 
     async def start(**settings: object) -> GatewayProcess:
-        port = free_port()
+        port, metrics_port, grpc_port = free_port(), free_port(), free_port()
         environment = {
             "ENGINE_DIR": engine_dir,
             "TRITON_URL": f"127.0.0.1:{triton.port}",
             "TRITON_METRICS_URL": "",
             "HOST": "127.0.0.1",
             "HTTP_PORT": port,
-            "METRICS_PORT": free_port(),
+            "METRICS_PORT": metrics_port,
+            "GRPC_PORT": grpc_port,
             "DRAIN_DELAY_SECONDS": 0,
         } | settings
         process = await asyncio.create_subprocess_exec(
@@ -175,7 +181,7 @@ async def start_gateway(
             env=os.environ | {f"RERANKER_{key}": str(value) for key, value in environment.items()},
             stderr=asyncio.subprocess.PIPE,
         )
-        started.append(GatewayProcess(process, port))
+        started.append(GatewayProcess(process, port, metrics_port, grpc_port))
         return started[-1]
 
     yield start

@@ -1,6 +1,7 @@
 """The gateway's process among clients that mean no good, and before a Triton that has gone mad."""
 
 import asyncio
+import itertools
 import json
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -189,11 +190,15 @@ async def test_a_client_that_hangs_up_is_noticed(ready: Start, triton: Any) -> N
     gateway = await ready()
     triton.model.open.clear()
     calls = triton.model.calls
-    many = json.dumps(json.loads(BODY) | {"passages": [{"text": "b"}] * 100}).encode()
+    texts = [
+        " ".join(words) for words in itertools.islice(itertools.product("abcd", repeat=4), 100)
+    ]
+    many = json.dumps(json.loads(BODY) | {"passages": [{"text": one} for one in texts]}).encode()
     async with connection(gateway, post(f"Content-Length: {len(many)}") + many):
         while triton.model.calls == calls:  # noqa: ASYNC110 (the other end is another process)
             await asyncio.sleep(0.01)
-    while 'requests_total{code="499"} 1.0' not in (text := await metrics(gateway)):  # noqa: ASYNC110
+    gone = 'requests_total{code="499",dialect="nim"} 1.0'
+    while gone not in (text := await metrics(gateway)):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert "reranker_queue_tokens 0.0" in text
     triton.model.open.set()

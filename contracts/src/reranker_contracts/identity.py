@@ -11,6 +11,7 @@ from pydantic import Field
 
 from reranker_contracts.base import Document, canonical_json
 from reranker_contracts.model import Scoring
+from reranker_contracts.targets import EngineTarget
 
 
 class Toolchain(Document):
@@ -43,17 +44,19 @@ class PrepareIdentity(Document):
     )
 
 
-class EngineIdentity(Document):
-    """Inputs of an engine: the prepared model and the target."""
+class EngineIdentity(EngineTarget):
+    """Inputs of an engine: the prepared model, the target and what builds for it."""
 
     kind: Literal["engine"] = Field(default="engine", description="what this is")
     prepared: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the prepared model")
-    runtime: Literal["onnxruntime"] = Field(description="what runs it")
-    precision: Literal["fp32"] = Field(description="of its numbers")
-    accelerator: Literal["cpu", "nvidia"] = Field(description="what it runs on")
     platform: str = Field(default="linux/amd64", description="operating system and processor")
-    max_batch_size: int = Field(ge=1, description="most pairs in one call")
-    onnxruntime: str = Field(description="version of ONNX Runtime")
+    version: str = Field(max_length=64, description="version of the runtime")
+    recipe: int = Field(ge=1, description="of our own code for targets, see Runtimes")
+
+    @property
+    def target(self) -> EngineTarget:
+        """What it is made for, without what it is made from."""
+        return EngineTarget(**{name: getattr(self, name) for name in EngineTarget.model_fields})
 
 
 def digest_of(identity: PrepareIdentity | EngineIdentity) -> str:

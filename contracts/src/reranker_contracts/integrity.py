@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from reranker_contracts.manifest import MANIFEST, ArtefactManifest, FileEntry
+from reranker_contracts.manifest import ATTACHED, MANIFEST, ArtefactManifest, FileEntry
 
 
 class IntegrityError(Exception):
@@ -18,7 +18,7 @@ class OtherVersionError(IntegrityError):
 
 
 def file_entries(root: Path) -> list[FileEntry]:
-    """Every regular file below `root` but the manifest, sorted by path.
+    """Every regular file below `root` but the manifest and what is about it, sorted by path.
 
     Raises IntegrityError on anything that is not a plain file or folder: a link could point out of
     the artefact after it was checked.
@@ -26,7 +26,7 @@ def file_entries(root: Path) -> list[FileEntry]:
     return [
         FileEntry(path=path.relative_to(root).as_posix(), size=size, sha256=digest)
         for path, size, digest in _hashed_files(root)
-        if path != root / MANIFEST
+        if path.parent != root or path.name not in (MANIFEST, *ATTACHED)
     ]
 
 

@@ -8,8 +8,14 @@ from pydantic import Field
 
 from reranker_contracts.base import Document
 from reranker_contracts.identity import EngineIdentity, PrepareIdentity
+from reranker_contracts.record import BuildRecord
 
 MANIFEST = "manifest.json"
+#: An in-toto statement about the manifest, and signed envelopes of it; see docs/provenance.md.
+PROVENANCE = "provenance.json"
+ATTESTATIONS = "provenance.intoto.jsonl"
+#: Lie beside the manifest and are about it, so it can't list them.
+ATTACHED = (PROVENANCE, ATTESTATIONS)
 
 
 class FileEntry(Document):
@@ -20,6 +26,13 @@ class FileEntry(Document):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Profile(Document):
+    """Inputs that one optimisation profile of a compiled engine takes."""
+
+    max_batch_size: int = Field(ge=1, description="rows")
+    max_length: int = Field(ge=1, description="tokens per row")
+
+
 class Shapes(Document):
     """What one call of the engine may look like."""
 
@@ -27,6 +40,9 @@ class Shapes(Document):
     max_length: int = Field(ge=1, description="tokens per row")
     token_budget: int = Field(
         ge=1, description="rows x padded length that one batch should keep to"
+    )
+    profiles: tuple[Profile, ...] = Field(
+        default=(), description="of a compiled engine, shortest first; none: any shape is as good"
     )
 
 
@@ -49,6 +65,10 @@ class ArtefactManifest(Document):
     files: tuple[FileEntry, ...]
     shapes: Shapes | None = None
     parity: ParityReport | None = None
+    cpu_features: tuple[str, ...] = Field(
+        default=(), description="flags of /proc/cpuinfo of which the CPU needs one; none: any CPU"
+    )
+    build: BuildRecord | None = None
     created_at: datetime.datetime
 
     @property
@@ -56,7 +76,11 @@ class ArtefactManifest(Document):
         """Bytes of all files together, the manifest not counted."""
         return sum(entry.size for entry in self.files)
 
+    def to_bytes(self) -> bytes:
+        """The bytes of `manifest.json`."""
+        return (self.to_json() + "\n").encode("utf-8")
+
 
 def write_manifest(directory: Path, manifest: ArtefactManifest) -> None:
     """Write `manifest.json` into `directory`; the caller syncs it to disk."""
-    (directory / MANIFEST).write_text(manifest.to_json() + "\n", encoding="utf-8")
+    (directory / MANIFEST).write_bytes(manifest.to_bytes())

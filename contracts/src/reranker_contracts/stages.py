@@ -8,6 +8,7 @@ from pydantic import Field
 from reranker_contracts.base import Document, canonical_json
 from reranker_contracts.identity import Toolchain
 from reranker_contracts.manifest import ParityReport, Shapes
+from reranker_contracts.targets import Runtimes
 
 #: kubelet cuts termination messages at this many bytes.
 MESSAGE_LIMIT = 4096
@@ -52,7 +53,11 @@ class StageReason(StrEnum):
     COMPILE_FAILED = "CompileFailed"
     VALIDATION_FAILED = "ValidationFailed"
     PARITY_REFUSED = "ParityRefused"
+    TARGET_UNSUPPORTED = "TargetUnsupported"
+    TARGET_ABSENT = "TargetAbsent"
+    ENGINE_TOO_LARGE = "EngineTooLarge"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
+    SIGNATURE_INVALID = "SignatureInvalid"
     ENGINE_VERSION_MISMATCH = "EngineVersionMismatch"
     STORE_FULL = "StoreFull"
     STORE_UNWRITABLE = "StoreUnwritable"
@@ -71,6 +76,7 @@ class ResolvedModel(Document):
         default=None, max_length=256, description="fixed revision of the adapter, if there is one"
     )
     toolchain: Toolchain
+    runtimes: Runtimes
 
 
 class StageResult(Document):

@@ -3,12 +3,21 @@
 The layout is that of docs/architecture.md, "Store layout".
 """
 
+import shutil
 from pathlib import Path
 
 from pydantic import Field
 
 from engine_builder.errors import StageError
-from reranker_contracts import IntegrityError, ServedModel, StageReason, verify_artefact
+from engine_builder.progress import Progress
+from reranker_contracts import (
+    EngineTarget,
+    IntegrityError,
+    ServedModel,
+    Shapes,
+    StageReason,
+    verify_artefact,
+)
 from reranker_contracts.base import Document
 
 MODEL = "model.json"
@@ -19,6 +28,10 @@ ONNX_DATA = "model.onnx.data"
 PROBES = "probe.json"
 REFERENCE = "reference.json"
 PARITY = "parity.json"
+#: Of a compiled runtime: an engine for one kind of GPU.
+PLAN = "model.plan"
+#: Between compile and publish; the manifest says the same of a published engine.
+COMPILED = "compiled.json"
 
 MODEL_NAME = "reranker"
 TRITON_CONFIG = f"repository/{MODEL_NAME}/config.pbtxt"
@@ -26,7 +39,11 @@ ENGINE_VERSION = f"repository/{MODEL_NAME}/1"
 
 PREPARED_FILES = (MODEL, TOKENIZER, ONNX, PROBES, REFERENCE)
 PREPARED_OPTIONAL = (ONNX_DATA,)
-ENGINE_FILES = (MODEL, TOKENIZER, PARITY, TRITON_CONFIG, f"{ENGINE_VERSION}/{ONNX}")
+ENGINE_FILES = (MODEL, TOKENIZER, TRITON_CONFIG)
+#: One of these is what the runtime loads.
+ENGINE_MODELS = (f"{ENGINE_VERSION}/{ONNX}", f"{ENGINE_VERSION}/{PLAN}")
+#: A report, or what pods need to make one: see `validate`.
+ENGINE_PROOFS = ((PARITY,), (PROBES, REFERENCE))
 ENGINE_OPTIONAL = (f"{ENGINE_VERSION}/{ONNX_DATA}",)
 
 
@@ -51,6 +68,21 @@ class Reference(Document):
     """`reference.json`: the logit of PyTorch in FP32 for each pair of the probe set, in order."""
 
     logits: tuple[float, ...]
+
+
+class CompiledEngine(Document):
+    """`compiled.json`: what compile made, for the stages after it."""
+
+    target: EngineTarget
+    shapes: Shapes
+
+
+def copy_graph(prepared: Path, out: Path, progress: Progress) -> None:
+    """The exported graph as it is, with the weights beside it if there are any."""
+    for name in (ONNX, ONNX_DATA):
+        if (prepared / name).exists():
+            with progress.step(f"copying {name}"):
+                shutil.copyfile(prepared / name, out / name)
 
 
 def read_served_model(directory: Path) -> ServedModel:

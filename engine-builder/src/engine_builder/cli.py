@@ -1,11 +1,12 @@
 """The command line: runs one stage, prints its progress, leaves its StageResult.
 
-Exit codes: 0 done, 1 failed for the reason in the StageResult, 2 wrong usage, 130 interrupted,
-143 terminated.
+A tool's answer goes to standard output and its progress to standard error. Exit codes: those of
+`exit_codes`, 130 interrupted, 143 terminated.
 """
 
 import argparse
 import io
+import os
 import signal
 import sys
 import traceback
@@ -14,12 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import FrameType
+from typing import TextIO
 
-from engine_builder.commands import COMMANDS, Command
+from engine_builder.arguments import Command
+from engine_builder.commands import COMMANDS
 from engine_builder.errors import StageError, UsageError, write_failure
+from engine_builder.exit_codes import DEFECT, EXIT_CODES, USAGE
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
-from reranker_contracts import StageReason, StageResult
+from reranker_contracts import Stage, StageReason, StageResult
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,43 +35,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     command: Command = args.command
-    progress = Progress(args.name)
+    progress = _progress(args.name, sys.stdout if command.stage else sys.stderr)
     try:
         with _terminable():
-            result = _run(command, args, progress)
+            outcome = _run(command, args, progress)
     except UsageError as error:
         print(f"engine-builder {args.name}: error: {error}", file=sys.stderr)
-        return 2
-    progress.say(f"{result.reason}: {result.message}")
-    if args.result is not None and not _leave(args.result, result):
-        return 1
-    return 0 if result.ok else 1
+        return USAGE
+    failure = outcome if isinstance(outcome, StageError) else None
+    reason = failure.reason if failure else StageReason.SUCCEEDED
+    progress.say(f"{reason}: {outcome.message}")
+    if command.stage is not None and args.result is not None:
+        result = _result(command.stage, outcome, progress)
+        if not _leave(args.result, result):
+            return DEFECT
+    return EXIT_CODES.get(reason, DEFECT)
+
+
+def _progress(name: str, stream: TextIO) -> Progress:
+    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        # A tenth of a second of imports that no Job need pay for.
+        from engine_builder.bars import TerminalProgress  # noqa: PLC0415
+
+        return TerminalProgress(name, stream=stream)
+    return Progress(name, stream=stream)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="engine-builder",
         description="Turns a reranker's model files into an engine that Triton serves.",
-        epilog="Exit codes: 0 done, 1 the stage failed for a named reason, 2 wrong usage.",
+        epilog="Exit codes: 0 done, 1 a defect, 2 wrong usage, 3 the source, 4 it can't be "
+        "reached (try again), 5 the model is refused, 6 the build failed, 7 parity, 8 damaged or "
+        "not signed, 9 no room or not writable.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.help, description=f"{name}: {command.help}.")
         command.arguments(sub)
-        sub.add_argument(
-            "--result", type=Path, metavar="FILE", help="where to leave the StageResult (JSON)"
-        )
+        if command.stage is not None:
+            sub.add_argument(
+                "--result", type=Path, metavar="FILE", help="where to leave the StageResult (JSON)"
+            )
         sub.set_defaults(command=command, name=name)
     return parser
 
 
-def _run(command: Command, args: argparse.Namespace, progress: Progress) -> StageResult:
+def _run(command: Command, args: argparse.Namespace, progress: Progress) -> Outcome | StageError:
     try:
-        outcome = command.run(args, progress)
+        return command.run(args, progress)
     except UsageError:
         raise
     except StageError as failure:
-        return _failed(command, failure, progress)
+        return failure
     except SystemExit:
         raise
     # The last line of defence: whatever a library raises becomes a result, not a lost Job. Panics
@@ -88,31 +108,28 @@ def _run(command: Command, args: argparse.Namespace, progress: Progress) -> Stag
                 f"unexpected {type(error).__name__} in {args.name}; the traceback is in the log of "
                 "this container, please report it",
             )
-        return _failed(command, known, progress)
-    return _succeeded(command, outcome, progress)
+        return known
 
 
-def _succeeded(command: Command, outcome: Outcome, progress: Progress) -> StageResult:
+def _result(stage: Stage, outcome: Outcome | StageError, progress: Progress) -> StageResult:
+    if isinstance(outcome, StageError):
+        return StageResult(
+            stage=stage,
+            ok=False,
+            reason=outcome.reason,
+            message=outcome.message,
+            seconds=progress.seconds,
+        )
     return StageResult(
-        stage=command.stage,
+        stage=stage,
         ok=True,
-        reason=StageReason.SUCCEEDED,
+        reason=outcome.reason,
         message=outcome.message,
         seconds=progress.seconds,
         resolved=outcome.resolved,
         parity=outcome.parity,
         shapes=outcome.shapes,
         size_bytes=outcome.size_bytes,
-    )
-
-
-def _failed(command: Command, failure: StageError, progress: Progress) -> StageResult:
-    return StageResult(
-        stage=command.stage,
-        ok=False,
-        reason=failure.reason,
-        message=failure.message,
-        seconds=progress.seconds,
     )
 
 

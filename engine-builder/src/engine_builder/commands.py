@@ -7,38 +7,36 @@ A stage's module is imported when its command runs, because torch and transforme
 # ruff: noqa: PLC0415
 
 import argparse
-import datetime
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from engine_builder.arguments import (
+    Command,
+    add_signing_key,
+    digest,
+    directory,
+    moment,
+    number,
+    signing_key,
+)
 from engine_builder.errors import UsageError
 from engine_builder.facts import MIN_LENGTH
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
-from reranker_contracts import EngineIdentity, PrepareIdentity, Scoring, Stage
+from engine_builder.record import recorded
+from engine_builder.tool_commands import TOOLS
+from reranker_contracts import EngineIdentity, EngineTarget, PrepareIdentity, Scoring, Stage
 from reranker_contracts.model import TEMPLATE_LIMIT
+from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
 
 if TYPE_CHECKING:
     from engine_builder.stages.resolve import AdapterSource
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+
 _DEFAULT_MAX_BATCH_SIZE = 64
 _MAX_BATCH_SIZE = 4096
-
-
-@dataclass(frozen=True)
-class Command:
-    """One subcommand."""
-
-    stage: Stage
-    help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, Progress], Outcome]
 
 
 def _source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +57,7 @@ def _source_arguments(parser: argparse.ArgumentParser) -> None:
 def _length_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length",
-        type=_number(MIN_LENGTH, 1 << 24),
+        type=number(MIN_LENGTH, 1 << 24),
         metavar="N",
         help="longest input in tokens (default: the model's own limit)",
     )
@@ -123,32 +121,79 @@ def _adapter(args: argparse.Namespace) -> "AdapterSource | None":
     return AdapterSource(args.adapter, args.adapter_source_dir, args.adapter_revision)
 
 
-def _target_arguments(parser: argparse.ArgumentParser) -> None:
+def _target_arguments(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
+    any_of = ("auto",) if auto else ()
     parser.add_argument(
         "--accelerator",
-        choices=["cpu", "nvidia"],
+        choices=get_args(Accelerator),
         default="cpu",
         help="what will serve the engine (default: %(default)s)",
     )
     parser.add_argument(
         "--runtime",
-        choices=["onnxruntime"],
-        default="onnxruntime",
+        choices=[*any_of, *get_args(Runtime)],
+        default="auto" if auto else "onnxruntime",
         help="what will run it there (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
-        choices=["fp32"],
-        default="fp32",
-        help="of its numbers (default: %(default)s)",
+        choices=[*any_of, *get_args(Precision)],
+        default="auto" if auto else "fp32",
+        help="of its matrix products (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compute-capability",
+        metavar="N.N",
+        help="of the GPU, for tensorrt and tensorrt-rtx, as 8.9",
     )
     parser.add_argument(
         "--max-batch-size",
-        type=_number(1, _MAX_BATCH_SIZE),
+        type=number(1, _MAX_BATCH_SIZE),
         default=_DEFAULT_MAX_BATCH_SIZE,
         metavar="N",
         help="rows in one call of the engine (default: %(default)s)",
     )
+    parser.add_argument(
+        "--gpu-memory",
+        type=number(1, 1 << 24),
+        metavar="MIB",
+        help="what the GPU has (nvidia.com/gpu.memory); refuse an engine that would not fit",
+    )
+    parser.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="DIR",
+        help="where tensorrt keeps its timings for later builds",
+    )
+
+
+def _target(args: argparse.Namespace) -> EngineTarget:
+    try:
+        return EngineTarget(
+            runtime=args.runtime,
+            precision=args.precision,
+            accelerator=args.accelerator,
+            compute_capability=args.compute_capability,
+            max_batch_size=args.max_batch_size,
+        )
+    except ValidationError as error:
+        raise UsageError(_target_problem(args, error)) from error
+
+
+def _target_problem(args: argparse.Namespace, error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    if first["loc"] == ("compute_capability",):
+        return f"--compute-capability {args.compute_capability}: give it as 8.9"
+    pairs = ", ".join(
+        f"{runtime} on {accelerator}: {' '.join(numbers)}"
+        for (runtime, accelerator), numbers in PRECISIONS.items()
+    )
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"--runtime, --precision, --accelerator: {problem}; there are {pairs}"
+
+
+def _memory(args: argparse.Namespace) -> int | None:
+    return None if args.gpu_memory is None else args.gpu_memory << 20
 
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,22 +227,23 @@ def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
 def _fetch(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.fetch import fetch
 
-    return fetch(
-        args.source,
-        revision=args.revision,
-        source_dir=args.source_dir,
-        out=args.out,
-        progress=progress,
-    )
+    with recorded(progress, "fetch", args.out):
+        return fetch(
+            args.source,
+            revision=args.revision,
+            source_dir=args.source_dir,
+            out=args.out,
+            progress=progress,
+        )
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--source", required=True, type=_directory, metavar="DIR", help="the model's files"
+        "--source", required=True, type=directory, metavar="DIR", help="the model's files"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument(
-        "--adapter-dir", type=_directory, metavar="DIR", help="a LoRA adapter to merge in"
+        "--adapter-dir", type=directory, metavar="DIR", help="a LoRA adapter to merge in"
     )
     _length_argument(parser)
     _scoring_arguments(parser)
@@ -207,14 +253,15 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
     with progress.step("loading PyTorch and transformers"):
         from engine_builder.stages.export import export
 
-    return export(
-        args.source,
-        args.out,
-        max_length=args.max_length,
-        scoring=_scoring(args),
-        adapter=args.adapter_dir,
-        progress=progress,
-    )
+    with recorded(progress, "export", args.out, after=args.source):
+        return export(
+            args.source,
+            args.out,
+            max_length=args.max_length,
+            scoring=_scoring(args),
+            adapter=args.adapter_dir,
+            progress=progress,
+        )
 
 
 def _compile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -232,13 +279,15 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
 def _compile(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.compile import compile_engine
 
-    return compile_engine(
-        args.prepared,
-        args.out,
-        accelerator=args.accelerator,
-        max_batch_size=args.max_batch_size,
-        progress=progress,
-    )
+    with recorded(progress, "compile", args.out, after=args.prepared):
+        return compile_engine(
+            args.prepared,
+            args.out,
+            _target(args),
+            progress=progress,
+            gpu_memory=_memory(args),
+            timing_cache=args.timing_cache,
+        )
 
 
 def _validate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -251,7 +300,8 @@ def _validate_arguments(parser: argparse.ArgumentParser) -> None:
 def _validate(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.validate import validate
 
-    return validate(args.prepared, args.engine, progress=progress)
+    with recorded(progress, "validate", args.engine, after=args.engine):
+        return validate(args.prepared, args.engine, progress=progress)
 
 
 def _publish_arguments(parser: argparse.ArgumentParser) -> None:
@@ -259,7 +309,7 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source",
         required=True,
-        type=_directory,
+        type=directory,
         metavar="DIR",
         help="what to publish",
     )
@@ -273,16 +323,17 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         nargs="*",
-        type=_digest,
+        type=digest,
         metavar="D",
         help="first delete all other artefacts of the store that are older than --made-before",
     )
     parser.add_argument(
         "--made-before",
-        type=_moment,
+        type=moment,
         metavar="TIME",
         help="with --keep, as 2026-01-31T12:00:00Z",
     )
+    add_signing_key(parser)
 
 
 def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -295,12 +346,19 @@ def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
     if args.keep is not None:
         retention = Retention(frozenset(args.keep), args.made_before)
     identity = _read_identity(args.identity)
-    return publish(args.source, args.store, identity, retention=retention, progress=progress)
+    return publish(
+        args.source,
+        args.store,
+        identity,
+        retention=retention,
+        key=signing_key(args),
+        progress=progress,
+    )
 
 
 def _remove_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", required=True, type=_directory, metavar="DIR")
-    parser.add_argument("--digest", required=True, nargs="+", type=_digest, metavar="D")
+    parser.add_argument("--store", required=True, type=directory, metavar="DIR")
+    parser.add_argument("--digest", required=True, nargs="+", type=digest, metavar="D")
 
 
 def _remove(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -318,11 +376,12 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a store; the engine's path is printed, work files go below TMPDIR",
     )
-    _target_arguments(parser)
+    _target_arguments(parser, auto=True)
+    add_signing_key(parser)
 
 
 def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.stages.build import build
+    from engine_builder.stages.build import Wanted, build
 
     return build(
         args.source,
@@ -332,45 +391,18 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         max_length=args.max_length,
         scoring=_scoring(args),
         adapter=_adapter(args),
-        accelerator=args.accelerator,
-        max_batch_size=args.max_batch_size,
+        wanted=Wanted(
+            runtime=None if args.runtime == "auto" else args.runtime,
+            precision=None if args.precision == "auto" else args.precision,
+            accelerator=args.accelerator,
+            compute_capability=args.compute_capability,
+            max_batch_size=args.max_batch_size,
+            gpu_memory=_memory(args),
+            timing_cache=args.timing_cache,
+        ),
+        key=signing_key(args),
         progress=progress,
     )
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a number from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _digest(text: str) -> str:
-    if not _DIGEST.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: a digest is 64 hex digits")
-    return text
-
-
-def _moment(text: str) -> datetime.datetime:
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a time as 2026-01-31T12:00:00Z")
-    return moment
-
-
-def _directory(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}: there is no such directory")
-    return Path(text)
 
 
 def _read_identity(value: str) -> PrepareIdentity | EngineIdentity:
@@ -412,4 +444,5 @@ COMMANDS = {
     "build": Command(
         Stage.PUBLISH, "all stages on this machine, into a store", _build_arguments, _build
     ),
+    **TOOLS,
 }

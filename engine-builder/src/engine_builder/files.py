@@ -123,7 +123,8 @@ def make_output(directory: Path) -> Path:
     entries = list(directory.iterdir())
     if entries and not (directory / OUTPUT_MARKER).is_file():
         raise UsageError(f"--out {directory}: holds other files; name an empty or new directory")
-    (directory / OUTPUT_MARKER).touch()
+    # Emptied first: what it told of an earlier run's output is no longer true.
+    (directory / OUTPUT_MARKER).write_bytes(b"")
     for entry in entries:
         if entry.name == OUTPUT_MARKER:
             continue

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus
-from engine_builder.errors import defect
-from reranker_contracts import StageReason
+from engine_builder.logits import checked_logits, load_failure, run_failure
 
 onnxruntime.disable_telemetry_events()
 
@@ -29,12 +28,10 @@ class OnnxEngine:
             )
         # ONNX Runtime's exceptions have no common base of its own.
         except Exception as error:
-            raise defect(
-                StageReason.VALIDATION_FAILED, f"{path.name} cannot be loaded: {_line(error)}"
-            ) from error
+            raise load_failure(path.name, error) from error
 
     @property
-    def provider(self) -> str:
+    def device(self) -> str:
         """The execution provider that runs most of the graph."""
         return str(self._session.get_providers()[0])
 
@@ -50,16 +47,5 @@ class OnnxEngine:
         try:
             (logits,) = self._session.run(["logits"], tensors)
         except Exception as error:
-            raise defect(
-                StageReason.VALIDATION_FAILED, f"the engine fails on a batch: {_line(error)}"
-            ) from error
-        if logits.shape != (rows, labels):
-            raise defect(
-                StageReason.VALIDATION_FAILED,
-                f"the engine answers {list(logits.shape)}, expected {[rows, labels]}",
-            )
-        return np.asarray(logits, dtype=np.float32)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise run_failure(error) from error
+        return checked_logits(logits, rows, labels)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from reranker_contracts import ParityReport, ResolvedModel, Shapes
+from reranker_contracts import ParityReport, ResolvedModel, Shapes, StageReason
 
 
 @dataclass(frozen=True)
@@ -14,3 +14,4 @@ class Outcome:
     parity: ParityReport | None = None
     shapes: Shapes | None = None
     size_bytes: int | None = None
+    reason: StageReason = StageReason.SUCCEEDED

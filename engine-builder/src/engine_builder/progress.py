@@ -1,4 +1,4 @@
-"""Progress lines for people who read the log of a stage."""
+"""Progress lines for people who read the log of a stage; bars for those at a terminal."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from engine_builder.errors import printable
 
@@ -16,11 +17,17 @@ ALIVE_SECONDS = 5
 
 
 class Progress:
-    """Prints `[seconds] stage: text` lines to standard output."""
+    """Prints `[seconds] stage: text` lines to standard output, or to `stream`."""
 
-    def __init__(self, stage: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stage: str,
+        clock: Callable[[], float] = time.monotonic,
+        stream: TextIO | None = None,
+    ) -> None:
         self.stage = stage
         self._clock = clock
+        self._stream = stream
         self._started = clock()
         self._last_line = self._started
 
@@ -32,13 +39,17 @@ class Progress:
     def say(self, text: str) -> None:
         """Print one line, whatever a stranger's names hold."""
         self._last_line = self._clock()
+        stream = self._stream or sys.stdout
         try:
-            print(f"[{self.seconds:7.1f} s] {self.stage}: {printable(text)}", flush=True)
+            self._print(f"[{self.seconds:7.1f} s] {self.stage}: {printable(text)}", stream)
         except OSError:
             # Who read along has left (`| head`), or the log's disk is full: the work goes on, and
             # so does Python's own last flush.
             with Path(os.devnull).open("w") as nowhere:
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+    def _print(self, line: str, stream: TextIO) -> None:
+        print(line, file=stream, flush=True)
 
     def tick(self, done: int, total: int, what: str) -> None:
         """How far a long step is; prints at most every TICK_SECONDS."""

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from engine_builder.errors import StageError
@@ -17,11 +17,12 @@ _PREFIX = "engine-build-"
 
 
 @contextmanager
-def work_directory() -> Iterator[Path]:
-    """A new folder that is removed at the end; those of processes that were killed go first.
+def work_directory(name: str | None = None) -> Iterator[Path]:
+    """A folder that is removed at the end; those of processes that were killed go first.
 
-    A lock tells them: it ends with its process, however that ends. Raises StageError when there is
-    no room, or no folder that can be written.
+    With a `name` it is the one that a killed process of this name left, with what it had done. A
+    lock tells who lives: it ends with its process, however that ends. Raises StageError when there
+    is no room, or no folder that can be written.
     """
     try:
         folder = Path(tempfile.gettempdir())
@@ -31,11 +32,11 @@ def work_directory() -> Iterator[Path]:
             "no folder for work files has room and can be written; set TMPDIR to one, or mount a "
             "volume at /tmp",
         ) from None
-    _sweep(folder)
+    kept = folder / f"{_PREFIX}{name}" if name else None
+    _sweep(folder, kept)
     work: Path | None = None
     try:
-        work = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        with _locked(work):
+        with _taken(kept) as work:
             yield work
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -50,8 +51,29 @@ def work_directory() -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _sweep(folder: Path) -> None:
+@contextmanager
+def _taken(kept: Path | None) -> Iterator[Path]:
+    """`kept` where nobody else works in it, a new folder otherwise; locked."""
+    with ExitStack() as stack:
+        work = None
+        if kept is not None:
+            with suppress(FileExistsError):
+                kept.mkdir(mode=0o700)
+            # Somebody else's folder, or link, of this name is left alone.
+            with suppress(OSError):
+                if kept.lstat().st_uid == os.getuid():
+                    stack.enter_context(_locked(kept))
+                    work = kept
+        if work is None:
+            work = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            stack.enter_context(_locked(work))
+        yield work
+
+
+def _sweep(folder: Path, kept: Path | None) -> None:
     for left in folder.glob(f"{_PREFIX}*"):
+        if left == kept:
+            continue
         with suppress(OSError), _locked(left):
             # A moment lies between the making of a folder and its lock.
             if left.stat().st_mtime < time.time() - 60:

@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,18 @@ class Store:
             return False
         return True
 
-    def publish(self, source: Path, names: list[str], manifest: ArtefactManifest) -> bool:
+    def publish(
+        self,
+        source: Path,
+        names: list[str],
+        manifest: ArtefactManifest,
+        attached: Mapping[str, bytes],
+    ) -> bool:
         """Publish the named files of `source`; False when an intact artefact was there already.
 
-        `manifest` lists the files' hashes; they are checked again on the copies. Raises OSError
-        when the store cannot be written and IntegrityError when `source` changes meanwhile.
+        `manifest` lists the files' hashes; they are checked again on the copies. `attached` is
+        what lies beside it and is about it. Raises OSError when the store cannot be written and
+        IntegrityError when `source` changes meanwhile.
         """
         target = self.path_of(manifest.identity.kind, manifest.digest)
         self._tmp.mkdir(parents=True, exist_ok=True)
@@ -78,10 +85,22 @@ class Store:
             return False
         staging = self._tmp / uuid.uuid4().hex
         try:
-            self._stage(source, staging, names, manifest)
-            return self._install(staging, target, manifest)
+            self._stage(source, staging, names, attached)
+            write_manifest(staging, manifest)
+            return self._seal(staging, manifest)
         finally:
             _remove_tree(staging)
+
+    def adopt(self, staging: Path, manifest: ArtefactManifest) -> bool:
+        """Publish a complete directory below tmp/, as a download makes it; see `publish`.
+
+        It is moved, or left where an intact artefact was there already.
+        """
+        if self.is_intact(manifest.identity.kind, manifest.digest) and _refresh(
+            self.path_of(manifest.identity.kind, manifest.digest)
+        ):
+            return False
+        return self._seal(staging, manifest)
 
     def remove(self, digest: str) -> int:
         """Delete the artefacts with this digest; bytes freed, 0 when there were none."""
@@ -131,19 +150,29 @@ class Store:
         return freed
 
     def _stage(
-        self, source: Path, staging: Path, names: list[str], manifest: ArtefactManifest
+        self, source: Path, staging: Path, names: list[str], attached: Mapping[str, bytes]
     ) -> None:
         for name in names:
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with (source / name).open("rb") as reader, target.open("xb") as writer:
                 shutil.copyfileobj(reader, writer, _CHUNK)
-                _sync(writer.fileno())
-        write_manifest(staging, manifest)
+        for name, data in attached.items():
+            (staging / name).write_bytes(data)
+
+    def _seal(self, staging: Path, manifest: ArtefactManifest) -> bool:
+        """Everything is on disk before the directory gets its name; the manifest comes last."""
+        folders = [Path(folder) for folder, _folders, _files in os.walk(staging)]
+        for folder in folders:
+            for entry in folder.iterdir():
+                if entry.is_file() and entry != staging / MANIFEST:
+                    _sync_path(entry)
         _sync_path(staging / MANIFEST)
-        for folder, _folders, _files in os.walk(staging):
-            _sync_path(Path(folder))
+        for folder in folders:
+            _sync_path(folder)
         verify_artefact(staging, manifest.digest)
+        target = self.path_of(manifest.identity.kind, manifest.digest)
+        return self._install(staging, target, manifest)
 
     def _install(self, staging: Path, target: Path, manifest: ArtefactManifest) -> bool:
         """One rename. Whoever comes second finds an intact artefact and keeps that."""

@@ -3,16 +3,36 @@
 import importlib.metadata
 
 from engine_builder.errors import StageError
-from reranker_contracts import StageReason, Toolchain
+from reranker_contracts import Runtimes, StageReason, Toolchain
 
 #: Raise when this package's own code changes the bytes that it writes for equal inputs.
 RECIPE = 2
+#: The same for what `targets` writes.
+TARGET_RECIPE = 1
 
 
 def installed_toolchain() -> Toolchain:
     """Read the versions from package metadata; nothing heavy is imported."""
     names = ("torch", "transformers", "onnx", "onnxruntime")
     return Toolchain(recipe=RECIPE, **{name: _version(name) for name in names})
+
+
+def installed_runtimes() -> Runtimes:
+    """What this image can build engines for, and the versions that make their bytes."""
+    return Runtimes(
+        recipe=TARGET_RECIPE,
+        onnxruntime=_version("onnxruntime"),
+        openvino=_optional_version("openvino"),
+        tensorrt=_optional_version("tensorrt"),
+        tensorrt_rtx=_optional_version("tensorrt_rtx_cu13_bindings"),
+    )
+
+
+def _optional_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _version(name: str) -> str:

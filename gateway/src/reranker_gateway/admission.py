@@ -6,15 +6,20 @@ ones for small ones. So nobody keeps others out by sending most of a large body 
 ones have a reserve beside it, because large ones that are complete make no room. A request over the
 token bound is refused at once with the time after which there should be room, instead of waiting in
 a queue that it cannot leave in time.
+
+Requests at work and tokens are shared out between callers (`shares`): one alone may have all of the
+bound, and an eighth more is kept for those who have little.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 from reranker_gateway.clock import Clock
 from reranker_gateway.errors import OverloadedError
+from reranker_gateway.request_context import current_request
+from reranker_gateway.shares import Shares
 from reranker_gateway.throughput import Throughput
 
 _LONGEST_RETRY = 600
@@ -27,8 +32,9 @@ _FAIR_BYTES_PER_SECOND = 4 << 20
 class Entry:
     """One request on its way through the bounds; leaving the context gives everything back."""
 
-    def __init__(self, admission: "Admission", began: float) -> None:
+    def __init__(self, admission: "Admission", began: float, caller: str) -> None:
         self._admission = admission
+        self._caller = caller
         self._began = began
         self._interrupt: Callable[[], None] = lambda: None
         self._working = False
@@ -46,7 +52,7 @@ class Entry:
     ) -> None:
         self._admission.forget_bytes(self)
         if self._working:
-            self._admission.end_work()
+            self._admission.end_work(self._caller)
 
     def on_giving_way(self, interrupt: Callable[[], None]) -> None:
         """Call `interrupt` when this upload must make room: nothing more may be read."""
@@ -61,7 +67,7 @@ class Entry:
     def arrived(self) -> None:
         """The body is complete: from now on it stays, and is worked on. Raises OverloadedError."""
         self.check()
-        self._admission.begin_work(self)
+        self._admission.begin_work(self, self._caller)
         self._working = True
 
     def tokenised(self) -> None:
@@ -106,17 +112,16 @@ class Admission:
     ) -> None:
         self._max_bytes = max_bytes
         self._small_bytes = small_bytes
-        self._max_requests = max_requests
-        self._max_tokens = max_queue_tokens
+        self._requests = Shares(max_requests)
+        self._tokens = Shares(max_queue_tokens)
         self._throughput = throughput
         self._clock = clock
         self._arriving: set[Entry] = set()
         self._bytes = 0
-        self._requests = 0
 
     def enter(self) -> Entry:
         """A context for one request, from before its first byte to its answer."""
-        entry = Entry(self, self._clock())
+        entry = Entry(self, self._clock(), current_request().caller)
         self._arriving.add(entry)
         return entry
 
@@ -142,29 +147,35 @@ class Admission:
         self._bytes -= entry.held
         entry.held = 0
 
-    def begin_work(self, entry: Entry) -> None:
+    def begin_work(self, entry: Entry, caller: str) -> None:
         """Count a request in. Raises OverloadedError."""
-        if self._requests >= self._max_requests:
+        if self._requests.deficit(caller, 1) > 0:
             raise OverloadedError(
-                f"{self._requests} requests are in progress, at most {self._max_requests} may be; "
-                "retry later or add replicas",
+                f"{self._requests.total} requests are in progress, {self._requests.of(caller)} of "
+                f"this caller, of at most {self._requests.bound}; retry later or add replicas",
                 retry_after=1,
             )
         self._arriving.discard(entry)
-        self._requests += 1
+        self._requests.take(caller, 1)
 
-    def end_work(self) -> None:
+    def end_work(self, caller: str) -> None:
         """Count a request out."""
-        self._requests -= 1
+        self._requests.give_back(caller, 1)
 
-    def check_tokens(self, tokens: int, waiting: int) -> None:
-        """Refuse `tokens` more beside those `waiting`; with an empty queue any request comes in."""
-        excess = waiting + tokens - self._max_tokens
-        if waiting and excess > 0:
-            seconds = math.ceil(self._throughput.backlog_seconds(excess))
+    def check_tokens(self, tokens: int, waiting: Mapping[str, int]) -> None:
+        """Refuse `tokens` more of this request's caller beside those of each that wait.
+
+        With an empty queue any request comes in. Raises OverloadedError.
+        """
+        total = sum(waiting.values())
+        caller = current_request().caller
+        missing = self._tokens.deficit_beside(waiting.get(caller, 0), total, tokens)
+        if total and missing > 0:
+            seconds = math.ceil(self._throughput.backlog_seconds(min(missing, total)))
             raise OverloadedError(
-                f"the queue holds {waiting} tokens of at most {self._max_tokens} and this request "
-                f"has {tokens}; retry later or add replicas",
+                f"the queue holds {total} tokens, {waiting.get(caller, 0)} of this caller, of at "
+                f"most {self._tokens.bound} and this request has {tokens}; retry later or add "
+                "replicas",
                 retry_after=min(max(seconds, 1), _LONGEST_RETRY),
             )
 

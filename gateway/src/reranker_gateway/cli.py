@@ -69,10 +69,12 @@ def _serve() -> int:
 
     from prometheus_client import disable_created_metrics  # noqa: PLC0415
 
+    from reranker_gateway.api_keys import ApiKeysError  # noqa: PLC0415
     from reranker_gateway.engine_files import EngineInvalidError, load_engine  # noqa: PLC0415
     from reranker_gateway.logs import configure_logs  # noqa: PLC0415
     from reranker_gateway.server import ListenError, serve  # noqa: PLC0415
     from reranker_gateway.settings import SettingsError, load_settings  # noqa: PLC0415
+    from reranker_gateway.tls import TlsError  # noqa: PLC0415
 
     try:
         settings = load_settings()
@@ -83,7 +85,7 @@ def _serve() -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         asyncio.run(serve(settings, load_engine(settings.engine_dir)))
-    except (EngineInvalidError, ListenError) as error:
+    except (EngineInvalidError, ListenError, ApiKeysError, TlsError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -90,8 +90,9 @@ class ClientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Make room when there are too many."""
         super().connection_made(transport)  # type: ignore[arg-type]  # it is a socket's
-        # Any byte that the client does not take counts, not only those over 64 KiB.
-        self.transport.set_write_buffer_limits(0)
+        # Any byte that the client does not take counts, not only those over 64 KiB. Not 0: with
+        # that a TLS connection counts as full when it is empty.
+        self.transport.set_write_buffer_limits(high=1, low=0)
         self.transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # asyncio's, undeclared
         if len(self.connections) > self.limits.connections:
             longest = self.silent.longest()
@@ -210,10 +211,14 @@ class ClientProtocol(H11Protocol):
             )
             for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
-        # To close while something unread lies here would reset the connection, and the client
-        # would lose the answer: it is the client that closes, or the alarm.
         self._refused = True
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            # To close while something unread lies here would reset the connection, and the client
+            # would lose the answer: it is the client that closes, or the alarm.
+            self.transport.write_eof()
+        else:
+            # TLS knows no half-closed connection; its end is a message that follows the answer.
+            self.transport.close()
         self.flow.resume_reading()
         self._watch()
 

@@ -3,12 +3,14 @@
     GatewayError
     ├── InvalidRequestError    400, 422   the caller must change the request
     ├── InputTooLongError      422        a pair is longer than the engine takes
+    ├── UnauthorizedError      401        no API key, or one that is not known
     ├── ModelNotFoundError     404        another model was asked for
     ├── BodyTooLargeError      413
     ├── BodyTimeoutError       408
     ├── UnsupportedMediaTypeError  415
     ├── OverloadedError        429        come back after `retry_after` seconds
     ├── NotReadyError          503        starting, draining, or Triton is away
+    ├── DeadlineExceededError  504        not done within the time that the caller gave
     └── EngineError            500        the engine answered wrongly
         └── EngineUnavailableError  503   the engine did not answer
             └── EngineTimeoutError  503   … in time
@@ -17,6 +19,7 @@ Messages name the field, the value and the remedy, and never hold texts of a req
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -28,6 +31,7 @@ class GatewayError(Exception):
     retry_after: int | None = None
     #: Whether the connection ends with the answer.
     closes: ClassVar[bool] = False
+    headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, message: str, detail: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
@@ -53,6 +57,14 @@ class InputTooLongError(InvalidRequestError):
 
     def __init__(self, length: int, limit: int) -> None:
         super().__init__(f"Input length {length} exceeds maximum allowed token size {limit}")
+
+
+class UnauthorizedError(GatewayError):
+    """The request shows no API key, or one that is not known."""
+
+    status = 401
+    type = "authentication_error"
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class ModelNotFoundError(GatewayError):
@@ -101,6 +113,13 @@ class NotReadyError(GatewayError):
     status = 503
     type = "service_unavailable"
     retry_after = 1
+
+
+class DeadlineExceededError(GatewayError):
+    """The time that the caller gave is over; what of it waited was dropped."""
+
+    status = 504
+    type = "timeout"
 
 
 class EngineError(GatewayError):

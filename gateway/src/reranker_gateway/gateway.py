@@ -4,18 +4,23 @@ import time
 from dataclasses import dataclass
 
 from reranker_gateway.admission import Admission
+from reranker_gateway.api_keys import ApiKeys
 from reranker_gateway.batching import BatchLimits
+from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
+from reranker_gateway.pairs import PairKeys
 from reranker_gateway.readiness import Readiness, WarmUp
 from reranker_gateway.scheduler import Scheduler
+from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.scoring import Scorer
 from reranker_gateway.settings import Settings
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import PairTokeniser
+from reranker_gateway.tracing import Tracing
 
 #: Bodies in progress may together hold this many times the largest single body.
 _BODIES = 2
@@ -36,6 +41,8 @@ class Gateway:
     readiness: Readiness
     drain: Drain
     telemetry: Telemetry
+    callers: Callers
+    tracing: Tracing | None
 
     @property
     def served_name(self) -> str:
@@ -44,9 +51,14 @@ class Gateway:
 
 
 def build_gateway(
-    settings: Settings, files: EngineFiles, engine: Engine, clock: Clock = time.monotonic
+    settings: Settings,
+    files: EngineFiles,
+    engine: Engine,
+    clock: Clock = time.monotonic,
+    tracing: Tracing | None = None,
 ) -> Gateway:
-    """Wire the parts. Needs a running event loop."""
+    """Wire the parts. Needs a running event loop. Raises ApiKeysError."""
+    keys = ApiKeys(settings.api_keys_dir, clock) if settings.api_keys_dir else None
     telemetry = Telemetry()
     throughput = Throughput(clock)
     limits = BatchLimits(
@@ -69,6 +81,8 @@ def build_gateway(
         engine=engine,
         model=files.model,
         limits=limits,
+        keys=PairKeys(files.manifest.digest),
+        cache=ScoreCache(settings.score_cache_entries, telemetry.cache_lookups),
         throughput=throughput,
         telemetry=telemetry,
         clock=clock,
@@ -96,8 +110,19 @@ def build_gateway(
         telemetry=telemetry,
         clock=clock,
     )
+    callers = Callers(keys, settings.caller_header)
     return Gateway(
-        settings, files, engine, tokeniser, admission, scorer, readiness, drain, telemetry
+        settings=settings,
+        files=files,
+        engine=engine,
+        tokeniser=tokeniser,
+        admission=admission,
+        scorer=scorer,
+        readiness=readiness,
+        drain=drain,
+        telemetry=telemetry,
+        callers=callers,
+        tracing=tracing,
     )
 
 

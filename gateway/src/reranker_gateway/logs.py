@@ -34,6 +34,8 @@ def configure_logs(level: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A traceback for each message that a client makes unreadable.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
     # Its start and stop messages repeat ours, and its warnings are about clients: one line for
     # each thing that is not HTTP would let anybody fill the log.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

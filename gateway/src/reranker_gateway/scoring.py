@@ -8,6 +8,7 @@ from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import FloatArray
 from reranker_gateway.errors import NotReadyError
 from reranker_gateway.readiness import Readiness
+from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.tokenise import PairTokeniser, TokenisedRequest, Truncate
@@ -51,12 +52,18 @@ class Scorer:
             raise NotReadyError("the engine is not ready; retry in a moment")
 
     async def tokenise(
-        self, query: str, passages: list[str], truncate: Truncate
+        self,
+        query: str,
+        passages: list[str],
+        truncate: Truncate,
+        passage_tokens: int | None = None,
     ) -> TokenisedRequest:
         """Engine inputs of every passage with the query. Raises InvalidRequestError."""
         started = self._clock()
-        inputs = await self._tokeniser.run(query, passages, truncate)
-        self._telemetry.tokenise_seconds.observe(self._clock() - started)
+        inputs = await self._tokeniser.run(query, passages, truncate, passage_tokens)
+        ended = self._clock()
+        self._telemetry.tokenise_seconds.observe(ended - started)
+        current_request().stages.append(Stage("tokenise", started, ended))
         return inputs
 
     async def score(self, inputs: TokenisedRequest) -> Scores:
@@ -65,8 +72,11 @@ class Scorer:
         Raises OverloadedError, EngineError. Cancelling drops the work that has not reached the
         engine.
         """
-        self._admission.check_tokens(inputs.tokens, self._scheduler.waiting_tokens)
+        request = current_request()
+        request.passages, request.tokens = len(inputs.lengths), inputs.tokens
+        request.truncated = inputs.truncated
+        self._admission.check_tokens(inputs.tokens, self._scheduler.waiting_by_caller)
         self._telemetry.truncated.inc(inputs.truncated)
-        logits = await self._scheduler.run(inputs)
+        logits = await self._scheduler.run(inputs, request.caller)
         self._telemetry.passages.inc(len(inputs.lengths))
         return Scores(logits, inputs.tokens)

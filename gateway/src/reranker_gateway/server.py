@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from reranker_gateway.api.info import metrics_app
+from reranker_gateway.api.models import names_of
 from reranker_gateway.app import create_app
 from reranker_gateway.connection import (
     KEEP_ALIVE_SECONDS,
@@ -22,8 +24,11 @@ from reranker_gateway.connection import (
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine_files import EngineFiles
 from reranker_gateway.gateway import Gateway, build_gateway
+from reranker_gateway.kserve.server import GrpcListenError, create_server, listen
 from reranker_gateway.logs import log_event
 from reranker_gateway.settings import Settings
+from reranker_gateway.tls import HANDSHAKE_SECONDS, Certificate
+from reranker_gateway.tracing import load_tracing
 from reranker_gateway.triton import TritonEngine
 
 #: Time for answers in progress to be written out once the drain is over.
@@ -47,8 +52,38 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _TlsServer(_Server):
+    """uvicorn that waits for a TLS handshake, or its end, as long as we say and not for minutes."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on `sockets`."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            raise SystemExit(3)
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            kind: Any = config.http_protocol_class
+            state = self.lifespan.state
+            return kind(config=config, server_state=self.server_state, app_state=state)  # type: ignore[no-any-return]
+
+        self.servers = [
+            await loop.create_server(
+                protocol,
+                sock=listener,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=HANDSHAKE_SECONDS,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
+
+
 async def serve(settings: Settings, files: EngineFiles) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises ListenError."""
+    """Serve until SIGTERM or SIGINT, then drain. Raises ListenError, TlsError, ApiKeysError."""
+    certificate = Certificate(settings.tls_dir) if settings.tls_dir else None
     api_socket = _listen(settings, "http_port")
     metrics_socket = _listen(settings, "metrics_port")
     engine = TritonEngine(
@@ -57,19 +92,39 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
         model=files.model,
         infer_timeout=settings.infer_timeout_seconds,
     )
-    gateway = build_gateway(settings, files, engine)
+    gateway = build_gateway(settings, files, engine, tracing=load_tracing(os.environ))
+    kserve = _kserve(gateway)
     limits = ConnectionLimits(
         connections=_raise_descriptors(settings.max_connections),
         idle_seconds=settings.read_idle_seconds,
         answer_seconds=settings.read_timeout_seconds,
     )
-    api = _server(create_app(gateway), limits, lifespan="on")
+    api = _server(create_app(gateway), limits, lifespan="on", certificate=certificate)
     metrics = _server(metrics_app(gateway), limits, lifespan="off")
     _announce(gateway)
-    drained = asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics]))
+    tasks = [asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics]))]
+    if certificate is not None:
+        tasks.append(asyncio.create_task(certificate.watch()))
+    if kserve is not None:
+        await kserve.start()
     await asyncio.gather(api.serve([api_socket]), metrics.serve([metrics_socket]))
-    drained.cancel()
+    if kserve is not None:
+        await kserve.stop(_FLUSH_SECONDS)
+    for task in tasks:
+        task.cancel()
     _log.info("stopped")
+
+
+def _kserve(gateway: Gateway) -> Any:
+    """The gRPC server on its port, not started; None when it is switched off."""
+    if "grpc" not in gateway.settings.dialects:
+        return None
+    server = create_server(gateway, names_of(gateway))
+    try:
+        listen(server, gateway.settings)
+    except GrpcListenError as error:
+        raise ListenError(str(error)) from error
+    return server
 
 
 async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
@@ -92,7 +147,13 @@ async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
         server.should_exit = True
 
 
-def _server(app: ASGIApp, limits: ConnectionLimits, *, lifespan: Literal["on", "off"]) -> _Server:
+def _server(
+    app: ASGIApp,
+    limits: ConnectionLimits,
+    *,
+    lifespan: Literal["on", "off"],
+    certificate: Certificate | None = None,
+) -> _Server:
     config = uvicorn.Config(
         app,
         http=client_protocol(limits),
@@ -105,7 +166,11 @@ def _server(app: ASGIApp, limits: ConnectionLimits, *, lifespan: Literal["on", "
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_FLUSH_SECONDS,
     )
-    return _Server(config)
+    if certificate is None:
+        return _Server(config)
+    context = certificate.context
+    config.ssl_context_factory = lambda _config, _default: context
+    return _TlsServer(config)
 
 
 def _raise_descriptors(connections: int) -> int:

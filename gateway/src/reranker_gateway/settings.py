@@ -1,12 +1,14 @@
 """Settings of the gateway: environment variables with the prefix `RERANKER_`, checked at start."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+#: APIs that can be switched off; `grpc` is KServe's, on a port of its own.
+DialectName = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -30,6 +32,9 @@ class Settings(BaseSettings):
     aliases: Annotated[tuple[Name, ...], NoDecode] = Field(
         (), description="more accepted model ids, separated by commas"
     )
+    dialects: Annotated[tuple[DialectName, ...], NoDecode] = Field(
+        get_args(DialectName), min_length=1, description="APIs to serve, separated by commas"
+    )
     truncate: Literal["NONE", "END"] = Field("NONE", description="default of `truncate`")
     max_passages: int = Field(512, ge=1, description="passages in one request")
     max_body_bytes: int = Field(16 << 20, ge=1024, description="bytes of one request's body")
@@ -46,6 +51,21 @@ class Settings(BaseSettings):
         60, gt=0, description="longest time for a body, and for a client to take an answer"
     )
     max_queue_tokens: int = Field(262_144, ge=1, description="waiting tokens; over it 429")
+    request_timeout_seconds: float | None = Field(
+        None, gt=0, description="longest time of a request, whatever it asks for; then 504"
+    )
+    caller_header: str = Field(
+        "X-Caller", description="header that names a caller, for fair shares; not with API keys"
+    )
+    api_keys_dir: Path | None = Field(
+        None, description="a folder with one API key in each file; default: no keys are asked for"
+    )
+    tls_dir: Path | None = Field(
+        None, description="a folder with tls.crt and tls.key; default: plain HTTP"
+    )
+    score_cache_entries: int = Field(
+        0, ge=0, le=10_000_000, description="scores of former pairs to remember"
+    )
     drain_delay_seconds: float = Field(
         5, ge=0, description="serve on after SIGTERM until endpoints have moved away"
     )
@@ -56,10 +76,14 @@ class Settings(BaseSettings):
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
     host: str = Field("0.0.0.0", description="address of both listeners")  # noqa: S104
     http_port: Port = 8000
+    grpc_port: Port = 8001
+    grpc_max_message_bytes: int = Field(
+        4 << 20, ge=1024, description="bytes of one gRPC request; eight may arrive at a time"
+    )
     metrics_port: Port = 8002
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("aliases", mode="before")
+    @field_validator("aliases", "dialects", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -32,7 +32,10 @@ class Telemetry:
         GCCollector(registry=registry)
         self._registry = registry
         self.requests = Counter(
-            "reranker_requests", "Ranking requests answered", ["code"], registry=registry
+            "reranker_requests",
+            "Ranking requests answered",
+            ["dialect", "code"],
+            registry=registry,
         )
         self.request_seconds = Histogram(
             "reranker_request_duration_seconds",
@@ -59,6 +62,17 @@ class Telemetry:
         )
         self.padded_tokens = Counter(
             "reranker_padded_tokens", "Tokens sent to the engine with padding", registry=registry
+        )
+        self.shared_pairs = Counter(
+            "reranker_shared_pairs",
+            "Pairs that were not scored because the same one was waiting or in the engine",
+            registry=registry,
+        )
+        self.cache_lookups = Counter(
+            "reranker_score_cache_lookups",
+            "Pairs that were looked for in the score cache",
+            ["result"],
+            registry=registry,
         )
         self.batch_rows = Histogram(
             "reranker_batch_rows", "Pairs in a batch", registry=registry, buckets=_ROWS

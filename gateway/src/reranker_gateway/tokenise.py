@@ -73,9 +73,18 @@ class PairTokeniser:
         # first come, first served, so that slices of all requests go in rotation.
         self._free = asyncio.Semaphore(threads)
 
-    async def run(self, query: str, passages: list[str], truncate: Truncate) -> TokenisedRequest:
-        """Tokenise in the pool, slice by slice. Raises InvalidRequestError as `tokenise` does."""
-        slices = self._slices(query, passages, truncate)
+    async def run(
+        self,
+        query: str,
+        passages: list[str],
+        truncate: Truncate,
+        passage_tokens: int | None = None,
+    ) -> TokenisedRequest:
+        """Tokenise in the pool, slice by slice. Raises InvalidRequestError as `tokenise` does.
+
+        Of each passage the first `passage_tokens` count, if that is not None.
+        """
+        slices = self._slices(query, passages, truncate, passage_tokens)
         while True:
             if inputs := await self._advance(slices):
                 return inputs
@@ -96,7 +105,11 @@ class PairTokeniser:
         return next(filter(None, self._slices(query, passages, truncate)))
 
     def _slices(
-        self, query: str, passages: list[str], truncate: Truncate
+        self,
+        query: str,
+        passages: list[str],
+        truncate: Truncate,
+        passage_tokens: int | None = None,
     ) -> Iterator[TokenisedRequest | None]:
         """Does a bounded part of the work at each step; the last one gives the result.
 
@@ -112,6 +125,8 @@ class PairTokeniser:
             if parts:
                 yield None
             passage_ids = self._encode_as("passage", texts)
+            if passage_tokens is not None:
+                passage_ids = [ids[:passage_tokens] for ids in passage_ids]
             longest = next((len(ids) for ids in passage_ids if len(ids) > room), None)
             if longest is not None and truncate == "NONE":
                 raise InputTooLongError(self._max_length - room + longest, self._max_length)

@@ -1,4 +1,4 @@
-"""The cluster's programs: built once from pinned Go modules, then reused.
+"""The cluster's programs and the tests' servers: built once from pinned Go modules, then reused.
 
 ``binaries/<tool>/go.mod`` and ``go.sum`` pin every tool. A tool is built again
 only when its stamp changes: the module files, its own sources and the flags.
@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,26 +119,38 @@ KUSTOMIZE = Tool(
 )
 TOOLS = (KUBERNETES, ETCD, COREDNS, PAUSE, LOCAL_PATH_PROVISIONER, HELM, KUSTOMIZE)
 
+REGISTRY = Tool(
+    "registry",
+    {"registry": "github.com/distribution/distribution/v3/cmd/registry"},
+    "github.com/distribution/distribution/v3",
+    ("github.com/distribution/distribution/v3/version.version={version}",),
+)
+MINIO = Tool("minio", {"minio": "github.com/minio/minio"}, "github.com/minio/minio")
+#: Real servers that tests start on a port of their own.
+TEST_TOOLS = (REGISTRY, MINIO)
+
 
 def stamp_of(program: str) -> str:
     """Return the stamp of the tool that a program comes from."""
     return next(tool.stamp for tool in TOOLS if program in tool.programs)
 
 
-def missing(directory: Path) -> list[Tool]:
-    """Return the tools that are not in ``directory`` in the pinned version."""
-    return [tool for tool in TOOLS if not _is_built(tool, directory)]
+def missing(directory: Path, wanted: Sequence[Tool] = TOOLS) -> list[Tool]:
+    """Return the wanted tools that are not in ``directory`` in the pinned version."""
+    return [tool for tool in wanted if not _is_built(tool, directory)]
 
 
-def ensure(directory: Path, logs: Path, console: Console) -> None:
+def ensure(
+    directory: Path, logs: Path, console: Console, wanted: Sequence[Tool] = TOOLS
+) -> None:
     """Build what is missing; does nothing, and needs no Go, when all is there."""
-    if not missing(directory):
+    if not missing(directory, wanted):
         return
     directory.mkdir(parents=True, exist_ok=True)
     with _build_lock(directory, console):
         for abandoned in directory.glob(".building-*"):
             files.remove(abandoned)
-        tools = missing(directory)
+        tools = missing(directory, wanted)
         if tools:
             _check_can_build(directory, tools)
         for number, tool in enumerate(tools, start=1):

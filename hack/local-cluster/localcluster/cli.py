@@ -1,4 +1,4 @@
-"""The command line: ``up``, ``down``, ``status``, ``binaries``, ``load-image``, ``env``."""
+"""The command line: bring a cluster up and down, build programs, load images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from localcluster import backends
+from localcluster import backends, binaries
 from localcluster.console import Console
 from localcluster.errors import ClusterError
 from localcluster.layout import REPOSITORY, Layout
@@ -57,6 +57,8 @@ def _run(options: argparse.Namespace, layout: Layout, console: Console) -> int:
             backend.up()
         elif options.command == "binaries":
             backend.binaries()
+        elif options.command == "test-servers":
+            binaries.ensure(layout.bin, layout.logs, console, binaries.TEST_TOOLS)
         elif options.command == "load-image":
             backend.load_images(options.image)
         else:
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--purge", action="store_true", help="remove built binaries and images too")
     commands.add_parser("status", help="show every component, and whether it is ready")
     commands.add_parser("binaries", help="build the cluster's programs, start nothing")
+    commands.add_parser("test-servers", help="build the servers that tests start")
     load = commands.add_parser("load-image", help="make images available to pods")
     load.add_argument(
         "image", nargs="+", help="an archive (OCI or Docker), or a name in buildah's store"

@@ -19,6 +19,7 @@ from kubectl_rr.tree import FAINT, OK, mark
 from reranker_operator import names
 
 _WARNINGS = 4
+_TROUBLES = frozenset({"ReplicasContested", "ProgressDeadlineExceeded"})
 _OPERATOR = "app.kubernetes.io/part-of=reranker-operator,app.kubernetes.io/component=operator"
 _NO_ENTRY = "This version of kubectl rr has no text for it: see the runbook of your operator."
 
@@ -41,7 +42,8 @@ def draw(
 ) -> RenderableType:
     """The whole explanation; the commands in it look where `access` does."""
     if service.ready:
-        return Group(*_serves(service), *_section("Try it", _lines(_tries(service), access)))
+        parts = [*_serves(service), *_troubles(service)]
+        return Group(*parts, *_section("Try it", _lines(_tries(service), access)))
     parts = list(_why(service, now))
     warnings = [event for event in found if event.warning][-_WARNINGS:]
     if warnings:
@@ -96,6 +98,15 @@ def _serves(service: Service) -> Iterator[RenderableType]:
     facts.append(("url", service.url))
     for title, text in facts:
         yield Text.assemble((f"  {title:<10}", FAINT), text)
+
+
+def _troubles(service: Service) -> Iterator[RenderableType]:
+    """What goes wrong without keeping a ready service from serving."""
+    progressing = service.condition("Progressing")
+    if progressing is not None and progressing.reason in _TROUBLES:
+        words = Text(f"{progressing.reason}: {progressing.message}")
+        meaning = Text(_meaning(progressing))
+        yield from _section("But", [_indented(words), Text(), _indented(meaning)])
 
 
 def _lines(commands: Iterable[list[str]], access: Access) -> Iterator[Text]:

@@ -40,7 +40,7 @@ class Config(BaseSettings):
         description="comma-separated kinds, ConfigMap and Secret: look at the metadata of those "
         "that services name, and roll their pods when one changes",
     )
-    workers: int = Field(4, ge=1, le=64, description="reconciles at the same time")
+    workers: int = Field(12, ge=1, le=64, description="reconciles at the same time")
     resync_seconds: float = Field(600, ge=10, description="every object is looked at this often")
 
     leader_election: bool = True

@@ -47,7 +47,7 @@ FINALIZER = f"{GROUP}/cleanup"
 MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"
 
 _ENGINE_NAME_LIMIT = 50
-_DEFAULT_STORE = "reranker-engines"
+STORE_CLAIM = "reranker-engines"
 
 
 def short_hash(text: str, length: int = 8) -> str:
@@ -71,13 +71,13 @@ def labels(component: str, instance: str) -> dict[str, str]:
     }
 
 
-def engine(model: str, target: str, digest: str, claim: str = _DEFAULT_STORE) -> str:
+def engine(model: str, target: str, digest: str, claim: str = STORE_CLAIM) -> str:
     """`<model>-<target>-<10 hex digits>`, at most 50 characters.
 
     The digits are the digest's first ones; in another store than the default, `claim` being its
     claim, the same bytes are another engine with other digits.
     """
-    digits = digest[:10] if claim == _DEFAULT_STORE else short_hash(f"{digest}/{claim}", 10)
+    digits = digest[:10] if claim == STORE_CLAIM else short_hash(f"{digest}/{claim}", 10)
     tail = f"-{slug(target, 20)}-{digits}"
     return slug(model, _ENGINE_NAME_LIMIT - len(tail)) + tail
 
@@ -115,8 +115,8 @@ def build_policy(service: str) -> str:
 def store_claim(storage_class: str | None, access_mode: str) -> str:
     """Claim of the namespace's engine store; one for each kind of storage that is asked for."""
     if storage_class is None and access_mode == "ReadWriteOnce":
-        return _DEFAULT_STORE
-    return f"{_DEFAULT_STORE}-{short_hash(f'{storage_class}/{access_mode}', 6)}"
+        return STORE_CLAIM
+    return f"{STORE_CLAIM}-{short_hash(f'{storage_class}/{access_mode}', 6)}"
 
 
 def owner_manager(uid: str) -> str:
@@ -124,6 +124,6 @@ def owner_manager(uid: str) -> str:
     return f"{MANAGER}-owner-{uid}"
 
 
-def url(service: str, namespace: str) -> str:
+def url(service: str, namespace: str, scheme: str) -> str:
     """Address of the HTTP API inside the cluster."""
-    return f"http://{service}.{namespace}.svc:8000"
+    return f"{scheme}://{service}.{namespace}.svc:8000"

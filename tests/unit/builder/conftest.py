@@ -11,6 +11,12 @@ from support.tiny_models import family_of, save_tiny_model, tokenizer_kind
 from support.tiny_tokenizers import MAKERS
 from tokenizers import Tokenizer
 
+from engine_builder.artefacts import Reference, write_document
+from engine_builder.pair_template import PairEncoder, derive_template
+from engine_builder.probes import load_probes
+from engine_builder.progress import Progress
+from reranker_contracts import PrepareIdentity, ServedModel, Toolchain
+
 MakeTokenizer = Callable[[str], Tokenizer]
 MakeSource = Callable[..., Path]
 
@@ -85,3 +91,50 @@ def make_model(
         return directory
 
     return make
+
+
+@pytest.fixture
+def prepared_tiny(tmp_path: Path, make_tokenizer: MakeTokenizer) -> Path:
+    """A published prepared model of the graph in tiny_graphs; needs onnx, but not torch."""
+    import onnx  # noqa: PLC0415 - only in the builder image
+    from support import tiny_graphs  # noqa: PLC0415
+
+    from engine_builder.batches import pad_batch  # noqa: PLC0415
+    from engine_builder.onnx_engine import OnnxEngine  # noqa: PLC0415
+    from engine_builder.stages.publish import publish  # noqa: PLC0415
+
+    out = tmp_path / "tiny"
+    out.mkdir()
+    onnx.save_model(tiny_graphs.cross_encoder(rotary=True), out / "model.onnx")
+    tokenizer, probes = make_tokenizer("bert"), load_probes()
+    tokenizer.save(str(out / "tokenizer.json"))
+    served = ServedModel(
+        name="tiny",
+        architecture="TinyForSequenceClassification",
+        family="bert",
+        max_length=128,
+        pad_id=0,
+        template=derive_template(tokenizer, token_types=False),
+        inputs=("input_ids", "attention_mask"),
+    )
+    encoder = PairEncoder(tokenizer, served.template, served.max_length)
+    engine = OnnxEngine(out / "model.onnx")
+    logits = [
+        float(engine.run(pad_batch([encoder.encode(*pair)], served.pad_id, served.inputs), 1)[0, 0])
+        for pair in probes.pairs()
+    ]
+    for name, document in (
+        ("model.json", served),
+        ("probe.json", probes),
+        ("reference.json", Reference(logits=tuple(logits))),
+    ):
+        write_document(out / name, document)
+    identity = PrepareIdentity(
+        revision="r",
+        toolchain=Toolchain(
+            recipe=1, torch="2.6", transformers="5.23", onnx="1.23", onnxruntime="1.31"
+        ),
+    )
+    publish(out, tmp_path / "store", identity, progress=Progress("publish"))
+    (published,) = (tmp_path / "store/prepared").iterdir()
+    return published

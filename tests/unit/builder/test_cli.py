@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from engine_builder.cli import main
 from engine_builder.commands import COMMANDS
 from engine_builder.cpus import available_cpus
 from engine_builder.errors import StageError
+from engine_builder.exit_codes import EXIT_CODES
 from engine_builder.scratch import work_directory
 from reranker_contracts import StageReason, StageResult
 from reranker_contracts.stages import MESSAGE_LIMIT
@@ -31,7 +33,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
-    assert "--result" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert ("--result" in output) == (COMMANDS[command].stage is not None)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +65,21 @@ def test_wrong_usage_names_the_argument(
     assert says in capsys.readouterr().err
 
 
+def test_each_reason_has_one_exit_code_and_the_guide_lists_it() -> None:
+    assert set(EXIT_CODES) == set(StageReason)
+    guide = (Path(__file__).parents[3] / "docs/cli.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", guide, re.MULTILINE))
+    listed = {
+        name: int(code) for code, names in rows.items() for name in re.findall(r"`(\w+)`", names)
+    }
+    assert listed == {reason.value: code for reason, code in EXIT_CODES.items() if code}
+
+
 def test_failure_leaves_a_result_and_no_traceback(make_source, tmp_path: Path) -> None:
     result = tmp_path / "termination-log"
     result.touch()
     done = run("resolve", "--source", make_source(architectures=["BertModel"]), "--result", result)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (5, "")
     found = StageResult.model_validate_json(result.read_bytes())
     assert (found.ok, found.reason) == (False, StageReason.EMBEDDING_MODEL)
     assert "EmbeddingModel" in done.stdout
@@ -90,7 +103,7 @@ def test_defect_is_an_internal_error_with_its_traceback_in_the_log(
 def test_long_hostile_names_keep_the_result_within_its_limit(tmp_path: Path, make_source) -> None:
     source = make_source(architectures=["é\u2028" * 5000])
     result = tmp_path / "result.json"
-    assert main(["resolve", "--source", str(source), "--result", str(result)]) == 1
+    assert main(["resolve", "--source", str(source), "--result", str(result)]) == 5
     assert len(result.read_bytes()) <= MESSAGE_LIMIT
     StageResult.model_validate_json(result.read_bytes())
 
@@ -131,7 +144,7 @@ def test_a_reader_that_leaves_does_not_end_the_stage(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (3, b"")
     found = StageResult.model_validate_json((tmp_path / "result").read_bytes())
     assert found.reason is StageReason.SOURCE_NOT_FOUND
 
@@ -192,7 +205,7 @@ def test_no_folder_for_work_files_is_named_with_its_remedy(
     monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
     arguments = [command, "--source", str(make_source())]
     arguments += ["--out", str(tmp_path / "out")] if command == "build" else []
-    assert main(arguments) == 1
+    assert main(arguments) == 9
     output = capsys.readouterr()
     assert "StoreUnwritable" in output.out
     assert "TMPDIR" in output.out
@@ -221,7 +234,7 @@ def test_a_log_on_a_full_disk_does_not_end_the_stage(make_source, tmp_path: Path
             stdout=full,
             stderr=subprocess.PIPE,
         )
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (3, b"")
     found = StageResult.model_validate_json((tmp_path / "r").read_bytes())
     assert found.reason is StageReason.SOURCE_CHANGED
 

@@ -235,7 +235,7 @@ def test_unreachable_hub_is_not_a_missing_model(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # The discard port: nobody listens.
     assert reason_of(tmp_path) is StageReason.SOURCE_UNREACHABLE
     result = tmp_path / "result.json"
-    assert main(["resolve", "--source", f"hf://{REPO}", "--result", str(result)]) == 1
+    assert main(["resolve", "--source", f"hf://{REPO}", "--result", str(result)]) == 4
     found = StageResult.model_validate_json(result.read_bytes())
     assert found.reason is StageReason.SOURCE_UNREACHABLE
     # What users can set, not what becomes of it in the pod.

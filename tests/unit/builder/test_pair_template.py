@@ -1,5 +1,6 @@
 """Pair templates read off real (small) tokenizers, and joining that equals them."""
 
+import unicodedata
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ from tokenizers import Tokenizer, processors
 
 from engine_builder.errors import StageError
 from engine_builder.pair_template import PairEncoder, Tokens, check_template, derive_template
-from engine_builder.probes import load_probes
+from engine_builder.probes import add_near_ties, load_probes
 from engine_builder.room import check_room
 from reranker_contracts import StageReason
 
@@ -91,10 +92,32 @@ def test_cutting_takes_the_passage_first_then_the_query(
 def test_probe_set_is_what_validation_needs() -> None:
     probes = load_probes()
     pairs = probes.pairs()
-    assert len(probes.queries) >= 12
-    assert len(pairs) == len(set(pairs)) >= 120, "equal pairs would be ties that mean nothing"
-    assert max(len(passage.split()) for _query, passage in pairs) >= 700
+    assert len(probes.queries) >= 40
+    assert len(pairs) == len(set(pairs)) >= 800, "equal pairs would be ties that mean nothing"
+    lengths = sorted(len(passage.split()) for _query, passage in pairs)
+    assert lengths[-1] >= 700
+    assert lengths[len(lengths) // 2] < 20
+    assert lengths[-5] > 60
+    letters = "".join(query for query, _passage in pairs)
+    for script in ("LATIN", "CYRILLIC", "CJK", "HANGUL", "HIRAGANA", "ARABIC", "DEVANAGARI"):
+        assert any(unicodedata.name(letter, "").startswith(script) for letter in letters)
     assert probes == load_probes()
+
+
+def test_near_ties_are_of_what_the_model_ranks_highest() -> None:
+    probes = load_probes()
+    pairs = probes.pairs()
+    scores = dict(zip(pairs, map(float, range(len(pairs))), strict=True))
+    full = add_near_ties(probes, list(scores.values()))
+    assert len(full.pairs()) == len(set(full.pairs())) >= 1000
+    for before, after in zip(probes.queries, full.queries, strict=True):
+        count = len(before.passages)
+        assert (after.query, after.passages[:count]) == (before.query, before.passages)
+        short = [passage for passage in before.passages if len(passage.split()) < 700]
+        best = sorted(short, key=lambda passage: -scores[before.query, passage])[:5]
+        assert [
+            new[-len(old) :] for new, old in zip(after.passages[count:], best, strict=True)
+        ] == best
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])

@@ -55,8 +55,9 @@ def test_mounted_source_without_directory_is_wrong_usage(uri: str) -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        "s3://bucket/key",
-        "https://example.org/x",
+        "s3://Bucket/key",
+        "s3://bucket/../key",
+        "gs://bucket/key",
         "hf://",
         "hf://a/b/c",
         "hf://../x",

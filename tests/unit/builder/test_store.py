@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from engine_builder.artefacts import CompiledEngine, write_document
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
+from engine_builder.shapes import dynamic_shapes
 from engine_builder.stages.publish import publish
 from engine_builder.stages.remove import remove
 from engine_builder.store import ABANDONED_AFTER, Retention, Store
 from reranker_contracts import (
     EngineIdentity,
+    EngineTarget,
     IntegrityError,
     PairTemplate,
     ParityReport,
@@ -93,6 +96,11 @@ def test_engine_manifest_carries_shapes_and_parity(prepared: Path, store: Path) 
     version.mkdir(parents=True)
     (prepared / "model.onnx").rename(version / "model.onnx")
     (version.parent / "config.pbtxt").write_text('name: "reranker"\nmax_batch_size: 32\n')
+    target = EngineTarget(
+        runtime="onnxruntime", precision="fp32", accelerator="cpu", max_batch_size=32
+    )
+    compiled = CompiledEngine(target=target, shapes=dynamic_shapes(64, 32))
+    write_document(prepared / "compiled.json", compiled)
     report = ParityReport(pairs=2, queries=1, kendall_tau=1, ndcg10_delta=0, max_abs_diff=0.0001)
     (prepared / "parity.json").write_text(report.to_json())
     identity = EngineIdentity(
@@ -101,7 +109,8 @@ def test_engine_manifest_carries_shapes_and_parity(prepared: Path, store: Path) 
         precision="fp32",
         accelerator="cpu",
         max_batch_size=32,
-        onnxruntime="1",
+        version="1",
+        recipe=1,
     )
     done = publish(prepared, store, identity, progress=PROGRESS)
     manifest = verify_artefact(store / "engines" / digest_of(identity))
@@ -109,7 +118,7 @@ def test_engine_manifest_carries_shapes_and_parity(prepared: Path, store: Path) 
     assert manifest.shapes is not None
     assert (manifest.shapes.max_batch_size, manifest.shapes.token_budget) == (32, 8192)
     other = identity.model_copy(update={"max_batch_size": 64})
-    with pytest.raises(StageError, match=r"max_batch_size is 32.*64"):
+    with pytest.raises(StageError, match=r"on cpu and 32 rows, .* on cpu and 64"):
         publish(prepared, store, other, progress=PROGRESS)
 
 
@@ -359,6 +368,6 @@ def test_changed_copy_is_not_installed(prepared: Path, store: Path) -> None:
     shutil.rmtree(published(store))
     (prepared / "model.onnx").write_bytes(b"changed since")
     with pytest.raises(IntegrityError, match=r"model\.onnx"):
-        Store(store).publish(prepared, [entry.path for entry in manifest.files], manifest)
+        Store(store).publish(prepared, [entry.path for entry in manifest.files], manifest, {})
     assert not published(store).exists()
     assert leftovers(store) == []

@@ -13,14 +13,15 @@ ENGINE = EngineIdentity(
     precision="fp32",
     accelerator="cpu",
     max_batch_size=64,
-    onnxruntime="1.31",
+    version="1.31",
+    recipe=1,
 )
 
 
 def test_digests_are_pinned() -> None:
     """A change here renames every engine in every cluster: each is then built again."""
-    assert digest_of(PREPARE)[:16] == "9f1c8d7889c2a3f1"
-    assert digest_of(ENGINE)[:16] == "c0006b2b3a49c21e"
+    assert digest_of(PREPARE)[:16] == "196e02b3ecf681da"
+    assert digest_of(ENGINE)[:16] == "655778874d5511ff"
 
 
 def test_the_order_of_keys_does_not_matter() -> None:
@@ -31,7 +32,8 @@ def test_the_order_of_keys_does_not_matter() -> None:
 def test_every_field_changes_the_digest() -> None:
     changes = {
         "prepared": "f" * 64, "accelerator": "nvidia", "platform": "linux/arm64",
-        "max_batch_size": 8, "onnxruntime": "1.32",
+        "max_batch_size": 8, "version": "1.32",
+        "runtime": "openvino", "precision": "int8", "compute_capability": "8.9", "recipe": 2,
     }  # fmt: skip
     digests = {digest_of(ENGINE.model_copy(update={key: new})) for key, new in changes.items()}
     assert len(digests | {digest_of(ENGINE)}) == len(changes) + 1

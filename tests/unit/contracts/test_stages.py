@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reranker_contracts import ResolvedModel, Stage, StageReason, StageResult, Toolchain
+from reranker_contracts import ResolvedModel, Runtimes, Stage, StageReason, StageResult, Toolchain
 from reranker_contracts.stages import MESSAGE_LIMIT
 
 TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
@@ -21,6 +21,7 @@ def _result(message: str, name: str = "tiny") -> StageResult:
         resolved=ResolvedModel(
             revision="0123abcd", name=name, architecture="Bert", family="bert", max_length=512,
             toolchain=TOOLCHAIN,
+            runtimes=Runtimes(recipe=1, onnxruntime="1.31"),
         ),
     )  # fmt: skip
 

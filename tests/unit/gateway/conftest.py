@@ -132,7 +132,8 @@ def engine_dir(tmp_path: Path) -> Path:
         precision="fp32",
         accelerator="cpu",
         max_batch_size=4,
-        onnxruntime="1.31.1",
+        version="1.31.1",
+        recipe=1,
     )
     manifest = ArtefactManifest(
         digest=digest_of(identity),

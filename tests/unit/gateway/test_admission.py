@@ -2,12 +2,17 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reranker_gateway.admission import Admission
 from reranker_gateway.errors import OverloadedError
+from reranker_gateway.request_context import RequestContext, request_context
+from reranker_gateway.shares import Shares
 from reranker_gateway.throughput import Throughput
 
 Make = Callable[..., Any]
@@ -38,17 +43,17 @@ def admission_of(throughput: Throughput, now: list[float]) -> Make:
 
 def test_retry_after_is_the_time_until_there_is_room(admission_of: Make) -> None:
     admission = admission_of()
-    admission.check_tokens(300, waiting=700)
+    admission.check_tokens(300, {"": 700})
     with pytest.raises(OverloadedError) as caught:
-        admission.check_tokens(600, waiting=900)
+        admission.check_tokens(600, {"": 900})
     assert caught.value.retry_after == 5
     with pytest.raises(OverloadedError) as caught:
-        admission.check_tokens(1, waiting=1000)
+        admission.check_tokens(1, {"": 1000})
     assert caught.value.retry_after == 1
 
 
 def test_a_request_over_the_bound_is_served_when_nothing_waits(admission_of: Make) -> None:
-    admission_of().check_tokens(5000, waiting=0)
+    admission_of().check_tokens(5000, {})
 
 
 def test_bytes_are_given_back_also_after_a_refusal(admission_of: Make) -> None:
@@ -134,6 +139,68 @@ def test_requests_in_progress_are_bounded(admission_of: Make) -> None:
             first.arrived()
             with pytest.raises(OverloadedError, match="1 requests are in progress"):
                 second.arrived()
+
+
+def test_whoever_has_little_gets_in_beside_one_who_has_filled_the_queue(
+    admission_of: Make,
+) -> None:
+    admission = admission_of()
+    greedy = {"greedy": 1000}
+    with request_context(RequestContext(caller="greedy")):
+        admission.check_tokens(300, {"greedy": 700})
+        with pytest.raises(OverloadedError, match="1000 of this caller, of at most 1000"):
+            admission.check_tokens(1, greedy)
+    with request_context(RequestContext(caller="modest")):
+        admission.check_tokens(100, greedy)
+        with pytest.raises(OverloadedError) as caught:
+            admission.check_tokens(200, greedy)
+        # 100 tokens of the others have to go: then 200 may come in beside 900.
+        assert caught.value.retry_after == 1
+
+
+def test_greedy_callers_end_up_with_equal_parts() -> None:
+    shares = Shares(1000)
+    for _ in range(2000):
+        for caller in ("a", "b", "c"):
+            if shares.deficit(caller, 1) <= 0:
+                shares.take(caller, 1)
+    assert shares.total <= 1125
+    assert max(map(shares.of, "abc")) - min(map(shares.of, "abc")) <= 1
+    shares.give_back("a", shares.of("a"))
+    assert shares.of("a") == 0
+    assert shares.deficit("a", 300) <= 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 60)), max_size=80))
+def test_the_deficit_is_what_must_become_free(asked: list[tuple[str, int]]) -> None:
+    shares = Shares(100)
+    for caller, more in asked:
+        missing = shares.deficit(caller, more)
+        if missing <= 0:
+            shares.take(caller, more)
+            continue
+        # Free as much, of each in proportion: then there is room, or all of it was not enough.
+        total, own = shares.total, shares.of(caller)
+        left = max(total - missing, 0)
+        if left:
+            assert shares.deficit_beside(int(own * left / total), left, more) <= 1
+    assert shares.total <= 113
+
+
+def test_requests_in_progress_are_shared_out(admission_of: Make) -> None:
+    admission = admission_of(max_requests=16)
+    with ExitStack() as stack:
+
+        def arrive(caller: str) -> None:
+            with request_context(RequestContext(caller=caller)):
+                entry = stack.enter_context(admission.enter())
+            entry.arrived()
+
+        for _ in range(16):
+            arrive("greedy")
+        with pytest.raises(OverloadedError, match="16 of this caller"):
+            arrive("greedy")
+        arrive("modest")
 
 
 def test_throughput_counts_busy_time_only() -> None:

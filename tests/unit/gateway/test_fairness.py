@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from reranker_contracts import ServedModel
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.engine import Batch, FloatArray
+from reranker_gateway.pairs import PairKeys
 from reranker_gateway.scheduler import IN_FLIGHT, Scheduler
+from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import TokenisedRequest
@@ -39,6 +41,7 @@ class Asked:
 
     lengths: list[int]
     comes: int = 0
+    caller: str = field(default="", kw_only=True)
     goes: int = NEVER
     came: int = 0
     went: int = NEVER
@@ -49,7 +52,10 @@ class Asked:
 
 @dataclass
 class World:
-    """Requests, their scheduler, and the engine; tokens of request N are all N + 1."""
+    """Requests, their scheduler, and the engine.
+
+    Tokens of request N are all (N + 1) * 1000 + the pair's number: no pair is like another.
+    """
 
     limits: BatchLimits
     asked: list[Asked]
@@ -63,6 +69,8 @@ class World:
             engine=self,  # type: ignore[arg-type]
             model=MODEL,
             limits=self.limits,
+            keys=PairKeys("0" * 64),
+            cache=ScoreCache(0, self.telemetry.cache_lookups),
             throughput=Throughput(clock),
             telemetry=self.telemetry,
             clock=clock,
@@ -88,7 +96,7 @@ class World:
         return (batch.input_ids * batch.attention_mask).sum(axis=1).astype(np.float32)
 
     def rows(self, batch: Batch, number: int) -> int:
-        return int((batch.input_ids.max(axis=1) == number + 1).sum())
+        return int((batch.input_ids.max(axis=1) // 1000 == number + 1).sum())
 
     def waiting(self, since: int, number: int, rows: int) -> int:
         """Padded tokens of the batches from `since` to the one with the row `rows` of a request."""
@@ -108,9 +116,12 @@ class World:
             if number not in self.tasks and one.comes <= now:
                 one.came = len(self.batches)
                 one.ahead = sum(not task.done() for task in self.tasks.values())
-                ids = [np.full(length, number + 1, dtype=np.int32) for length in one.lengths]
+                ids = [
+                    np.full(length, (number + 1) * 1000 + at, dtype=np.int32)
+                    for at, length in enumerate(one.lengths)
+                ]
                 inputs = TokenisedRequest(ids, None, list(one.lengths), 0)
-                self.tasks[number] = asyncio.create_task(self.scheduler.run(inputs))
+                self.tasks[number] = asyncio.create_task(self.scheduler.run(inputs, one.caller))
             elif number in self.tasks and one.goes <= now and not self.tasks[number].done():
                 self.tasks[number].cancel()
                 await asyncio.wait([self.tasks[number]])
@@ -141,7 +152,9 @@ def test_waiting_depends_on_how_many_wait_and_not_on_their_sizes(
             assert not any(world.rows(batch, number) for batch in world.batches[one.went :])
             continue
         # Nothing is lost, nothing doubled.
-        assert one.scores.tolist() == [float(length * (number + 1)) for length in one.lengths]
+        assert one.scores.tolist() == [
+            float(length * ((number + 1) * 1000 + at)) for at, length in enumerate(one.lengths)
+        ]
         assert sent == len(one.lengths)
         assert world.waiting(one.came, number, 1) <= one.ahead * turn
         everything = len(one.lengths) * len(asked) * turn
@@ -186,3 +199,33 @@ async def test_many_requests_of_mixed_lengths_are_padded_little() -> None:
     # Alone each of them has 1.12; neighbours of other requests bring it down.
     assert padded / real <= 1.08
     assert padded / len(world.batches) >= 0.5 * limits.token_budget
+
+
+async def test_a_callers_many_requests_take_no_more_than_anothers_one() -> None:
+    limits = BatchLimits(max_rows=32, token_budget=8192)
+    batch_job = [Asked([512] * 16, caller="batch job") for _ in range(40)]
+    other = [Asked([512] * 16, comes=IN_FLIGHT, caller="other") for _ in range(4)]
+    world = World(limits, [*batch_job, *other])
+    await world.run()
+    first = IN_FLIGHT
+    last = max(at for at, batch in enumerate(world.batches) if world.rows(batch, 43))
+    # Every second batch is the other's, whose four requests are four full batches.
+    assert last - first <= 2 * len(other)
+
+
+async def test_callers_with_small_requests_have_as_much_as_those_with_large_ones() -> None:
+    limits = BatchLimits(max_rows=32, token_budget=8192)
+    large = [Asked([500] * 200, caller="large")]
+    small = [Asked([100] * 4, caller="small") for _ in range(300)]
+    world = World(limits, [*large, *small])
+    await world.run()
+    ended = next(
+        at
+        for at in range(len(world.batches))
+        if not any(world.rows(batch, 0) for batch in world.batches[at:])
+    )
+    # Before the first ones nobody else was there.
+    both = world.batches[IN_FLIGHT:ended]
+    of_large = sum(world.rows(batch, 0) * batch.input_ids.shape[1] for batch in both)
+    total = sum(batch.input_ids.size for batch in both)
+    assert 0.4 <= of_large / total <= 0.6

@@ -14,7 +14,9 @@ from reranker_contracts import ServedModel
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.engine import Batch
 from reranker_gateway.errors import EngineError, EngineTimeoutError, EngineUnavailableError
+from reranker_gateway.pairs import PairKeys
 from reranker_gateway.scheduler import IN_FLIGHT, Scheduler
+from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import TokenisedRequest
@@ -27,8 +29,12 @@ def request(*rows: list[int]) -> TokenisedRequest:
     )
 
 
-def of_lengths(*lengths: int, token: int = 1) -> TokenisedRequest:
-    return request(*([token] * length for length in lengths))
+_TOKENS = itertools.count(1000)
+
+
+def of_lengths(*lengths: int, token: int | None = None) -> TokenisedRequest:
+    """Pairs like no others, unless they are given a token."""
+    return request(*([next(_TOKENS) if token is None else token] * length for length in lengths))
 
 
 @pytest.fixture
@@ -37,14 +43,23 @@ def suspicions() -> list[None]:
 
 
 @pytest.fixture
-def scheduler(engine: Any, model: ServedModel, suspicions: list[None]) -> Scheduler:
+def telemetry() -> Telemetry:
+    return Telemetry()
+
+
+@pytest.fixture
+def scheduler(
+    engine: Any, model: ServedModel, suspicions: list[None], telemetry: Telemetry
+) -> Scheduler:
     clock = itertools.count().__next__
     return Scheduler(
         engine=engine,
         model=model,
         limits=BatchLimits(max_rows=4, token_budget=64),
+        keys=PairKeys("0" * 64),
+        cache=ScoreCache(0, telemetry.cache_lookups),
         throughput=Throughput(clock),
-        telemetry=Telemetry(),
+        telemetry=telemetry,
         clock=clock,
         on_failure=lambda: suspicions.append(None),
     )
@@ -58,7 +73,8 @@ async def test_scores_come_back_in_the_callers_order(scheduler: Scheduler, engin
     found = await asyncio.gather(*map(scheduler.run, requests))
     for asked, scores in zip(requests, found, strict=True):
         assert scores.tolist() == [float(row.sum()) for row in asked.ids]
-    assert sum(batch.rows for batch in engine.batches) == 72
+    distinct = {row.tobytes() for asked in requests for row in asked.ids}
+    assert sum(batch.rows for batch in engine.batches) == len(distinct) < 72
     assert scheduler.waiting_tokens == 0
 
 
@@ -136,7 +152,7 @@ async def test_a_failed_batch_is_tried_once_more(
     scheduler: Scheduler, engine: Any, suspicions: list[None]
 ) -> None:
     engine.failures.append(EngineUnavailableError("away"))
-    assert (await scheduler.run(of_lengths(4))).tolist() == [4.0]
+    assert (await scheduler.run(of_lengths(4, token=1))).tolist() == [4.0]
     assert len(suspicions) == 1
 
 
@@ -151,7 +167,7 @@ async def test_only_requests_of_the_failed_batch_fail(scheduler: Scheduler, engi
     engine.score = poisoned
     results = await asyncio.gather(
         scheduler.run(of_lengths(60, 59, 58, token=9)),
-        scheduler.run(of_lengths(5, 4)),
+        scheduler.run(of_lengths(5, 4, token=1)),
         return_exceptions=True,
     )
     assert isinstance(results[0], EngineError)
@@ -167,3 +183,99 @@ async def test_a_score_that_is_not_a_number_fails_the_request(
     engine.score = lambda batch: np.full(batch.rows, np.nan, dtype=np.float32)
     with pytest.raises(EngineError, match="not a score"):
         await scheduler.run(of_lengths(4))
+
+
+async def test_equal_pairs_are_scored_once_for_everybody(
+    scheduler: Scheduler, engine: Any, telemetry: Telemetry, eventually: Callable[..., Any]
+) -> None:
+    engine.open.clear()
+    occupied = asyncio.gather(*(scheduler.run(of_lengths(64)) for _ in range(IN_FLIGHT)))
+    await eventually(lambda: len(engine.batches) == IN_FLIGHT)
+    first = asyncio.create_task(scheduler.run(of_lengths(5, 5, 7, token=3)))
+    second = asyncio.create_task(scheduler.run(of_lengths(7, 9, token=3), "another"))
+    await eventually(lambda: scheduler.waiting_tokens == 5 + 7 + 9)
+    assert scheduler.waiting_by_caller == {"": 12, "another": 9}
+    # Who brought a pair goes, and the other one still gets its score.
+    first.cancel()
+    await asyncio.wait([first])
+    assert scheduler.waiting_tokens == 7 + 9
+    engine.open.set()
+    assert (await second).tolist() == [21.0, 27.0]
+    await occupied
+    assert sum(batch.rows for batch in engine.batches[IN_FLIGHT:]) == 2
+    assert "reranker_shared_pairs_total 2.0" in telemetry.exposition()
+    assert scheduler.waiting_by_caller == {}
+
+
+async def test_a_pair_that_is_in_the_engine_is_not_sent_again(
+    scheduler: Scheduler, engine: Any, eventually: Callable[..., Any]
+) -> None:
+    engine.open.clear()
+    first = asyncio.create_task(scheduler.run(of_lengths(6, token=2)))
+    await eventually(lambda: len(engine.batches) == 1)
+    second = asyncio.create_task(scheduler.run(of_lengths(6, token=2)))
+    await asyncio.sleep(0)
+    first.cancel()
+    engine.open.set()
+    assert (await second).tolist() == [12.0]
+    assert len(engine.batches) == 1
+    # What has landed is asked anew: nothing is remembered.
+    await scheduler.run(of_lengths(6, token=2))
+    assert len(engine.batches) == 2
+
+
+async def test_equal_ids_of_other_types_are_another_pair(scheduler: Scheduler, engine: Any) -> None:
+    one, other = of_lengths(4, token=2), of_lengths(4, token=2)
+    assert other.types is not None
+    other.types[0] = np.array([0, 0, 1, 1], dtype=np.int32)
+    engine.score = lambda batch: batch.token_type_ids.sum(axis=1).astype(np.float32)
+    found = await asyncio.gather(scheduler.run(one), scheduler.run(other))
+    assert [scores.tolist() for scores in found] == [[0.0], [2.0]]
+
+
+async def test_a_failed_batch_fails_everybody_who_waits_for_it(
+    scheduler: Scheduler, engine: Any
+) -> None:
+    engine.failures.extend([EngineError("bad"), EngineError("bad")])
+    found = await asyncio.gather(
+        scheduler.run(of_lengths(4, token=2)),
+        scheduler.run(of_lengths(4, token=2)),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in found] == [EngineError, EngineError]
+    assert (await scheduler.run(of_lengths(4, token=2))).tolist() == [8.0]
+
+
+async def test_known_scores_come_from_the_cache(
+    engine: Any, model: ServedModel, telemetry: Telemetry
+) -> None:
+    cache = ScoreCache(3, telemetry.cache_lookups)
+    clock = itertools.count().__next__
+    scheduler = Scheduler(
+        engine=engine,
+        model=model,
+        limits=BatchLimits(max_rows=4, token_budget=64),
+        keys=PairKeys("0" * 64),
+        cache=cache,
+        throughput=Throughput(clock),
+        telemetry=telemetry,
+        clock=clock,
+    )
+    assert (await scheduler.run(of_lengths(4, 5, token=2))).tolist() == [8.0, 10.0]
+    assert (await scheduler.run(of_lengths(5, 6, token=2))).tolist() == [10.0, 12.0]
+    assert sum(batch.rows for batch in engine.batches) == 3
+    # 4 was asked for longest ago and makes room.
+    await scheduler.run(of_lengths(7, token=2))
+    assert len(cache) == 3
+    assert (await scheduler.run(of_lengths(5, 6, 7, token=2))).tolist() == [10.0, 12.0, 14.0]
+    assert sum(batch.rows for batch in engine.batches) == 4
+    await scheduler.run(of_lengths(4, token=2))
+    assert sum(batch.rows for batch in engine.batches) == 5
+    text = telemetry.exposition()
+    assert 'reranker_score_cache_lookups_total{result="hit"} 4.0' in text
+    assert 'reranker_score_cache_lookups_total{result="miss"} 5.0' in text
+
+
+def test_keys_belong_to_the_engine() -> None:
+    inputs = of_lengths(4, token=2)
+    assert PairKeys("0" * 64).of(inputs) != PairKeys("1" * 64).of(inputs)

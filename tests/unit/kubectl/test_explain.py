@@ -79,6 +79,18 @@ def test_a_ready_service_is_said_to_be_ready_and_what_serves(rr: Any, api: Any) 
     assert "1a2b3c4d, Deployment demo-1a2b3c4d" in done.out
 
 
+def test_a_ready_service_tells_what_is_fought_over(rr: Any, api: Any) -> None:
+    told = [
+        condition("Ready", "True", "Ready", "ready"),
+        condition("Progressing", "False", "ReplicasContested", "an HPA scales the Deployment"),
+    ]
+    api.world = {"rerankerservices": [service(*told, stage="Serving")]}
+    done = rr("explain", "demo", api=api)
+    assert done.code == 0
+    assert "ReplicasContested: an HPA scales the Deployment" in done.out
+    assert "Somebody scales a Deployment of the service" in done.out
+
+
 def test_ready_was_said_of_an_older_spec(
     rr: Any, api: Any, snapshot: Callable[..., Snapshot]
 ) -> None:

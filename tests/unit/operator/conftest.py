@@ -66,7 +66,8 @@ def engine() -> RerankerEngine:
         precision="fp32",
         accelerator="cpu",
         max_batch_size=64,
-        onnxruntime="1.31",
+        version="1.31",
+        recipe=1,
     )
     return RerankerEngine.model_validate(
         {

@@ -223,30 +223,36 @@ def test_the_writer_has_seen_its_own_write_and_nobody_else_has(cache: CachingClu
 
 def _owned(version: int, *owners: str, port: int = 1) -> Json:
     body = service("a", version, port=port)
-    body["metadata"]["ownerReferences"] = [{"uid": owner} for owner in owners]
+    body["metadata"]["ownerReferences"] = [{"kind": owner[0], "uid": owner} for owner in owners]
     return body
 
 
 def test_one_more_owner_is_no_news_but_one_less_is(cache: CachingCluster) -> None:
-    events = [_owned(1, "x"), _owned(2, "x", "y"), _owned(3, "x", "y", "z", port=2), _owned(4, "x")]
+    events = [
+        _owned(1, "x1"),
+        _owned(2, "x1", "x2"),
+        _owned(3, "x1", "x2", "x3", port=2),
+        _owned(4, "x1"),
+    ]
     seen = [cache.observe("Service", "MODIFIED", event).quiet for event in events]
     assert seen == [False, True, False, False]
 
 
-def test_the_first_owner_is_news(cache: CachingCluster) -> None:
-    events = [_owned(1), _owned(2, "x"), _owned(3, "x", "y")]
+def test_the_first_owner_of_a_kind_is_news(cache: CachingCluster) -> None:
+    owners = [[], ["x1"], ["x1", "x2"], ["x1", "x2", "y1"], ["x1", "x2", "x3", "y1", "y2"]]
+    events = [_owned(version, *names) for version, names in enumerate(owners, start=1)]
     assert [cache.observe("Service", "MODIFIED", event).quiet for event in events] == [
-        False, False, True,
+        False, False, True, False, True,
     ]  # fmt: skip
 
 
 async def test_an_object_that_no_event_has_told_of_yet_is_news(cache: CachingCluster) -> None:
     """kopf tells the last of several versions only: here not the one that we made."""
     with writing_as("us"):
-        await cache.apply(_owned(1, "x"), "m")
-        await cache.apply(_owned(2, "x", "y"), "m")
-    assert not cache.observe("Service", "MODIFIED", _owned(2, "x", "y")).quiet
-    assert cache.observe("Service", "MODIFIED", _owned(3, "x", "y", "z")).quiet
+        await cache.apply(_owned(1, "x1"), "m")
+        await cache.apply(_owned(2, "x1", "x2"), "m")
+    assert not cache.observe("Service", "MODIFIED", _owned(2, "x1", "x2")).quiet
+    assert cache.observe("Service", "MODIFIED", _owned(3, "x1", "x2", "x3")).quiet
 
 
 async def test_a_label_that_comes_back_brings_the_object_back(cache: CachingCluster) -> None:
@@ -360,3 +366,19 @@ def test_of_managers_those_of_replicas_and_strangers_are_remembered(
     entry = Store({resource: None}, Clock()).put(resource.kind, body)
     assert entry is not None
     assert entry.body()["metadata"].get("managedFields") == kept
+
+
+async def test_one_look_asks_once_for_what_is_not_there(cache: CachingCluster, live: Live) -> None:
+    await cache.relist(None)
+    before = live.reads
+    with writing_as("me"):
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await cache.get(SERVICE, "shop", "a")
+        assert live.reads == before + 1
+        live.refuses, live.objects["shop", "a"] = Conflict("a"), service("a", 2)
+        with pytest.raises(Conflict):
+            await cache.apply(service("a", 1), "m")
+        assert await cache.get(SERVICE, "shop", "a"), "a refusal tells that it is there"
+    with writing_as("me"), pytest.raises(NotFound):
+        await cache.get(SERVICE, "shop", "b")

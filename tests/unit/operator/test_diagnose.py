@@ -108,6 +108,15 @@ def _said(stage: Stage, reason: StageReason, *, ok: bool = False) -> str:
             "TaintNotTolerated",
             "take the taint off",
         ),
+        (
+            _unscheduled(
+                "Unschedulable",
+                "0/1 nodes are available: 1 Too many pods. no new claims to deallocate, "
+                "preemption: 0/1 nodes are available: 1 No preemption victims found.",
+            ),
+            "InsufficientResources",
+            "1 Too many pods; free",
+        ),
         # The preemption's words are the same for every cause.
         (
             _unscheduled(

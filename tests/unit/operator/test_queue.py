@@ -6,7 +6,7 @@ import pytest
 
 from reranker_operator.errors import Conflict, OperatorError, Unavailable
 from reranker_operator.runtime.metrics import Metrics
-from reranker_operator.runtime.queue import Key, WorkQueue
+from reranker_operator.runtime.queue import Key, Lane, WorkQueue
 from reranker_operator.runtime.worker import Workers
 
 A, B, C = (Key("RerankerService", "shop", name) for name in "abc")
@@ -32,14 +32,15 @@ def queue(clock: Clock) -> WorkQueue:
 
 async def _ready(queue: WorkQueue) -> list[Key]:
     """All keys that are due now, taken and finished."""
-    queue.add(Key("end", "", ""))
-    taken: list[Key] = []
-    while (key := await queue.get()) is not None:
+    ends, taken = {Key("end", "", lane.name) for lane in (Lane.FIRST, Lane.NEXT)}, list[Key]()
+    for end in sorted(ends):
+        queue.add(end, Lane[end.name])
+    while not ends <= set(taken):
+        key = await queue.get()
+        assert key is not None
         queue.done(key)
-        if key.kind == "end":
-            return taken
         taken.append(key)
-    return taken
+    return [key for key in taken if key not in ends]
 
 
 async def test_a_key_is_queued_once_and_keys_come_in_order(queue: WorkQueue) -> None:
@@ -67,7 +68,6 @@ async def test_the_earliest_deadline_wins(queue: WorkQueue, clock: Clock) -> Non
     assert await _ready(queue) == []
     clock.now += 1
     queue.add_after(B, -5)
-    # `end` was added at once, what was due only on the way to it.
     assert sorted(await _ready(queue) + await _ready(queue)) == [A, B]
     clock.now += 100
     assert await _ready(queue) + await _ready(queue) == []
@@ -126,12 +126,12 @@ async def test_a_named_time_is_waited_for_whatever_comes(queue: WorkQueue, clock
 async def test_the_background_waits_but_not_for_ever(queue: WorkQueue) -> None:
     quiet = [Key("RerankerService", "shop", f"quiet-{number}") for number in range(3)]
     for key in quiet:
-        queue.add(key, background=True)
+        queue.add(key, Lane.BACKGROUND)
     queue.mark()
     busy = [Key("RerankerService", "shop", f"busy-{number}") for number in range(20)]
     for key in [*busy, quiet[2], quiet[2]]:
         queue.add(key)
-    queue.add(busy[0], background=True)
+    queue.add(busy[0], Lane.BACKGROUND)
     assert (queue.waiting, len(queue)) == (23, 23)
     taken = []
     for _ in range(23):
@@ -142,6 +142,31 @@ async def test_the_background_waits_but_not_for_ever(queue: WorkQueue) -> None:
     assert sorted(taken) == sorted([*busy, *quiet])
     assert [taken.index(key) for key in quiet] == [7, 15, 22]
     assert queue.worked_off
+
+
+async def test_what_somebody_changed_comes_before_what_follows_but_not_always(
+    queue: WorkQueue, clock: Clock
+) -> None:
+    pods, changes = ([Key(kind, "shop", f"{n}") for n in range(4)] for kind in ("P", "C"))
+    for key in pods:
+        queue.add_after(key, 1)
+    clock.now += 1
+    for key in changes:
+        queue.add(key)
+    taken = []
+    for _ in range(8):
+        key = await queue.get()
+        assert key is not None
+        queue.done(key)
+        taken.append(key.kind)
+    assert "".join(taken) == "CCPCCPPP"
+    queue.add_after(pods[0], 0)
+    assert await queue.get() == pods[0]
+    queue.add(pods[0], Lane.NEXT)
+    queue.add(pods[0])
+    queue.done(pods[0])
+    queue.add(changes[0])
+    assert [await queue.get(), await queue.get()] == [pods[0], changes[0]]
 
 
 async def test_closing_wakes_waiting_workers(queue: WorkQueue) -> None:

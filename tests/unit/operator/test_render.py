@@ -23,7 +23,22 @@ _VOLUMES = {
     "secret",
 }
 RETENTION = jobs.Retention(("0" * 64,), datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC))
-SOURCES = ["hf://org/tiny", "oci://registry/model:1?path=/m", "pvc://claim/path"]
+SOURCES = [
+    "hf://org/tiny",
+    "oci://registry/model:1?path=/m",
+    "pvc://claim/path",
+    "ngc://org/team/tiny:1",
+    "s3://bucket/tiny",
+    "https://host/tiny.tar.gz",
+]
+#: Variables that hold a secret, with the key of the Secret that each comes from.
+SECRETS = {
+    "HF_TOKEN": "token",
+    "NGC_API_KEY": "token",
+    "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN": "AWS_SESSION_TOKEN",
+}
 
 
 def _pods(service: RerankerService, engine: RerankerEngine, defaults: Defaults) -> dict[str, Json]:
@@ -105,21 +120,48 @@ def test_every_mount_has_its_volume(
 def test_the_token_is_a_reference_and_only_where_files_are_fetched(
     service: RerankerService, engine: RerankerEngine, defaults: Defaults
 ) -> None:
-    holders = set()
+    holders: dict[str, set[tuple[str, str]]] = {}
     for name, pod in _pods(service, engine, defaults).items():
         assert not any("secret" in volume for volume in pod["volumes"])
         for container in _containers(pod):
             assert "envFrom" not in container
             for entry in container.get("env", []):
-                if entry["name"] == "HF_TOKEN":
-                    assert entry == {
-                        "name": "HF_TOKEN",
-                        "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}},
-                    }
-                    holders.add((name.split()[0], container["name"]))
+                if entry["name"] in SECRETS:
+                    reference = dict(entry["valueFrom"]["secretKeyRef"])
+                    assert reference.pop("optional", None) in (
+                        [True] if entry["name"] == "AWS_SESSION_TOKEN" else [None]
+                    )
+                    assert reference == {"name": "hub", "key": SECRETS[entry["name"]]}
+                    held = holders.setdefault(f"{entry['name']} {name.split()[-1]}", set())
+                    held.add((name.split()[0], container["name"]))
                 else:
                     assert "secretKeyRef" not in entry.get("valueFrom", {})
-    assert holders == {("resolve", "resolve"), ("prepare", "fetch")}
+    fetching = {("resolve", "resolve"), ("prepare", "fetch")}
+    assert holders == dict.fromkeys(
+        (
+            "HF_TOKEN hf://org/tiny",
+            "NGC_API_KEY ngc://org/team/tiny:1",
+            "AWS_ACCESS_KEY_ID s3://bucket/tiny",
+            "AWS_SECRET_ACCESS_KEY s3://bucket/tiny",
+            "AWS_SESSION_TOKEN s3://bucket/tiny",
+        ),
+        fetching,
+    )
+
+
+def test_a_bucket_is_named_with_its_server(service: RerankerService, defaults: Defaults) -> None:
+    for given, expected in (
+        ({}, {"AWS_REGION": "us-east-1"}),
+        (
+            {"endpoint": "https://minio.example:9000", "region": "eu-central-1"},
+            {"AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": "https://minio.example:9000"},
+        ),
+    ):
+        source = EngineSource(source="s3://bucket/tiny", **given)
+        pod = _template(jobs.resolve_job(service, source, "k", 1, defaults))
+        env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+        assert {name: value for name, value in env.items() if name.startswith("AWS_")} == expected
+        assert env["TMPDIR"] == "/work"
 
 
 def test_texts_of_the_spec_cannot_name_the_token(

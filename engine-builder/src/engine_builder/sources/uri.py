@@ -18,6 +18,19 @@ _HUB = re.compile(
     r"(@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?",
     re.ASCII,
 )
+_BUCKET = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[\w!.*'() /+:-]{0,900}))?",
+    re.ASCII,
+)
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_CATALOGUE = re.compile(
+    rf"ngc://(?P<org>{_PART})(/(?P<team>{_PART}))?/(?P<model>{_PART}):(?P<version>{_PART})",
+    re.ASCII,
+)
+_ARCHIVE = re.compile(
+    r"https://[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?(/[\w.~%+-]{1,255}){1,32}", re.ASCII
+)
+_ENDING = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$")
 
 
 def open_source(uri: str, source_dir: Path | None) -> Source:
@@ -44,11 +57,18 @@ def open_source(uri: str, source_dir: Path | None) -> Source:
         return DirectorySource(source_dir, name)
     if source_dir is not None:
         raise UsageError(f"--source-dir is for oci://, pvc:// and directories, not for {uri}")
-    if scheme == "hf":
-        return _hub_source(uri)
+    open_remote = {
+        "hf": _hub_source,
+        "s3": _bucket_source,
+        "ngc": _catalogue_source,
+        "https": _archive_source,
+    }.get(scheme)
+    if open_remote is not None:
+        return open_remote(uri)
     raise StageError(
         StageReason.SOURCE_UNSUPPORTED,
-        f"source {uri[:200]}: {scheme[:20]}:// is not supported; use hf://, oci:// or pvc://",
+        f"source {scheme[:20]}://… is not supported; use hf://, ngc://, s3://, https://, oci:// or "
+        "pvc://",
     )
 
 
@@ -69,12 +89,61 @@ def _model_name(uri: str, name: str) -> str:
     return name
 
 
+def _bucket_source(uri: str) -> Source:
+    match = _BUCKET.fullmatch(uri)
+    if match is None or ".." in uri:
+        raise StageError(
+            StageReason.SOURCE_UNSUPPORTED,
+            f"source {_shown(uri)}: not a folder of a bucket; write s3://BUCKET/PATH",
+        )
+    from engine_builder.sources.listed import ListedSource  # noqa: PLC0415
+    from engine_builder.sources.s3 import Bucket  # noqa: PLC0415
+
+    prefix = (match["prefix"] or "").strip("/")
+    name = _model_name(uri, prefix.rpartition("/")[2] or match["bucket"])
+    return ListedSource(Bucket(match["bucket"], prefix, name))
+
+
+def _catalogue_source(uri: str) -> Source:
+    match = _CATALOGUE.fullmatch(uri)
+    if match is None:
+        raise StageError(
+            StageReason.SOURCE_UNSUPPORTED,
+            f"source {_shown(uri)}: not a version of a model on NGC; write "
+            "ngc://ORG[/TEAM]/MODEL:VERSION",
+        )
+    from engine_builder.sources.listed import ListedSource  # noqa: PLC0415
+    from engine_builder.sources.ngc import Catalogue  # noqa: PLC0415
+
+    return ListedSource(Catalogue(match["org"], match["team"], match["model"], match["version"]))
+
+
+def _archive_source(uri: str) -> Source:
+    parts = urlsplit(uri)
+    # A user, a password or a query may be secrets, and a source's text is shown in many places.
+    if not _ARCHIVE.fullmatch(uri) or "@" in parts.netloc:
+        raise StageError(
+            StageReason.SOURCE_UNSUPPORTED,
+            f"source {_shown(uri)}: not a tar archive's plain address; write "
+            "https://HOST/PATH/MODEL.tar.gz, without user and query",
+        )
+    from engine_builder.sources.archive import ArchiveSource  # noqa: PLC0415
+
+    last = parts.path.rpartition("/")[2]
+    return ArchiveSource(uri, _model_name(uri, _ENDING.sub("", last)))
+
+
+def _shown(uri: str) -> str:
+    """What of a refused source may be shown: people write passwords and signatures into them."""
+    return f"{uri.partition('://')[0]}://…" if re.search(r"[@?#&=]", uri) else uri[:200]
+
+
 def _hub_source(uri: str) -> Source:
     match = _HUB.fullmatch(uri)
     if match is None or ".." in uri:
         raise StageError(
             StageReason.SOURCE_UNSUPPORTED,
-            f"source {uri[:200]}: not a hub model; write hf://organisation/name or "
+            f"source {_shown(uri)}: not a hub model; write hf://organisation/name or "
             "hf://organisation/name@revision",
         )
     # Half a second of imports that other sources need not pay for.

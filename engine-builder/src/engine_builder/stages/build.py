@@ -1,36 +1,89 @@
 """build: all stages on one machine, into a store.
 
 The same functions, documents and store layout as in a cluster, so an engine that was built by hand
-can be copied into a cluster's store. What an earlier build left there is used again.
+can be copied into a cluster's store. What an earlier build published is used again, and so is what
+one that was killed had fetched or exported.
 """
 
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine_builder.errors import StageError, write_failure
 from engine_builder.files import make_directory
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
+from engine_builder.provenance import SigningKey
+from engine_builder.record import read_record, recorded
 from engine_builder.scratch import work_directory
 from engine_builder.stages.compile import compile_engine
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
 from engine_builder.stages.resolve import AdapterSource, resolve
 from engine_builder.store import Store
-from engine_builder.triton_config import Accelerator
 from reranker_contracts import (
     EngineIdentity,
+    EngineTarget,
     ParityReport,
     PrepareIdentity,
     ResolvedModel,
+    Runtimes,
     Scoring,
     StageReason,
+    candidates,
     digest_of,
 )
+from reranker_contracts.targets import Accelerator, Precision, Runtime
 
 #: Thresholds of this command; in a cluster the operator judges by the service's own.
 MIN_KENDALL_TAU = 0.995
 MAX_NDCG10_DELTA = 0.002
+
+
+#: Failures of a target that leave the others worth a try.
+_NEXT = frozenset(
+    {
+        StageReason.PARITY_REFUSED,
+        StageReason.TARGET_ABSENT,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.ENGINE_TOO_LARGE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The target as far as it was asked for; None is for us to choose. `gpu_memory` in bytes."""
+
+    runtime: Runtime | None
+    precision: Precision | None
+    accelerator: Accelerator
+    compute_capability: str | None
+    max_batch_size: int
+    gpu_memory: int | None = None
+    timing_cache: Path | None = None
+
+    def candidates(self, runtimes: Runtimes) -> tuple[EngineTarget, ...]:
+        """In the order in which they are tried; raises StageError when there is none."""
+        found = candidates(
+            runtimes,
+            self.accelerator,
+            runtime=self.runtime,
+            precision=self.precision,
+            compute_capability=self.compute_capability,
+            max_batch_size=self.max_batch_size,
+        )
+        if not found:
+            raise StageError(
+                StageReason.TARGET_UNSUPPORTED,
+                f"--runtime {self.runtime or 'auto'}, --precision {self.precision or 'auto'}: "
+                f"nothing builds this for {self.accelerator}; tensorrt and tensorrt-rtx need "
+                "--compute-capability",
+            )
+        return found
 
 
 def build(
@@ -40,13 +93,17 @@ def build(
     source_dir: Path | None,
     revision: str | None,
     max_length: int | None,
+    wanted: Wanted,
     scoring: Scoring | None = None,
     adapter: AdapterSource | None = None,
-    accelerator: Accelerator,
-    max_batch_size: int,
+    key: SigningKey | None = None,
     progress: Progress,
 ) -> Outcome:
-    """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused."""
+    """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused.
+
+    Of several targets the first one that passes is built. With `key` the provenance of what is
+    published is signed.
+    """
     _check_store(out)
     found = resolve(
         uri,
@@ -61,34 +118,26 @@ def build(
     resolved = found.resolved
     if resolved is None:
         raise ValueError("resolve gave no model")
-    store = Store(out)
-    with work_directory() as work:
-        prepare = PrepareIdentity(
-            revision=resolved.revision,
-            adapter=resolved.adapter,
-            max_length=max_length,
-            scoring=scoring,
-            toolchain=resolved.toolchain,
-        )
-        if not store.is_intact("prepared", digest_of(prepare)):
-            _prepare(
-                uri,
-                prepare,
-                source_dir=source_dir,
-                adapter=adapter,
-                out=out,
-                work=work,
-                progress=progress,
-            )
-        return _engine(
-            resolved,
-            prepare,
-            accelerator=accelerator,
-            max_batch_size=max_batch_size,
-            out=out,
-            work=work,
-            progress=progress,
-        )
+    targets = wanted.candidates(resolved.runtimes)
+    prepare = PrepareIdentity(
+        revision=resolved.revision,
+        adapter=resolved.adapter,
+        max_length=max_length,
+        scoring=scoring,
+        toolchain=resolved.toolchain,
+    )
+    with work_directory(digest_of(prepare)[:32]) as work:
+        build = _Build(uri, source_dir, adapter, Store(out), work, key, progress)
+        if not build.store.is_intact("prepared", digest_of(prepare)):
+            build.prepare(prepare)
+        for target in targets:
+            try:
+                return build.engine(resolved, prepare, target, wanted)
+            except StageError as error:
+                if target is targets[-1] or error.reason not in _NEXT:
+                    raise
+                progress.say(f"not {target}: {error.message}")
+        raise ValueError("no target")
 
 
 def _check_store(out: Path) -> None:
@@ -101,83 +150,111 @@ def _check_store(out: Path) -> None:
         raise write_failure(error, out) or error from error
 
 
-def _prepare(
-    uri: str,
-    identity: PrepareIdentity,
-    *,
-    source_dir: Path | None,
-    adapter: AdapterSource | None,
-    out: Path,
-    work: Path,
-    progress: Progress,
-) -> None:
-    source, prepared = work / "source", work / "prepared"
-    fetch(uri, revision=identity.revision, source_dir=source_dir, out=source, progress=progress)
-    folder = None
-    if adapter is not None and identity.adapter is not None:
-        folder = work / "adapter"
-        fetch(
-            adapter.uri,
-            revision=identity.adapter,
-            source_dir=adapter.source_dir,
-            out=folder,
-            progress=progress,
+@dataclass(frozen=True)
+class _Build:
+    """What all stages of one build share."""
+
+    uri: str
+    source_dir: Path | None
+    adapter: AdapterSource | None
+    store: Store
+    work: Path
+    key: SigningKey | None
+    progress: Progress
+
+    def prepare(self, identity: PrepareIdentity) -> None:
+        """fetch, export, publish."""
+        source, prepared = self.work / "source", self.work / "prepared"
+        self._fetch(self.uri, identity.revision, self.source_dir, source)
+        adapter = None
+        if self.adapter is not None and identity.adapter is not None:
+            adapter = self.work / "adapter"
+            self._fetch(self.adapter.uri, identity.adapter, self.adapter.source_dir, adapter)
+        with self._stage("export", prepared, after=source) as todo:
+            if todo:
+                with self.progress.step("loading PyTorch and transformers"):
+                    from engine_builder.stages.export import export  # noqa: PLC0415
+                done = export(
+                    source,
+                    prepared,
+                    max_length=identity.max_length,
+                    scoring=identity.scoring,
+                    adapter=adapter,
+                    progress=self.progress,
+                )
+                self.progress.say(done.message)
+        self._publish(prepared, identity)
+        for finished in (source, prepared, adapter):
+            if finished is not None:
+                shutil.rmtree(finished)
+
+    def _fetch(self, uri: str, revision: str, source_dir: Path | None, out: Path) -> None:
+        with self._stage("fetch", out) as todo:
+            if todo:
+                fetch(
+                    uri, revision=revision, source_dir=source_dir, out=out, progress=self.progress
+                )
+
+    def engine(
+        self,
+        resolved: ResolvedModel,
+        prepare: PrepareIdentity,
+        target: EngineTarget,
+        wanted: Wanted,
+    ) -> Outcome:
+        """compile, validate, publish."""
+        from engine_builder.stages.validate import validate  # noqa: PLC0415
+
+        identity = EngineIdentity(
+            **target.model_dump(),
+            prepared=digest_of(prepare),
+            version=resolved.runtimes.version_of(target.runtime) or "",
+            recipe=resolved.runtimes.recipe,
         )
-    with progress.step("loading PyTorch and transformers"):
-        from engine_builder.stages.export import export  # noqa: PLC0415
-    done = export(
-        source,
-        prepared,
-        max_length=identity.max_length,
-        scoring=identity.scoring,
-        adapter=folder,
-        progress=progress,
-    )
-    progress.say(done.message)
-    progress.say(publish(prepared, out, identity, progress=progress).message)
+        prepared = self.store.path_of("prepared", identity.prepared)
+        engine = self.work / f"engine-{digest_of(identity)[:32]}"
+        with self._stage("compile", engine, after=prepared) as todo:
+            if todo:
+                compiled = compile_engine(
+                    prepared,
+                    engine,
+                    target,
+                    progress=self.progress,
+                    gpu_memory=wanted.gpu_memory,
+                    timing_cache=wanted.timing_cache,
+                )
+                self.progress.say(compiled.message)
+        with recorded(self.progress, "validate", engine, after=engine):
+            validated = validate(prepared, engine, progress=self.progress)
+        self.progress.say(validated.message)
+        if validated.reason is StageReason.SUCCEEDED:
+            _judge(validated.parity)
+        done = self._publish(engine, identity)
+        path = self.store.path_of("engine", digest_of(identity))
+        return Outcome(
+            f"engine: {path} ({target})",
+            resolved=resolved,
+            parity=done.parity,
+            shapes=done.shapes,
+            size_bytes=done.size_bytes,
+            reason=validated.reason,
+        )
 
+    @contextmanager
+    def _stage(self, name: str, out: Path, *, after: Path | None = None) -> Iterator[bool]:
+        """False where a build that was killed had finished this stage: its output is there."""
+        done = read_record(out).stages
+        if any(stage.stage == name for stage in done):
+            self.progress.say(f"{name}: done by an earlier build that was interrupted")
+            yield False
+            return
+        with recorded(self.progress, name, out, after=after):
+            yield True
 
-def _engine(
-    resolved: ResolvedModel,
-    prepare: PrepareIdentity,
-    *,
-    accelerator: Accelerator,
-    max_batch_size: int,
-    out: Path,
-    work: Path,
-    progress: Progress,
-) -> Outcome:
-    from engine_builder.stages.validate import validate  # noqa: PLC0415
-
-    identity = EngineIdentity(
-        prepared=digest_of(prepare),
-        runtime="onnxruntime",
-        precision="fp32",
-        accelerator=accelerator,
-        max_batch_size=max_batch_size,
-        onnxruntime=resolved.toolchain.onnxruntime,
-    )
-    prepared = Store(out).path_of("prepared", identity.prepared)
-    engine = work / "engine"
-    compile_engine(
-        prepared,
-        engine,
-        accelerator=accelerator,
-        max_batch_size=max_batch_size,
-        progress=progress,
-    )
-    validated = validate(prepared, engine, progress=progress)
-    progress.say(validated.message)
-    _judge(validated.parity)
-    done = publish(engine, out, identity, progress=progress)
-    path = Store(out).path_of("engine", digest_of(identity))
-    return Outcome(
-        f"engine: {path}",
-        resolved=resolved,
-        parity=done.parity,
-        shapes=done.shapes,
-        size_bytes=done.size_bytes,
-    )
+    def _publish(self, source: Path, identity: PrepareIdentity | EngineIdentity) -> Outcome:
+        done = publish(source, self.store.root, identity, key=self.key, progress=self.progress)
+        self.progress.say(done.message)
+        return done
 
 
 def _judge(parity: ParityReport | None) -> None:

@@ -38,7 +38,7 @@ from engine_builder.onnx_weights import gather_weights
 from engine_builder.outcome import Outcome
 from engine_builder.pair_template import PairEncoder, Tokens
 from engine_builder.parity import share_told_apart
-from engine_builder.probes import load_probes
+from engine_builder.probes import add_near_ties, load_probes
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources import read_provenance
 from engine_builder.sources.selection import INDEX, select_files
@@ -100,6 +100,10 @@ def export(
     with progress.step(f"reference scores of {len(rows)} pairs"):
         logits = _reference(model, served, rows, progress)
         _check_reference(probes, logits)
+    with progress.step("reference scores of near ties"):
+        probes, logits = _with_near_ties(
+            model, served, tokenizer.text, probes=probes, logits=logits, progress=progress
+        )
     samples = _samples(model, served, rows)
     with progress.step("export to ONNX"):
         _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)
@@ -193,7 +197,7 @@ def _samples(model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens]) -
     by_length = sorted(rows, key=lambda row: len(row.ids))
     batches = [
         pad_batch(batch, served.pad_id, served.inputs, served.pad_side)
-        for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::40]])
+        for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::200]])
     ]
     return [(tensors, score(model, tensors)) for tensors in batches]
 
@@ -233,6 +237,25 @@ def _reference(
         tensors = pad_batch(picked, served.pad_id, served.inputs, served.pad_side)
         logits[list(batch)] = score(model, tensors)[:, served.label]
     return [float(logit) for logit in logits]
+
+
+def _with_near_ties(
+    model: CrossEncoder,
+    served: ServedModel,
+    tokenizer: str,
+    *,
+    probes: ProbeSet,
+    logits: Sequence[float],
+    progress: Progress,
+) -> tuple[ProbeSet, list[float]]:
+    """Probes and scores with those pairs that this model's own scores give."""
+    known = dict(zip(probes.pairs(), logits, strict=True))
+    full = add_near_ties(probes, logits)
+    new = [pair for pair in full.pairs() if pair not in known]
+    encoder = PairEncoder(Tokenizer.from_str(tokenizer), served.template, served.max_length)
+    rows = [encoder.encode(query, passage) for query, passage in new]
+    known |= zip(new, _reference(model, served, rows, progress), strict=True)
+    return full, [known[pair] for pair in full.pairs()]
 
 
 def _check_reference(probes: ProbeSet, logits: Sequence[float]) -> None:

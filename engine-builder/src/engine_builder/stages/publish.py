@@ -1,24 +1,27 @@
 """publish: a finished directory becomes an artefact of the store, under its identity's digest."""
 
 import datetime
-import re
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from engine_builder.artefacts import (
+    COMPILED,
     ENGINE_FILES,
+    ENGINE_MODELS,
     ENGINE_OPTIONAL,
+    ENGINE_PROOFS,
     PARITY,
     PREPARED_FILES,
     PREPARED_OPTIONAL,
-    TRITON_CONFIG,
+    CompiledEngine,
     read_served_model,
 )
 from engine_builder.errors import StageError, write_failure
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress, human_size
-from engine_builder.stages.compile import engine_shapes
+from engine_builder.provenance import SigningKey, attach
+from engine_builder.record import finished
 from engine_builder.store import Retention, Store
 from reranker_contracts import (
     ArtefactManifest,
@@ -32,8 +35,6 @@ from reranker_contracts import (
 )
 from reranker_contracts.integrity import file_entries
 
-_MAX_BATCH_SIZE = re.compile(r"^max_batch_size: (\d+)$", re.MULTILINE)
-
 
 def publish(
     source: Path,
@@ -41,11 +42,13 @@ def publish(
     identity: PrepareIdentity | EngineIdentity,
     *,
     retention: Retention | None = None,
+    key: SigningKey | None = None,
     progress: Progress,
 ) -> Outcome:
     """Publish `source` below `store`; an intact artefact of the same digest is kept.
 
-    With `retention` the store is tidied first, so that there is room.
+    With `retention` the store is tidied first, so that there is room. With `key` the provenance
+    is signed.
     """
     digest = digest_of(identity)
     names = _expected_files(source, identity)
@@ -57,7 +60,7 @@ def publish(
             keep = retention.keep | {digest}
             freed = Store(store).tidy(Retention(keep, retention.made_before))
         with progress.step(f"writing {human_size(manifest.size)} to {store}"):
-            fresh = Store(store).publish(source, names, manifest)
+            fresh = Store(store).publish(source, names, manifest, attach(manifest, key))
     except OSError as error:
         raise write_failure(error, store) or error from error
     except IntegrityError as error:
@@ -77,16 +80,21 @@ def publish(
 
 
 def _expected_files(source: Path, identity: PrepareIdentity | EngineIdentity) -> list[str]:
+    def present(name: str) -> bool:
+        return (source / name).is_file()
+
     required, optional = PREPARED_FILES, PREPARED_OPTIONAL
     if identity.kind == "engine":
-        required, optional = ENGINE_FILES, ENGINE_OPTIONAL
-    missing = [name for name in required if not (source / name).is_file()]
+        model = next(filter(present, ENGINE_MODELS), ENGINE_MODELS[0])
+        proof = next((names for names in ENGINE_PROOFS if all(map(present, names))), (PARITY,))
+        required, optional = (*ENGINE_FILES, model, *proof), ENGINE_OPTIONAL
+    missing = [name for name in required if not present(name)]
     if missing:
         raise StageError(
             StageReason.VALIDATION_FAILED,
             f"--from {source}: {missing[0]} is missing; run the stages before publish",
         )
-    return [*required, *(name for name in optional if (source / name).is_file())]
+    return [*required, *filter(present, optional)]
 
 
 def _manifest(
@@ -98,7 +106,7 @@ def _manifest(
     try:
         entries = [entry for entry in file_entries(source) if entry.path in names]
         parity, shapes = _engine_facts(source, identity)
-    except (IntegrityError, ValidationError) as error:
+    except (IntegrityError, ValidationError, FileNotFoundError) as error:
         raise StageError(
             StageReason.VALIDATION_FAILED,
             f"--from {source}: is not a finished directory ({str(error)[:200]}); run the "
@@ -110,6 +118,8 @@ def _manifest(
         files=tuple(entries),
         shapes=shapes,
         parity=parity,
+        cpu_features=identity.cpu_features if isinstance(identity, EngineIdentity) else (),
+        build=finished(source),
         created_at=datetime.datetime.now(datetime.UTC),
     )
 
@@ -117,15 +127,18 @@ def _manifest(
 def _engine_facts(
     source: Path, identity: PrepareIdentity | EngineIdentity
 ) -> tuple[ParityReport | None, Shapes | None]:
-    model = read_served_model(source)
+    read_served_model(source)
     if not isinstance(identity, EngineIdentity):
         return None, None
-    match = _MAX_BATCH_SIZE.search((source / TRITON_CONFIG).read_text(encoding="utf-8"))
-    if match is None or int(match[1]) != identity.max_batch_size:
+    compiled = CompiledEngine.model_validate_json((source / COMPILED).read_bytes())
+    if compiled.target != identity.target:
         raise StageError(
             StageReason.VALIDATION_FAILED,
-            f"{TRITON_CONFIG}: max_batch_size is {match and match[1]}, the identity says "
-            f"{identity.max_batch_size}; compile with --max-batch-size {identity.max_batch_size}",
+            f"--from {source}: was compiled for {compiled.target} and "
+            f"{compiled.target.max_batch_size} rows, the identity says "
+            f"{identity.target} and {identity.max_batch_size}; compile for that",
         )
-    parity = ParityReport.model_validate_json((source / PARITY).read_bytes())
-    return parity, engine_shapes(model, identity.max_batch_size)
+    path, parity = source / PARITY, None
+    if path.is_file():
+        parity = ParityReport.model_validate_json(path.read_bytes())
+    return parity, compiled.shapes

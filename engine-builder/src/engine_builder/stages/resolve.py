@@ -13,7 +13,7 @@ from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from engine_builder.scratch import work_directory
 from engine_builder.sources import open_source
-from engine_builder.toolchain import installed_toolchain
+from engine_builder.toolchain import installed_runtimes, installed_toolchain
 from reranker_contracts import ResolvedModel, Scoring
 
 
@@ -55,6 +55,7 @@ def resolve(
         max_length=facts.max_length,
         adapter=merged,
         toolchain=installed_toolchain(),
+        runtimes=installed_runtimes(),
     )
     return Outcome(
         f"{source.name} is {facts.architecture} at {snapshot.revision}, "

@@ -1,23 +1,26 @@
 """validate: scores the probe pairs on the engine and compares them with the FP32 reference.
 
-Twice, in opposite orders and with different batch sizes, so that rows share batches with others of
-other lengths: a score must not depend on its neighbours. Writes the numbers; who asked judges them.
+All of them by length, so that little is padding, and some again in batches of mixed lengths: a
+score must not depend on its neighbours. Writes the numbers; who asked judges them.
+
+An engine that was built ahead of time, without the GPU that it is for, gets the probe pairs and
+reference scores instead of a report: TargetAbsent, and the pods that serve it measure it.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from engine_builder.artefacts import (
+    COMPILED,
     ENGINE_VERSION,
-    ONNX,
     PARITY,
     PROBES,
     REFERENCE,
     TOKENIZER,
-    TRITON_CONFIG,
+    CompiledEngine,
     ProbeSet,
     Reference,
     read_served_model,
@@ -26,14 +29,16 @@ from engine_builder.artefacts import (
 )
 from engine_builder.batches import in_batches, pad_batch
 from engine_builder.errors import StageError
-from engine_builder.onnx_engine import OnnxEngine
 from engine_builder.outcome import Outcome
 from engine_builder.pair_template import PairEncoder, Tokens
 from engine_builder.parity import compare
 from engine_builder.progress import Progress
-from reranker_contracts import ServedModel, StageReason
+from engine_builder.targets import Scorer, builder_of
+from reranker_contracts import EngineTarget, ServedModel, StageReason
 
-_FORWARD, _BACKWARD = 16, 7
+_SORTED, _MIXED = 32, 7
+#: Of the pairs, every which one is scored a second time.
+_AGAIN = 5
 
 
 def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
@@ -42,23 +47,31 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
         require_published(prepared)
     probes = ProbeSet.model_validate_json((prepared / PROBES).read_bytes())
     reference = Reference.model_validate_json((prepared / REFERENCE).read_bytes())
-    model, tokenizer, gpu = _read_engine(engine)
+    model, tokenizer, target = _read_engine(engine)
     encoder = PairEncoder(tokenizer, model.template, model.max_length)
     rows = [encoder.encode(query, passage) for query, passage in probes.pairs()]
     with progress.step("loading the engine"):
-        loaded = OnnxEngine(engine / ENGINE_VERSION / ONNX, gpu=gpu)
+        try:
+            loaded = builder_of(target.runtime).load(engine / ENGINE_VERSION, target)
+        except StageError as error:
+            if target.runtime != "tensorrt-rtx" or error.reason is not StageReason.TARGET_ABSENT:
+                raise
+            return _leave_to_pods(prepared, engine, error)
     if sorted(loaded.inputs) != sorted(model.inputs):
         raise StageError(
             StageReason.VALIDATION_FAILED,
-            f"{ONNX} takes {sorted(loaded.inputs)}, model.json says {sorted(model.inputs)}; "
+            f"the engine takes {sorted(loaded.inputs)}, model.json says {sorted(model.inputs)}; "
             "compile it again",
         )
-    with progress.step(f"scoring {len(rows)} pairs twice on {loaded.provider}"):
-        order = list(range(len(rows)))
-        runs = [
-            _score(loaded, model, rows, order, batch_size=_FORWARD, progress=progress),
-            _score(loaded, model, rows, order[::-1], batch_size=_BACKWARD, progress=progress),
-        ]
+    by_length = sorted(range(len(rows)), key=lambda row: len(rows[row].ids))
+    some = by_length[::-_AGAIN]
+    step = max(1, len(some) // _MIXED)
+    # Each batch goes through all lengths.
+    again = [row for start in range(step) for row in some[start::step]]
+    with progress.step(f"scoring {len(rows)} pairs on {loaded.device}"):
+        first = _score(loaded, model, rows, by_length, batch_size=_SORTED, progress=progress)
+        mixed = _score(loaded, model, rows, again, batch_size=_MIXED, progress=progress)
+    runs = [list(first.values()), list((first | mixed).values())]
     report = compare(probes, reference.logits, runs)
     write_document(engine / PARITY, report)
     return Outcome(
@@ -68,12 +81,23 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
     )
 
 
-def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer, bool]:
-    """Model, tokenizer and whether the engine is for a GPU."""
+def _leave_to_pods(prepared: Path, engine: Path, absent: StageError) -> Outcome:
+    for name in (PROBES, REFERENCE):
+        shutil.copyfile(prepared / name, engine / name)
+    (engine / PARITY).unlink(missing_ok=True)
+    return Outcome(
+        f"not measured here: {absent.message}; the probe pairs and reference scores go with the "
+        "engine",
+        reason=StageReason.TARGET_ABSENT,
+    )
+
+
+def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer, EngineTarget]:
+    """Model, tokenizer and what the engine is for."""
     try:
-        config = (engine / TRITON_CONFIG).read_text(encoding="utf-8")
+        compiled = CompiledEngine.model_validate_json((engine / COMPILED).read_bytes())
         tokenizer = Tokenizer.from_file(str(engine / TOKENIZER))
-        return read_served_model(engine), tokenizer, "KIND_GPU" in config
+        return read_served_model(engine), tokenizer, compiled.target
     # The Rust tokenizers library raises plain Exception, also for a missing file.
     except Exception as error:
         raise StageError(
@@ -83,19 +107,20 @@ def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer, bool]:
 
 
 def _score(
-    engine: OnnxEngine,
+    engine: Scorer,
     model: ServedModel,
     rows: Sequence[Tokens],
     order: Sequence[int],
     *,
     batch_size: int,
     progress: Progress,
-) -> list[float]:
-    """Logits in the order of `rows`, computed in the given order."""
-    logits = np.zeros(len(rows))
+) -> dict[int, float]:
+    """Logits of the rows in `order`, by row and sorted by it."""
+    logits: dict[int, float] = {}
     for number, batch in enumerate(in_batches(order, batch_size)):
-        progress.tick(number * batch_size, len(rows), "pairs")
+        progress.tick(number * batch_size, len(order), "pairs")
         picked = [rows[row] for row in batch]
         tensors = pad_batch(picked, model.pad_id, model.inputs, model.pad_side)
-        logits[list(batch)] = engine.run(tensors, model.labels)[:, model.label]
-    return [float(logit) for logit in logits]
+        scores = engine.run(tensors, model.labels)[:, model.label]
+        logits |= zip(batch, map(float, scores), strict=True)
+    return dict(sorted(logits.items()))

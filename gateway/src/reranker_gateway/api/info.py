@@ -1,45 +1,48 @@
-"""What is served and how it is: models, health, metadata, metrics."""
+"""What is served and how it is: models, health, metadata, licence, versions, metrics."""
 
-from typing import Any
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from reranker_gateway import VERSION
+from reranker_gateway.api.dialects.tei import Tei
 from reranker_gateway.api.errors import error_response
+from reranker_gateway.api.models import ModelNames
 from reranker_gateway.drain import Phase
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.telemetry import CONTENT_TYPE
 
 METRICS_PATHS = ("/v1/metrics", "/metrics")
+#: Of the gateway itself; the model's is not known here.
+_LICENSE: Final = Path(__file__).parents[1] / "LICENSE"
+_PLAIN_HEALTH: Final = frozenset({"tei", "infinity", "vllm"})
 
 
-def info_router(gateway: Gateway) -> APIRouter:
-    """All GET routes of the API port."""
+def info_router(gateway: Gateway, names: ModelNames) -> APIRouter:
+    """All GET routes of the API port that tell of the service."""
     router = APIRouter()
-    models = _models(gateway)
-    metadata = _metadata(gateway)
-
-    @router.get("/v1/models", summary="Model ids that requests may name")
-    async def list_models() -> Response:
-        return JSONResponse(models)
-
-    @router.get("/v1/metadata", summary="What exactly is served")
-    async def read_metadata() -> Response:
-        return JSONResponse(metadata)
-
-    @router.get("/v1/health/live", summary="200 while the process answers")
-    async def live() -> Response:
-        return JSONResponse(_health("Service is live.", "live"))
-
-    @router.get("/v1/health/ready", summary="200 when requests are taken, else 503")
-    async def ready() -> Response:
-        if gateway.drain.phase is not Phase.SERVING:
-            return _not_ready("Service is shutting down.")
-        if not gateway.readiness.ready:
-            return _not_ready("Service is not ready: the engine is loading or away.")
-        return JSONResponse(_health("Service is ready.", "ready"))
-
+    license_info = _license()
+    documents: dict[str, tuple[str, Any]] = {
+        "/v1/models": ("Model ids that requests may name", _models(gateway, names)),
+        "/v1/metadata": ("What exactly is served", _metadata(gateway, names, license_info)),
+        "/v1/license": ("The server's licence", license_info),
+        "/v1/version": ("The server's version", {"release": VERSION, "api": VERSION}),
+        "/v1/manifest": (
+            "The engine's manifest: identity, files and their hashes",
+            gateway.files.manifest.model_dump(mode="json", by_alias=True),
+        ),
+    }
+    if "tei" in gateway.settings.dialects:
+        documents["/info"] = ("As Text Embeddings Inference tells of itself", _tei_info(gateway))
+    for path, (summary, document) in documents.items():
+        router.add_api_route(
+            path, _constant(document), methods=["GET"], summary=summary, name=path.strip("/")
+        )
+    _add_health(router, gateway)
     _add_metrics(router, gateway, METRICS_PATHS[:1])
     return router
 
@@ -47,8 +50,58 @@ def info_router(gateway: Gateway) -> APIRouter:
 def metrics_app(gateway: Gateway) -> FastAPI:
     """The metrics port."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    # Plain HTTP also where the API has TLS: the kubelet asks here.
+    _add_health(app.router, gateway)
     _add_metrics(app.router, gateway, METRICS_PATHS)
     return app
+
+
+def _constant(document: Any) -> Callable[[], Any]:
+    async def read() -> Response:
+        return JSONResponse(document)
+
+    return read
+
+
+def _add_health(router: APIRouter, gateway: Gateway) -> None:
+    @router.get("/v1/health/live", summary="200 while the process answers")
+    async def live() -> Response:
+        return JSONResponse(_health("Service is live.", "live"))
+
+    @router.get(
+        "/v1/health/ready",
+        summary="200 when requests are taken, else 503",
+        responses={503: {"description": "starting, draining, or the engine is away"}},
+    )
+    async def ready() -> Response:
+        reason = _why_not_ready(gateway)
+        if reason is not None:
+            return _not_ready(reason)
+        return JSONResponse(_health("Service is ready.", "ready"))
+
+    if _PLAIN_HEALTH.isdisjoint(gateway.settings.dialects):
+        return
+
+    @router.get(
+        "/health",
+        summary="200 when requests are taken, else 503",
+        responses={503: {"description": "starting, draining, or the engine is away"}},
+    )
+    async def health() -> Response:
+        reason = _why_not_ready(gateway)
+        if reason is not None:
+            return error_response(
+                503, reason, kind="service_unavailable", headers=_RETRY, dialect=Tei()
+            )
+        return Response()
+
+
+def _why_not_ready(gateway: Gateway) -> str | None:
+    if gateway.drain.phase is not Phase.SERVING:
+        return "Service is shutting down."
+    if not gateway.readiness.ready:
+        return "Service is not ready: the engine is loading or away."
+    return None
 
 
 def _add_metrics(router: APIRouter, gateway: Gateway, paths: tuple[str, ...]) -> None:
@@ -58,14 +111,18 @@ def _add_metrics(router: APIRouter, gateway: Gateway, paths: tuple[str, ...]) ->
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     for path in paths:
-        router.add_api_route(path, metrics, methods=["GET"], summary="Metrics for Prometheus")
+        router.add_api_route(
+            path,
+            metrics,
+            methods=["GET"],
+            summary="Metrics for Prometheus",
+            response_class=PlainTextResponse,
+        )
 
 
-def _models(gateway: Gateway) -> dict[str, Any]:
+def _models(gateway: Gateway, names: ModelNames) -> dict[str, Any]:
     """The real id first with itself as root: clients without a model take the first such entry."""
     created = int(gateway.files.manifest.created_at.timestamp())
-    root = gateway.served_name
-    ids = dict.fromkeys((root, *gateway.settings.aliases))
     return {
         "object": "list",
         "data": [
@@ -74,22 +131,25 @@ def _models(gateway: Gateway) -> dict[str, Any]:
                 "object": "model",
                 "created": created,
                 "owned_by": "reranker-operator",
-                "root": root,
+                "root": names.served,
                 "parent": None,
             }
-            for name in ids
+            for name in names.all
         ],
     }
 
 
-def _metadata(gateway: Gateway) -> dict[str, Any]:
-    """NIM's keys that can be answered honestly; the model's licence is not known here."""
+def _metadata(
+    gateway: Gateway, names: ModelNames, license_info: dict[str, object]
+) -> dict[str, Any]:
+    """NIM's keys; `engine` is ours."""
     files = gateway.files
     manifest = files.manifest
     return {
         "version": VERSION,
         "assetInfo": [f"engine:sha256:{manifest.digest}"],
-        "modelInfo": [{"shortName": gateway.served_name, "modelUrl": files.model.name}],
+        "licenseInfo": license_info,
+        "modelInfo": [{"shortName": names.served, "modelUrl": files.model.name}],
         "repository_override": "",
         "selectedModelProfileId": manifest.digest,
         "engine": {
@@ -103,9 +163,47 @@ def _metadata(gateway: Gateway) -> dict[str, Any]:
     }
 
 
+def _license() -> dict[str, object]:
+    """In NIM's form."""
+    content = _LICENSE.read_bytes()
+    return {
+        "name": _LICENSE.name,
+        "path": str(_LICENSE),
+        "sha": hashlib.sha1(content, usedforsecurity=False).hexdigest(),
+        "size": len(content),
+        "url": "",
+        "type": "file",
+        "content": content.decode("utf-8"),
+    }
+
+
+def _tei_info(gateway: Gateway) -> dict[str, Any]:
+    """Source: TEI's router, 1.9."""
+    files, settings = gateway.files, gateway.settings
+    return {
+        "model_id": gateway.served_name,
+        "model_sha": None,
+        "model_dtype": files.identity.precision,
+        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+        "max_concurrent_requests": max(1, settings.max_connections // 2),
+        "max_input_length": files.max_length,
+        "max_batch_tokens": settings.token_budget or files.shapes.token_budget,
+        "max_batch_requests": files.shapes.max_batch_size,
+        "max_client_batch_size": settings.max_passages,
+        "auto_truncate": True,
+        "tokenization_workers": settings.tokenizer_threads,
+        "version": VERSION,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+_RETRY: Final = {"Retry-After": "1"}
+
+
 def _health(message: str, status: str) -> dict[str, str]:
     return {"object": "health.response", "message": message, "status": status}
 
 
 def _not_ready(message: str) -> Response:
-    return error_response(503, message, kind="service_unavailable", headers={"Retry-After": "1"})
+    return error_response(503, message, kind="service_unavailable", headers=_RETRY)

@@ -1,40 +1,67 @@
-"""Around every request: an id, the count of requests in progress, metrics, one line of log."""
+"""Around every request: an id, who asks and until when, metrics, one line of log."""
 
 import asyncio
 import logging
 import re
+import time
 import uuid
 
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reranker_gateway.api.errors import error_response
-from reranker_gateway.api.ranking import PATH
+from reranker_gateway.api.dialects.table import is_scoring
+from reranker_gateway.api.errors import error_response, gateway_error_response
+from reranker_gateway.api.ranking import REQUEST_ID
+from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
+from reranker_gateway.errors import DeadlineExceededError, GatewayError
 from reranker_gateway.logs import log_event
+from reranker_gateway.request_context import RequestContext, request_context, timeout_seconds
 from reranker_gateway.telemetry import Telemetry
+from reranker_gateway.tracing import Tracing, propagated
 
 _ID = b"x-request-id"
 _ACCEPTED_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_LONGEST_PATH = 200
+_TRACE_ID = re.compile("00-([0-9a-f]{32})-")
 _log = logging.getLogger("reranker_gateway.request")
 
 
 class RequestMiddleware:
     """Outermost, so that it also sees what went wrong in everything within."""
 
-    def __init__(self, app: ASGIApp, *, drain: Drain, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        drain: Drain,
+        telemetry: Telemetry,
+        callers: Callers,
+        clock: Clock,
+        timeout: float | None,
+        tracing: Tracing | None,
+    ) -> None:
         self._app = app
         self._drain = drain
         self._telemetry = telemetry
+        self._callers = callers
         self._clock = clock
+        self._timeout = timeout
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = scope[REQUEST_ID] = _request_id(scope)
+        context = RequestContext(
+            request_id=request_id.decode(),
+            trace=propagated(scope["headers"]),
+            began=self._clock(),
+            began_ns=time.time_ns(),
+        )
         code = 500
         answering = False
 
@@ -48,36 +75,67 @@ class RequestMiddleware:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        ranking = scope["path"] == PATH and scope["method"] == "POST"
-        started = self._clock()
-        if ranking:
+        work = scope["method"] == "POST" and is_scoring(scope["path"])
+        if work:
             self._drain.enter()
         try:
-            await self._app(scope, receive, send_marked)
+            with request_context(context):
+                await self._answer(context, scope, receive, send_marked)
+        except GatewayError as error:
+            if not answering:
+                await gateway_error_response(error, scope)(scope, receive, send_marked)
         except asyncio.CancelledError:
             # The time to drain is over, and with it the task: this is the last thing it does.
             if not answering:
                 await _cut_off()(scope, receive, send_marked)
         except Exception:
             # The caller has its 500 already; Starlette raises again for the log.
-            _log.exception("internal error", extra={"fields": {"requestId": request_id.decode()}})
+            _log.exception("internal error", extra={"fields": {"requestId": context.request_id}})
         finally:
-            if ranking:
+            if work:
                 self._drain.leave()
-                self._record(scope, request_id, code, self._clock() - started)
+                context.ended = self._clock()
+                self._record(scope, context, code)
 
-    def _record(self, scope: Scope, request_id: bytes, code: int, seconds: float) -> None:
-        self._telemetry.requests.labels(str(code)).inc()
+    async def _answer(
+        self, context: RequestContext, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Raises UnauthorizedError, InvalidRequestError and DeadlineExceededError of its own."""
+        context.caller = self._callers.admit(scope["path"], scope["headers"])
+        asked = timeout_seconds(scope["headers"])
+        limits = [limit for limit in (asked, self._timeout) if limit is not None]
+        seconds = min(limits, default=None)
+        try:
+            async with asyncio.timeout(seconds) as patience:
+                await self._app(scope, receive, send)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise DeadlineExceededError(
+                f"no answer within {seconds:g} s; what had not been scored yet was dropped"
+            ) from None
+
+    def _record(self, scope: Scope, context: RequestContext, code: int) -> None:
+        seconds, path = context.ended - context.began, scope["path"][:_LONGEST_PATH]
+        self._telemetry.requests.labels(context.dialect or "none", str(code)).inc()
         self._telemetry.request_seconds.observe(seconds)
-        log_event(
-            _log,
-            "request",
-            requestId=request_id.decode(),
-            path=PATH,
-            code=code,
-            seconds=round(seconds, 4),
-            **scope.get("reranker.log", {}),
-        )
+        fields: dict[str, object] = {
+            "requestId": context.request_id,
+            "path": path,
+            "code": code,
+            "seconds": round(seconds, 4),
+        }
+        if context.caller:
+            fields["caller"] = context.caller
+        if context.passages:
+            fields |= {"passages": context.passages, "tokens": context.tokens}
+        if context.dialect:
+            fields["dialect"] = context.dialect
+        if trace := _TRACE_ID.match(context.trace.get("traceparent", "")):
+            fields["traceId"] = trace[1]
+        log_event(_log, "request", **fields)
+        if self._tracing is not None:
+            self._tracing.record(context, path=path, code=code)
 
 
 def _cut_off() -> Response:

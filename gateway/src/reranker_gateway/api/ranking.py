@@ -1,78 +1,119 @@
-"""`POST /v1/ranking`: NIM's request and answer around the internal `score`."""
+"""The way of a question in any dialect: read, ask the internal `score`, answer."""
 
 import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from reranker_gateway.admission import Entry
+from reranker_gateway.api import openapi
 from reranker_gateway.api.body import check_media_type, read_body, unless_gone
-from reranker_gateway.api.schema import ErrorBody, RankingRequest, RankingResponse, parse_ranking
-from reranker_gateway.errors import ModelNotFoundError
+from reranker_gateway.api.dialects.base import Answers, Body, Question, Serving
+from reranker_gateway.api.dialects.table import Route, paths
+from reranker_gateway.api.errors import DIALECT
+from reranker_gateway.api.inputs import tokenise
+from reranker_gateway.api.models import ModelNames
+from reranker_gateway.api.reading import check_count, choose_route, parse
 from reranker_gateway.gateway import Gateway
-from reranker_gateway.scoring import Scores
+from reranker_gateway.request_context import current_request
 from reranker_gateway.tokenise import TokenisedRequest
 
-PATH = "/v1/ranking"
-_ERRORS = (400, 404, 408, 413, 415, 422, 429, 500, 503)
+#: Where the middleware puts the id.
+REQUEST_ID: Final = "reranker.request_id"
+_NVIDIA = "nvidia"
 
 
-def ranking_router(gateway: Gateway) -> APIRouter:
-    """The route."""
+def ranking_router(gateway: Gateway, names: ModelNames) -> APIRouter:
+    """The routes of all dialects that are switched on."""
     router = APIRouter()
-    settings = gateway.settings
-    names = frozenset((gateway.served_name, *settings.aliases))
-
-    async def read_inputs(request: Request, entry: Entry) -> TokenisedRequest:
-        """A function of its own, so that the texts end with it, as the body does with its line."""
-        asked = parse_ranking(await read_body(request, settings, entry), settings.max_passages)
-        _check_model(asked, gateway, names)
-        texts = [passage.text for passage in asked.passages]
-        work = gateway.scorer.tokenise(asked.query.text, texts, asked.truncate or settings.truncate)
-        return await unless_gone(request, work)
-
-    @router.post(
-        PATH,
-        summary="Rank passages for a query",
-        response_model=RankingResponse,
-        responses={code: {"model": ErrorBody} for code in _ERRORS},
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/RankingRequest"}}
-                },
-            }
-        },
-    )
-    async def rank(request: Request) -> Response:
-        gateway.scorer.check_open()
-        check_media_type(request)
-        with gateway.admission.enter() as entry:
-            inputs = await read_inputs(request, entry)
-            entry.tokenised()
-            scores = await unless_gone(request, gateway.scorer.score(inputs))
-        request.scope["reranker.log"] = {"passages": len(scores.logits), "tokens": scores.tokens}
-        return Response(_body(scores), media_type="application/json")
-
+    for path, routes in paths(gateway.settings.dialects).items():
+        router.add_api_route(
+            path,
+            _Handler(gateway, names, routes).answer,
+            methods=["POST"],
+            **openapi.described(path, routes),
+        )
     return router
 
 
-def _check_model(asked: RankingRequest, gateway: Gateway, names: frozenset[str]) -> None:
-    if asked.model not in names:
-        raise ModelNotFoundError(
-            f"model: {asked.model!r} is not served here; use {gateway.served_name!r} "
-            "or another id of GET /v1/models"
+class _Handler:
+    """Answers the requests of one path."""
+
+    def __init__(self, gateway: Gateway, names: ModelNames, routes: Sequence[Route]) -> None:
+        self._gateway = gateway
+        self._names = names
+        self._routes = routes
+        model, settings = gateway.files.model, gateway.settings
+        self._serving = Serving(
+            model=names.served,
+            activation=model.activation,
+            max_length=gateway.files.max_length,
+            truncate=settings.truncate,
         )
 
+    async def answer(self, request: Request) -> Response:
+        """Scores, in the dialect of the request."""
+        began = time.perf_counter()
+        gateway, scope = self._gateway, request.scope
+        scope[DIALECT] = self._routes[0].dialect
+        current_request().dialect = scope[DIALECT].name
+        gateway.scorer.check_open()
+        check_media_type(request)
+        with gateway.admission.enter() as entry:
+            question, characters, inputs = await self._read(request, entry)
+            if not question.keeps_texts:
+                entry.tokenised()
+            tokenised = time.perf_counter()
+            scores = await unless_gone(request, gateway.scorer.score(inputs))
+            now = time.perf_counter()
+            answers = Answers(
+                question=question,
+                characters=characters,
+                logits=scores.logits,
+                tokens=scores.tokens,
+                truncated=inputs.truncated,
+                request_id=scope.get(REQUEST_ID, b"").decode(),
+                created=int(time.time()),
+                seconds={
+                    "tokenise": tokenised - began,
+                    "score": now - tokenised,
+                    "total": now - began,
+                },
+            )
+            dialect = scope[DIALECT]
+            body = dialect.answer(answers, self._serving)
+            headers = dialect.headers(answers)
+        return Response(
+            json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(),
+            media_type="application/json",
+            headers={"X-Truncated-Passages": str(inputs.truncated), **headers},
+        )
 
-def _body(scores: Scores) -> bytes:
-    """Highest logit first, equal ones in the caller's order."""
-    order = np.argsort(-scores.logits, kind="stable")
-    rankings = [
-        {"index": index, "logit": logit}
-        for index, logit in zip(order.tolist(), scores.logits[order].tolist(), strict=True)
-    ]
-    usage = {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens}
-    return json.dumps({"rankings": rankings, "usage": usage}, separators=(",", ":")).encode()
+    async def _read(self, request: Request, entry: Entry) -> tuple[Question, int, TokenisedRequest]:
+        """What is asked, the characters of its texts, and its tokens.
+
+        A function of its own, so that texts which no answer holds end with it, as the body does.
+        """
+        settings = self._gateway.settings
+        asked, dialect = self._parse(request, await read_body(request, settings, entry))
+        question = dialect.question(asked, self._serving)
+        self._check_model(request, question)
+        check_count(dialect.passages_field, len(question.passages), settings.max_passages)
+        inputs = await unless_gone(request, tokenise(self._gateway.scorer, question))
+        characters = sum(map(len, question.queries)) + sum(map(len, question.passages))
+        return question.without_texts(), characters, inputs
+
+    def _parse(self, request: Request, body: bytes) -> tuple[Body, Any]:
+        route, found = choose_route(body, self._routes, self._gateway.settings.max_passages)
+        request.scope[DIALECT] = route.dialect
+        current_request().dialect = route.dialect.name
+        return parse(route, body, found), route.dialect
+
+    def _check_model(self, request: Request, question: Question) -> None:
+        self._names.check(question.model)
+        in_path = "/".join(request.path_params.values())
+        if in_path and in_path != _NVIDIA:
+            self._names.check(in_path)

@@ -25,16 +25,23 @@ from reranker_operator.errors import Conflict, Forbidden, NotFound, OperatorErro
 #: Seconds for which a list of nodes is good enough. They change all the time and decide little.
 _NODES_SECONDS = 30.0
 _WRITER: ContextVar[Hashable] = ContextVar("writer", default=None)
+_Place = tuple[str, str, str]
+#: What was asked for and was not there, in this look at an object.
+_MISSED: ContextVar[set[_Place] | None] = ContextVar("missed", default=None)
 
 
 @contextmanager
 def writing_as(writer: Hashable) -> Iterator[None]:
-    """Within, writes are this one's: their echoes are no news to it."""
-    token = _WRITER.set(writer)
+    """Within, writes are this one's: their echoes are no news to it.
+
+    It also asks only once for what is not there.
+    """
+    token, missed = _WRITER.set(writer), _MISSED.set(set())
     try:
         yield
     finally:
         _WRITER.reset(token)
+        _MISSED.reset(missed)
 
 
 class CachingCluster:
@@ -89,13 +96,27 @@ class CachingCluster:
         shelf.listed.add(namespace)
         return self._store.forget_all_but(shelf, namespace, uids, began)
 
+    def names(self, resource: Resource, namespace: str) -> tuple[str, ...]:
+        """Names of a watched kind's objects that are in memory."""
+        return tuple(self._store.shelves[resource.kind].spaces.get(namespace, ()))
+
     # The protocol: reads.
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         """One object. Raises NotFound."""
         shelf = self._store.shelves.get(resource.kind)
         entry = shelf.entry(namespace, name) if shelf else None
-        return entry.body() if entry else await self._look(resource, namespace, name)
+        if entry is not None:
+            return entry.body()
+        missed, place = _MISSED.get(), (resource.kind, namespace, name)
+        if missed is not None and place in missed:
+            raise NotFound(f"{resource.kind} {name} was not there a moment ago")
+        try:
+            return await self._look(resource, namespace, name)
+        except NotFound:
+            if missed is not None and shelf is not None:
+                missed.add(place)
+            raise
 
     async def list(
         self,
@@ -223,6 +244,8 @@ class CachingCluster:
     async def refresh(self, resource: Resource, namespace: str, name: str) -> None:
         """What is in memory of this object has proved wrong, perhaps: look again."""
         if resource.kind in self._store.shelves:
+            if (missed := _MISSED.get()) is not None:
+                missed.discard((resource.kind, namespace, name))
             try:
                 await self._look(resource, namespace, name)
             except OperatorError:

@@ -4,12 +4,12 @@ The client brings connection handling, TLS and token refresh; its typed models a
 server-side apply wants exactly the fields we own and nothing filled in.
 """
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import orjson
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -178,7 +178,7 @@ class KubernetesCluster:
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
         if response.status < 300:
-            result: Json = json.loads(data)
+            result: Json = orjson.loads(data)
             return result
         raise error_of(method, path, response.status, data, response.headers)
 
@@ -202,7 +202,7 @@ def error_of(
 ) -> OperatorError:
     """What an answer other than success means."""
     try:
-        answer = json.loads(data)
+        answer = orjson.loads(data)
     except ValueError:
         answer = {}
     if not isinstance(answer, dict):

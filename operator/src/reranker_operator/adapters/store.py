@@ -5,10 +5,11 @@ got changes nothing here. Of `managedFields` only strangers' entries are kept, a
 apply, and whose wish the number of pods is.
 """
 
-import json
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import orjson
 
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import JOB, POD, RERANKER_ENGINE, RERANKER_SERVICE, Resource
@@ -32,7 +33,8 @@ class Entry:
     uid: str
     version: int
     labels: Mapping[str, str]
-    owners: frozenset[str]
+    #: Kind and uid of each.
+    owners: frozenset[tuple[str, str]]
     text: bytes
     #: When it got here, in puts: a list that began later knows better.
     turn: int
@@ -50,7 +52,7 @@ class Entry:
 
     def body(self) -> Json:
         """A copy of the reader's own."""
-        found: Json = json.loads(self.text)
+        found: Json = orjson.loads(self.text)
         return found
 
 
@@ -214,13 +216,16 @@ class Store:
         if managed is not None and (kept := _of_use(kind, managed)) is not None:
             meta["managedFields"] = kept
         # Answers and events have their kind, entries of a list may not.
-        text = json.dumps({**body, "kind": kind, "metadata": meta}, separators=(",", ":"))
+        # What orjson gives holds on to the whole buffer that it was written into.
+        text = bytes(memoryview(orjson.dumps({**body, "kind": kind, "metadata": meta})))
         return Entry(
             uid=meta["uid"],
             version=int(meta["resourceVersion"]),
             labels=dict(meta.get("labels") or {}),
-            owners=frozenset(owner["uid"] for owner in meta.get("ownerReferences") or []),
-            text=text.encode(),
+            owners=frozenset(
+                (owner["kind"], owner["uid"]) for owner in meta.get("ownerReferences") or []
+            ),
+            text=text,
             turn=self.turn,
             writer=writer,
         )
@@ -238,8 +243,10 @@ def _of_use(kind: str, managed: list[Json]) -> list[Json] | None:
 
 
 def _only_adds_owners(before: Entry, after: Entry) -> bool:
-    # The first owner is news: until then the object was nobody's.
-    same = before.uid == after.uid and set() < before.owners < after.owners
+    # The first owner of a kind is news: until then an object was nobody's, and a store's claim
+    # could not be let go of.
+    kinds = [{kind for kind, _ in entry.owners} for entry in (before, after)]
+    same = before.uid == after.uid and before.owners < after.owners and kinds[0] == kinds[1]
     return same and _essence(before.body()) == _essence(after.body())
 
 

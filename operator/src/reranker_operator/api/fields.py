@@ -21,6 +21,10 @@ _NAME_MESSAGE = (
 )
 
 
+#: A server's address without user, query and fragment.
+ENDPOINT = r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._-]+)*/?$"
+
+
 def cel_text(pattern: str) -> str:
     """As a string of CEL."""
     return "'" + pattern.replace("\\", "\\\\") + "'"

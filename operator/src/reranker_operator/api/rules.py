@@ -33,9 +33,11 @@ SERVICE_RULES = (
     ),
     Rule(
         "spec.model",
-        "!has(self.secretRef) || self.source.startsWith('hf://') || "
-        "(has(self.adapter) && self.adapter.source.startsWith('hf://'))",
-        "model.secretRef is the token of an hf:// source; for oci:// use model.imagePullSecret",
+        "!has(self.secretRef) || self.source.startsWith('hf://') "
+        "|| self.source.startsWith('ngc://') || self.source.startsWith('s3://') "
+        "|| (has(self.adapter) && self.adapter.source.startsWith('hf://'))",
+        "model.secretRef is for hf://, ngc:// and s3:// sources; for oci:// use "
+        "model.imagePullSecret, else remove it",
     ),
     Rule(
         "spec.model.adapter",
@@ -56,7 +58,7 @@ SERVICE_RULES = (
     Rule(
         "spec.model",
         "!has(self.imagePullSecret) || self.source.startsWith('oci://')",
-        "model.imagePullSecret is for oci:// sources; for hf:// use model.secretRef",
+        "model.imagePullSecret is for oci:// sources; for others use model.secretRef",
     ),
     Rule(
         "spec.model.source",
@@ -66,8 +68,22 @@ SERVICE_RULES = (
     ),
     Rule(
         "spec.model",
-        "!has(self.revision) || self.source.startsWith('hf://')",
-        "model.revision is for hf:// sources; give an image's tag or digest in model.source",
+        "!has(self.revision) "
+        "|| !(self.source.startsWith('oci://') || self.source.startsWith('pvc://'))",
+        "model.revision is not for oci:// and pvc:// sources; give an image's tag or digest in "
+        "model.source, and remove it",
+    ),
+    Rule(
+        "spec.model",
+        "!self.source.startsWith('https://') "
+        "|| (has(self.revision) && self.revision.matches('^sha256:[0-9a-f]{64}$'))",
+        "model.revision must be the archive's hash for an https:// source; write sha256: and what "
+        "`sha256sum` prints",
+    ),
+    Rule(
+        "spec.model",
+        "(!has(self.endpoint) && !has(self.region)) || self.source.startsWith('s3://')",
+        "model.endpoint and model.region are for s3:// sources; remove them",
     ),
     Rule(
         "spec",

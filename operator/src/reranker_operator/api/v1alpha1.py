@@ -14,6 +14,7 @@ from reranker_contracts import (
     ParityReport,
     Pooling,
     PrepareIdentity,
+    Runtimes,
     Toolchain,
 )
 from reranker_contracts.model import TEMPLATE_LIMIT
@@ -24,7 +25,7 @@ from reranker_operator.api.exposure import (
     MonitoringSpec,
     NetworkPolicySpec,
 )
-from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, Quantity
+from reranker_operator.api.fields import ENDPOINT, Key, Name, NameOrEmpty, QualifiedName, Quantity
 from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
 from reranker_operator.api.pods import (
@@ -40,6 +41,7 @@ from reranker_operator.api.rollout import (
     RolloutSpec,
     ScaleStatus,
 )
+from reranker_operator.api.security import SecuritySettings
 
 
 class SecretKeyRef(ApiModel):
@@ -72,6 +74,8 @@ class ModelSpec(ApiModel):
         max_length=1024,
         description=(
             "Where the model's files come from: hf://ORG/NAME (Hugging Face hub), "
+            "ngc://ORG[/TEAM]/MODEL:VERSION (NVIDIA's NGC catalogue), s3://BUCKET/PATH (a bucket), "
+            "https://HOST/PATH/MODEL.tar.gz (a tar archive), "
             "oci://IMAGE[?path=/models] (a container image that holds the files) or "
             "pvc://CLAIM/PATH (a volume claim in the same namespace)."
         ),
@@ -79,7 +83,9 @@ class ModelSpec(ApiModel):
     revision: str | None = Field(
         default=None,
         max_length=255,
-        description="Branch, tag or commit of a hub source. Default: the main branch.",
+        description="Branch, tag or commit of a hub source, by default the main branch. Of an "
+        "https:// source sha256: and the archive's hash, which it must have. Of s3:// and ngc:// "
+        "the revision that the status shows, to keep to it.",
     )
     adapter: AdapterSpec | None = Field(
         default=None, description="LoRA adapter that is merged into the model's weights."
@@ -110,7 +116,22 @@ class ModelSpec(ApiModel):
         default=None, description="From logit to score. Default: as the model's files say."
     )
     secret_ref: SecretKeyRef | None = Field(
-        default=None, description="Token for a gated or private hub source."
+        default=None,
+        description="Secret with the token of an hf:// or the API key of an ngc:// source under "
+        "`key`. For s3:// it holds AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary "
+        "keys, AWS_SESSION_TOKEN.",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        max_length=512,
+        pattern=ENDPOINT,
+        description="Server of an s3:// source, such as https://minio.example:9000. Default: AWS.",
+    )
+    region: str | None = Field(
+        default=None,
+        max_length=64,
+        pattern="^[a-z0-9][a-z0-9-]*$",
+        description="Region of an s3:// source. Default: us-east-1.",
     )
     image_pull_secret: Name | None = Field(
         default=None, description="Pull secret for an oci:// source."
@@ -158,11 +179,15 @@ class StoreSpec(ApiModel):
 class EngineSettings(ApiModel):
     """How the engine is built."""
 
-    runtime: Literal["auto", "onnxruntime"] = Field(
-        default="auto", description="auto picks the runtime for the accelerator."
+    runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="What runs the engine. auto picks the fastest that the builder image has for "
+        "the accelerator.",
     )
-    precision: Literal["auto", "fp32"] = Field(
-        default="auto", description="auto picks what passes parity on the target."
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        default="auto",
+        description="Of matrix products: bf16 is of openvino, int8 of onnxruntime. auto picks the "
+        "fastest that ranks like the original (parity).",
     )
     max_length: int | None = Field(
         default=None,
@@ -202,7 +227,7 @@ class AcceleratorSpec(ApiModel):
     )
 
 
-class ServingSpec(ApiModel):
+class ServingSpec(SecuritySettings):
     """How pods serve."""
 
     truncate: Literal["NONE", "END"] = Field(
@@ -295,6 +320,7 @@ class ResolvedStatus(ApiModel):
         default=None, description="Commit of the LoRA adapter, or hash of its files."
     )
     toolchain: Toolchain
+    runtimes: Runtimes
     resolved_time: datetime.datetime | None = Field(
         default=None, description="When the revision was found."
     )
@@ -357,7 +383,11 @@ class EngineSource(ApiModel):
     adapter: str | None = Field(
         default=None, description="Source of the LoRA adapter, as in the RerankerService."
     )
-    secret_ref: SecretKeyRef | None = Field(default=None, description="Token of a hub source.")
+    secret_ref: SecretKeyRef | None = Field(
+        default=None, description="Token or keys of a remote source."
+    )
+    endpoint: str | None = Field(default=None, description="Server of an s3:// source.")
+    region: str | None = Field(default=None, description="Region of an s3:// source.")
     image_pull_secret: Name | None = Field(
         default=None, description="Pull secret of an oci:// source."
     )

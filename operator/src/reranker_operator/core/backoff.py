@@ -27,6 +27,9 @@ PERMANENT = frozenset(
         StageReason.MAX_LENGTH_TOO_SHORT,
         StageReason.VALIDATION_FAILED,
         StageReason.PARITY_REFUSED,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.TARGET_ABSENT,
+        StageReason.ENGINE_TOO_LARGE,
     )
 )
 

@@ -187,7 +187,7 @@ def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) 
     order = (Reason.KIND_MISSING, Reason.FOREIGN_OWNER, Reason.ROUTE_REFUSED)
     grave = [entry for reason in order for entry in problems if entry.reason == reason]
     if grave:
-        return grave[0]
+        return _together([entry for entry in grave if entry.reason == grave[0].reason])
     if wanted and not led:
         text = "made with the first revision"
         return condition(ConditionType.INTEGRATED, "Unknown", Reason.PENDING, text)
@@ -196,6 +196,11 @@ def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) 
     made = ", ".join(f"{kind} {name}" for kind, name in sorted(map(_title, wanted)))
     text = f"made beside the pods: {made}" if made else "nothing is asked for beside the pods"
     return condition(ConditionType.INTEGRATED, True, Reason.INTEGRATED, text)
+
+
+def _together(problems: Sequence[Condition]) -> Condition:
+    """All that is amiss for one reason, so that nobody mends it piece by piece."""
+    return amiss(Reason(problems[0].reason), ". ".join(entry.message for entry in problems))
 
 
 def _is_policy(action: Action) -> bool:

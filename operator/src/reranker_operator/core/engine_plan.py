@@ -25,7 +25,7 @@ from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.engine_cleanup import plan_cleanup, plan_orphan
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete, Plan
-from reranker_operator.core.wording import retried
+from reranker_operator.core.wording import retried, under_way
 from reranker_operator.core.world import EngineWorld, is_leaving
 from reranker_operator.render import engines as render
 from reranker_operator.render.jobs import compile_job, prepare_job
@@ -248,7 +248,7 @@ def _running(progress: _Progress, view: JobView, kind: ConditionType) -> _Progre
         progress = replace(progress, stage=view.finding.reason.value)
         return progress.judged(condition(kind, False, view.finding.reason, view.finding.message))
     text = f"{view.stage} is running" if view.stage else "the pod is starting"
-    judgements = [condition(kind, "Unknown", Reason.RUNNING, text)]
+    judgements = [_trying(progress, kind, text)]
     if kind is ConditionType.COMPILED:
         judgements.append(condition(ConditionType.VALIDATED, "Unknown", Reason.PENDING, text))
     return progress.judged(*judgements)
@@ -269,7 +269,16 @@ def _start(
         if jobs.attempt_of(job, default=number) < number - 1
     )
     progress = replace(progress, actions=(*progress.actions, *stale, create))
-    return progress.judged(condition(kind, "Unknown", Reason.RUNNING, "starting"))
+    return progress.judged(_trying(progress, kind, "starting"))
+
+
+def _trying(progress: _Progress, kind: ConditionType, text: str) -> Condition:
+    """Of a step that failed before it is known what is amiss until it succeeds."""
+    before, attempts = find(progress.status.conditions, kind), progress.attempts
+    if attempts.reason is None or before is None or before.status != "False":
+        return condition(kind, "Unknown", Reason.RUNNING, text)
+    message = under_way(attempts.message or "", _number(progress))
+    return Condition(type=kind, status="False", reason=attempts.reason, message=message)
 
 
 def _retry_judgement(attempts: Attempts, kind: ConditionType, wait: float | None) -> Condition:

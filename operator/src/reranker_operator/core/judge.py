@@ -136,16 +136,20 @@ def _judge_progress(
             kind, False, Reason.PROGRESS_DEADLINE_EXCEEDED, _overdue_text(sight, finding)
         )
     if sight.rollout.rolling:
-        return _judge_rolling(sight.rollout, finding)
+        waits = sight.scale.replicas > 0 and sight.rollout.given == 0
+        return _judge_rolling(sight.rollout, finding, waits=waits)
     return _judge_rest(sight, finding, lacking)
 
 
-def _judge_rolling(rollout: Rollout, finding: Finding | None) -> Condition:
+def _judge_rolling(rollout: Rollout, finding: Finding | None, *, waits: bool) -> Condition:
     kind = ConditionType.PROGRESSING
     if finding is not None:
         text = f"revision {rollout.wanted} does not start: {finding.message}"
         return condition(kind, True, finding.reason, text)
-    return condition(kind, True, Reason.ROLLING, f"revision {rollout.wanted} is starting")
+    doing = "is starting"
+    if waits:
+        doing = "gets its first pod when one of the former revision is gone"
+    return condition(kind, True, Reason.ROLLING, f"revision {rollout.wanted} {doing}")
 
 
 def _judge_rest(sight: Sight, finding: Finding | None, lacking: str) -> Condition:

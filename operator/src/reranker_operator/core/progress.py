@@ -56,7 +56,7 @@ def follow(world: ServiceWorld, rollout: Rollout, changes: tuple[str, ...]) -> P
         revision=revision,
         since=world.now,
         # What it is given now, not only what it was seen to have.
-        asked=max(asked_of(entry), _given(rollout, revision)),
+        asked=max(asked_of(entry), rollout.given),
         ready=max(ready_of(entry), before.ready if before else 0),
         why=why,
     )
@@ -70,14 +70,8 @@ def follow(world: ServiceWorld, rollout: Rollout, changes: tuple[str, ...]) -> P
     )
 
 
-def _given(rollout: Rollout, revision: str) -> int:
-    return next(
-        (number for name, number in rollout.applied.items() if name.endswith(f"-{revision}")), 0
-    )
-
-
 def _why(world: ServiceWorld, rollout: Rollout, changes: tuple[str, ...]) -> str:
     if rollout.serving is None or not rollout.rolling:
         return "first start" if not world.service.status.history else ""
-    whose = "operator or source" if carries_out_spec(world) else "spec"
+    whose = "operator, source or reference" if carries_out_spec(world) else "spec"
     return f"{whose}: {summary(changes)}"

@@ -22,7 +22,7 @@ from reranker_operator.api.v1alpha1 import (
 from reranker_operator.core import backoff, jobs, references
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
-from reranker_operator.core.wording import retried
+from reranker_operator.core.wording import retried, under_way
 from reranker_operator.core.world import ServiceWorld, is_leaving
 from reranker_operator.render import engines
 from reranker_operator.render.jobs import resolve_job
@@ -98,15 +98,15 @@ def resolve(world: ServiceWorld) -> Resolution:
     if view.state == "failed":
         return _failed(world, attempts, view)
     if view.state == "running":
-        return _running(attempts, view, stale)
+        return _running(attempts, view, number, stale)
     if (known := _known(world)) is not None:
         return _learnt(world, known, None)
     return _start(world, key, attempts, number, stale)
 
 
 def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) -> Resolution:
-    engine = _engine_of(world, model)
-    if engine is not None and _has_moved(engine, model):
+    made = _engines_of(world, model)
+    if any(_has_moved(engine, model) for engine in made):
         text = (
             f"the source has changed: revision {model.revision[:19]} of "
             f"{world.service.spec.model.source} can't be fetched any more"
@@ -115,7 +115,7 @@ def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) ->
         again = _waiting(world, attempts, ())
         return replace(again, outdated=model.model_copy(update={"key": ""}))
     # Kept until the files are here: a source that changes all the time must not be hurried after.
-    fetched = engine is not None and is_true(engine.status.conditions, ConditionType.PREPARED)
+    fetched = any(is_true(entry.status.conditions, ConditionType.PREPARED) for entry in made)
     return Resolution(
         _found(model),
         model=model,
@@ -124,10 +124,12 @@ def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) ->
     )
 
 
-def _engine_of(world: ServiceWorld, model: ResolvedStatus) -> RerankerEngine | None:
-    manifest = engines.engine(world.service, RerankerServiceStatus(model=model), world.defaults)
-    name = manifest["metadata"]["name"]
-    return next((entry for entry in world.engines if entry.metadata.name == name), None)
+def _engines_of(world: ServiceWorld, model: ResolvedStatus) -> list[RerankerEngine]:
+    """Those of the service's targets that there are already."""
+    status = RerankerServiceStatus(model=model)
+    _, targets = engines.identities(world.service, status)
+    wanted = {engines.engine_name(world.service, status, target) for target in targets}
+    return [entry for entry in world.engines if entry.metadata.name in wanted]
 
 
 def lacks_source(engine: RerankerEngine) -> bool:
@@ -167,6 +169,7 @@ def _learnt(world: ServiceWorld, found: ResolvedModel, attempts: Attempts | None
         max_length=found.max_length,
         adapter=found.adapter,
         toolchain=found.toolchain,
+        runtimes=found.runtimes,
         resolved_time=world.now,
     )
     return Resolution(_found(model), model=model, attempts=attempts)
@@ -209,15 +212,15 @@ def _failed(world: ServiceWorld, attempts: Attempts, view: JobView) -> Resolutio
     return _waiting(world, attempts, ())
 
 
-def _running(attempts: Attempts, view: JobView, stale: tuple[Action, ...]) -> Resolution:
+def _running(
+    attempts: Attempts, view: JobView, number: int, stale: tuple[Action, ...]
+) -> Resolution:
     if view.finding is not None:
         judgement = condition(
             ConditionType.MODEL_RESOLVED, False, view.finding.reason, view.finding.message
         )
     else:
-        judgement = condition(
-            ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "reading the model's files"
-        )
+        judgement = _trying(attempts, number, "reading the model's files")
     return Resolution(judgement, attempts=attempts, actions=stale, requeue_after=view.recheck)
 
 
@@ -230,9 +233,20 @@ def _start(
     source = engines.source_of(world.service)
     create = Create(resolve_job(world.service, source, key, number, world.defaults))
     return Resolution(
-        condition(ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, "starting"),
+        _trying(attempts, number, "starting"),
         attempts=attempts,
         actions=(*stale, create),
+    )
+
+
+def _trying(attempts: Attempts, number: int, text: str) -> Condition:
+    if attempts.reason is None:
+        return condition(ConditionType.MODEL_RESOLVED, "Unknown", Reason.RESOLVING, text)
+    return Condition(
+        type=ConditionType.MODEL_RESOLVED,
+        status="False",
+        reason=attempts.reason,
+        message=under_way(attempts.message or "", number),
     )
 
 

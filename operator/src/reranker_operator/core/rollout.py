@@ -52,6 +52,12 @@ class Rollout:
         """A wanted revision is not yet the serving one."""
         return self.wanted is not None and self.wanted != self.serving
 
+    @property
+    def given(self) -> int:
+        """Pods that the wanted revision is given now."""
+        given = (n for name, n in self.applied.items() if name.endswith(f"-{self.wanted}"))
+        return next(given, 0)
+
 
 def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:
     """Bring `engine` into service; None keeps what serves and lets it follow `replicas`."""

@@ -1,8 +1,9 @@
 """Step 3 of a service: the engine that it needs, shared with every other service that needs it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from reranker_contracts import EngineIdentity, StageReason
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
@@ -11,8 +12,12 @@ from reranker_operator.core import references
 from reranker_operator.core.plan import Action, Apply, Create, Patch
 from reranker_operator.core.resolve import Resolution
 from reranker_operator.core.revisions import engine_of, live_deployments
+from reranker_operator.core.wording import advise
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import engines as render
+
+#: Characters of a condition's message that the API server takes.
+_LONGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -20,13 +25,16 @@ class EngineStep:
     """`engine` is None before it was made, `name` before the model is resolved.
 
     `planned` is the engine as this service asks for it, made or not. While the service is paused
-    nothing new is built: `name` is None then, too.
+    nothing new is built: `name` is None then, too. `passed_over` are engines for faster targets
+    that turned out not to be for this service; it goes on to own them, because they are what says
+    so.
     """
 
     judgement: Condition
     engine: RerankerEngine | None = None
     name: str | None = None
     planned: RerankerEngine | None = None
+    passed_over: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
 
 
@@ -40,13 +48,79 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     """Ask for the engine and own it; judge how far it is."""
     if resolution.model is None:
         return EngineStep(waiting_for_model())
-    service = world.service
     status = RerankerServiceStatus(model=resolution.model)
-    name = render.engine_name(service, status)
-    engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+    _, targets = render.identities(world.service, status)
+    if not targets:
+        return EngineStep(_no_target(world))
+    refusals: dict[str, str] = {}
+    for identity in targets:
+        name = render.engine_name(world.service, status, identity)
+        engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+        refusal = _refusal(world, engine)
+        if refusal is None or identity == targets[-1]:
+            step = _ask_for(world, status, identity, name, engine)
+            return replace(
+                step,
+                judgement=_with_refusals(step.judgement, refusals),
+                passed_over=tuple(refusals),
+            )
+        refusals[name] = refusal
+    raise AssertionError("the last target is always asked for")
+
+
+def _no_target(world: ServiceWorld) -> Condition:
+    wanted = world.service.spec.engine
+    text = (
+        f"spec.engine.runtime {wanted.runtime} with spec.engine.precision {wanted.precision} is "
+        f"nothing that there is for accelerator {world.service.spec.accelerator.type}"
+    )
+    text = advise(text, "set one of them to auto")
+    return condition(ConditionType.ENGINE_READY, False, StageReason.TARGET_UNSUPPORTED, text)
+
+
+#: Failures of one target that say nothing of the others.
+_OF_THE_TARGET = frozenset(
+    {
+        StageReason.TARGET_UNSUPPORTED.value,
+        StageReason.TARGET_ABSENT.value,
+        StageReason.ENGINE_TOO_LARGE.value,
+    }
+)
+
+
+def _refusal(world: ServiceWorld, engine: RerankerEngine | None) -> str | None:
+    """Why this engine will not serve this service, once that is known for good."""
+    if engine is None or engine.metadata.deletion_timestamp is not None:
+        return None
+    name = engine.metadata.name
+    judgement = judge_engine(world, name, engine)
+    reasons = {*_OF_THE_TARGET, StageReason.PARITY_REFUSED.value}
+    if judgement.status != "False" or judgement.reason not in reasons:
+        return None
+    # Without the remedy: nothing is to be done while the next target serves.
+    cause = judgement.message.removeprefix(name).lstrip(": ").rsplit("; ", 1)[0]
+    return f"{engine.spec.identity.runtime} {engine.spec.identity.precision}: {cause}"
+
+
+def _with_refusals(judgement: Condition, refusals: dict[str, str]) -> Condition:
+    """Says what was tried before, so that nobody wonders at a slower target."""
+    if not refusals:
+        return judgement
+    text = f"{judgement.message}; passed over {'; '.join(refusals.values())}"
+    return judgement.model_copy(update={"message": text[:_LONGEST]})
+
+
+def _ask_for(
+    world: ServiceWorld,
+    status: RerankerServiceStatus,
+    identity: EngineIdentity,
+    name: str,
+    engine: RerankerEngine | None,
+) -> EngineStep:
+    service = world.service
     before = engine.spec.source.references if engine else None
     versions = references.of_source(world, before)
-    manifest = render.engine(service, status, world.defaults, versions)
+    manifest = render.engine(service, status, identity, world.defaults, versions)
     planned = _planned(manifest)
     owned = service.metadata.uid in world.engine_owners.get(name, frozenset())
     if service.spec.rollout.paused and not owned and not _serves(world, name):
@@ -60,7 +134,9 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         actions.append(Apply(body, manager=names.owner_manager(service.metadata.uid)))
     if engine is not None:
         actions += _change_settings(world, engine, manifest["spec"])
-    return EngineStep(judge_engine(world, name, engine), engine, name, planned, tuple(actions))
+    return EngineStep(
+        judge_engine(world, name, engine), engine, name, planned, actions=tuple(actions)
+    )
 
 
 def _planned(manifest: dict[str, Any]) -> RerankerEngine:

@@ -148,7 +148,7 @@ def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
 
 def _release(world: ServiceWorld, engine: EngineStep, rollout: Rollout) -> tuple[Action, ...]:
     """Let go of engines that neither run nor are wanted."""
-    uid, used = world.service.metadata.uid, used_engines(world, engine.name)
+    uid, used = world.service.metadata.uid, used_engines(world, engine)
     return tuple(
         Release(RERANKER_ENGINE, name, names.owner_manager(uid))
         for name, owners in sorted(world.engine_owners.items())

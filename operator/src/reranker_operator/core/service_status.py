@@ -39,7 +39,8 @@ def status_of(
     entry, reached = live_deployments(world).get(serving or ""), in_traffic(world, serving)
     ready = sum(map(ready_of, reached))
     selector = serving_pods.pod_selector(meta.name, None if is_shared(world) else serving)
-    inside = names.url(meta.name, meta.namespace) if world.k8s_service else None
+    scheme = service.spec.serving.scheme
+    inside = names.url(meta.name, meta.namespace, scheme) if world.k8s_service else None
     return RerankerServiceStatus(
         observed_generation=meta.generation,
         conditions=tuple(merge(service.status.conditions, judgements, meta.generation, world.now)),
@@ -62,11 +63,11 @@ def status_of(
     )
 
 
-def used_engines(world: ServiceWorld, wanted: str | None) -> set[str | None]:
-    """Names of the engines that run or are wanted."""
+def used_engines(world: ServiceWorld, engine: EngineStep) -> set[str | None]:
+    """Names of the engines that run, are wanted or tell why another one is."""
     running = {engine_of(entry) for entry in live_deployments(world).values()}
-    if wanted is not None:
-        return running | {wanted}
+    if engine.name is not None:
+        return running | {engine.name, *engine.passed_over}
     # The same source will hardly become another engine, only because it is resolved again for
     # another secret or a newer builder: its build goes on, unless its files are gone.
     source = world.service.spec.model.source
@@ -107,7 +108,7 @@ def _serving_stage(sight: Sight, judgements: list[Condition]) -> str:
 def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, ...]:
     # Only those whose changes this service will hear of: not the ones it releases now, nor one
     # that still runs here but was made anew for somebody else.
-    uid, used = world.service.metadata.uid, used_engines(world, engine.name)
+    uid, used = world.service.metadata.uid, used_engines(world, engine)
     rows = []
     for entry in sorted(world.engines, key=lambda item: item.metadata.name):
         name = entry.metadata.name
@@ -120,7 +121,7 @@ def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, 
             EngineSummary(
                 name=name,
                 target=render.target_of(entry.spec.identity),
-                state="Ready" if ready else "Building",
+                state=_state(ready, passed_over=name in engine.passed_over),
                 stage=entry.status.stage,
                 size_bytes=entry.status.size_bytes,
                 parity=entry.status.parity,
@@ -128,3 +129,9 @@ def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, 
             )
         )
     return tuple(rows)
+
+
+def _state(ready: bool, *, passed_over: bool) -> str:
+    if passed_over:
+        return "PassedOver"
+    return "Ready" if ready else "Building"

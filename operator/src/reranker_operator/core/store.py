@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from reranker_contracts import digest_of
 from reranker_operator import names
-from reranker_operator.api.meta import PVC
+from reranker_operator.api.meta import PVC, RERANKER_SERVICE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.plan import Action, Apply, Release
 from reranker_operator.core.world import EngineWorld, Manifest, ServiceWorld, is_leaving
@@ -16,6 +16,10 @@ from reranker_operator.render import engines as render
 from reranker_operator.render.jobs import Retention
 from reranker_operator.render.pods import store_claim_name
 
+#: Services that own a claim, of those that mount it: each has a field manager of its own there,
+#: and every apply takes all of them into account. One is enough until it goes, the other is for
+#: when it does.
+_SERVICE_OWNERS = 2
 #: A longer list would outgrow a Job; what is left over then waits for better days.
 MOST_KEPT = 2000
 
@@ -37,6 +41,7 @@ def claim_for_engine(world: EngineWorld) -> tuple[Action, ...]:
 def claims_for_service(world: ServiceWorld, engine: str | None) -> tuple[Action, ...]:
     """Own the claims that the service's pods mount or will mount, let go of the others.
 
+    Where enough services own a claim already it is theirs to keep.
     Before the name of its `engine` is known a service may never get that far: it takes none then,
     but keeps the one that it has for the engine to come.
     """
@@ -49,8 +54,9 @@ def claims_for_service(world: ServiceWorld, engine: str | None) -> tuple[Action,
         name, owners = claim["metadata"]["name"], claim["metadata"].get("ownerReferences", [])
         if is_leaving(claim) or is_foreign(claim):
             continue
+        others = [owner for owner in owners if owner["kind"] == RERANKER_SERVICE.kind]
         if name in needed:
-            actions += _own(claim, world.service)
+            actions += _own(claim, world.service) if len(others) < _SERVICE_OWNERS else ()
         elif (
             name != wanted
             and meta.uid in {owner["uid"] for owner in owners}

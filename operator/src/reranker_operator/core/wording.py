@@ -23,6 +23,11 @@ def retried(message: str, failures: int) -> str:
     return f"{message} (attempt {failures} failed, will try again)"
 
 
+def under_way(message: str, number: int) -> str:
+    """A failure whose next attempt runs: it stands until that one has ended."""
+    return f"{message} (attempt {number} is running)"
+
+
 def quote(words: object, limit: int = 400) -> str:
     """Somebody else's words on one line, without what looks like a secret.
 

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from reranker_contracts import (
     EngineIdentity,
+    EngineTarget,
     PrepareIdentity,
     ResolvedModel,
     Scoring,
+    candidates,
     digest_of,
 )
 from reranker_contracts.base import canonical_json
@@ -29,16 +31,19 @@ from reranker_operator.api.v1alpha1 import (
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import Json, owner_reference, store_claim_name
-from reranker_operator.source import HubSource, parse
+from reranker_operator.source import RemoteSource, parse
 
 
 def identities(
     service: RerankerService, status: RerankerServiceStatus
-) -> tuple[PrepareIdentity, EngineIdentity]:
-    """What the service's engine is made from. Needs a resolved model in `status`."""
+) -> tuple[PrepareIdentity, tuple[EngineIdentity, ...]]:
+    """What the service's engine is made from, for each target in the order they are tried.
+
+    Needs a resolved model in `status`. No target: the builder image has nothing for the service.
+    """
     if status.model is None:
         raise ValueError("the model is not resolved")
-    spec = service.spec
+    spec, runtimes = service.spec, status.model.runtimes
     prepare = PrepareIdentity(
         revision=status.model.revision,
         adapter=status.model.adapter,
@@ -47,15 +52,23 @@ def identities(
         toolchain=status.model.toolchain,
         builder=spec.engine.image,
     )
-    identity = EngineIdentity(
-        prepared=digest_of(prepare),
-        runtime="onnxruntime",
-        precision="fp32",
-        accelerator="nvidia" if spec.accelerator.type == "nvidia" else "cpu",
+    targets = candidates(
+        runtimes,
+        "nvidia" if spec.accelerator.type == "nvidia" else "cpu",
+        runtime=None if spec.engine.runtime == "auto" else spec.engine.runtime,
+        precision=None if spec.engine.precision == "auto" else spec.engine.precision,
+        compute_capability=None,
         max_batch_size=spec.engine.max_batch_size,
-        onnxruntime=status.model.toolchain.onnxruntime,
     )
-    return prepare, identity
+    return prepare, tuple(
+        EngineIdentity(
+            **target.model_dump(),
+            prepared=digest_of(prepare),
+            version=runtimes.version_of(target.runtime) or "missing",
+            recipe=runtimes.recipe,
+        )
+        for target in targets
+    )
 
 
 def scoring_of(service: RerankerService) -> Scoring | None:
@@ -65,30 +78,44 @@ def scoring_of(service: RerankerService) -> Scoring | None:
     return Scoring(**said) if any(value is not None for value in said.values()) else None
 
 
-def target_of(identity: EngineIdentity) -> str:
-    """Short name of runtime and hardware, as it stands in engine names and status."""
-    return f"onnx-{'cpu' if identity.accelerator == 'cpu' else 'cuda'}-{identity.precision}"
+_SHORT = {
+    "onnxruntime": "onnx",
+    "openvino": "ov",
+    "tensorrt": "trt",
+    "tensorrt-rtx": "rtx",
+}
+
+
+def target_of(target: EngineTarget) -> str:
+    """Short name of runtime, hardware and precision, as in engine names and status."""
+    where = "cpu" if target.accelerator == "cpu" else "cuda"
+    if target.compute_capability:
+        where = "sm" + target.compute_capability.replace(".", "")
+    return f"{_SHORT[target.runtime]}-{where}-{target.precision}"
 
 
 def source_of(service: RerankerService, references: str | None = None) -> EngineSource:
     """Where the service's files come from, and the way there."""
     model = service.spec.model
     adapter = model.adapter.source if model.adapter else None
-    hub = any(isinstance(parse(uri), HubSource) for uri in (model.source, adapter) if uri)
+    remote = any(isinstance(parse(uri), RemoteSource) for uri in (model.source, adapter) if uri)
     return EngineSource(
         source=model.source,
         adapter=adapter,
         secret_ref=model.secret_ref,
+        endpoint=model.endpoint,
+        region=model.region,
         image_pull_secret=model.image_pull_secret,
-        proxy=service.spec.proxy if hub else None,
-        ca_bundle=service.spec.ca_bundle if hub else None,
-        references=references if hub else None,
+        proxy=service.spec.proxy if remote else None,
+        ca_bundle=service.spec.ca_bundle if remote else None,
+        references=references if remote else None,
     )
 
 
-def engine_name(service: RerankerService, status: RerankerServiceStatus) -> str:
+def engine_name(
+    service: RerankerService, status: RerankerServiceStatus, identity: EngineIdentity
+) -> str:
     """By what it is made from, where it runs and where its files lie."""
-    _, identity = identities(service, status)
     if status.model is None:
         raise ValueError("the model is not resolved")
     claim = store_claim_name(service.spec.engine.store)
@@ -98,16 +125,17 @@ def engine_name(service: RerankerService, status: RerankerServiceStatus) -> str:
 def engine(
     service: RerankerService,
     status: RerankerServiceStatus,
+    identity: EngineIdentity,
     defaults: Defaults,
     references: str | None = None,
 ) -> dict[str, Any]:
-    """The RerankerEngine that the service needs; `references` as in its source."""
-    prepare, identity = identities(service, status)
+    """The RerankerEngine of one of the service's `identities`; `references` as in its source."""
+    prepare, _ = identities(service, status)
     if status.model is None:
         raise ValueError("the model is not resolved")
     digest = digest_of(identity)
     spec, meta, model = service.spec, service.metadata, status.model
-    name = engine_name(service, status)
+    name = engine_name(service, status, identity)
     build: Json = {"image": spec.engine.image or defaults.builder_image}
     if spec.engine.resources:
         build["resources"] = spec.engine.resources.to_dict()

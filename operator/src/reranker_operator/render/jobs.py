@@ -26,12 +26,25 @@ from reranker_operator.render.pods import (
     pod_spec,
     store_claim_name,
 )
-from reranker_operator.source import ImageSource, Source, VolumeSource, parse
+from reranker_operator.source import (
+    BucketSource,
+    CatalogueSource,
+    HubSource,
+    ImageSource,
+    RemoteSource,
+    Source,
+    SourceError,
+    VolumeSource,
+    parse,
+)
 
 _TTL_SECONDS = 3600
 _WORK_SIZE = "30Gi"
 #: Removal only unlinks files; it must not hold a deletion up for long.
 _REMOVE_SECONDS = 300
+#: Keys of the Secret of an s3:// source, named as the variables that they become.
+_BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_SESSION_KEY = "AWS_SESSION_TOKEN"
 _RESULT = ["--result", "/dev/termination-log"]
 _WORK = mount("work", "/work")
 _TMP = mount("tmp", "/tmp")  # noqa: S108 - a volume of the pod
@@ -81,7 +94,9 @@ class _Stages:
     def publish(self, source: str, identity: str, retention: Retention | None) -> Json:
         args = ["--from", source, "--store", "/store", "--identity", identity]
         args += retention.arguments if retention else []
-        return self.stage("publish", args, mount("store", "/store"))
+        # For the manifest: which builder made it.
+        env: list[Json] = [{"name": "BUILDER_IMAGE", "value": self._image}]
+        return self.stage("publish", args, mount("store", "/store"), env=env)
 
     def copy_image(self, source: ImageSource) -> list[Json]:
         """Two containers: bring static tools along, then run the model image with them.
@@ -129,7 +144,7 @@ def _source_access(
         return _Access(stages.copy_image(source), volumes, ["--source-dir", "/work/image"], [], [])
     if isinstance(source, VolumeSource):
         return _claim_access("source", "--source-dir", source)
-    return _hub_access(spec, defaults)
+    return _remote_access(source, spec, defaults)
 
 
 def _adapter_access(
@@ -141,7 +156,10 @@ def _adapter_access(
     source = parse(spec.adapter, "model.adapter.source")
     if isinstance(source, VolumeSource):
         return _claim_access("adapter", option, source)
-    return _hub_access(spec, defaults)
+    if isinstance(source, ImageSource):
+        # The schema refuses it.
+        raise SourceError("model.adapter.source is hf:// or pvc://")
+    return _remote_access(source, spec, defaults)
 
 
 def _claim_access(name: str, option: str, source: VolumeSource) -> _Access:
@@ -151,8 +169,9 @@ def _claim_access(name: str, option: str, source: VolumeSource) -> _Access:
     return _Access([], volumes, [option, f"/{name}"], mounts, [])
 
 
-def _hub_access(spec: EngineSource, defaults: Defaults) -> _Access:
-    env = _hub_environment(spec, defaults) + proxy.environment(spec.proxy, spec.ca_bundle)
+def _remote_access(source: RemoteSource, spec: EngineSource, defaults: Defaults) -> _Access:
+    env = _remote_environment(source, spec, defaults)
+    env += proxy.environment(spec.proxy, spec.ca_bundle)
     return _Access([], proxy.volumes(spec.ca_bundle), [], proxy.mounts(spec.ca_bundle), env)
 
 
@@ -161,13 +180,28 @@ def _once(*lists: list[Json]) -> list[Json]:
     return list({entry["name"]: entry for entries in lists for entry in entries}.values())
 
 
-def _hub_environment(spec: EngineSource, defaults: Defaults) -> list[Json]:
-    env: list[Json] = [{"name": "HF_HOME", "value": "/work/hub"}]
-    if defaults.hub_endpoint:
-        env.append({"name": "HF_ENDPOINT", "value": defaults.hub_endpoint})
-    if spec.secret_ref:
-        reference = {"name": spec.secret_ref.name, "key": spec.secret_ref.key}
-        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+def _remote_environment(source: RemoteSource, spec: EngineSource, defaults: Defaults) -> list[Json]:
+    """What the source's client reads; only the stages that talk to it get this."""
+    # Archives are downloaded whole before they are looked at.
+    env: list[Json] = [{"name": "TMPDIR", "value": "/work"}]
+    secret = spec.secret_ref
+    if isinstance(source, HubSource):
+        env.append({"name": "HF_HOME", "value": "/work/hub"})
+        if defaults.hub_endpoint:
+            env.append({"name": "HF_ENDPOINT", "value": defaults.hub_endpoint})
+        if secret:
+            # The keys of a model in a bucket are no token for its adapter on the hub.
+            foreign = not isinstance(parse(spec.source), HubSource)
+            env.append(_from_secret("HF_TOKEN", secret.name, secret.key, optional=foreign))
+    elif isinstance(source, CatalogueSource) and secret:
+        env.append(_from_secret("NGC_API_KEY", secret.name, secret.key))
+    elif isinstance(source, BucketSource):
+        env.append({"name": "AWS_REGION", "value": spec.region or "us-east-1"})
+        if spec.endpoint:
+            env.append({"name": "AWS_ENDPOINT_URL", "value": spec.endpoint})
+        if secret:
+            env += [_from_secret(name, secret.name, name) for name in _BUCKET_KEYS]
+            env.append(_from_secret(_SESSION_KEY, secret.name, _SESSION_KEY, optional=True))
     return env
 
 
@@ -181,6 +215,13 @@ def _scoring_arguments(scoring: Scoring | None) -> list[str]:
         if (value := getattr(scoring, name)) is not None
     ]
     return [*args, *(f"--label={label}" for label in scoring.labels or ())]
+
+
+def _from_secret(name: str, secret: str, key: str, *, optional: bool = False) -> Json:
+    reference: Json = {"name": secret, "key": key}
+    if optional:
+        reference["optional"] = True
+    return {"name": name, "valueFrom": {"secretKeyRef": reference}}
 
 
 def _job(

@@ -8,13 +8,14 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.pods import ContainerSettings
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
-from reranker_operator.render import proxy
+from reranker_operator.render import proxy, security
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
 from reranker_operator.render.pods import (
@@ -79,7 +80,10 @@ def pod_template(
     )  # fmt: skip
     authorities = proxy.mounts(spec.ca_bundle)
     triton = _triton(service, defaults, [engine_mount, tmp, shared, *authorities])
-    gateway = _gateway(service, gateway_image, defaults, [engine_mount, tmp, *authorities])
+    secrets = security.mounts(spec.serving)
+    gateway = _gateway(
+        service, gateway_image, defaults, [engine_mount, tmp, *authorities, *secrets]
+    )
     pod = pod_spec(
         defaults,
         init_containers=[verify, triton],
@@ -89,6 +93,7 @@ def pod_template(
             empty_dir("tmp", size="256Mi"),
             empty_dir("shm", size="256Mi", memory=True),
             *proxy.volumes(spec.ca_bundle),
+            *security.volumes(spec.serving),
         ],
     )
     pod["terminationGracePeriodSeconds"] = (
@@ -111,6 +116,12 @@ def revision_of(template: Json) -> str:
     return names.short_hash(canonical_json(template))
 
 
+@lru_cache(maxsize=256)
+def _packed(text: str) -> str:
+    """Compressed once for the many times that a Deployment is looked at."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
 def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
     """One revision; its template never changes, a change makes another revision.
 
@@ -118,7 +129,7 @@ def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
     put it right when somebody else changes it, and say how another revision differs from it.
     """
     meta, revision = service.metadata, revision_of(template)
-    packed = base64.b64encode(zlib.compress(canonical_json(template).encode(), 9)).decode()
+    packed = _packed(canonical_json(template))
     surge = service.spec.rollout.strategy == "surge"
     selector = pod_selector(meta.name, revision)
     tags = template["metadata"]["labels"] | selector
@@ -210,7 +221,8 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
             "type": "ClusterIP",
             "selector": pod_selector(meta.name, revision),
             "ports": [
-                {"name": "http", "port": HTTP_PORT, "targetPort": "http"},
+                {"name": "http", "port": HTTP_PORT, "targetPort": "http"}
+                | security.protocol(service.spec.serving),
                 {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"},
             ],
         },
@@ -231,6 +243,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "ALIASES": ",".join(_aliases(service)) or None,
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
+    settings |= security.settings(serving)
     if serving.gateway.env_from:
         # What they bring must not move the ports: a variable that is given here goes before it.
         settings |= {"HOST": "0.0.0.0", "HTTP_PORT": HTTP_PORT, "METRICS_PORT": METRICS_PORT}  # noqa: S104 - the pod's own address
@@ -249,8 +262,10 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         + proxy.environment(service.spec.proxy, service.spec.ca_bundle),
     )
     result = customise(result, serving.gateway)
-    ready = {"path": "/v1/health/ready", "port": "http"}
-    live = {"path": "/v1/health/live", "port": "http"}
+    # Where it is plain HTTP: the kubelet would ask over TLS only if told, and trusts anybody then.
+    port = "metrics" if serving.tls else "http"
+    ready = {"path": "/v1/health/ready", "port": port}
+    live = {"path": "/v1/health/live", "port": port}
     probes = {
         # Starved of CPU, Python takes minutes to start; a restart would only begin them anew.
         "startupProbe": probe(

@@ -5,23 +5,33 @@ marked dirty and comes back when it is done. Failures put a key back after an ex
 jitter; where several delays exist, the earliest deadline wins. Only where the API server has named
 a time (Retry-After) a key is held back until then, whatever comes.
 
-What is looked at only for safety's sake, as in a resync, waits in the background: a change that
-somebody made does not stand behind a thousand services of which all is known.
+There are three lanes. A change that somebody made comes first: the builds and pods that it starts
+take longest, and it does not stand behind what a thousand pods tell of themselves. What follows
+from changes, and failures whose time has come, are next. What is looked at only for safety's sake,
+as in a resync, waits in the background. Each lane gets a share, however much is due before it.
 """
 
 import asyncio
 import heapq
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from enum import IntEnum
+from itertools import chain
 from typing import NamedTuple
 
 from reranker_operator.core.backoff import doubled
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 300.0
-#: One in so many goes to the background, however much is due.
-_BACKGROUND_SHARE = 8
+
+
+class Lane(IntEnum):
+    """Where a key waits; of so many keys at least one is of this lane."""
+
+    FIRST = 1
+    NEXT = 3
+    BACKGROUND = 8
 
 
 class Key(NamedTuple):
@@ -45,11 +55,10 @@ class WorkQueue:
     ) -> None:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._jitter = jitter
-        self._ready: dict[Key, float] = {}
-        self._background: dict[Key, float] = {}
+        self._lanes: dict[Lane, dict[Key, float]] = {lane: {} for lane in Lane}
         self._taken = 0
         self._working: dict[Key, float] = {}
-        self._dirty: set[Key] = set()
+        self._dirty: dict[Key, Lane] = {}
         self._deadlines: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
         self._failures: dict[Key, int] = {}
@@ -61,20 +70,20 @@ class WorkQueue:
         self.adds = 0
         self.retries = 0
 
-    def add(self, key: Key, *, background: bool = False) -> None:
-        """Work on this key soon, or in the background when there is time."""
+    def add(self, key: Key, lane: Lane = Lane.FIRST) -> None:
+        """Work on this key as soon as its lane allows."""
         if self._closed:
             return
         if key in self._held:
             self.add_after(key, 0.0)
         elif key in self._working:
-            self._dirty.add(key)
-        elif key not in self._ready:
-            self._ripen(key, background=background)
+            self._dirty[key] = min(lane, self._dirty.get(key, lane))
+        else:
+            self._ripen(key, lane)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Work on this key in `seconds`, or earlier if it is due earlier already."""
-        if self._closed or key in self._ready:
+        if self._closed or self._is_due(key):
             return
         deadline = max(self._clock() + max(0.0, seconds), self._held.get(key, 0.0))
         if key in self._deadlines and self._deadlines[key] <= deadline:
@@ -94,7 +103,7 @@ class WorkQueue:
             delay = max(hold, delay)
             self._held[key] = self._clock() + hold
             self._deadlines.pop(key, None)
-            self._dirty.discard(key)
+            self._dirty.pop(key, None)
         self.add_after(key, delay)
         return float(delay)
 
@@ -107,7 +116,7 @@ class WorkQueue:
         """The next key; None when the queue was closed."""
         while not self._closed:
             wait = self._promote()
-            if self._ready or self._background:
+            if self.waiting:
                 key = self._take()
                 self._working[key] = self._moved = self._clock()
                 return key
@@ -123,9 +132,8 @@ class WorkQueue:
         self._working.pop(key, None)
         self._unseen.discard(key)
         self._moved = self._clock()
-        if key in self._dirty:
-            self._dirty.discard(key)
-            self.add(key)
+        if (lane := self._dirty.pop(key, None)) is not None:
+            self.add(key, lane)
 
     def close(self) -> None:
         """No more keys; waiting workers get None."""
@@ -134,7 +142,7 @@ class WorkQueue:
 
     def mark(self) -> None:
         """What is here now is to be worked off; see `worked_off`."""
-        self._unseen = {*self._ready, *self._background, *self._working}
+        self._unseen = {*chain(*self._lanes.values()), *self._working}
 
     @property
     def worked_off(self) -> bool:
@@ -144,7 +152,7 @@ class WorkQueue:
     @property
     def waiting(self) -> int:
         """Keys that are due."""
-        return len(self._ready) + len(self._background)
+        return sum(map(len, self._lanes.values()))
 
     @property
     def working(self) -> int:
@@ -158,7 +166,7 @@ class WorkQueue:
 
     def oldest_age(self) -> float:
         """Seconds that the longest waiting key has been due; 0 when none is."""
-        return max(self._age(self._ready), self._age(self._background))
+        return max(map(self._age, self._lanes.values()))
 
     def longest_work(self) -> float:
         """Seconds that a worker has been on the same key; 0 when none works."""
@@ -174,25 +182,35 @@ class WorkQueue:
     def __len__(self) -> int:
         return self.waiting + len(self._working)
 
-    def _ripen(self, key: Key, *, background: bool = False) -> None:
-        """The key is due now."""
-        if background and key in self._background:
+    def _is_due(self, key: Key) -> bool:
+        """Not only in the background: there it would wait longer than it may."""
+        return any(key in keys for lane, keys in self._lanes.items() if lane != Lane.BACKGROUND)
+
+    def _ripen(self, key: Key, lane: Lane) -> None:
+        """The key is due now; one that is due already may only get ahead."""
+        before = next((entry for entry, keys in self._lanes.items() if key in keys), None)
+        if before is not None and before <= lane:
             return
-        since = self._background.pop(key, None)
-        if since is None:
+        if before is None:
             self.adds += 1
-        lane = self._background if background else self._ready
-        lane[key] = self._clock() if since is None else since
+        since = self._clock() if before is None else self._lanes[before].pop(key)
+        self._lanes[lane][key] = since
         self._deadlines.pop(key, None)
         self._wake.set()
 
     def _take(self) -> Key:
         self._taken += 1
-        turn = self._taken % _BACKGROUND_SHARE == 0
-        lane = self._background if self._background and (turn or not self._ready) else self._ready
-        key = next(iter(lane))
-        del lane[key]
+        keys = next(filter(None, self._order()))
+        key = next(iter(keys))
+        del keys[key]
         return key
+
+    def _order(self) -> Iterator[dict[Key, float]]:
+        """Those whose turn it is, then by rank."""
+        for lane in reversed(Lane):
+            if self._taken % lane == 0 and lane != Lane.FIRST:
+                yield self._lanes[lane]
+        yield from self._lanes.values()
 
     def _age(self, keys: dict[Key, float]) -> float:
         now = self._clock() if keys else 0.0
@@ -211,5 +229,5 @@ class WorkQueue:
                 heapq.heappop(self._heap)
                 del self._deadlines[key]
                 self._held.pop(key, None)
-                self.add(key)
+                self.add(key, Lane.NEXT)
         return None

@@ -15,7 +15,7 @@ from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
 from reranker_operator.errors import Forbidden, OperatorError
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.optional_kinds import OptionalKinds
-from reranker_operator.runtime.queue import Key, WorkQueue
+from reranker_operator.runtime.queue import Key, Lane, WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,6 @@ class Resync:
             for entry in await self._cluster.list(resource, namespace):
                 meta = entry["metadata"]
                 key = Key(resource.kind, meta["namespace"], meta["name"])
-                self._queue.add(key, background=True)
+                self._queue.add(key, Lane.BACKGROUND)
                 found.append(entry)
         return found

@@ -19,11 +19,10 @@ from reranker_operator.api.meta import (
     RERANKER_SERVICE,
 )
 from reranker_operator.core import diagnose
-from reranker_operator.core.world import is_leaving
 from reranker_operator.errors import OperatorError
 from reranker_operator.names import SERVICE_LABEL
 from reranker_operator.runtime.fleet import Fleet
-from reranker_operator.runtime.queue import Key, WorkQueue
+from reranker_operator.runtime.queue import Key, Lane, WorkQueue
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +73,11 @@ class Watch:
             self._tell_fleet(kind, event, body)
         if news.quiet:
             return
-        for key in self._interested(kind, event, body):
+        for key in self._interested(kind, body):
             if key == news.writer:
                 continue
             if event is None:
-                self._queue.add(key, background=True)
+                self._queue.add(key, Lane.BACKGROUND)
             elif kind in _OWN or not self._child_delay:
                 self._queue.add(key)
             else:
@@ -89,7 +88,7 @@ class Watch:
         kind = str(body["kind"])
         if kind in _OWN:
             self._tell_fleet(kind, "DELETED", body)
-        for key in self._interested(kind, "DELETED", body):
+        for key in self._interested(kind, body):
             self._queue.add(key)
 
     async def run(self) -> None:
@@ -135,17 +134,22 @@ class Watch:
         else:
             self._fleet.saw({**body, "kind": kind})
 
-    def _interested(self, kind: str, event: str | None, body: Mapping[str, Any]) -> list[Key]:
+    def _interested(self, kind: str, body: Mapping[str, Any]) -> list[Key]:
         keys = self._keys_of(kind, body["metadata"])
+        if kind == PVC.kind:
+            # Not all who need a claim own it. It changes seldom.
+            namespace = str(body["metadata"].get("namespace", ""))
+            return [*dict.fromkeys([*keys, *self._services_of(namespace)])]
         labels = body["metadata"].get("labels") or {}
         serves = kind in (POD.kind, DEPLOYMENT.kind) and SERVICE_LABEL in labels
         if serves and not (kind == POD.kind and _is_damaged(body)):
             # An engine hears of what serves it only when its files are damaged.
             return [key for key in keys if key.kind != RERANKER_ENGINE.kind]
-        if kind == PVC.kind and event != "DELETED" and not is_leaving(body):
-            # All of a namespace own its claim; that it is there or grows is no news to them.
-            return []
         return keys
+
+    def _services_of(self, namespace: str) -> list[Key]:
+        names = self._cluster.names(RERANKER_SERVICE, namespace)
+        return [Key(RERANKER_SERVICE.kind, namespace, name) for name in names]
 
 
 def _is_damaged(pod: Mapping[str, Any]) -> bool:

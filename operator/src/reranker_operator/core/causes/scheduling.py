@@ -11,7 +11,7 @@ from reranker_operator.core.causes.pods import condition_of, is_build
 from reranker_operator.core.wording import quote
 from reranker_operator.core.world import Manifest
 
-_PREEMPTION = re.compile(r"\s*preemption: .*", re.DOTALL)
+_PREEMPTION = re.compile(r"\s*(?:no new claims to deallocate, )?preemption: .*", re.DOTALL)
 _DEVICE = re.compile(r"Insufficient ([\w.-]+/[\w./-]*\w)")
 _TAINT = "untolerated taint"
 _CLUES = (

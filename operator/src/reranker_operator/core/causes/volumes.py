@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from reranker_operator import names
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core.causes.finding import Finding, clue, finding, recognise
 from reranker_operator.core.causes.pods import about, claims_of
@@ -106,6 +107,11 @@ def _pending(claim: Manifest, events: list[Manifest]) -> Finding:
 
 def _missing(pod: Manifest, claim: str) -> Finding:
     field = _field(pod, claim)
+    if claim.startswith(names.STORE_CLAIM):
+        remedy = f"the operator makes it again; if it does not, see its log, or set {field}"
+        return finding(
+            Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {claim} is not there", remedy
+        )
     return finding(
         Reason.CLAIM_NOT_FOUND,
         f"PersistentVolumeClaim {claim} is not there",

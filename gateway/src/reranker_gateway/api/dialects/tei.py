@@ -1,0 +1,111 @@
+"""Hugging Face's Text Embeddings Inference: `/rerank`. Source: its router, 1.9.
+
+Scores are sigmoids, or logits with `raw_scores`. The answer is a bare list.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, RootModel
+
+from reranker_gateway.api.dialects.base import Answers, Body, Dialect, Fault, Question, Serving
+from reranker_gateway.errors import InvalidRequestError
+
+_KINDS = {
+    408: "Overloaded",
+    424: "Backend",
+    429: "Overloaded",
+    500: "Backend",
+    503: "Unhealthy",
+}
+
+
+class TeiRequest(Body):
+    """Body of `POST /rerank`."""
+
+    query: str
+    texts: list[str]
+    truncate: bool | None = Field(None, description="Cut over-long pairs; default: yes")
+    truncation_direction: Literal["Left", "Right", "left", "right"] = Field(
+        "Right", description="Left is not supported"
+    )
+    raw_scores: bool = Field(False, description="Logits in place of sigmoids")
+    return_text: bool = Field(False, description="Put the texts into the answer")
+
+
+class Rank(BaseModel):
+    """One text's place; `index` is its position in the request."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class TeiResponse(RootModel[list[Rank]]):
+    """Highest score first."""
+
+
+class TeiError(BaseModel):
+    """Every error."""
+
+    error: str
+    error_type: Literal["Validation", "Tokenizer", "Backend", "Overloaded", "Empty", "Unhealthy"]
+
+
+class Tei(Dialect[TeiRequest]):
+    """`POST /rerank`."""
+
+    name = "tei"
+    title = "Text Embeddings Inference"
+    request = TeiRequest
+    response = TeiResponse
+    error = TeiError
+    passages_field = "texts"
+
+    def question(self, asked: TeiRequest, serving: Serving) -> Question:
+        """Over-long pairs are cut unless the request says no."""
+        if asked.truncation_direction.lower() == "left":
+            raise InvalidRequestError("truncation_direction: Left is not supported; send Right")
+        if not asked.texts:
+            raise InvalidRequestError("texts: must not be empty", {"empty": True}, status=400)
+        return Question(
+            queries=[asked.query],
+            passages=asked.texts,
+            model=None,
+            truncate="NONE" if asked.truncate is False else serving.cut,
+            keeps_texts=asked.return_text,
+            raw_scores=asked.raw_scores,
+        )
+
+    def answer(self, answers: Answers, serving: Serving) -> object:
+        """Sorted; `text` only when asked for."""
+        question = answers.question
+        scores = answers.logits.tolist() if question.raw_scores else answers.probabilities
+        return [
+            {"index": index, "score": scores[index]}
+            | ({"text": question.passages[index]} if question.keeps_texts else {})
+            for index in answers.order
+        ]
+
+    def status(self, fault: Fault) -> int:
+        """Failures of the engine are 424."""
+        return 424 if fault.kind == "engine_error" else fault.status
+
+    def fault(self, fault: Fault) -> dict[str, object]:
+        """One of six types."""
+        kind = _KINDS.get(fault.status, "Validation")
+        return {
+            "error": fault.message,
+            "error_type": "Empty" if fault.detail.get("empty") else kind,
+        }
+
+    def headers(self, answers: Answers) -> dict[str, str]:
+        """Times in milliseconds. Ours does not tell queue and inference apart per request."""
+        times = {name: str(round(1000 * spent)) for name, spent in answers.seconds.items()}
+        return {
+            "x-compute-characters": str(answers.characters),
+            "x-compute-tokens": str(answers.tokens),
+            "x-compute-time": times["total"],
+            "x-total-time": times["total"],
+            "x-tokenization-time": times["tokenise"],
+            "x-inference-time": times["score"],
+        }

@@ -1,0 +1,97 @@
+"""The listener of the gRPC port and its bounds."""
+
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from grpc_reflection.v1alpha import reflection
+
+from reranker_gateway.api.models import ModelNames
+from reranker_gateway.gateway import Gateway
+from reranker_gateway.kserve.service import HEALTH, KSERVE, Service
+from reranker_gateway.kserve.uploads import Uploads
+from reranker_gateway.settings import Settings
+
+#: Messages that arrive at a time, each of up to `grpc_max_message_bytes`.
+_UPLOADS: Final = 8
+_STREAMS_PER_CONNECTION: Final = 128
+_IDLE_MS: Final = 300_000
+_log = logging.getLogger(__name__)
+
+
+class GrpcListenError(Exception):
+    """The port cannot be opened; the message names the setting."""
+
+
+def create_server(gateway: Gateway, names: ModelNames) -> Any:
+    """A `grpc.aio.Server` for `gateway`, not started."""
+    settings = gateway.settings
+    server = grpc.aio.server(
+        # As over HTTP, half of the connections may have a request in progress.
+        maximum_concurrent_rpcs=max(1, settings.max_connections // 2),
+        options=_options(settings),
+    )
+    service = Service(gateway, names, Uploads(_UPLOADS, settings.read_idle_seconds))
+    server.add_generic_rpc_handlers(service.handlers())
+    reflection.enable_server_reflection((KSERVE, HEALTH, reflection.SERVICE_NAME), server)
+    return server
+
+
+def listen(server: Any, settings: Settings) -> int:
+    """Open the port; returns it. Raises GrpcListenError."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
+    try:
+        if settings.tls_dir is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, _credentials(settings.tls_dir)))
+    except RuntimeError as error:
+        raise GrpcListenError(
+            f"RERANKER_GRPC_PORT={settings.grpc_port}: cannot listen on {settings.host}: it is in "
+            "use or not allowed; take another, or leave grpc out of RERANKER_DIALECTS"
+        ) from error
+
+
+def _credentials(folder: Path) -> Any:
+    """The certificate in `folder`; each new connection gets the one that lies there then."""
+    used: tuple[bytes, bytes] = _pair(folder)
+
+    def fetch() -> Any:
+        nonlocal used
+        try:
+            found = _pair(folder)
+        except OSError as error:
+            # The one we have goes on: a fault of the node must not lock everybody out.
+            _log.warning("the certificate was not read again: %s", error)
+            return None
+        if found == used:
+            return None
+        used = found
+        return grpc.ssl_server_certificate_configuration([used])
+
+    return grpc.dynamic_ssl_server_credentials(
+        grpc.ssl_server_certificate_configuration([used]), fetch
+    )
+
+
+def _pair(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    limit = settings.grpc_max_message_bytes
+    return [
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.server_handshake_timeout_ms", int(settings.read_idle_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        # A small message could unpack to many large ones: no compression.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        ("grpc.so_reuseport", 0),
+        # Not more of a message than the window is taken before its turn.
+        ("grpc.http2.bdp_probe", 0),
+    ]

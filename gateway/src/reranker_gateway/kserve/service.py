@@ -1,0 +1,270 @@
+"""The methods of `inference.GRPCInferenceService`, and of the standard health service.
+
+Methods take and give bytes: a message that cannot be read is the caller's mistake and gets the
+caller's status, instead of a traceback in the log.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2
+from tritonclient.grpc import service_pb2
+
+from reranker_gateway import VERSION
+from reranker_gateway.api.inputs import tokenise
+from reranker_gateway.api.models import ModelNames
+from reranker_gateway.clock import Clock
+from reranker_gateway.drain import Phase
+from reranker_gateway.errors import (
+    DeadlineExceededError,
+    GatewayError,
+    InvalidRequestError,
+    ModelNotFoundError,
+)
+from reranker_gateway.gateway import Gateway
+from reranker_gateway.kserve import tensors
+from reranker_gateway.kserve.uploads import Uploads
+from reranker_gateway.logs import log_event
+from reranker_gateway.request_context import RequestContext, request_context
+
+KSERVE: Final = "inference.GRPCInferenceService"
+HEALTH: Final = "grpc.health.v1.Health"
+_MODEL_VERSION: Final = "1"
+_STATUS: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+Context = Any  # grpc.aio.ServicerContext, which has no types
+_log = logging.getLogger("reranker_gateway.request")
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """What is told to a caller in place of an answer."""
+
+    status: grpc.StatusCode
+    message: str
+    retry_after: int | None = None
+
+    @classmethod
+    def of(cls, error: GatewayError) -> "_Refusal":
+        status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+        return cls(status, error.message, error.retry_after)
+
+    async def abort(self, context: Context, *metadata: tuple[str, str]) -> NoReturn:
+        """End the call."""
+        later = () if self.retry_after is None else (("retry-after", str(self.retry_after)),)
+        await context.abort(self.status, self.message, (*metadata, *later))
+        raise AssertionError  # pragma: no cover (abort raises)
+
+
+_INTERNAL: Final = _Refusal(
+    grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause under x-request-id"
+)
+
+
+class Service:
+    """Answers both services' methods for one gateway."""
+
+    def __init__(
+        self, gateway: Gateway, names: ModelNames, uploads: Uploads, clock: Clock = time.monotonic
+    ) -> None:
+        self._gateway = gateway
+        self._names = names
+        self._uploads = uploads
+        self._clock = clock
+        #: As NIM names its models here.
+        self._ids = {_identifier(name): name for name in names.all} | {
+            name: name for name in names.all
+        }
+
+    def handlers(self) -> list[Any]:
+        """One generic handler per service, as grpc takes them."""
+        kserve = {
+            "ServerLive": self._unary(service_pb2.ServerLiveRequest, self._server_live),
+            "ServerReady": self._unary(service_pb2.ServerReadyRequest, self._server_ready),
+            "ModelReady": self._unary(service_pb2.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": self._unary(
+                service_pb2.ServerMetadataRequest, self._server_metadata, is_open=False
+            ),
+            "ModelMetadata": self._unary(
+                service_pb2.ModelMetadataRequest, self._model_metadata, is_open=False
+            ),
+            # A stream of one message on the wire is the same as a single one; but here it is read
+            # when there is room for it.
+            "ModelInfer": grpc.stream_unary_rpc_method_handler(
+                self._infer, response_serializer=_serialised
+            ),
+        }
+        health = {"Check": self._unary(health_pb2.HealthCheckRequest, self._check)}
+        return [
+            grpc.method_handlers_generic_handler(KSERVE, kserve),
+            grpc.method_handlers_generic_handler(HEALTH, health),
+        ]
+
+    def _unary(self, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = True) -> Any:
+        """A method of one message. Probes are open, what tells of the model asks for a key."""
+
+        async def method(data: bytes, context: Context) -> Any:
+            try:
+                if not is_open:
+                    self._gateway.callers.admit(f"/{KSERVE}", _headers(context))
+                return answer(tensors.parse(kind, data))
+            except GatewayError as error:
+                refusal = _Refusal.of(error)
+            return await refusal.abort(context)
+
+        return grpc.unary_unary_rpc_method_handler(method, response_serializer=_serialised)
+
+    @property
+    def _ready(self) -> bool:
+        gateway = self._gateway
+        return gateway.readiness.ready and gateway.drain.phase is Phase.SERVING
+
+    def _server_live(self, _request: Any) -> Any:
+        return service_pb2.ServerLiveResponse(live=True)
+
+    def _server_ready(self, _request: Any) -> Any:
+        return service_pb2.ServerReadyResponse(ready=self._ready)
+
+    def _model_ready(self, request: Any) -> Any:
+        return service_pb2.ModelReadyResponse(ready=self._ready and request.name in self._ids)
+
+    def _server_metadata(self, _request: Any) -> Any:
+        return service_pb2.ServerMetadataResponse(name="reranker-gateway", version=VERSION)
+
+    def _model_metadata(self, request: Any) -> Any:
+        self._check_model(request.name, request.version)
+        response = service_pb2.ModelMetadataResponse(
+            name=request.name, versions=[_MODEL_VERSION], platform="reranker"
+        )
+        for part, declared in (("inputs", tensors.INPUTS), ("outputs", tensors.OUTPUTS)):
+            for name, (datatype, shape) in declared.items():
+                getattr(response, part).add(name=name, datatype=datatype, shape=shape)
+        return response
+
+    def _check(self, request: Any) -> Any:
+        if request.service not in {"", KSERVE}:
+            raise ModelNotFoundError(f"service: {request.service[:100]!r} is not served here")
+        states = health_pb2.HealthCheckResponse
+        return states(status=states.SERVING if self._ready else states.NOT_SERVING)
+
+    def _check_model(self, name: str, version: str) -> None:
+        if name not in self._ids:
+            raise ModelNotFoundError(
+                f"model_name: {name[:128]!r} is not served here; use "
+                f"{_identifier(self._names.served)!r}"
+            )
+        if version not in {"", _MODEL_VERSION}:
+            raise ModelNotFoundError(f"model_version: there is only {_MODEL_VERSION}")
+
+    async def _infer(self, _messages: Any, context: Context) -> Any:
+        """ModelInfer. grpc cancels this at the caller's deadline, and when the caller goes."""
+        gateway = self._gateway
+        request = RequestContext(request_id=uuid.uuid4().hex, dialect="grpc")
+        started, code = self._clock(), 499
+        response, refusal = None, None
+        gateway.drain.enter()
+        try:
+            with request_context(request):
+                response = await self._in_time(request, context)
+            code = 200
+        except GatewayError as error:
+            # Without the error itself: its traceback holds the message for as long as it lives.
+            code, refusal = error.status, _Refusal.of(error)
+        except Exception:
+            code, refusal = 500, _INTERNAL
+            _log.exception("internal error", extra={"fields": {"requestId": request.request_id}})
+        finally:
+            gateway.drain.leave()
+            self._record(request, code, self._clock() - started)
+        metadata = [("x-request-id", request.request_id)]
+        if refusal is not None:
+            await refusal.abort(context, *metadata)
+        metadata.append(("x-truncated-passages", str(request.truncated)))
+        context.set_trailing_metadata(tuple(metadata))
+        return response
+
+    async def _in_time(self, request: RequestContext, context: Context) -> Any:
+        """Raises UnauthorizedError, and DeadlineExceededError at the server's own limit."""
+        request.caller = self._gateway.callers.admit(f"/{KSERVE}/ModelInfer", _headers(context))
+        limit = self._gateway.settings.request_timeout_seconds
+        try:
+            async with asyncio.timeout(limit) as patience:
+                return await self._answer(context)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise DeadlineExceededError(
+                f"no answer within {limit:g} s; what had not been scored yet was dropped"
+            ) from None
+
+    async def _answer(self, context: Context) -> Any:
+        scorer, settings = self._gateway.scorer, self._gateway.settings
+        scorer.check_open()
+        with self._gateway.admission.enter() as entry:
+            # By `context`: the iterator of messages would hold this one until the call's end.
+            data = await self._uploads.receive(context.read())
+            if data is grpc.aio.EOF:
+                raise InvalidRequestError("the call ended without a message")
+            entry.add(len(data))
+            entry.arrived()
+            request = tensors.parse(service_pb2.ModelInferRequest, data)
+            self._check_model(request.model_name, request.model_version)
+            question = tensors.question_of(request, settings.truncate, settings.max_passages)
+            inputs = await tokenise(scorer, question)
+            # The texts are in all of these.
+            del data, question
+            request.ClearField("inputs")
+            request.ClearField("raw_input_contents")
+            entry.tokenised()
+            scores = await scorer.score(inputs)
+        return tensors.answer(
+            request, request.model_name, scores.logits, inputs.lengths, _MODEL_VERSION
+        )
+
+    def _record(self, request: RequestContext, code: int, seconds: float) -> None:
+        self._gateway.telemetry.requests.labels(request.dialect, str(code)).inc()
+        self._gateway.telemetry.request_seconds.observe(seconds)
+        log_event(
+            _log,
+            "request",
+            requestId=request.request_id,
+            path=f"/{KSERVE}/ModelInfer",
+            dialect=request.dialect,
+            caller=request.caller,
+            code=code,
+            seconds=round(seconds, 4),
+            passages=request.passages,
+            tokens=request.tokens,
+        )
+
+
+def _headers(context: Context) -> list[tuple[bytes, bytes]]:
+    """The call's metadata as HTTP headers."""
+    return [
+        (name.encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in context.invocation_metadata() or ()
+    ]
+
+
+def _serialised(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
+
+
+def _identifier(name: str) -> str:
+    return name.translate(str.maketrans("/.-", "___"))

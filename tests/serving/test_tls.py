@@ -1,0 +1,143 @@
+"""The gateway's process with a certificate: handshakes, replacement, refusals."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from reranker_gateway.tls import Certificate, TlsError
+
+Start = Callable[..., Any]
+BODY = b'{"model":"demo","query":{"text":"a"},"passages":[{"text":"b"}]}'
+
+
+def issue(folder: Path, name: str) -> None:
+    """A new key and a certificate for 127.0.0.1 that it signs itself."""
+    folder.mkdir(exist_ok=True)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext"),
+            *("subjectAltName=IP:127.0.0.1", "-keyout", folder / "tls.key"),
+            *("-out", folder / "tls.crt"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def client(folder: Path, port: int) -> httpx.AsyncClient:
+    """Trusts exactly that certificate."""
+    return httpx.AsyncClient(
+        base_url=f"https://127.0.0.1:{port}",
+        verify=ssl.create_default_context(cafile=str(folder / "tls.crt")),
+    )
+
+
+def presented(port: int) -> str:
+    return ssl.get_server_certificate(("127.0.0.1", port))
+
+
+@pytest.fixture
+async def served(
+    start_gateway: Start, triton: Any, tmp_path: Path
+) -> tuple[Any, Path, httpx.AsyncClient]:
+    """A gateway with TLS, its folder, and a client of its plain port."""
+    folder = tmp_path / "tls"
+    issue(folder, "first")
+    await triton.start()
+    gateway = await start_gateway(TLS_DIR=folder)
+    plain = httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.metrics_port}")
+    gateway.client, former = plain, gateway.client
+    await former.aclose()
+    # The probes, as the kubelet asks.
+    await gateway.until_ready()
+    return gateway, folder, plain
+
+
+async def test_answers_over_tls_and_probes_without(
+    served: tuple[Any, Path, httpx.AsyncClient],
+) -> None:
+    gateway, folder, plain = served
+    async with client(folder, gateway.port) as secure:
+        assert (await secure.post("/v1/ranking", content=BODY)).status_code == 200
+        assert (await secure.get("/v1/health/ready")).status_code == 200
+    assert "reranker_ready 1.0" in (await plain.get("/metrics")).text
+    # What is scored is scored over TLS only.
+    assert (await plain.post("/v1/ranking", content=BODY)).status_code == 404
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as http:
+        with pytest.raises(httpx.TransportError):
+            await http.post("/v1/ranking", content=BODY)
+
+
+async def test_a_new_certificate_is_for_new_connections(
+    served: tuple[Any, Path, httpx.AsyncClient],
+) -> None:
+    gateway, folder, _ = served
+    async with client(folder, gateway.port) as old:
+        assert (await old.get("/v1/health/live")).status_code == 200
+        before = (folder / "tls.crt").read_text()
+        issue(folder, "second")
+        after = (folder / "tls.crt").read_text()
+        assert before != after
+        while await asyncio.to_thread(presented, gateway.port) != after:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert (await old.get("/v1/health/live")).status_code == 200
+        async with client(folder, gateway.port) as new:
+            assert (await new.post("/v1/ranking", content=BODY)).status_code == 200
+
+
+async def test_what_is_not_http_is_refused_over_tls_too(
+    served: tuple[Any, Path, httpx.AsyncClient],
+) -> None:
+    gateway, folder, _ = served
+    context = ssl.create_default_context(cafile=str(folder / "tls.crt"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=context)
+    writer.write(b"nonsense\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+async def test_who_does_not_shake_hands_is_let_go(
+    served: tuple[Any, Path, httpx.AsyncClient],
+) -> None:
+    gateway, _, _ = served
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    assert await reader.read() == b""
+    writer.close()
+
+
+def test_half_a_change_keeps_the_certificate(tmp_path: Path) -> None:
+    issue(tmp_path / "one", "one")
+    issue(tmp_path / "two", "two")
+    one, two = tmp_path / "one", tmp_path / "two"
+    certificate = Certificate(one)
+    assert not certificate.refresh()
+    (one / "tls.crt").write_text((two / "tls.crt").read_text())
+    assert not certificate.refresh()
+    (one / "tls.key").write_text((two / "tls.key").read_text())
+    assert certificate.refresh()
+
+
+@pytest.mark.parametrize("missing", ["tls.crt", "tls.key"])
+def test_a_certificate_that_is_no_pair_is_named(tmp_path: Path, missing: str) -> None:
+    issue(tmp_path, "one")
+    (tmp_path / missing).write_text("nothing")
+    with pytest.raises(TlsError, match=r"tls\.crt and .*tls\.key are not a pair"):
+        Certificate(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(TlsError, match=f"{missing} cannot be read"):
+        Certificate(tmp_path)
+
+
+async def test_the_process_says_what_is_missing(start_gateway: Start, tmp_path: Path) -> None:
+    for variable in ("TLS_DIR", "API_KEYS_DIR"):
+        gateway = await start_gateway(**{variable: tmp_path / "absent"})
+        _, said = await gateway.process.communicate()
+        assert gateway.process.returncode == 1
+        assert "cannot be read" in said.decode()

@@ -1,0 +1,216 @@
+"""The Python-based Triton backends on a tiny graph, with a stand-in for Triton's own module.
+
+Triton's `triton_python_backend_utils` exists only inside a Triton process; tensors go over DLPack
+both ways, as there.
+"""
+
+# Collected on machines without the runtimes, so that they are imported where they are used.
+# ruff: noqa: PLC0415
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.builder
+
+TRITON = Path(__file__).resolve().parents[3] / "triton"
+
+
+@dataclass
+class Response:
+    output_tensors: list[Any]
+    error: Any = None
+
+
+class Utils(ModuleType):
+    """What the backends use of triton_python_backend_utils."""
+
+    def __init__(self) -> None:
+        super().__init__("triton_python_backend_utils")
+        self.said: list[str] = []
+        said = self.said
+
+        class Logger:
+            log_info = staticmethod(said.append)
+            log_warn = staticmethod(said.append)
+
+        class Tensor:
+            def __init__(self, name: str, value: np.ndarray) -> None:
+                self.name, self.value = name, value
+
+            @staticmethod
+            def from_dlpack(name: str, capsule: object) -> "Tensor":
+                @dataclass
+                class Holder:
+                    capsule: object
+
+                    def __dlpack__(self, **_: object) -> object:
+                        return self.capsule
+
+                    def __dlpack_device__(self) -> tuple[int, int]:
+                        return (1, 0)
+
+                return Tensor(name, np.from_dlpack(Holder(capsule)).copy())
+
+        self.Logger, self.Tensor = Logger, Tensor
+        self.InferenceResponse = Response
+        self.TritonError = str
+
+    @staticmethod
+    def get_input_tensor_by_name(request: dict[str, np.ndarray], name: str) -> np.ndarray:
+        return request[name]
+
+
+@dataclass
+class Loaded:
+    model: Any
+    utils: Utils
+    repository: Path
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def initialize(self) -> None:
+        self.model.initialize(
+            {
+                "model_config": json.dumps(self.config),
+                "model_repository": str(self.repository),
+                "model_version": "1",
+            }
+        )
+
+
+@pytest.fixture
+def utils(monkeypatch: pytest.MonkeyPatch) -> Utils:
+    """Triton's module and the shared part of the backends, importable as in Triton's process."""
+    module = Utils()
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
+    monkeypatch.syspath_prepend(str(TRITON / "shared"))
+    monkeypatch.delitem(sys.modules, "reranker_backend", raising=False)
+    return module
+
+
+@pytest.fixture
+def loaded(request: pytest.FixtureRequest, utils: Utils, tmp_path: Path) -> Iterator[Loaded]:
+    """The backend that the test's parameter names, with the tiny graph as its model."""
+    import onnx
+    from support import tiny_graphs
+
+    spec = importlib.util.spec_from_file_location("model", TRITON / request.param / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "1").mkdir()
+    onnx.save_model(tiny_graphs.cross_encoder(), tmp_path / "1/model.onnx")
+    tensors = [
+        {"name": name, "data_type": "TYPE_INT32", "dims": ["-1"]}
+        for name in ("input_ids", "attention_mask")
+    ]
+    found = Loaded(
+        module.TritonPythonModel(),
+        utils,
+        tmp_path,
+        {
+            "max_batch_size": 8,
+            "input": tensors,
+            "output": [{"name": "logits", "data_type": "TYPE_FP32", "dims": ["1"]}],
+        },
+    )
+    yield found
+    if hasattr(found.model, "_backend"):
+        found.model.finalize()
+
+
+BOTH = pytest.mark.parametrize("loaded", ["onnxruntime", "openvino"], indirect=True)
+OPENVINO = pytest.mark.parametrize("loaded", ["openvino"], indirect=True)
+
+
+@BOTH
+def test_each_request_is_answered_with_its_own_logits(loaded: Loaded) -> None:
+    from support import tiny_graphs
+
+    from engine_builder.onnx_engine import OnnxEngine
+
+    loaded.initialize()
+    batches = [tiny_graphs.batch(rows, length) for rows, length in ((3, 5), (1, 9), (8, 5))]
+    answers = loaded.model.execute(batches)
+    reference = OnnxEngine(loaded.repository / "1/model.onnx")
+    assert [answer.error for answer in answers] == [None] * 3
+    for batch, answer in zip(batches, answers, strict=True):
+        (tensor,) = answer.output_tensors
+        assert tensor.name == "logits"
+        np.testing.assert_allclose(tensor.value, reference.run(batch, 1), atol=1e-5)
+
+
+@BOTH
+def test_a_bad_request_fails_alone(loaded: Loaded) -> None:
+    from support import tiny_graphs
+
+    loaded.initialize()
+    good = tiny_graphs.batch(2, 5)
+    bad = good | {"attention_mask": np.ones((2, 7), dtype=np.int32)}
+    first, second = loaded.model.execute([bad, good])
+    assert first.output_tensors == []
+    assert first.error
+    assert second.error is None
+
+
+@BOTH
+def test_a_model_that_is_not_what_the_configuration_says_is_refused(loaded: Loaded) -> None:
+    first, second = loaded.config["input"]
+    for inputs, words in (
+        ([first], r"also needs \['attention_mask'\]"),
+        ([first, second | {"name": "mask"}], "names the input 'mask'"),
+        ([first, second | {"data_type": "TYPE_INT64"}], "TYPE_INT64 in config.pbtxt but int32"),
+        ([first, second | {"dims": ["-1", "4"]}], "rank 3 in config.pbtxt but 2"),
+    ):
+        loaded.config["input"] = inputs
+        with pytest.raises(Exception, match=words):
+            loaded.initialize()
+    (loaded.repository / "1/model.onnx").write_bytes(b"no model")
+    with pytest.raises(Exception, match="cannot be loaded"):
+        loaded.initialize()
+    (loaded.repository / "1/model.onnx").unlink()
+    with pytest.raises(Exception, match="engine is incomplete"):
+        loaded.initialize()
+
+
+@OPENVINO
+def test_openvino_computes_in_fp32_where_the_cpu_lacks_the_features(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags\t\t: fpu avx2\n")
+    monkeypatch.setitem(type(loaded.model).initialize.__globals__, "_CPUINFO", cpuinfo)
+    loaded.config["parameters"] = {
+        "precision": {"string_value": "bf16"},
+        "cpu_features": {"string_value": "amx_bf16 avx512_bf16"},
+    }
+    loaded.initialize()
+    warning, info = loaded.utils.said
+    assert "none of amx_bf16, avx512_bf16" in warning
+    assert " in f32, " in info
+    cpuinfo.write_text("flags\t\t: fpu avx512_bf16\n")
+    loaded.utils.said.clear()
+    choose = type(loaded.model).initialize.__globals__["choose_precision"]
+    assert choose("bf16", ["amx_bf16", "avx512_bf16"]) == "bf16"
+    assert loaded.utils.said == []
+    with pytest.raises(Exception, match="it is one of f32, bf16"):
+        choose("f8", [])
+
+
+@BOTH
+def test_threads_are_those_of_the_pod(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RERANKER_THREADS", "1")
+    loaded.initialize()
+    assert " 1 threads" in loaded.utils.said[-1]
+    monkeypatch.setenv("RERANKER_THREADS", "many")
+    with pytest.raises(Exception, match="RERANKER_THREADS='many'"):
+        loaded.initialize()

@@ -1,0 +1,39 @@
+"""verify on a node whose CPU is not one that the engine was proven on."""
+
+from pathlib import Path
+
+import pytest
+
+from reranker_contracts import ArtefactManifest, EngineTarget, StageReason, write_manifest
+from reranker_gateway.verify import verify_engine
+
+
+def _made_for(engine_dir: Path, runtime: str, precision: str) -> None:
+    manifest = ArtefactManifest.model_validate_json((engine_dir / "manifest.json").read_bytes())
+    identity = manifest.identity.model_copy(update={"runtime": runtime, "precision": precision})
+    assert isinstance(identity, EngineTarget)
+    change = {"identity": identity, "cpu_features": identity.cpu_features}
+    write_manifest(engine_dir, manifest.model_copy(update=change))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "flags", "ok", "says"),
+    [
+        ("openvino", "bf16", "avx2 amx_bf16", True, "are intact"),
+        ("openvino", "bf16", "avx2", True, "computes in fp32, which is slower"),
+        ("openvino", "fp32", "avx2", True, "are intact"),
+        ("onnxruntime", "int8", "avx2 avx_vnni", True, "are intact"),
+        ("onnxruntime", "int8", "avx2", False, "spec.engine.precision to fp32"),
+    ],
+)
+def test_a_cpu_without_the_features_is_slower_or_refused(
+    engine_dir: Path, tmp_path: Path, runtime: str, precision: str, flags: str, ok: bool, says: str
+) -> None:
+    _made_for(engine_dir, runtime, precision)
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\nbugs\t\t: none\n")
+    result = verify_engine(engine_dir, cpuinfo=cpuinfo)
+    reason = StageReason.SUCCEEDED if ok else StageReason.TARGET_ABSENT
+    assert (result.ok, result.reason) == (ok, reason)
+    assert says in result.message
+    assert ("slower" in result.message) is (flags == "avx2" and precision == "bf16")
