@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from engine_builder.artefacts import ONNX
 from engine_builder.batches import pad_batch
 from engine_builder.cli import main
+from engine_builder.exit_codes import MODEL
 from engine_builder.pair_template import PairEncoder
 from engine_builder.probes import load_probes
 from reranker_contracts import ArtefactManifest, ServedModel, StageReason, StageResult
@@ -169,7 +170,7 @@ def test_adapters_of_other_models_are_refused(
     bert, qwen = make_model("bert"), make_model("qwen3")
     foreign = make_adapter("qwen3", qwen, tmp_path / "foreign")
     code, failed = export(bert, foreign, tmp_path / "one")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
     assert "base model" in failed.message
 
     broken = make_adapter("bert", bert, tmp_path / "broken")
@@ -177,7 +178,7 @@ def test_adapters_of_other_models_are_refused(
     weights.pop(next(key for key in weights if "lora_B" in key))
     save_file(weights, broken / "adapter_model.safetensors", metadata={"format": "pt"})
     code, failed = export(bert, broken, tmp_path / "two")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
     assert "1 tensors are missing" in failed.message
 
     nan = make_adapter("bert", bert, tmp_path / "nan")
@@ -186,14 +187,14 @@ def test_adapters_of_other_models_are_refused(
     weights[key] = np.full_like(weights[key], np.nan)
     save_file(weights, nan / "adapter_model.safetensors", metadata={"format": "pt"})
     code, failed = export(bert, nan, tmp_path / "three")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
 
     # Weights that are not what the configuration says take no more memory than they hold.
     grown = make_adapter("bert", bert, tmp_path / "grown")
     config = json.loads((grown / "adapter_config.json").read_text())
     (grown / "adapter_config.json").write_text(json.dumps(config | {"r": 1024}))
     code, failed = export(bert, grown, tmp_path / "four")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
 
 
 def test_an_adapter_beside_the_model_is_not_loaded_by_itself(
