@@ -25,6 +25,8 @@ _REASONS = {
         StageReason.ARCHITECTURE_UNSUPPORTED,
         StageReason.CUSTOM_CODE,
         StageReason.UNSAFE_WEIGHTS,
+        StageReason.ADAPTER_INVALID,
+        StageReason.SCORING_UNKNOWN,
         StageReason.MAX_LENGTH_TOO_LONG,
         StageReason.MAX_LENGTH_TOO_SHORT,
     },
