@@ -25,6 +25,8 @@ _REASONS = {
         StageReason.ARCHITECTURE_UNSUPPORTED,
         StageReason.CUSTOM_CODE,
         StageReason.UNSAFE_WEIGHTS,
+        StageReason.ADAPTER_INVALID,
+        StageReason.SCORING_UNKNOWN,
         StageReason.MAX_LENGTH_TOO_LONG,
         StageReason.MAX_LENGTH_TOO_SHORT,
     },
@@ -32,6 +34,9 @@ _REASONS = {
         StageReason.EXPORT_FAILED,
         StageReason.COMPILE_FAILED,
         StageReason.VALIDATION_FAILED,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.TARGET_ABSENT,
+        StageReason.ENGINE_TOO_LARGE,
     },
     PARITY: {StageReason.PARITY_REFUSED},
     INTEGRITY: {
