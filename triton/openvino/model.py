@@ -71,8 +71,14 @@ class OpenVinoSession:
         except Exception as error:  # openvino raises plain RuntimeError and others
             raise ModelRejectedError(f"{path} cannot be loaded: {error}") from error
         self._request = self._model.create_infer_request()
-        self.inputs = [_info(entry) for entry in self._model.inputs]
-        self.outputs = [_info(entry) for entry in self._model.outputs]
+        # A tensor has the names of all that it goes through unchanged; an input's node has the
+        # graph's own.
+        self.inputs = [
+            _info(entry, entry.get_node().get_friendly_name()) for entry in self._model.inputs
+        ]
+        self.outputs = [
+            _info(entry, name) for entry in self._model.outputs for name in entry.get_names()
+        ]
 
     def run(self, names: Sequence[str], feeds: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
         """The named outputs for these inputs."""
@@ -80,9 +86,9 @@ class OpenVinoSession:
         return [results[name] for name in names]
 
 
-def _info(port: Any) -> TensorInfo:
+def _info(port: Any, name: str) -> TensorInfo:
     kind = _TYPES.get(port.get_element_type().get_type_name(), object)
-    return TensorInfo(port.get_any_name(), kind, port.get_partial_shape().rank.get_length())
+    return TensorInfo(name, kind, port.get_partial_shape().rank.get_length())
 
 
 def choose_precision(precision: str, features: Sequence[str]) -> str:

@@ -6,8 +6,6 @@ The layout is that of docs/architecture.md, "Store layout".
 import shutil
 from pathlib import Path
 
-from pydantic import Field
-
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
 from reranker_contracts import (
@@ -19,14 +17,13 @@ from reranker_contracts import (
     verify_artefact,
 )
 from reranker_contracts.base import Document
+from reranker_contracts.parity import PROBES, REFERENCE
 
 MODEL = "model.json"
 TOKENIZER = "tokenizer.json"
 ONNX = "model.onnx"
 #: Weights beside the graph, where they pass protobuf's limit of 2 GiB.
 ONNX_DATA = "model.onnx.data"
-PROBES = "probe.json"
-REFERENCE = "reference.json"
 PARITY = "parity.json"
 #: Of a compiled runtime: an engine for one kind of GPU.
 PLAN = "model.plan"
@@ -45,29 +42,6 @@ ENGINE_MODELS = (f"{ENGINE_VERSION}/{ONNX}", f"{ENGINE_VERSION}/{PLAN}")
 #: A report, or what pods need to make one: see `validate`.
 ENGINE_PROOFS = ((PARITY,), (PROBES, REFERENCE))
 ENGINE_OPTIONAL = (f"{ENGINE_VERSION}/{ONNX_DATA}",)
-
-
-class ProbeQuery(Document):
-    """A query and the passages that are ranked for it."""
-
-    query: str
-    passages: tuple[str, ...] = Field(min_length=2)
-
-
-class ProbeSet(Document):
-    """`probe.json`: the pairs by which an engine is compared with the reference."""
-
-    queries: tuple[ProbeQuery, ...] = Field(min_length=1)
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """(query, passage) in order."""
-        return [(entry.query, passage) for entry in self.queries for passage in entry.passages]
-
-
-class Reference(Document):
-    """`reference.json`: the logit of PyTorch in FP32 for each pair of the probe set, in order."""
-
-    logits: tuple[float, ...]
 
 
 class CompiledEngine(Document):

@@ -7,7 +7,6 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from engine_builder.artefacts import ProbeSet
 from engine_builder.chat_template import pair_prompt
 from engine_builder.errors import StageError
 from engine_builder.facts import ModelFacts
@@ -18,6 +17,7 @@ from engine_builder.prompt_template import join_template, split_template
 from engine_builder.room import check_room
 from engine_builder.trial import on_trial
 from reranker_contracts import PairTemplate, StageReason
+from reranker_contracts.parity import ProbeSet
 
 
 @dataclass(frozen=True)

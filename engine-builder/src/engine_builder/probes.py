@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from importlib import resources
 
-from engine_builder.artefacts import ProbeQuery, ProbeSet
+from reranker_contracts.parity import ProbeQuery, ProbeSet
 
 #: Passages of a query, before near ties and the long ones.
 _PASSAGES = 19

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from tokenizers import Tokenizer
 
-from engine_builder.artefacts import ProbeSet
 from engine_builder.errors import StageError
 from engine_builder.pair_template import PairEncoder
 from reranker_contracts import PairTemplate, StageReason
+from reranker_contracts.parity import ProbeSet
 
 _UNCUT = 1 << 30
 #: Of the probe pairs that differ uncut: of all of them, and of the passages of each query.

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 
 from reranker_contracts import ArtefactManifest, EngineIdentity, ServedModel, Shapes
 from reranker_contracts.manifest import MANIFEST
+from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference
 
-D = TypeVar("D", ArtefactManifest, ServedModel)
+D = TypeVar("D", ArtefactManifest, ServedModel, ProbeSet, Reference)
 
 
 class EngineInvalidError(Exception):
@@ -29,6 +30,8 @@ class EngineFiles:
     shapes: Shapes
     model: ServedModel
     tokenizer: Tokenizer
+    #: What the engine is to be measured by, when that was not done where it was built.
+    proof: tuple[ProbeSet, Reference] | None = None
 
     @property
     def max_length(self) -> int:
@@ -54,7 +57,21 @@ def load_engine(directory: Path) -> EngineFiles:
         shapes=manifest.shapes,
         model=_document(ServedModel, directory / "model.json"),
         tokenizer=tokenizer,
+        proof=_proof(directory, manifest),
     )
+
+
+def _proof(directory: Path, manifest: ArtefactManifest) -> tuple[ProbeSet, Reference] | None:
+    if not {PROBES, REFERENCE} <= {entry.path for entry in manifest.files}:
+        return None
+    probes = _document(ProbeSet, directory / PROBES)
+    reference = _document(Reference, directory / REFERENCE)
+    if len(probes.pairs()) != len(reference.logits):
+        raise EngineInvalidError(
+            f"{directory / REFERENCE} has {len(reference.logits)} scores for "
+            f"{len(probes.pairs())} pairs; build the engine again"
+        )
+    return probes, reference
 
 
 def _document(kind: type[D], path: Path) -> D:

@@ -11,7 +11,7 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
-from reranker_gateway.pairs import PairKeys
+from reranker_gateway.parity_gate import ParityGate, Thresholds
 from reranker_gateway.readiness import Readiness, WarmUp
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.score_cache import ScoreCache
@@ -65,6 +65,13 @@ def build_gateway(
         max_rows=files.shapes.max_batch_size,
         token_budget=settings.token_budget or files.shapes.token_budget,
     )
+    tokeniser = PairTokeniser(
+        files.tokenizer,
+        files.model,
+        files.max_length,
+        settings.tokenizer_threads,
+        on_work=telemetry.tokenise_cpu.inc,
+    )
     warm_up = WarmUp(
         engine=engine,
         model=files.model,
@@ -72,6 +79,7 @@ def build_gateway(
         limits=limits,
         throughput=throughput,
         clock=clock,
+        gate=_gate(settings, files, engine, tokeniser, limits),
     )
     readiness = Readiness(engine, warm_up)
     drain = Drain(
@@ -81,8 +89,9 @@ def build_gateway(
         engine=engine,
         model=files.model,
         limits=limits,
-        keys=PairKeys(files.manifest.digest),
-        cache=ScoreCache(settings.score_cache_entries, telemetry.cache_lookups),
+        cache=ScoreCache(
+            settings.score_cache_entries, files.manifest.digest, telemetry.cache_lookups
+        ),
         throughput=throughput,
         telemetry=telemetry,
         clock=clock,
@@ -97,9 +106,6 @@ def build_gateway(
         throughput=throughput,
         clock=clock,
     )
-    tokeniser = PairTokeniser(
-        files.tokenizer, files.model, files.max_length, settings.tokenizer_threads
-    )
     _watch(telemetry, scheduler, throughput, readiness, drain)
     scorer = Scorer(
         tokeniser=tokeniser,
@@ -109,6 +115,7 @@ def build_gateway(
         drain=drain,
         telemetry=telemetry,
         clock=clock,
+        long_passages=settings.long_passages,
     )
     callers = Callers(keys, settings.caller_header)
     return Gateway(
@@ -123,6 +130,28 @@ def build_gateway(
         telemetry=telemetry,
         callers=callers,
         tracing=tracing,
+    )
+
+
+def _gate(
+    settings: Settings,
+    files: EngineFiles,
+    engine: Engine,
+    tokeniser: PairTokeniser,
+    limits: BatchLimits,
+) -> ParityGate | None:
+    """None for an engine that was measured where it was built."""
+    if files.proof is None:
+        return None
+    probes, reference = files.proof
+    return ParityGate(
+        probes=probes,
+        reference=reference,
+        thresholds=Thresholds(settings.min_kendall_tau, settings.max_ndcg_delta),
+        engine=engine,
+        model=files.model,
+        tokeniser=tokeniser,
+        limits=limits,
     )
 
 

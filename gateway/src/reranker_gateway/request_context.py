@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from reranker_gateway.errors import InvalidRequestError
+from reranker_gateway.tokenise import LongPassages
 
 #: Milliseconds that the caller waits, counted from the head of the request.
 TIMEOUT_HEADER = b"x-request-timeout-ms"
+#: `cut` or `chunk`, for passages that are too long and may be shortened.
+LONG_PASSAGES_HEADER = b"x-long-passages"
 _LONGEST_TIMEOUT_MS = 86_400_000
 
 
@@ -34,6 +37,8 @@ class RequestContext:
     caller: str = ""
     #: Name of the API that it came by.
     dialect: str = ""
+    #: What it wants of passages that are too long; None is what the server does.
+    long_passages: LongPassages | None = None
     passages: int = 0
     tokens: int = 0
     #: Passages that lost tokens to the length limit.
@@ -80,4 +85,19 @@ def timeout_seconds(headers: list[tuple[bytes, bytes]]) -> float | None:
                     f"from 1 to {_LONGEST_TIMEOUT_MS}"
                 )
             return int(value) / 1000
+    return None
+
+
+def long_passages(headers: list[tuple[bytes, bytes]]) -> LongPassages | None:
+    """What the caller's header says; None without one. Raises InvalidRequestError."""
+    for name, value in headers:
+        if name == LONG_PASSAGES_HEADER:
+            match value.strip().lower():
+                case b"cut":
+                    return "cut"
+                case b"chunk":
+                    return "chunk"
+            raise InvalidRequestError(
+                f"{LONG_PASSAGES_HEADER.decode()}: {value[:20]!r} is neither cut nor chunk"
+            )
     return None

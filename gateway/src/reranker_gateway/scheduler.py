@@ -17,7 +17,7 @@ from reranker_gateway.batching import BatchLimits, choose_batch
 from reranker_gateway.clock import Clock
 from reranker_gateway.engine import Batch, Engine, FloatArray, check_scores
 from reranker_gateway.errors import EngineError, EngineTimeoutError
-from reranker_gateway.pairs import Job, Pair, PairKeys, PairQueue
+from reranker_gateway.pairs import Job, Pair, PairQueue
 from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
@@ -37,7 +37,6 @@ class Scheduler:
         engine: Engine,
         model: ServedModel,
         limits: BatchLimits,
-        keys: PairKeys,
         cache: ScoreCache,
         throughput: Throughput,
         telemetry: Telemetry,
@@ -52,7 +51,7 @@ class Scheduler:
         self._telemetry = telemetry
         self._clock = clock
         self._on_failure = on_failure
-        self._queue = PairQueue(keys)
+        self._queue = PairQueue()
         self._turns: CallerTurns[Job] = CallerTurns(limits.token_budget)
         self._running: set[asyncio.Task[None]] = set()
 
@@ -117,14 +116,16 @@ class Scheduler:
         """Remove the next batch from the queue."""
         queue, leader, caller = self._queue, self._turns.leader, self._turns.caller
         chosen = choose_batch(queue.lengths, queue.positions(leader), self._limits)
-        batch = queue.take(chosen)
-        jobs = [pair.jobs for pair in batch]
+        before = len(leader.waiting)
+        batch, jobs = queue.take(chosen)
         longest = batch[-1].length
-        own = sum(leader in claimed for claimed in jobs)
-        callers_own = sum(any(job.caller == caller for job in claimed) for claimed in jobs)
+        own = before - len(leader.waiting)
+        callers_own = len(batch)
+        if any(job.caller != caller for job in jobs):
+            callers_own = sum(any(job.caller == caller for job, _ in pair.claims) for pair in batch)
         self._turns.spend(own * longest, callers_own * longest, len(batch) * longest)
         now = self._clock()
-        for job in set().union(*jobs):
+        for job in jobs:
             if not job.waiting:
                 self._turns.leave(job.caller, job)
                 job.taken = now

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         get_args(DialectName), min_length=1, description="APIs to serve, separated by commas"
     )
     truncate: Literal["NONE", "END"] = Field("NONE", description="default of `truncate`")
+    long_passages: Literal["cut", "chunk"] = Field(
+        "cut", description="what becomes of passages that are too long and may be shortened"
+    )
     max_passages: int = Field(512, ge=1, description="passages in one request")
     max_body_bytes: int = Field(16 << 20, ge=1024, description="bytes of one request's body")
     token_budget: int | None = Field(
@@ -74,6 +77,10 @@ class Settings(BaseSettings):
     )
     tokenizer_threads: int = Field(1, ge=1, le=64, description="threads")
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
+    min_kendall_tau: float = Field(
+        0.995, ge=-1, le=1, description="of an engine that is measured in the pod"
+    )
+    max_ndcg_delta: float = Field(0.002, ge=0, le=1, description="the same: loss of NDCG@10")
     host: str = Field("0.0.0.0", description="address of both listeners")  # noqa: S104
     http_port: Port = 8000
     grpc_port: Port = 8001

@@ -49,6 +49,12 @@ MANAGED_SELECTOR = f"{APP_MANAGED_BY}={MANAGER}"
 _ENGINE_NAME_LIMIT = 50
 STORE_CLAIM = "reranker-engines"
 
+#: Labels of a node, by NVIDIA's GPU feature discovery. Memory is in MiB.
+GPU_MAJOR = "nvidia.com/gpu.compute.major"
+GPU_MINOR = "nvidia.com/gpu.compute.minor"
+GPU_PRODUCT = "nvidia.com/gpu.product"
+GPU_MEMORY = "nvidia.com/gpu.memory"
+
 
 def short_hash(text: str, length: int = 8) -> str:
     """Leading hex digits of the text's sha256."""

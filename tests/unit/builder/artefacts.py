@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from engine_builder.artefacts import CompiledEngine
+from engine_builder.artefacts import CompiledEngine, write_document
 from engine_builder.progress import Progress
 from engine_builder.shapes import dynamic_shapes
 from engine_builder.stages.publish import publish
@@ -51,9 +51,9 @@ def engine_files(directory: Path, *, size: int = 200_000) -> Path:
     (directory / "tokenizer.json").write_text("{}")
     (directory / "parity.json").write_text(report.to_json())
     (version / "model.onnx").write_bytes(os.urandom(size))
-    compiled = CompiledEngine(target=ENGINE.target, shapes=dynamic_shapes(512, 32))
-    (directory / "compiled.json").write_text(compiled.to_json())
     (version.parent / "config.pbtxt").write_text('name: "reranker"\nmax_batch_size: 32\n')
+    compiled = CompiledEngine(target=ENGINE.target, shapes=dynamic_shapes(512, 32))
+    write_document(directory / "compiled.json", compiled)
     return directory
 
 

@@ -10,11 +10,12 @@ from support.tiny_models import family_of, save_tiny_model, tokenizer_kind
 from support.tiny_tokenizers import MAKERS
 from tokenizers import Tokenizer
 
-from engine_builder.artefacts import Reference, write_document
+from engine_builder.artefacts import write_document
 from engine_builder.pair_template import PairEncoder, derive_template
 from engine_builder.probes import load_probes
 from engine_builder.progress import Progress
 from reranker_contracts import PrepareIdentity, ServedModel, Toolchain
+from reranker_contracts.parity import Reference
 
 MakeTokenizer = Callable[[str], Tokenizer]
 MakeSource = Callable[..., Path]

@@ -4,10 +4,16 @@ import math
 
 import pytest
 
-from engine_builder.artefacts import ProbeQuery, ProbeSet
 from engine_builder.errors import StageError
-from engine_builder.parity import TIE, compare, near_tie, share_told_apart
+from engine_builder.parity import compare
 from reranker_contracts import StageReason
+from reranker_contracts.parity import (
+    TIE,
+    ProbeQuery,
+    ProbeSet,
+    near_tie,
+    share_told_apart,
+)
 
 PROBES = ProbeSet(
     queries=(

@@ -98,3 +98,19 @@ def test_a_graph_without_products_is_refused(tiny: Any) -> None:
     model.graph.node.extend(kept)
     with pytest.raises(StageError, match="no matrix product"):
         lower_products(model, "fp16")
+
+
+def test_angles_become_elementwise_without_changing_a_number(tiny: Any) -> None:
+    from engine_builder.targets.precision import lower_products, spread_positions
+
+    model, tensors = tiny.cross_encoder(rotary=True), tiny.batch()
+    expected = _scores(model, tensors)
+    assert spread_positions(model) == 1
+    np.testing.assert_allclose(_scores(model, tensors), expected, atol=1e-6)
+    lower_products(model, "fp16", with_head=True)
+    types = {entry.name: entry.data_type for entry in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            assert all(name.endswith("_fp16") for name in node.input), node.name
+    assert types["frequencies"] == 1
+    assert np.abs(_scores(model, tensors) - expected).max() < 0.05

@@ -12,8 +12,6 @@ from engine_builder.artefacts import (
     ENGINE_VERSION,
     PARITY,
     PLAN,
-    PROBES,
-    REFERENCE,
     TRITON_CONFIG,
 )
 from engine_builder.cli import main
@@ -27,6 +25,7 @@ from reranker_contracts import (
     digest_of,
     verify_artefact,
 )
+from reranker_contracts.parity import PROBES, REFERENCE
 from reranker_contracts.targets import CPU_FEATURES
 
 pytestmark = [pytest.mark.builder, pytest.mark.filterwarnings("ignore")]
@@ -126,14 +125,30 @@ def test_a_cpu_without_the_features_is_told_so(runtime: str, precision: str) -> 
         require_cpu(target, frozenset({"avx2", feature}))
 
 
-@pytest.mark.parametrize(("precision", "products"), [("fp32", 0), ("bf16", 6), ("fp16", 6)])
+@pytest.mark.parametrize(
+    ("capability", "precision", "products"),
+    [
+        ("7.5", "fp16", 8),
+        ("8.0", "fp16", 6),
+        ("8.6", "bf16", 6),
+        ("8.9", "fp32", 0),
+        ("12.0", "bf16", 6),
+        ("12.1", "fp16", 6),
+    ],
+)
 def test_rtx_engine_is_built_without_its_gpu_and_leaves_the_proof_to_pods(
-    precision: str, products: int, prepared_tiny: Path, run: Run, tmp_path: Path
+    capability: str,
+    precision: str,
+    products: int,
+    prepared_tiny: Path,
+    run: Run,
+    tmp_path: Path,
 ) -> None:
     engine = tmp_path / "engine"
     compiled = run(
         "compile", "--prepared", prepared_tiny, "--out", engine, "--accelerator", "nvidia",
-        "--runtime", "tensorrt-rtx", "--precision", precision, "--compute-capability", "8.9",
+        "--runtime", "tensorrt-rtx", "--precision", precision,
+        "--compute-capability", capability,
         "--max-batch-size", "8",
     )  # fmt: skip
     assert compiled.ok, compiled.message
@@ -144,7 +159,7 @@ def test_rtx_engine_is_built_without_its_gpu_and_leaves_the_proof_to_pods(
     assert (done.ok, done.reason, done.parity) == (True, StageReason.TARGET_ABSENT, None)
     target = EngineTarget(
         runtime="tensorrt-rtx", precision=precision, accelerator="nvidia",
-        compute_capability="8.9", max_batch_size=8,
+        compute_capability=capability, max_batch_size=8,
     )  # fmt: skip
     manifest = verify_artefact(_publish(run, engine, tmp_path / "out", target, prepared_tiny))
     names = {entry.path for entry in manifest.files}
@@ -160,7 +175,12 @@ def test_rtx_engine_is_built_without_its_gpu_and_leaves_the_proof_to_pods(
         (
             ("--compute-capability", "7.5", "--precision", "bf16"),
             StageReason.TARGET_UNSUPPORTED,
-            "7.5 has no bf16",
+            "no bf16 for compute capability 7.5",
+        ),
+        (
+            ("--compute-capability", "7.5", "--precision", "fp32"),
+            StageReason.TARGET_UNSUPPORTED,
+            "no fp32 for compute capability 7.5",
         ),
         (
             ("--compute-capability", "8.9", "--gpu-memory", "100"),

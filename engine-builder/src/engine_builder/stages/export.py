@@ -20,11 +20,7 @@ from engine_builder.artefacts import (
     MODEL,
     ONNX,
     ONNX_DATA,
-    PROBES,
-    REFERENCE,
     TOKENIZER,
-    ProbeSet,
-    Reference,
     write_document,
 )
 from engine_builder.batches import in_batches, pad_batch
@@ -35,7 +31,6 @@ from engine_builder.files import check_size, make_output, read_metadata
 from engine_builder.onnx_engine import OnnxEngine
 from engine_builder.outcome import Outcome
 from engine_builder.pair_template import PairEncoder, Tokens
-from engine_builder.parity import share_told_apart
 from engine_builder.probes import add_near_ties, load_probes
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources import read_provenance
@@ -43,6 +38,7 @@ from engine_builder.sources.selection import INDEX, select_files
 from engine_builder.torch_model import CrossEncoder, export_onnx, load_cross_encoder, score
 from engine_builder.weights import count_parameters
 from reranker_contracts import Scoring, ServedModel, StageReason
+from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference, share_told_apart
 
 #: Bytes of FP32 weights that still fit into one protobuf file, with room for the graph.
 INLINE_LIMIT = 1_900_000_000

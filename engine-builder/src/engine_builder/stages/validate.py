@@ -17,12 +17,8 @@ from engine_builder.artefacts import (
     COMPILED,
     ENGINE_VERSION,
     PARITY,
-    PROBES,
-    REFERENCE,
     TOKENIZER,
     CompiledEngine,
-    ProbeSet,
-    Reference,
     read_served_model,
     require_published,
     write_document,
@@ -35,6 +31,7 @@ from engine_builder.parity import compare
 from engine_builder.progress import Progress
 from engine_builder.targets import Scorer, builder_of
 from reranker_contracts import EngineTarget, ServedModel, StageReason
+from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference
 
 _SORTED, _MIXED = 32, 7
 #: Of the pairs, every which one is scored a second time.

@@ -44,7 +44,7 @@ def peak_activations(path: Path, profile: Profile) -> int:
     """Bytes of the tensors that live at the same time for the profile's largest input."""
     model = openvino.Core().read_model(path)
     shape = [profile.max_batch_size, profile.max_length]
-    model.reshape({entry.get_any_name(): shape for entry in model.inputs})
+    model.reshape({number: shape for number, _input in enumerate(model.inputs)})
     operations = model.get_ordered_ops()
     last_use: dict[tuple[str, int], int] = {}
     for number, operation in enumerate(operations):

@@ -57,7 +57,8 @@ class OpenVinoScorer:
     @property
     def inputs(self) -> list[str]:
         """Names of the graph's inputs."""
-        return [str(entry.get_any_name()) for entry in self._model.inputs]
+        # A tensor has the names of all that it goes through unchanged; the node has the graph's.
+        return [str(entry.get_node().get_friendly_name()) for entry in self._model.inputs]
 
     def run(self, tensors: Tensors, labels: int) -> NDArray[np.float32]:
         """Logits of one batch."""

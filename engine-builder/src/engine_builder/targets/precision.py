@@ -18,14 +18,15 @@ _TYPES: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto
 _LARGEST_FP16 = float(np.finfo(np.float16).max)
 
 
-def lower_products(model: onnx.ModelProto, precision: Precision) -> int:
+def lower_products(model: onnx.ModelProto, precision: Precision, *, with_head: bool = False) -> int:
     """Change `model`, its weights in memory, in place; returns how many products were lowered.
 
     A product whose weights FP16 can't hold stays FP32. Raises StageError (CompileFailed) when
-    nothing could be lowered: the engine would not be what it is called.
+    nothing could be lowered: the engine would not be what it is called. `with_head` is for GPUs
+    that have no products in FP32.
     """
     lowering = _Lowering(model.graph, precision)
-    head = set(head_products(model.graph))
+    head = set() if with_head else set(head_products(model.graph))
     lowered = [
         node
         for node in model_products(model.graph)
@@ -35,6 +36,29 @@ def lower_products(model: onnx.ModelProto, precision: Precision) -> int:
         raise defect(StageReason.COMPILE_FAILED, f"the graph has no matrix product for {precision}")
     lowering.apply(lowered)
     return len(lowered)
+
+
+def spread_positions(model: onnx.ModelProto) -> int:
+    """Make products of a column and a row, the angles of rotary embeddings, elementwise.
+
+    The same numbers in FP32, for GPUs that have no products in FP32. Returns how many.
+    """
+    texts = {node.name for node in model_products(model.graph)}
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {
+        entry.name: entry.type.tensor_type.shape.dim
+        for entry in (*inferred.value_info, *inferred.input)
+    }
+    sizes = {name: [dim.dim_value for dim in shape] for name, shape in shapes.items()}
+    sizes |= {entry.name: list(entry.dims) for entry in model.graph.initializer}
+    count = 0
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.name not in texts:
+            column, row = (sizes.get(name, []) for name in node.input)
+            if column[-1:] == [1] or row[-2:-1] == [1]:
+                node.op_type = "Mul"
+                count += 1
+    return count
 
 
 class _Lowering:

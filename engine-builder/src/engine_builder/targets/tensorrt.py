@@ -24,12 +24,14 @@ from engine_builder.logits import first_line, load_failure
 from engine_builder.shapes import usual_rows
 from engine_builder.targets.base import Built, Job, Scorer
 from engine_builder.targets.memory import check_memory
-from engine_builder.targets.precision import lower_products
+from engine_builder.targets.precision import lower_products, spread_positions
 from reranker_contracts import EngineTarget, StageReason
 from reranker_contracts.targets import Runtime
 
 #: First compute capability with BF16 products.
-_BF16 = (8, 0)
+_BF16 = "8.0"
+#: TensorRT-RTX has no FP32 products for Turing, so not even the head can stay in FP32 there.
+_NO_FP32 = "7.5"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -80,7 +82,7 @@ class TensorRtBuilder:
         with tempfile.TemporaryDirectory(dir=job.out) as scratch:
             graph = Path(scratch) / ONNX
             with job.progress.step(f"lowering to {job.target.precision}"):
-                lowered = _write_graph(job, graph)
+                lowered = self._write_graph(job, graph)
             with job.progress.step(f"building with {self._flavour.package} {self.version}"):
                 plan = self._build(job, graph, device)
         (job.out / PLAN).write_bytes(plan)
@@ -118,11 +120,14 @@ class TensorRtBuilder:
     def _check_target(self, target: EngineTarget) -> str | None:
         """Name of the GPU that is built on; None where none is needed."""
         wanted = target.compute_capability or ""
-        if target.precision == "bf16" and tuple(map(int, wanted.split("."))) < _BF16:
+        missing = {"bf16"} if _number(wanted) < _number(_BF16) else set()
+        if wanted == _NO_FP32 and self._flavour.capabilities is not None:
+            missing.add("fp32")
+        if target.precision in missing:
             raise StageError(
                 StageReason.TARGET_UNSUPPORTED,
-                f"a GPU of compute capability {wanted} has no bf16; set spec.engine.precision to "
-                "fp16 or auto",
+                f"{self._flavour.runtime} has no {target.precision} for compute capability "
+                f"{wanted}; set spec.engine.precision to fp16 or auto",
             )
         if self._flavour.capabilities is not None:
             if wanted not in self._flavour.capabilities:
@@ -143,6 +148,21 @@ class TensorRtBuilder:
                 f"is {found or 'none'}",
             )
         return device_name()
+
+    def _write_graph(self, job: Job, path: Path) -> int:
+        """The graph with its precision in it; returns the number of products in 16 bits."""
+        model = onnx.load(job.prepared / ONNX)
+        no_fp32 = (
+            self._flavour.capabilities is not None and job.target.compute_capability == _NO_FP32
+        )
+        if no_fp32:
+            spread_positions(model)
+        lowered = 0
+        if job.target.precision != "fp32":
+            lowered = lower_products(model, job.target.precision, with_head=no_fp32)
+        large = (job.prepared / ONNX_DATA).exists()
+        onnx.save_model(model, path, save_as_external_data=large, location=ONNX_DATA)
+        return lowered
 
     def _build(self, job: Job, graph: Path, device: str | None) -> bytes:
         trt = self._trt
@@ -199,15 +219,8 @@ class TensorRtBuilder:
         return path
 
 
-def _write_graph(job: Job, path: Path) -> int:
-    """The graph with its precision in it; returns the number of products in 16 bits."""
-    model = onnx.load(job.prepared / ONNX)
-    lowered = 0
-    if job.target.precision != "fp32":
-        lowered = lower_products(model, job.target.precision)
-    large = (job.prepared / ONNX_DATA).exists()
-    onnx.save_model(model, path, save_as_external_data=large, location=ONNX_DATA)
-    return lowered
+def _number(capability: str) -> tuple[int, ...]:
+    return tuple(map(int, capability.split(".")))
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -17,7 +17,12 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.errors import DeadlineExceededError, GatewayError
 from reranker_gateway.logs import log_event
-from reranker_gateway.request_context import RequestContext, request_context, timeout_seconds
+from reranker_gateway.request_context import (
+    RequestContext,
+    long_passages,
+    request_context,
+    timeout_seconds,
+)
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.tracing import Tracing, propagated
 
@@ -102,6 +107,7 @@ class RequestMiddleware:
     ) -> None:
         """Raises UnauthorizedError, InvalidRequestError and DeadlineExceededError of its own."""
         context.caller = self._callers.admit(scope["path"], scope["headers"])
+        context.long_passages = long_passages(scope["headers"])
         asked = timeout_seconds(scope["headers"])
         limits = [limit for limit in (asked, self._timeout) if limit is not None]
         seconds = min(limits, default=None)

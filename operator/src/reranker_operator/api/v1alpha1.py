@@ -43,6 +43,8 @@ from reranker_operator.api.rollout import (
 )
 from reranker_operator.api.security import SecuritySettings
 
+Dialect = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
+
 
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the same namespace."""
@@ -179,14 +181,15 @@ class StoreSpec(ApiModel):
 class EngineSettings(ApiModel):
     """How the engine is built."""
 
-    runtime: Literal["auto", "onnxruntime", "openvino"] = Field(
+    runtime: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
         default="auto",
         description="What runs the engine. auto picks the fastest that the builder image has for "
-        "the accelerator.",
+        "the accelerator; tensorrt needs GPUs of one compute capability.",
     )
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         default="auto",
-        description="Of matrix products: bf16 is of openvino, int8 of onnxruntime. auto picks the "
+        description="Of matrix products: bf16 is of openvino and tensorrt, fp16 of tensorrt, int8 "
+        "of onnxruntime on CPU. auto picks the "
         "fastest that ranks like the original (parity).",
     )
     max_length: int | None = Field(
@@ -230,9 +233,22 @@ class AcceleratorSpec(ApiModel):
 class ServingSpec(SecuritySettings):
     """How pods serve."""
 
+    dialects: tuple[Dialect, ...] = Field(
+        default=(),
+        max_length=7,
+        description=(
+            "APIs to serve: nim, cohere, jina, vllm, tei, infinity, and grpc (KServe's protocol on "
+            "port 8001). Default: all."
+        ),
+    )
     truncate: Literal["NONE", "END"] = Field(
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
+    )
+    long_passages: Literal["cut", "chunk"] = Field(
+        default="cut",
+        description="What becomes of passages that are too long and may be cut: that, or they are "
+        "scored in windows that overlap and the best one counts.",
     )
     max_passages: int = Field(
         default=512, ge=1, le=10000, description="Most passages in a request."
@@ -258,6 +274,11 @@ class ServingSpec(SecuritySettings):
     pod: PodSettings = Field(
         default=PodSettings(), description="What is added to the pods that serve."
     )
+
+    @property
+    def grpc(self) -> bool:
+        """Whether port 8001 is served."""
+        return not self.dialects or "grpc" in self.dialects
 
 
 class RerankerServiceSpec(ApiModel):
@@ -326,6 +347,14 @@ class ResolvedStatus(ApiModel):
     )
 
 
+class GpuStatus(ApiModel):
+    """The kind of GPU that a service runs on, as its nodes' labels tell it."""
+
+    compute_capability: str = Field(description="For example 8.9.")
+    memory_mib: int | None = Field(default=None, description="The smallest of its GPUs, in MiB.")
+    products: tuple[str, ...] = Field(default=(), description="Names of its GPUs.")
+
+
 class EngineSummary(ApiModel):
     """An engine that this service uses or waits for."""
 
@@ -349,6 +378,7 @@ class RerankerServiceStatus(ApiModel):
     )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     model: ResolvedStatus | None = None
+    gpu: GpuStatus | None = None
     resolve: Attempts | None = None
     engine: str | None = Field(default=None, description="Name of the serving engine.")
     engines: tuple[EngineSummary, ...] = Field(
@@ -400,12 +430,26 @@ class EngineSource(ApiModel):
     )
 
 
+class BuildGpu(ApiModel):
+    """What the pod that compiles asks for; its node has the identity's compute capability."""
+
+    resource_name: str = Field(description="Extended resource.")
+    memory_mib: int | None = Field(default=None, description="Memory of the GPU in MiB.")
+    node_selector: dict[str, str] | None = Field(default=None, description="Further labels.")
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), max_length=32, description="Taints that the service's pods tolerate."
+    )
+
+
 class EngineBuild(ApiModel):
     """Settings of the build's pods; they do not change the engine's bytes and may change."""
 
     image: str = Field(description="Builder image.")
     resources: ResourceRequirements | None = Field(
         default=None, description="Resources of the build containers."
+    )
+    gpu: BuildGpu | None = Field(
+        default=None, description="Where the engine is compiled, when that takes a GPU."
     )
 
 

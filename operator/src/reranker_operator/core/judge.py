@@ -198,6 +198,6 @@ def _no_node(world: ServiceWorld, deployment: Manifest | None) -> Finding | None
         world.nodes,
         accelerator.resource_name or "nvidia.com/gpu",
         accelerator.count or 1,
-        accelerator.node_selector or {},
+        pod.get("nodeSelector") or accelerator.node_selector or {},
         [*tolerations, *pod.get("tolerations", [])],
     )

@@ -20,6 +20,7 @@ from reranker_operator.api.v1alpha1 import (
     ResolvedStatus,
 )
 from reranker_operator.core import backoff, jobs, references
+from reranker_operator.core.gpus import gpu_of
 from reranker_operator.core.jobs import JobView
 from reranker_operator.core.plan import Action, Create, Delete
 from reranker_operator.core.wording import retried, under_way
@@ -126,7 +127,7 @@ def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) ->
 
 def _engines_of(world: ServiceWorld, model: ResolvedStatus) -> list[RerankerEngine]:
     """Those of the service's targets that there are already."""
-    status = RerankerServiceStatus(model=model)
+    status = RerankerServiceStatus(model=model, gpu=gpu_of(world))
     _, targets = engines.identities(world.service, status)
     wanted = {engines.engine_name(world.service, status, target) for target in targets}
     return [entry for entry in world.engines if entry.metadata.name in wanted]

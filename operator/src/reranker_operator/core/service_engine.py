@@ -8,7 +8,7 @@ from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerServiceStatus
-from reranker_operator.core import references
+from reranker_operator.core import gpus, references
 from reranker_operator.core.plan import Action, Apply, Create, Patch
 from reranker_operator.core.resolve import Resolution
 from reranker_operator.core.revisions import engine_of, live_deployments
@@ -48,7 +48,7 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     """Ask for the engine and own it; judge how far it is."""
     if resolution.model is None:
         return EngineStep(waiting_for_model())
-    status = RerankerServiceStatus(model=resolution.model)
+    status = RerankerServiceStatus(model=resolution.model, gpu=gpus.gpu_of(world))
     _, targets = render.identities(world.service, status)
     if not targets:
         return EngineStep(_no_target(world))
@@ -69,12 +69,15 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
 
 
 def _no_target(world: ServiceWorld) -> Condition:
-    wanted = world.service.spec.engine
-    text = (
-        f"spec.engine.runtime {wanted.runtime} with spec.engine.precision {wanted.precision} is "
-        f"nothing that there is for accelerator {world.service.spec.accelerator.type}"
-    )
-    text = advise(text, "set one of them to auto")
+    wanted, kind = world.service.spec.engine, world.service.spec.accelerator.type
+    if wanted.runtime == "tensorrt" and kind == "nvidia" and gpus.gpu_of(world) is None:
+        text = advise(*gpus.why_unknown(world))
+    else:
+        text = advise(
+            f"spec.engine.runtime {wanted.runtime} with spec.engine.precision {wanted.precision} "
+            f"is nothing that there is for accelerator {kind}",
+            "set one of them to auto",
+        )
     return condition(ConditionType.ENGINE_READY, False, StageReason.TARGET_UNSUPPORTED, text)
 
 

@@ -10,6 +10,7 @@ from reranker_operator.api.conditions import (
     merge,
 )
 from reranker_operator.api.v1alpha1 import EngineSummary, RerankerServiceStatus
+from reranker_operator.core.gpus import gpu_of
 from reranker_operator.core.judge import Sight
 from reranker_operator.core.resolve import Resolution, lacks_source
 from reranker_operator.core.revisions import (
@@ -46,6 +47,7 @@ def status_of(
         conditions=tuple(merge(service.status.conditions, judgements, meta.generation, world.now)),
         stage=_stage(resolution, engine, sight, judgements),
         model=resolution.model or resolution.outdated or service.status.model,
+        gpu=gpu_of(world),
         resolve=resolution.attempts,
         engine=engine_of(entry) or engine.name,
         engines=_summaries(world, engine),

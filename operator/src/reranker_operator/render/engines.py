@@ -22,6 +22,7 @@ from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.meta import API_VERSION
 from reranker_operator.api.v1alpha1 import (
+    BuildGpu,
     EngineSource,
     RerankerEngine,
     RerankerEngineSpec,
@@ -39,7 +40,8 @@ def identities(
 ) -> tuple[PrepareIdentity, tuple[EngineIdentity, ...]]:
     """What the service's engine is made from, for each target in the order they are tried.
 
-    Needs a resolved model in `status`. No target: the builder image has nothing for the service.
+    Needs a resolved model in `status`, and the GPU where that decides. No target: the builder image
+    has nothing for the service.
     """
     if status.model is None:
         raise ValueError("the model is not resolved")
@@ -57,7 +59,7 @@ def identities(
         "nvidia" if spec.accelerator.type == "nvidia" else "cpu",
         runtime=None if spec.engine.runtime == "auto" else spec.engine.runtime,
         precision=None if spec.engine.precision == "auto" else spec.engine.precision,
-        compute_capability=None,
+        compute_capability=status.gpu.compute_capability if status.gpu else None,
         max_batch_size=spec.engine.max_batch_size,
     )
     return prepare, tuple(
@@ -139,6 +141,8 @@ def engine(
     build: Json = {"image": spec.engine.image or defaults.builder_image}
     if spec.engine.resources:
         build["resources"] = spec.engine.resources.to_dict()
+    if identity.runtime == "tensorrt":
+        build["gpu"] = _build_gpu(service, status).to_dict()
     # Only such a store keeps files that neither garbage collection nor a later publish removes.
     outlived = spec.engine.store.existing_claim is not None
     return {
@@ -164,6 +168,24 @@ def engine(
             "store": spec.engine.store.to_dict(),
         },
     }
+
+
+def _build_gpu(service: RerankerService, status: RerankerServiceStatus) -> BuildGpu:
+    accelerator = service.spec.accelerator
+    return BuildGpu(
+        resource_name=accelerator.resource_name or "nvidia.com/gpu",
+        memory_mib=status.gpu.memory_mib if status.gpu else None,
+        node_selector=accelerator.node_selector,
+        tolerations=accelerator.tolerations,
+    )
+
+
+def gpu_labels(target: EngineTarget) -> dict[str, str]:
+    """Labels that a node must have to run what is compiled for a GPU."""
+    if target.compute_capability is None:
+        return {}
+    major, minor = target.compute_capability.split(".")
+    return {names.GPU_MAJOR: major, names.GPU_MINOR: minor}
 
 
 def _resolution(model: ResolvedStatus) -> str:

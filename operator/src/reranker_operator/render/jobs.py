@@ -6,7 +6,7 @@ themselves: the operator does, with the attempts counted in status.
 """
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reranker_contracts import Scoring, digest_of
@@ -15,7 +15,7 @@ from reranker_operator.api.kubernetes import ResourceRequirements
 from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
 from reranker_operator.render import proxy
 from reranker_operator.render.defaults import Defaults
-from reranker_operator.render.engines import scoring_of, settings_key
+from reranker_operator.render.engines import gpu_labels, scoring_of, settings_key
 from reranker_operator.render.pods import (
     Json,
     claim_volume,
@@ -73,15 +73,14 @@ class Retention:
         ]
 
 
+@dataclass(frozen=True)
 class _Stages:
-    """Builds the containers of one Job on one builder image."""
+    """Builds the containers of one Job on one builder image; `device` is a GPU's resource."""
 
-    def __init__(
-        self, defaults: Defaults, image: str, resources: ResourceRequirements | None
-    ) -> None:
-        self._defaults = defaults
-        self._image = image
-        self._resources: Any = resources.to_dict() if resources else defaults.builder_resources
+    defaults: Defaults
+    image: str
+    resources: ResourceRequirements | None
+    device: str | None = None
 
     def stage(
         self,
@@ -91,11 +90,17 @@ class _Stages:
         env: list[Json] | None = None,
         title: str | None = None,
     ) -> Json:
+        resources: Any = (
+            self.resources.to_dict() if self.resources else self.defaults.builder_resources
+        )
+        if self.device:
+            limits = {**resources.get("limits", {}), self.device: 1}
+            resources = {**resources, "limits": limits}
         return container(
             title or name,
-            self._image,
-            self._defaults,
-            resources=self._resources,
+            self.image,
+            self.defaults,
+            resources=resources,
             mounts=[_WORK, _TMP, *extra],
             args=[name, *args, *_RESULT],
             env=env,
@@ -105,7 +110,7 @@ class _Stages:
         args = ["--from", source, "--store", "/store", "--identity", identity]
         args += retention.arguments if retention else []
         # For the manifest: which builder made it.
-        env: list[Json] = [{"name": "BUILDER_IMAGE", "value": self._image}]
+        env: list[Json] = [{"name": "BUILDER_IMAGE", "value": self.image}]
         return self.stage("publish", args, mount("store", "/store"), env=env)
 
     def copy_image(self, source: ImageSource) -> list[Json]:
@@ -118,8 +123,8 @@ class _Stages:
         return [
             container(
                 "tools",
-                self._image,
-                self._defaults,
+                self.image,
+                self.defaults,
                 resources=small,
                 mounts=[tools],
                 command=["cp", "/usr/bin/busybox", "/usr/local/bin/copy-model", "/tools"],
@@ -127,7 +132,7 @@ class _Stages:
             container(
                 "source",
                 source.image,
-                self._defaults,
+                self.defaults,
                 resources=small,
                 mounts=[tools, _WORK],
                 command=["/tools/busybox", "sh", "/tools/copy-model", source.path, "/work/image"],
@@ -353,7 +358,9 @@ def compile_job(
 ) -> Json:
     """compile → validate → publish below `engines/`."""
     spec, identity = engine.spec, engine.spec.identity
+    gpu = spec.build.gpu
     stages = _Stages(defaults, spec.build.image, spec.build.resources)
+    on_gpu = replace(stages, device=gpu.resource_name) if gpu else stages
     prepared = ["--prepared", f"/store/prepared/{digest_of(spec.prepare)}"]
     read_store = mount("store", "/store", read_only=True)
     compile_args = [
@@ -361,16 +368,23 @@ def compile_job(
         "--precision", identity.precision, "--accelerator", identity.accelerator,
         "--max-batch-size", str(identity.max_batch_size),
     ]  # fmt: skip
+    if identity.compute_capability:
+        compile_args += ["--compute-capability", identity.compute_capability]
+    if gpu and gpu.memory_mib:
+        compile_args += ["--gpu-memory", str(gpu.memory_mib)]
     publish = stages.publish("/work/engine", identity.to_json(), retention)
     pod = pod_spec(
         defaults,
         init_containers=[
-            stages.stage("compile", compile_args, read_store),
-            stages.stage("validate", [*prepared, "--engine", "/work/engine"], read_store),
+            on_gpu.stage("compile", compile_args, read_store),
+            on_gpu.stage("validate", [*prepared, "--engine", "/work/engine"], read_store),
         ],
         containers=[publish],
         volumes=[*_scratch(), _store(engine)],
     )
+    if gpu:
+        pod["nodeSelector"] = {**(gpu.node_selector or {}), **gpu_labels(identity)}
+        pod["tolerations"] = [entry.to_dict() for entry in gpu.tolerations]
     return _engine_job(engine, "compile", attempt, pod, defaults)
 
 

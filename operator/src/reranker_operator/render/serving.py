@@ -17,6 +17,7 @@ from reranker_operator.api.pods import ContainerSettings
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.render import proxy, security
 from reranker_operator.render.defaults import Defaults
+from reranker_operator.render.engines import gpu_labels
 from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
 from reranker_operator.render.pods import (
     Json,
@@ -30,6 +31,7 @@ from reranker_operator.render.pods import (
 )
 
 HTTP_PORT = 8000
+GRPC_PORT = 8001
 METRICS_PORT = 8002
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
@@ -99,7 +101,7 @@ def pod_template(
     pod["terminationGracePeriodSeconds"] = (
         settings.termination_grace_period_seconds or _GRACE_SECONDS
     )
-    pod |= _placement(service)
+    pod |= _placement(service, engine)
     tags = names.labels("serving", service.metadata.name) | {
         names.SERVICE_LABEL: service.metadata.name,
         names.ENGINE_LABEL: engine.metadata.name,
@@ -221,9 +223,9 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
             "type": "ClusterIP",
             "selector": pod_selector(meta.name, revision),
             "ports": [
-                {"name": "http", "port": HTTP_PORT, "targetPort": "http"}
-                | security.protocol(service.spec.serving),
-                {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"},
+                {"name": name, "port": port, "targetPort": name}
+                | (security.protocol(service.spec.serving) if name == "http" else {})
+                for name, port in _ports(service).items()
             ],
         },
     }
@@ -235,7 +237,9 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "ENGINE_DIR": "/engine",
         "TRITON_URL": "127.0.0.1:9001",
         "TRITON_METRICS_URL": "http://127.0.0.1:9002/metrics",
+        "DIALECTS": ",".join(serving.dialects) or None,
         "TRUNCATE": serving.truncate,
+        "LONG_PASSAGES": None if serving.long_passages == "cut" else serving.long_passages,
         "MAX_PASSAGES": serving.max_passages,
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
@@ -247,6 +251,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
     if serving.gateway.env_from:
         # What they bring must not move the ports: a variable that is given here goes before it.
         settings |= {"HOST": "0.0.0.0", "HTTP_PORT": HTTP_PORT, "METRICS_PORT": METRICS_PORT}  # noqa: S104 - the pod's own address
+        settings |= {"GRPC_PORT": GRPC_PORT}
     result = container(
         "gateway",
         image,
@@ -281,11 +286,14 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             serving.gateway.liveness_probe,
         ),
     }
-    ports = [
-        {"name": "http", "containerPort": HTTP_PORT},
-        {"name": "metrics", "containerPort": METRICS_PORT},
-    ]
+    ports = [{"name": name, "containerPort": port} for name, port in _ports(service).items()]
     return result | {"ports": ports} | probes
+
+
+def _ports(service: RerankerService) -> dict[str, int]:
+    """Of the gateway, by name."""
+    grpc = {"grpc": GRPC_PORT} if service.spec.serving.grpc else {}
+    return {"http": HTTP_PORT} | grpc | {"metrics": METRICS_PORT}
 
 
 def _drain_seconds(grace: int | None) -> int | None:
@@ -344,11 +352,12 @@ def _health(path: str) -> str:
     return f'exec 3<>/dev/tcp/127.0.0.1/9000 && {request} && grep -q " 200 " <&3'
 
 
-def _placement(service: RerankerService) -> Json:
+def _placement(service: RerankerService, engine: RerankerEngine) -> Json:
     accelerator = service.spec.accelerator
     placement: Json = {}
-    if accelerator.node_selector:
-        placement["nodeSelector"] = accelerator.node_selector
+    selector = {**(accelerator.node_selector or {}), **gpu_labels(engine.spec.identity)}
+    if selector:
+        placement["nodeSelector"] = selector
     if accelerator.tolerations:
         placement["tolerations"] = [entry.to_dict() for entry in accelerator.tolerations]
     return placement

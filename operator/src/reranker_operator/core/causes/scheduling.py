@@ -33,7 +33,7 @@ _CLUES = (
     clue(
         "node affinity/selector",
         Reason.NODE_SELECTOR_MISMATCH,
-        "label a node, or change spec.accelerator.nodeSelector",
+        "{selector}label a node, or change spec.accelerator.nodeSelector",
     ),
     clue(_TAINT, Reason.TAINT_NOT_TOLERATED, "{tolerate}take the taint off a node"),
     clue(
@@ -69,10 +69,20 @@ def unscheduled(
         text,
         f"no node takes the pod: {quote(text)}",
         device=device[1] if device else "",
+        selector=_selector_text(pod),
         tainted=tainted if _TAINT in text else "",
         resources="spec.engine.resources" if build else "the resources in spec.serving",
         tolerate="" if build else "tolerate the taint in spec.accelerator.tolerations, or ",
     )
+
+
+def _selector_text(pod: Manifest) -> str:
+    """What a build's pod asks its node for; of serving pods the nodes themselves tell more."""
+    selector = pod.get("spec", {}).get("nodeSelector") or {}
+    if not selector or not is_build(pod):
+        return ""
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
+    return f"no node has the labels {labels} and room: add one, "
 
 
 def no_node(
@@ -83,7 +93,7 @@ def no_node(
     tolerations: Iterable[Mapping[str, Any]],
 ) -> Finding | None:
     """No node could ever take a pod that asks for this; known before any pod was made."""
-    fitting = [node for node in nodes if _fits(node, resource, count, selector)]
+    fitting = [node for node in nodes if fits(node, resource, count, selector)]
     labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
     wish = f"{count} {resource}" + (f" and the labels {labels}" if labels else "")
     if not fitting:
@@ -104,7 +114,8 @@ def no_node(
     )
 
 
-def _fits(node: Manifest, resource: str, count: int, selector: Mapping[str, str]) -> bool:
+def fits(node: Manifest, resource: str, count: int, selector: Mapping[str, str]) -> bool:
+    """The node has these labels and, taken or not, as much of the resource."""
     labels = node["metadata"].get("labels", {})
     there = str(node.get("status", {}).get("allocatable", {}).get(resource, 0))
     return (
