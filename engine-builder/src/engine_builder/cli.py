@@ -20,7 +20,7 @@ from typing import TextIO
 from engine_builder.arguments import Command
 from engine_builder.commands import COMMANDS
 from engine_builder.errors import StageError, UsageError, write_failure
-from engine_builder.exit_codes import DEFECT, EXIT_CODES, USAGE
+from engine_builder.exit_codes import DEFECT, DONE, EXIT_CODES, USAGE
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from reranker_contracts import Stage, StageReason, StageResult
@@ -42,14 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"engine-builder {args.name}: error: {error}", file=sys.stderr)
         return USAGE
-    failure = outcome if isinstance(outcome, StageError) else None
-    reason = failure.reason if failure else StageReason.SUCCEEDED
-    progress.say(f"{reason}: {outcome.message}")
+    progress.say(f"{outcome.reason}: {outcome.message}")
     if command.stage is not None and args.result is not None:
         result = _result(command.stage, outcome, progress)
         if not _leave(args.result, result):
             return DEFECT
-    return EXIT_CODES.get(reason, DEFECT)
+    return EXIT_CODES.get(outcome.reason, DEFECT) if isinstance(outcome, StageError) else DONE
 
 
 def _progress(name: str, stream: TextIO) -> Progress:

@@ -34,6 +34,9 @@ _REASONS = {
         StageReason.EXPORT_FAILED,
         StageReason.COMPILE_FAILED,
         StageReason.VALIDATION_FAILED,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.TARGET_ABSENT,
+        StageReason.ENGINE_TOO_LARGE,
     },
     PARITY: {StageReason.PARITY_REFUSED},
     INTEGRITY: {

@@ -58,7 +58,8 @@ BUILDER = """
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
         sys.addaudithook(hook)
-        code = main(["build", "--source", source, "--out", store])
+        target = ["--runtime", "onnxruntime", "--precision", "fp32"]
+        code = main(["build", "--source", source, "--out", store, *target])
         os.write(1, f"steps {seen}\\n".encode())
         os._exit(code)
 
