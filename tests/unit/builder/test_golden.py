@@ -9,6 +9,8 @@ and runs it, one pair at a time.
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -137,6 +139,23 @@ def test_an_engine_scores_as_transformers(
         found.append(engine.scores(pairs, size=7, side="right"))
     worst = [float(np.abs(scores - expected).max()) for scores in found]
     assert max(worst) <= BAR
+
+
+@pytest.mark.parametrize("name", ["xlm-roberta", "llama-bidirectional"])
+def test_export_in_a_process_of_its_own(
+    name: str, make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Where transformers has not loaded the model's classes yet, as in a Job."""
+    command = [sys.executable, "-m", "engine_builder", "export", f"--source={make_model(name)}"]
+    done = subprocess.run(
+        [*command, f"--out={tmp_path / 'out'}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "out" / ONNX).exists()
 
 
 def test_chat_template_and_label_ids_of_the_files_are_used(
