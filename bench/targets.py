@@ -24,7 +24,7 @@ from reranker_contracts import EngineTarget, ParityReport, StageReason
 from reranker_contracts.targets import CPU_FEATURES, PRECISIONS
 
 SHAPES = ((16, 64), (32, 128), (16, 512))
-SECONDS = 4.0
+SECONDS = 2.0
 RTX = ("8.9",)
 
 
