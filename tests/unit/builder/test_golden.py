@@ -100,7 +100,7 @@ def test_engine_scores_as_transformers_does(
     (engine,) = (store / "engines").iterdir()
     verify_artefact(engine, engine.name)
 
-    pairs = load_probes().pairs()
+    pairs = load_probes().pairs()[::6]
     expected = _transformers_scores(model, pairs)
     assert np.ptp(expected) > 0.05, "scores too close to tell models apart"
     forward = _engine_scores(engine, pairs, size=13)
