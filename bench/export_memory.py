@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 #: Peak resident memory of the process, mapped files counted, over the weights' size in FP32.
 BAR = 3.0
@@ -49,15 +50,16 @@ def make_model(directory: Path, layers: int) -> None:
 def export_model(model: Path, out: Path) -> None:
     """The stage with few of the probe pairs: more of them take time, not memory."""
     from engine_builder.artefacts import ProbeSet  # noqa: PLC0415
+    from engine_builder.probes import load_probes  # noqa: PLC0415
     from engine_builder.progress import Progress  # noqa: PLC0415
-    from engine_builder.stages import export as stage  # noqa: PLC0415
+    from engine_builder.stages.export import export  # noqa: PLC0415
 
-    every = stage.load_probes()
     few = tuple(
-        entry.model_copy(update={"passages": entry.passages[:4]}) for entry in every.queries[:12]
+        entry.model_copy(update={"passages": entry.passages[:4]})
+        for entry in load_probes().queries[:12]
     )
-    stage.load_probes = lambda: ProbeSet(queries=few)
-    stage.export(model, out, max_length=96, progress=Progress("export"))
+    with mock.patch("engine_builder.stages.export.load_probes", lambda: ProbeSet(queries=few)):
+        export(model, out, max_length=96, progress=Progress("export"))
 
 
 def measure(model: Path, out: Path) -> dict[str, float]:
