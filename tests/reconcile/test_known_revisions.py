@@ -69,7 +69,7 @@ async def test_no_job_and_few_calls(built: Simulation) -> None:
         "activation",
         "adapter",
         "moving adapter",
-    ],  # fmt: skip
+    ],
 )
 async def test_everything_else_is_looked_at(built: Simulation, change: dict[str, Any]) -> None:
     built.create_service("second", **({"model": MODEL} | change))
