@@ -4,7 +4,7 @@
 
 No HTTP, no Triton, no tokenisation: ids lie ready, ordered by length. Two ways are tried, batches
 of exactly one length, and neighbours padded to the longest, each with several budgets; the best one
-is the ceiling. `single_ms` is one pair of the first request at a time. `--check` scores the pairs in
+is the ceiling. `single_ms` is one pair at a time. `--check` scores the pairs in
 shuffled batches, too, and tells the largest difference that the company of others makes.
 
 Runs where onnxruntime is (requirements/bench-peers.txt); prints JSON.
