@@ -204,3 +204,26 @@ async def test_a_change_waits_while_the_service_is_paused(sim: Simulation) -> No
     await sim.converge()
     assert _revision(sim) != revision
     assert sim.service().status.pending_changes == ()
+
+
+async def test_keys_and_certificates_are_waited_for_and_their_change_starts_no_rollout(
+    sim: Simulation,
+) -> None:
+    sim.create_service(
+        serving={"auth": {"secretRef": {"name": "callers"}}, "tls": {"secretName": "rank-tls"}}
+    )
+    await sim.converge()
+    assert sim.condition("Ready") == ("False", "ReferenceNotFound")
+    assert "spec.serving.auth.secretRef names Secret callers" in sim.message("Accepted")
+    sim.put_file("Secret", "callers")
+    await sim.settle()
+    assert "spec.serving.tls.secretName names Secret rank-tls" in sim.message("Accepted")
+    sim.put_file("Secret", "rank-tls")
+    await sim.settle()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert (sim.service().status.cluster_url or "").startswith("https://")
+    before = _revision(sim)
+    sim.put_file("Secret", "callers", "other")
+    sim.put_file("Secret", "rank-tls", "other")
+    await sim.settle()
+    assert (_revision(sim), _note(sim)) == (before, {})

@@ -34,6 +34,8 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
             with suppress(asyncio.CancelledError):
                 await watch
             gateway.tokeniser.close()
+            if gateway.tracing is not None:
+                await asyncio.to_thread(gateway.tracing.close)
             await gateway.engine.close()
 
     app = FastAPI(
@@ -59,4 +61,5 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
         callers=gateway.callers,
         clock=clock,
         timeout=settings.request_timeout_seconds,
+        tracing=gateway.tracing,
     )

@@ -55,11 +55,16 @@ def choose_batch(lengths: Sequence[int], own: Iterable[int], limits: BatchLimits
     anchor = next(positions)
     longest = real = lengths[anchor]
     chosen = {anchor}
+    # As `limits.allow`, which is called for every pair that others wait for, too: for the leader's
+    # own the longest is known, and with it how many rows there may be.
+    most = min(limits.max_rows, limits.token_budget // longest)
     for at in positions:
-        if not limits.allow(len(chosen) + 1, longest, real + lengths[at], _OWN_PADDING_RATIO):
+        rows, tokens = len(chosen) + 1, real + lengths[at]
+        padded = rows * longest
+        if rows > most or (padded > limits.free_tokens and padded > _OWN_PADDING_RATIO * tokens):
             break
         chosen.add(at)
-        real += lengths[at]
+        real = tokens
     # Whoever comes next fills up: always the one that adds least padding, until nothing more fits.
     below, above = anchor - 1, anchor + 1
     while True:

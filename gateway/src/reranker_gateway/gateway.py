@@ -11,7 +11,6 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
-from reranker_gateway.pairs import PairKeys
 from reranker_gateway.readiness import Readiness, WarmUp
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.score_cache import ScoreCache
@@ -20,6 +19,7 @@ from reranker_gateway.settings import Settings
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import PairTokeniser
+from reranker_gateway.tracing import Tracing
 
 #: Bodies in progress may together hold this many times the largest single body.
 _BODIES = 2
@@ -41,6 +41,7 @@ class Gateway:
     drain: Drain
     telemetry: Telemetry
     callers: Callers
+    tracing: Tracing | None
 
     @property
     def served_name(self) -> str:
@@ -49,7 +50,11 @@ class Gateway:
 
 
 def build_gateway(
-    settings: Settings, files: EngineFiles, engine: Engine, clock: Clock = time.monotonic
+    settings: Settings,
+    files: EngineFiles,
+    engine: Engine,
+    clock: Clock = time.monotonic,
+    tracing: Tracing | None = None,
 ) -> Gateway:
     """Wire the parts. Needs a running event loop. Raises ApiKeysError."""
     keys = ApiKeys(settings.api_keys_dir, clock) if settings.api_keys_dir else None
@@ -75,8 +80,9 @@ def build_gateway(
         engine=engine,
         model=files.model,
         limits=limits,
-        keys=PairKeys(files.manifest.digest),
-        cache=ScoreCache(settings.score_cache_entries, telemetry.cache_lookups),
+        cache=ScoreCache(
+            settings.score_cache_entries, files.manifest.digest, telemetry.cache_lookups
+        ),
         throughput=throughput,
         telemetry=telemetry,
         clock=clock,
@@ -92,7 +98,11 @@ def build_gateway(
         clock=clock,
     )
     tokeniser = PairTokeniser(
-        files.tokenizer, files.model, files.max_length, settings.tokenizer_threads
+        files.tokenizer,
+        files.model,
+        files.max_length,
+        settings.tokenizer_threads,
+        on_work=telemetry.tokenise_cpu.inc,
     )
     _watch(telemetry, scheduler, throughput, readiness, drain)
     scorer = Scorer(
@@ -103,10 +113,21 @@ def build_gateway(
         drain=drain,
         telemetry=telemetry,
         clock=clock,
+        long_passages=settings.long_passages,
     )
     callers = Callers(keys, settings.caller_header)
     return Gateway(
-        settings, files, engine, tokeniser, admission, scorer, readiness, drain, telemetry, callers
+        settings=settings,
+        files=files,
+        engine=engine,
+        tokeniser=tokeniser,
+        admission=admission,
+        scorer=scorer,
+        readiness=readiness,
+        drain=drain,
+        telemetry=telemetry,
+        callers=callers,
+        tracing=tracing,
     )
 
 

@@ -8,50 +8,34 @@ claims; a pair that nobody claims any more leaves the queue.
 """
 
 import asyncio
-import hashlib
-from bisect import bisect_left, bisect_right
+import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 
 import numpy as np
 
 from reranker_gateway.engine import FloatArray
 from reranker_gateway.tokenise import IntArray, TokenisedRequest
 
-_KEY_BYTES = 16
-#: Told apart from 0, an absent one.
-_NO_TYPES = b""
+#: Of a pair's place in the queue, its number takes so many bits and its length the ones above.
+_NUMBER_BITS = 48
 
 
-class PairKeys:
-    """Hashes of engine inputs, under the engine's digest: other weights, other keys."""
-
-    def __init__(self, engine_digest: str) -> None:
-        self._start = hashlib.blake2b(digest_size=_KEY_BYTES, key=bytes.fromhex(engine_digest))
-
-    def of(self, inputs: TokenisedRequest) -> list[bytes]:
-        """One key for each input. Equal ids of other types are another pair."""
-        types: Iterator[bytes] = (
-            (_NO_TYPES for _ in inputs.ids)
-            if inputs.types is None
-            else (row.tobytes() for row in inputs.types)
-        )
-        return [
-            self._key(ids.tobytes(), kinds) for ids, kinds in zip(inputs.ids, types, strict=True)
-        ]
-
-    def _key(self, ids: bytes, types: bytes) -> bytes:
-        state = self._start.copy()
-        # Both are of the same length, so the end of the one is known without a mark.
-        state.update(ids)
-        state.update(types)
-        return state.digest()
+def pair_keys(inputs: TokenisedRequest) -> list[bytes]:
+    """What the engine would see of each input: ids, then types, which are as many."""
+    if inputs.types is None:
+        return [ids.tobytes() for ids in inputs.ids]
+    return [
+        ids.tobytes() + types.tobytes() for ids, types in zip(inputs.ids, inputs.types, strict=True)
+    ]
 
 
 class Job:
     """One request: the results so far, and who waits for them."""
 
-    __slots__ = ("caller", "done", "results", "submitted", "unanswered", "waiting")
+    __slots__ = ("caller", "done", "results", "submitted", "taken", "unanswered", "waiting")
 
     def __init__(
         self, rows: int, done: "asyncio.Future[FloatArray]", submitted: float, caller: str
@@ -59,6 +43,8 @@ class Job:
         self.caller = caller
         self.done = done
         self.submitted = submitted
+        #: When its last pair left the queue.
+        self.taken = math.inf
         self.results: FloatArray = np.empty(rows, dtype=np.float32)
         self.unanswered = rows
         #: Its pairs that are in the queue, as there ascending by length and arrival.
@@ -75,47 +61,37 @@ class Job:
 class Pair:
     """One row, waiting or in flight."""
 
-    __slots__ = ("arrival", "caller", "claims", "ids", "key", "length", "types")
+    __slots__ = ("caller", "claims", "ids", "key", "length", "place", "types", "waiting")
 
     def __init__(
-        self, key: bytes, ids: IntArray, types: IntArray | None, arrival: int, caller: str
+        self, key: bytes, ids: IntArray, types: IntArray | None, number: int, caller: str
     ) -> None:
         self.key = key
         self.ids = ids
         self.types = types
         self.length = len(ids)
-        #: A number of its own, ascending in the order of arrival.
-        self.arrival = arrival
+        #: Ascending by length, and of one length in the order of arrival; no other's is the same.
+        self.place = self.length << _NUMBER_BITS | number
+        self.waiting = True
         #: In whose share it counts: of whoever brought it.
         self.caller = caller
         #: Who gets the score, and at which place.
         self.claims: list[tuple[Job, int]] = []
 
-    @property
-    def jobs(self) -> set[Job]:
-        """Everybody with a claim."""
-        return {job for job, _ in self.claims}
 
-
-def _arrival(pair: Pair) -> int:
-    return pair.arrival
-
-
-def _place(pair: Pair) -> tuple[int, int]:
-    return pair.length, pair.arrival
+_place = attrgetter("place")
 
 
 class PairQueue:
     """Pairs that wait, by length, and those in flight, for whoever wants the same."""
 
-    def __init__(self, keys: PairKeys) -> None:
-        self._keys = keys
-        # Two lists in step, ascending by length; pairs of one length in the order of arrival.
+    def __init__(self) -> None:
+        # Three lists in step, ascending by place.
         self.lengths: list[int] = []
+        self._places: list[int] = []
         self._pairs: list[Pair] = []
         self._known: dict[bytes, Pair] = {}
-        self._waiting: set[Pair] = set()
-        self._arrivals = 0
+        self._number = 0
         self.tokens = 0
         #: The same by caller.
         self.callers: Counter[str] = Counter()
@@ -129,8 +105,9 @@ class PairQueue:
         self, job: Job, inputs: TokenisedRequest, known: Callable[[bytes], float | None]
     ) -> None:
         """Claim every row of `inputs` for `job`; `known` may have scores of former pairs."""
-        mine: set[Pair] = set()
-        for index, key in enumerate(self._keys.of(inputs)):
+        mine: list[Pair] = []
+        twice = False
+        for index, key in enumerate(pair_keys(inputs)):
             score = known(key)
             if score is not None:
                 job.answer(index, score)
@@ -138,13 +115,14 @@ class PairQueue:
             pair = self._known.get(key)
             if pair is None:
                 types = None if inputs.types is None else inputs.types[index]
-                pair = self._insert(Pair(key, inputs.ids[index], types, self._arrivals, job.caller))
+                pair = self._insert(Pair(key, inputs.ids[index], types, self._number, job.caller))
             else:
                 self.shared += 1
+                twice = True
             pair.claims.append((job, index))
-            if pair in self._waiting:
-                mine.add(pair)
-        job.waiting = sorted(mine, key=_place)
+            if pair.waiting:
+                mine.append(pair)
+        job.waiting = sorted(set(mine) if twice else mine, key=_place)
 
     def drop(self, job: Job) -> None:
         """Give up the job's claims on what waits."""
@@ -157,29 +135,30 @@ class PairQueue:
                 self._uncount(pair)
         job.waiting = []
         if left:
-            self._waiting -= left
             self._pairs = [pair for pair in self._pairs if pair not in left]
+            self._places = [pair.place for pair in self._pairs]
             self.lengths = [pair.length for pair in self._pairs]
 
     def positions(self, job: Job) -> Iterator[int]:
         """Where the pairs of `job` lie in the queue, longest first."""
-        for pair in reversed(job.waiting):
-            first = bisect_left(self.lengths, pair.length)
-            last = bisect_right(self.lengths, pair.length)
-            yield bisect_left(self._pairs, pair.arrival, first, last, key=_arrival)
+        places = self._places
+        return (bisect_left(places, pair.place) for pair in reversed(job.waiting))
 
-    def take(self, chosen: Sequence[int]) -> list[Pair]:
-        """Out of the queue and into flight: the pairs at `chosen`, ascending."""
+    def take(self, chosen: Sequence[int]) -> tuple[list[Pair], set[Job]]:
+        """Out of the queue and into flight: pairs at `chosen`, ascending, and who wants them."""
         batch = [self._pairs[at] for at in chosen]
-        for at in reversed(chosen):
-            del self._pairs[at], self.lengths[at]
+        # Mostly neighbours, which go in one piece.
+        for first, last in _runs(chosen):
+            del self._pairs[first:last], self._places[first:last], self.lengths[first:last]
+        jobs = set()
         for pair in batch:
+            pair.waiting = False
             self._uncount(pair)
-        taken = set(batch)
-        self._waiting -= taken
-        for job in {job for pair in batch for job, _ in pair.claims}:
-            job.waiting = [pair for pair in job.waiting if pair not in taken]
-        return batch
+            for job, _ in pair.claims:
+                jobs.add(job)
+        for job in jobs:
+            job.waiting = [pair for pair in job.waiting if pair.waiting]
+        return batch, jobs
 
     def landed(self, batch: Sequence[Pair]) -> None:
         """These are no longer in flight: whoever wants the same from now on asks anew."""
@@ -187,12 +166,12 @@ class PairQueue:
             del self._known[pair.key]
 
     def _insert(self, pair: Pair) -> Pair:
-        self._arrivals += 1
-        at = bisect_right(self.lengths, pair.length)
+        self._number += 1
+        at = bisect_left(self._places, pair.place)
         self.lengths.insert(at, pair.length)
+        self._places.insert(at, pair.place)
         self._pairs.insert(at, pair)
         self._known[pair.key] = pair
-        self._waiting.add(pair)
         self.tokens += pair.length
         self.callers[pair.caller] += pair.length
         return pair
@@ -202,3 +181,14 @@ class PairQueue:
         self.callers[pair.caller] -= pair.length
         if not self.callers[pair.caller]:
             del self.callers[pair.caller]
+
+
+def _runs(ascending: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and one past the last of each unbroken run, the last run first."""
+    end = len(ascending)
+    while end:
+        begin = end - 1
+        while begin and ascending[begin - 1] == ascending[begin] - 1:
+            begin -= 1
+        yield ascending[begin], ascending[end - 1] + 1
+        end = begin

@@ -7,28 +7,54 @@ dialects need not hand it on, and tasks that work for a request have that reques
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reranker_gateway.errors import InvalidRequestError
+from reranker_gateway.tokenise import LongPassages
 
 #: Milliseconds that the caller waits, counted from the head of the request.
 TIMEOUT_HEADER = b"x-request-timeout-ms"
+#: `cut` or `chunk`, for passages that are too long and may be shortened.
+LONG_PASSAGES_HEADER = b"x-long-passages"
 _LONGEST_TIMEOUT_MS = 86_400_000
+
+
+class Stage(NamedTuple):
+    """A part of the way, on the gateway's clock."""
+
+    name: str
+    began: float
+    ended: float
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request. Counts are 0 until they are known."""
+    """One request. Counts and times are 0 until they are known."""
 
     request_id: str = ""
     #: Share of whom it takes; "" is everybody who said nothing.
     caller: str = ""
     #: Name of the API that it came by.
     dialect: str = ""
+    #: What it wants of passages that are too long; None is what the server does.
+    long_passages: LongPassages | None = None
     passages: int = 0
     tokens: int = 0
     #: Passages that lost tokens to the length limit.
     truncated: int = 0
+    #: The caller's W3C trace context, as headers.
+    trace: dict[str, str] = field(default_factory=dict)
+    #: In seconds of the gateway's clock.
+    began: float = 0.0
+    ended: float = 0.0
+    #: When it began in nanoseconds since 1970.
+    began_ns: int = 0
+    stages: list[Stage] = field(default_factory=list)
+
+    def wall_ns(self, moment: float) -> int:
+        """A moment of the gateway's clock in nanoseconds since 1970."""
+        return self.began_ns + round((moment - self.began) * 1e9)
 
 
 _current: ContextVar[RequestContext] = ContextVar("reranker_request")
@@ -59,4 +85,19 @@ def timeout_seconds(headers: list[tuple[bytes, bytes]]) -> float | None:
                     f"from 1 to {_LONGEST_TIMEOUT_MS}"
                 )
             return int(value) / 1000
+    return None
+
+
+def long_passages(headers: list[tuple[bytes, bytes]]) -> LongPassages | None:
+    """What the caller's header says; None without one. Raises InvalidRequestError."""
+    for name, value in headers:
+        if name == LONG_PASSAGES_HEADER:
+            match value.strip().lower():
+                case b"cut":
+                    return "cut"
+                case b"chunk":
+                    return "chunk"
+            raise InvalidRequestError(
+                f"{LONG_PASSAGES_HEADER.decode()}: {value[:20]!r} is neither cut nor chunk"
+            )
     return None

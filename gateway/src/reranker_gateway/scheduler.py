@@ -17,7 +17,8 @@ from reranker_gateway.batching import BatchLimits, choose_batch
 from reranker_gateway.clock import Clock
 from reranker_gateway.engine import Batch, Engine, FloatArray, check_scores
 from reranker_gateway.errors import EngineError, EngineTimeoutError
-from reranker_gateway.pairs import Job, Pair, PairKeys, PairQueue
+from reranker_gateway.pairs import Job, Pair, PairQueue
+from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
@@ -36,7 +37,6 @@ class Scheduler:
         engine: Engine,
         model: ServedModel,
         limits: BatchLimits,
-        keys: PairKeys,
         cache: ScoreCache,
         throughput: Throughput,
         telemetry: Telemetry,
@@ -51,7 +51,7 @@ class Scheduler:
         self._telemetry = telemetry
         self._clock = clock
         self._on_failure = on_failure
-        self._queue = PairQueue(keys)
+        self._queue = PairQueue()
         self._turns: CallerTurns[Job] = CallerTurns(limits.token_budget)
         self._running: set[asyncio.Task[None]] = set()
 
@@ -79,6 +79,7 @@ class Scheduler:
         if job.waiting:
             self._turns.join(caller, job)
         else:
+            job.taken = job.submitted
             self._telemetry.queue_seconds.observe(0.0)
         self._dispatch()
         try:
@@ -86,6 +87,12 @@ class Scheduler:
         except asyncio.CancelledError:
             self._drop(job)
             raise
+        finally:
+            now = self._clock()
+            taken = min(job.taken, now)
+            stages = current_request().stages
+            stages.append(Stage("queue", job.submitted, taken))
+            stages.append(Stage("infer", taken, now))
 
     def _drop(self, job: Job) -> None:
         """Take what only `job` waits for out of the queue."""
@@ -109,16 +116,19 @@ class Scheduler:
         """Remove the next batch from the queue."""
         queue, leader, caller = self._queue, self._turns.leader, self._turns.caller
         chosen = choose_batch(queue.lengths, queue.positions(leader), self._limits)
-        batch = queue.take(chosen)
-        jobs = [pair.jobs for pair in batch]
+        before = len(leader.waiting)
+        batch, jobs = queue.take(chosen)
         longest = batch[-1].length
-        own = sum(leader in claimed for claimed in jobs)
-        callers_own = sum(any(job.caller == caller for job in claimed) for claimed in jobs)
+        own = before - len(leader.waiting)
+        callers_own = len(batch)
+        if any(job.caller != caller for job in jobs):
+            callers_own = sum(any(job.caller == caller for job, _ in pair.claims) for pair in batch)
         self._turns.spend(own * longest, callers_own * longest, len(batch) * longest)
         now = self._clock()
-        for job in set().union(*jobs):
+        for job in jobs:
             if not job.waiting:
                 self._turns.leave(job.caller, job)
+                job.taken = now
                 self._telemetry.queue_seconds.observe(now - job.submitted)
         return batch
 

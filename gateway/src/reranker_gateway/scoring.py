@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from reranker_gateway.admission import Admission
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import FloatArray
 from reranker_gateway.errors import NotReadyError
 from reranker_gateway.readiness import Readiness
-from reranker_gateway.request_context import current_request
+from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.telemetry import Telemetry
-from reranker_gateway.tokenise import PairTokeniser, TokenisedRequest, Truncate
+from reranker_gateway.tokenise import LongPassages, PairTokeniser, TokenisedRequest, Truncate
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Scorer:
         drain: Drain,
         telemetry: Telemetry,
         clock: Clock,
+        long_passages: LongPassages = "cut",
     ) -> None:
         self._tokeniser = tokeniser
         self._admission = admission
@@ -43,6 +46,7 @@ class Scorer:
         self._drain = drain
         self._telemetry = telemetry
         self._clock = clock
+        self._long_passages = long_passages
 
     def check_open(self) -> None:
         """Raises NotReadyError while no work is taken; called before a body is read."""
@@ -60,8 +64,11 @@ class Scorer:
     ) -> TokenisedRequest:
         """Engine inputs of every passage with the query. Raises InvalidRequestError."""
         started = self._clock()
-        inputs = await self._tokeniser.run(query, passages, truncate, passage_tokens)
-        self._telemetry.tokenise_seconds.observe(self._clock() - started)
+        asked = current_request().long_passages or self._long_passages
+        inputs = await self._tokeniser.run(query, passages, truncate, passage_tokens, asked)
+        ended = self._clock()
+        self._telemetry.tokenise_seconds.observe(ended - started)
+        current_request().stages.append(Stage("tokenise", started, ended))
         return inputs
 
     async def score(self, inputs: TokenisedRequest) -> Scores:
@@ -71,10 +78,21 @@ class Scorer:
         engine.
         """
         request = current_request()
-        request.passages, request.tokens = len(inputs.lengths), inputs.tokens
+        request.passages, request.tokens = inputs.passages, inputs.tokens
         request.truncated = inputs.truncated
         self._admission.check_tokens(inputs.tokens, self._scheduler.waiting_by_caller)
         self._telemetry.truncated.inc(inputs.truncated)
-        logits = await self._scheduler.run(inputs, request.caller)
-        self._telemetry.passages.inc(len(inputs.lengths))
+        rows = await self._scheduler.run(inputs, request.caller)
+        logits = _of_passages(rows, inputs)
+        self._telemetry.passages.inc(len(logits))
+        self._telemetry.windows.inc(len(rows) - len(logits))
         return Scores(logits, inputs.tokens)
+
+
+def _of_passages(rows: FloatArray, inputs: TokenisedRequest) -> FloatArray:
+    """The best score of each passage's inputs."""
+    if inputs.owners is None:
+        return rows
+    logits: FloatArray = np.full(inputs.passages, -np.inf, dtype=np.float32)
+    np.maximum.at(logits, inputs.owners, rows)
+    return logits

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
@@ -27,6 +28,7 @@ from reranker_gateway.kserve.server import GrpcListenError, create_server, liste
 from reranker_gateway.logs import log_event
 from reranker_gateway.settings import Settings
 from reranker_gateway.tls import HANDSHAKE_SECONDS, Certificate
+from reranker_gateway.tracing import load_tracing
 from reranker_gateway.triton import TritonEngine
 
 #: Time for answers in progress to be written out once the drain is over.
@@ -90,7 +92,7 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
         model=files.model,
         infer_timeout=settings.infer_timeout_seconds,
     )
-    gateway = build_gateway(settings, files, engine)
+    gateway = build_gateway(settings, files, engine, tracing=load_tracing(os.environ))
     kserve = _kserve(gateway)
     limits = ConnectionLimits(
         connections=_raise_descriptors(settings.max_connections),

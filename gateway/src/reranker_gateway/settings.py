@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         get_args(DialectName), min_length=1, description="APIs to serve, separated by commas"
     )
     truncate: Literal["NONE", "END"] = Field("NONE", description="default of `truncate`")
+    long_passages: Literal["cut", "chunk"] = Field(
+        "cut", description="what becomes of passages that are too long and may be shortened"
+    )
     max_passages: int = Field(512, ge=1, description="passages in one request")
     max_body_bytes: int = Field(16 << 20, ge=1024, description="bytes of one request's body")
     token_budget: int | None = Field(

@@ -54,6 +54,16 @@ class Telemetry:
         self.queue_seconds = stages.labels("queue")
         self.infer_seconds = stages.labels("infer")
         self.passages = Counter("reranker_passages", "Passages scored", registry=registry)
+        self.windows = Counter(
+            "reranker_extra_windows",
+            "Pairs beyond one for each passage, of passages scored in windows",
+            registry=registry,
+        )
+        self.tokenise_cpu = Counter(
+            "reranker_tokenise_cpu_seconds",
+            "Processor time of tokenisation",
+            registry=registry,
+        )
         self.truncated = Counter(
             "reranker_truncated_passages", "Passages cut to the length limit", registry=registry
         )

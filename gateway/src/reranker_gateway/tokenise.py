@@ -3,13 +3,17 @@
 Query and passages are tokenised once each, without special tokens, and joined by the model's pair
 template; this gives what the model's own tokeniser gives for a pair, truncation of the second text
 included (`only_second`), at half the work: the query is not tokenised again for every passage.
+
+A passage that is too long is cut, or becomes several inputs that overlap (`chunk`), of which the
+best score is the passage's.
 """
 
 import asyncio
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,16 +25,22 @@ from reranker_gateway.errors import InputTooLongError, InvalidRequestError
 
 IntArray = npt.NDArray[np.int32]
 Truncate = Literal["NONE", "END"]
+#: What becomes of a passage that may be shortened.
+LongPassages = Literal["cut", "chunk"]
 
 #: Texts are cut here before they are tokenised. Natural text has 1 to 8 characters per token.
 _CHARACTERS_PER_TOKEN = 32
 #: Requests take turns on the threads, each with about this much text: tens of milliseconds.
 _SLICE_CHARACTERS = 1 << 16
+#: The part of a window that the one before it has as well: no sentence is only ever seen cut.
+_OVERLAP = 0.25
+#: Inputs of one request whose passages are in windows.
+_MOST_WINDOWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class TokenisedRequest:
-    """Engine inputs of one request, one per passage, in the caller's order."""
+    """Engine inputs of one request, one per passage in the caller's order, or as `owners` says."""
 
     ids: list[IntArray]
     #: Token types beside `ids`; None when the model has no such input.
@@ -38,6 +48,13 @@ class TokenisedRequest:
     lengths: list[int]
     #: Passages that lost tokens to the length limit.
     truncated: int
+    #: The passage that each input belongs to; None when it is just one each, in order.
+    owners: list[int] | None = None
+
+    @property
+    def passages(self) -> int:
+        """How many passages these are the inputs of."""
+        return len(self.ids) if self.owners is None else max(self.owners) + 1
 
     @property
     def tokens(self) -> int:
@@ -49,13 +66,20 @@ class PairTokeniser:
     """Tokenises in a pool of threads; the tokeniser itself is Rust and releases the GIL."""
 
     def __init__(
-        self, tokenizer: Tokenizer, model: ServedModel, max_length: int, threads: int
+        self,
+        tokenizer: Tokenizer,
+        model: ServedModel,
+        max_length: int,
+        threads: int,
+        on_work: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        """`on_work` is told the processor time of each slice, in the event loop."""
         # One request per thread scales better than one request over all of them.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._on_work = on_work
         self._max_length = max_length
         self._max_characters = max_length * _CHARACTERS_PER_TOKEN
         self._specials = model.template.special_tokens
@@ -75,12 +99,13 @@ class PairTokeniser:
         passages: list[str],
         truncate: Truncate,
         passage_tokens: int | None = None,
+        long_passages: LongPassages = "cut",
     ) -> TokenisedRequest:
         """Tokenise in the pool, slice by slice. Raises InvalidRequestError as `tokenise` does.
 
         Of each passage the first `passage_tokens` count, if that is not None.
         """
-        slices = self._slices(query, passages, truncate, passage_tokens)
+        slices = self._slices(query, passages, truncate, passage_tokens, long_passages)
         while True:
             if inputs := await self._advance(slices):
                 return inputs
@@ -88,17 +113,26 @@ class PairTokeniser:
     async def _advance(self, slices: Iterator[TokenisedRequest | None]) -> TokenisedRequest | None:
         """One slice, when a thread is free."""
         await self._free.acquire()
-        work = asyncio.get_running_loop().run_in_executor(self._pool, next, slices)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, _timed, slices)
         work.add_done_callback(lambda _: self._free.release())
         # A thread cannot be interrupted: it is free when it has ended, not when its caller goes.
-        return await asyncio.shield(work)
+        inputs, seconds = await asyncio.shield(work)
+        self._on_work(seconds)
+        return inputs
 
-    def tokenise(self, query: str, passages: list[str], truncate: Truncate) -> TokenisedRequest:
+    def tokenise(
+        self,
+        query: str,
+        passages: list[str],
+        truncate: Truncate,
+        long_passages: LongPassages = "cut",
+    ) -> TokenisedRequest:
         """Tokenise in this thread.
 
         Raises InputTooLongError when `truncate` is NONE, InvalidRequestError for a pair of nothing.
         """
-        return next(filter(None, self._slices(query, passages, truncate)))
+        slices = self._slices(query, passages, truncate, long_passages=long_passages)
+        return next(filter(None, slices))
 
     def _slices(
         self,
@@ -106,6 +140,7 @@ class PairTokeniser:
         passages: list[str],
         truncate: Truncate,
         passage_tokens: int | None = None,
+        long_passages: LongPassages = "cut",
     ) -> Iterator[TokenisedRequest | None]:
         """Does a bounded part of the work at each step; the last one gives the result.
 
@@ -116,7 +151,9 @@ class PairTokeniser:
         # Negative when the query alone is longer than the input.
         room = self._max_length - self._specials - len(query_ids)
         parts: list[TokenisedRequest] = []
-        for texts in _chunks(passages, self._max_characters):
+        in_windows = truncate == "END" and long_passages == "chunk" and room > 0
+        most = max(self._max_characters, _SLICE_CHARACTERS) if in_windows else self._max_characters
+        for texts in _chunks(passages, most):
             if parts:
                 yield None
             passage_ids = self._encode(texts)
@@ -125,13 +162,20 @@ class PairTokeniser:
             longest = next((len(ids) for ids in passage_ids if len(ids) > room), None)
             if longest is not None and truncate == "NONE":
                 raise InputTooLongError(self._max_length - room + longest, self._max_length)
-            parts.append(self._join(query_ids, passage_ids, room))
+            if in_windows:
+                parts.append(self._join_windows(query_ids, passage_ids, room, parts))
+            else:
+                parts.append(self._join(query_ids, passage_ids, room))
         if truncate == "NONE":
             self._check_uncut("query.text", [query])
             self._check_uncut("passages", passages)
         inputs = _together(parts)
+        if in_windows:
+            cut = sum(len(text) > most for text in passages)
+            inputs = replace(inputs, truncated=cut)
         if 0 in inputs.lengths:
-            at = inputs.lengths.index(0)
+            row = inputs.lengths.index(0)
+            at = row if inputs.owners is None else inputs.owners[row]
             raise InvalidRequestError(f"passages.{at}.text: it and query.text hold no tokens")
         yield inputs
 
@@ -150,6 +194,28 @@ class PairTokeniser:
                 f"{field}: a text has more than {self._max_characters} characters, the most that "
                 "this model can take; shorten it or set truncate to END"
             )
+
+    def _join_windows(
+        self,
+        query: list[int],
+        passages: list[list[int]],
+        room: int,
+        before: list[TokenisedRequest],
+    ) -> TokenisedRequest:
+        """Passages in windows of `room` tokens. Raises InvalidRequestError for too many."""
+        windows, owners = [], []
+        first = before[-1].passages if before else 0
+        for at, ids in enumerate(passages, start=first):
+            for window in _windows(ids, room):
+                windows.append(window)
+                owners.append(at)
+        count = sum(len(part.ids) for part in before) + len(windows)
+        if count > _MOST_WINDOWS:
+            raise InvalidRequestError(
+                f"passages: they make more than {_MOST_WINDOWS} windows of at most {room} tokens; "
+                "send fewer or shorter ones, or have them cut"
+            )
+        return replace(self._join(query, windows, room), owners=owners)
 
     def _join(self, query: list[int], passages: list[list[int]], room: int) -> TokenisedRequest:
         # The pair is cut from the right: the passage first, then the query.
@@ -180,6 +246,24 @@ class PairTokeniser:
         )
 
 
+def _timed(
+    slices: Iterator[TokenisedRequest | None],
+) -> tuple[TokenisedRequest | None, float]:
+    """The next slice and the processor seconds of this thread that it took."""
+    began = time.thread_time()
+    return next(slices), time.thread_time() - began
+
+
+def _windows(ids: list[int], room: int) -> list[list[int]]:
+    """All of `ids`, in lists of at most `room`; each but the first begins within the one before."""
+    if len(ids) <= room:
+        return [ids]
+    step = max(1, room - round(room * _OVERLAP))
+    # The last one ends with the text, full like the others: half a window would be half a passage.
+    starts = [*range(0, len(ids) - room, step), len(ids) - room]
+    return [ids[start : start + room] for start in starts]
+
+
 def _chunks(texts: list[str], longest: int) -> Iterator[list[str]]:
     """`texts` in order, cut to `longest`, in lists of one text or about _SLICE_CHARACTERS."""
     chunk: list[str] = []
@@ -203,6 +287,9 @@ def _together(parts: list[TokenisedRequest]) -> TokenisedRequest:
         else [row for part in parts for row in part.types or ()],
         lengths=[length for part in parts for length in part.lengths],
         truncated=sum(part.truncated for part in parts),
+        owners=None
+        if parts[0].owners is None
+        else [owner for part in parts for owner in part.owners or ()],
     )
 
 

@@ -124,6 +124,6 @@ def owner_manager(uid: str) -> str:
     return f"{MANAGER}-owner-{uid}"
 
 
-def url(service: str, namespace: str) -> str:
+def url(service: str, namespace: str, scheme: str) -> str:
     """Address of the HTTP API inside the cluster."""
-    return f"http://{service}.{namespace}.svc:8000"
+    return f"{scheme}://{service}.{namespace}.svc:8000"

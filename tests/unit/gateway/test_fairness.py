@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from reranker_contracts import ServedModel
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.engine import Batch, FloatArray
-from reranker_gateway.pairs import PairKeys
 from reranker_gateway.scheduler import IN_FLIGHT, Scheduler
 from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
@@ -69,8 +68,7 @@ class World:
             engine=self,  # type: ignore[arg-type]
             model=MODEL,
             limits=self.limits,
-            keys=PairKeys("0" * 64),
-            cache=ScoreCache(0, self.telemetry.cache_lookups),
+            cache=ScoreCache(0, "0" * 64, self.telemetry.cache_lookups),
             throughput=Throughput(clock),
             telemetry=self.telemetry,
             clock=clock,

@@ -193,3 +193,44 @@ async def test_one_callers_full_queue_is_not_anothers(
         engine.open.set()
         assert (await other).status_code == 200
         assert (await running).status_code == 200
+
+
+async def test_the_best_window_of_a_long_passage_counts(
+    gateway_of: Make, client_of: Make, engine: Any, body: Make
+) -> None:
+    """Scores are sums of ids: the window with the largest words is the best one."""
+    late = " ".join(["w1"] * 60 + ["w9"] * 20)
+    early = " ".join(["w9"] * 20 + ["w1"] * 60)
+    long = body(passages=[{"text": late}, {"text": early}, {"text": "w5"}], truncate="END")
+    async with client_of(gateway_of()) as client:
+
+        async def logits(**headers: str) -> dict[int, float]:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            answer = await client.post("/v1/ranking", json=long, headers=sent)
+            assert answer.status_code == 200
+            told.append(answer.headers["x-truncated-passages"])
+            return {entry["index"]: entry["logit"] for entry in answer.json()["rankings"]}
+
+        told: list[str] = []
+        cut, windows = await logits(), await logits(X_Long_Passages="chunk")
+        # 27 tokens fit beside query and specials.
+        assert cut[1] - cut[0] == 20 * 8
+        assert windows[0] == windows[1] == cut[1]
+        assert windows[2] == cut[2]
+        assert told == ["2", "0"]
+        wrong = await client.post(
+            "/v1/ranking", json=long, headers={"X-Long-Passages": "summarise"}
+        )
+        assert wrong.status_code == 422
+        refused = await client.post(
+            "/v1/ranking", json=long | {"truncate": "NONE"}, headers={"X-Long-Passages": "chunk"}
+        )
+        assert refused.status_code == 422
+        text = (await client.get("/v1/metrics")).text
+    assert "reranker_passages_total 6.0" in text
+    async with client_of(gateway_of(long_passages="chunk")) as client:
+        told = []
+        answer = await client.post("/v1/ranking", json=long)
+        assert answer.headers["x-truncated-passages"] == "0"
+        answer = await client.post("/v1/ranking", json=long, headers={"X-Long-Passages": "CUT"})
+        assert answer.headers["x-truncated-passages"] == "2"

@@ -14,7 +14,6 @@ from reranker_contracts import ServedModel
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.engine import Batch
 from reranker_gateway.errors import EngineError, EngineTimeoutError, EngineUnavailableError
-from reranker_gateway.pairs import PairKeys
 from reranker_gateway.scheduler import IN_FLIGHT, Scheduler
 from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
@@ -56,8 +55,7 @@ def scheduler(
         engine=engine,
         model=model,
         limits=BatchLimits(max_rows=4, token_budget=64),
-        keys=PairKeys("0" * 64),
-        cache=ScoreCache(0, telemetry.cache_lookups),
+        cache=ScoreCache(0, "0" * 64, telemetry.cache_lookups),
         throughput=Throughput(clock),
         telemetry=telemetry,
         clock=clock,
@@ -249,13 +247,12 @@ async def test_a_failed_batch_fails_everybody_who_waits_for_it(
 async def test_known_scores_come_from_the_cache(
     engine: Any, model: ServedModel, telemetry: Telemetry
 ) -> None:
-    cache = ScoreCache(3, telemetry.cache_lookups)
+    cache = ScoreCache(3, "0" * 64, telemetry.cache_lookups)
     clock = itertools.count().__next__
     scheduler = Scheduler(
         engine=engine,
         model=model,
         limits=BatchLimits(max_rows=4, token_budget=64),
-        keys=PairKeys("0" * 64),
         cache=cache,
         throughput=Throughput(clock),
         telemetry=telemetry,
@@ -276,6 +273,9 @@ async def test_known_scores_come_from_the_cache(
     assert 'reranker_score_cache_lookups_total{result="miss"} 5.0' in text
 
 
-def test_keys_belong_to_the_engine() -> None:
-    inputs = of_lengths(4, token=2)
-    assert PairKeys("0" * 64).of(inputs) != PairKeys("1" * 64).of(inputs)
+async def test_a_cache_is_of_one_engine(telemetry: Telemetry) -> None:
+    one = ScoreCache(3, "0" * 64, telemetry.cache_lookups)
+    other = ScoreCache(3, "1" * 64, telemetry.cache_lookups)
+    one.put([(b"pair", 1.5)])
+    other._scores.update(one._scores)
+    assert (one.get(b"pair"), other.get(b"pair")) == (1.5, None)

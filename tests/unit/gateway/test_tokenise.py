@@ -202,3 +202,58 @@ def test_slices_change_nothing(passages: list[str], characters: int) -> None:
     assert sliced.types is not None and whole.types is not None
     assert [row.tolist() for row in sliced.types] == [row.tolist() for row in whole.types]
     assert (sliced.lengths, sliced.truncated) == (whole.lengths, whole.truncated)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(
+    query=st.lists(st.integers(0, 60).map(str), min_size=1, max_size=10).map(" ".join),
+    sizes=st.lists(st.integers(0, 120), min_size=1, max_size=5),
+)
+def test_windows_hold_all_of_a_passage(family: str, query: str, sizes: list[int]) -> None:
+    ours, _ = tokeniser(family)
+    texts = [" ".join(str(at % 60) for at in range(size)) for size in sizes]
+    found = ours.tokenise(query, texts, "END", "chunk")
+    cut = ours.tokenise(query, texts, "END")
+    assert found.owners is not None
+    assert (found.passages, found.truncated) == (len(texts), 0)
+    assert found.owners == sorted(found.owners)
+    for at, text in enumerate(texts):
+        rows = [i for i, owner in enumerate(found.owners) if owner == at]
+        # The first one is what cutting leaves; with no more than that nothing is different.
+        assert found.ids[rows[0]].tolist() == cut.ids[at].tolist()
+        fits = ours.tokenise(query, [text], "END").truncated == 0
+        assert (len(rows) == 1) == fits
+        if not fits:
+            assert {found.lengths[row] for row in rows} == {LIMIT}
+            fixed = ours.tokenise(query, [""], "END").lengths[0]
+            held = (LIMIT - fixed) * len(rows)
+            assert held >= len(text.split())
+
+
+def test_windows_overlap_and_end_with_the_text() -> None:
+    ours, _ = tokeniser("bert")
+    # Room for 24 - 3 - 1 = 20 tokens: 15 of them are new in each window.
+    text = [str(at) for at in range(50)]
+    found = ours.tokenise("1", [" ".join(text)], "END", "chunk")
+    back = {number: word for word, number in VOCABULARY.items()}
+    words = [[back[i] for i in row.tolist()] for row in found.ids]
+    windows = [row[row.index("</s>") + 1 : -1] if "</s>" in row else row for row in words]
+    windows = [[word for word in window if word.isdigit()] for window in windows]
+    assert [(w[0], w[-1], len(w)) for w in windows] == [
+        ("0", "19", 20), ("15", "34", 20), ("30", "49", 20),
+    ]  # fmt: skip
+
+
+def test_none_refuses_also_where_windows_are_asked_for() -> None:
+    ours, _ = tokeniser("bert")
+    with pytest.raises(InputTooLongError):
+        ours.tokenise("4", ["2 " * 50], "NONE", "chunk")
+
+
+def test_windows_are_bounded() -> None:
+    ours, _ = tokeniser("bert")
+    with pytest.raises(InvalidRequestError, match="more than 2048 windows of at most 20 tokens"):
+        ours.tokenise("4", ["2 " * 20_000] * 3, "END", "chunk")
+    # Of one text 64 KiB count; what lies beyond is told as cut.
+    found = ours.tokenise("4", [" " * (1 << 16) + "2 " * 50, "2 " * 50], "END", "chunk")
+    assert (found.truncated, found.owners) == (1, [0, 1, 1, 1])

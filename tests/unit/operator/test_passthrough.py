@@ -61,12 +61,17 @@ NETWORK: Json = {
     "caBundle": {"secret": {"name": "authorities", "key": "bundle.pem"}},
 }  # fmt: skip
 
+SECURITY: Json = {
+    "auth": {"secretRef": {"name": "callers"}},
+    "tls": {"secretName": "rank-tls"},
+}
+
 
 @pytest.fixture
 def full(service: RerankerService) -> RerankerService:
     raw = service.model_dump(mode="json", by_alias=True, exclude_none=True)
     spec = raw["spec"] | NETWORK
-    spec["serving"] = spec["serving"] | CONTAINERS | {"pod": POD}
+    spec["serving"] = spec["serving"] | CONTAINERS | SECURITY | {"pod": POD}
     return RerankerService.model_validate(raw | {"spec": spec})
 
 
@@ -198,7 +203,17 @@ def test_a_plain_service_gets_nothing(
     service: RerankerService, engine: RerankerEngine, defaults: Defaults
 ) -> None:
     text = str(serving.pod_template(service, engine, defaults))
-    for word in ("PROXY", "ca-bundle", "envFrom", "affinity", "topologySpread", "DRAIN", "HOST"):
+    for word in (
+        "PROXY",
+        "ca-bundle",
+        "envFrom",
+        "affinity",
+        "topologySpread",
+        "DRAIN",
+        "HOST",
+        "KEYS",
+        "TLS",
+    ):
         assert word not in text
 
 
@@ -224,3 +239,40 @@ def test_what_is_reserved_is_what_we_use(template: Json) -> None:
     assert made <= set(reserved.GATEWAY_ENV)
     labels = set(template["metadata"]["labels"]) - set(POD["labels"])
     assert all(key in reserved.LABELS or key.startswith(reserved.PREFIX) for key in labels)
+
+
+def test_keys_and_certificates_are_mounted_and_never_read(
+    template: Json, full: RerankerService
+) -> None:
+    pod = template["spec"]
+    sources = {entry["name"]: entry for entry in pod["volumes"]}
+    assert sources["api-keys"]["secret"] == {"secretName": "callers"}
+    assert sources["tls"]["secret"] == {"secretName": "rank-tls"}
+    holders = {
+        entry["name"]
+        for entry in [*pod["initContainers"], *pod["containers"]]
+        if {mount["name"] for mount in entry.get("volumeMounts", ())} & {"api-keys", "tls"}
+    }
+    assert holders == {"gateway"}
+    gateway = _container(pod, "gateway")
+    mounts = {entry["name"]: entry for entry in gateway["volumeMounts"]}
+    variables = {"api-keys": "RERANKER_API_KEYS_DIR", "tls": "RERANKER_TLS_DIR"}
+    for name, variable in variables.items():
+        # A part of a volume is never brought up to date.
+        assert mounts[name] == {
+            "name": name, "mountPath": _env(gateway)[variable], "readOnly": True,
+        }  # fmt: skip
+    probed = {
+        gateway[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "readiness", "liveness")
+    }
+    assert probed == {"metrics"}
+    (http, metrics) = serving.service_object(full, "r")["spec"]["ports"]
+    assert (http["appProtocol"], "appProtocol" in metrics) == ("https", False)
+
+
+def test_plain_pods_are_probed_at_the_api(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> None:
+    pod = serving.pod_template(service, engine, defaults)["spec"]
+    assert _container(pod, "gateway")["readinessProbe"]["httpGet"]["port"] == "http"
+    assert "appProtocol" not in str(serving.service_object(service, "r"))

@@ -31,13 +31,17 @@ async def _run(
 
 def _in_order(parts: list[TokenisedRequest], order: list[int]) -> TokenisedRequest:
     """The inputs of `parts`, one after the other, belong to the passages `order`."""
-    places = sorted(range(len(order)), key=order.__getitem__)
-    ids = [row for part in parts for row in part.ids]
+    owners: list[int] = []
+    first = 0
+    for part in parts:
+        own = range(part.passages) if part.owners is None else part.owners
+        owners += [order[first + owner] for owner in own]
+        first += part.passages
     types = [row for part in parts for row in part.types or ()]
-    lengths = [length for part in parts for length in part.lengths]
     return TokenisedRequest(
-        ids=[ids[at] for at in places],
-        types=[types[at] for at in places] if types else None,
-        lengths=[lengths[at] for at in places],
+        ids=[row for part in parts for row in part.ids],
+        types=types or None,
+        lengths=[length for part in parts for length in part.lengths],
         truncated=sum(part.truncated for part in parts),
+        owners=owners,
     )

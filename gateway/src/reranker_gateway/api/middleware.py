@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import time
 import uuid
 
 from fastapi.responses import Response
@@ -16,12 +17,19 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.errors import DeadlineExceededError, GatewayError
 from reranker_gateway.logs import log_event
-from reranker_gateway.request_context import RequestContext, request_context, timeout_seconds
+from reranker_gateway.request_context import (
+    RequestContext,
+    long_passages,
+    request_context,
+    timeout_seconds,
+)
 from reranker_gateway.telemetry import Telemetry
+from reranker_gateway.tracing import Tracing, propagated
 
 _ID = b"x-request-id"
 _ACCEPTED_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _LONGEST_PATH = 200
+_TRACE_ID = re.compile("00-([0-9a-f]{32})-")
 _log = logging.getLogger("reranker_gateway.request")
 
 
@@ -37,6 +45,7 @@ class RequestMiddleware:
         callers: Callers,
         clock: Clock,
         timeout: float | None,
+        tracing: Tracing | None,
     ) -> None:
         self._app = app
         self._drain = drain
@@ -44,6 +53,7 @@ class RequestMiddleware:
         self._callers = callers
         self._clock = clock
         self._timeout = timeout
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -51,7 +61,12 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = scope[REQUEST_ID] = _request_id(scope)
-        context = RequestContext(request_id=request_id.decode())
+        context = RequestContext(
+            request_id=request_id.decode(),
+            trace=propagated(scope["headers"]),
+            began=self._clock(),
+            began_ns=time.time_ns(),
+        )
         code = 500
         answering = False
 
@@ -66,7 +81,6 @@ class RequestMiddleware:
             await send(message)
 
         work = scope["method"] == "POST" and is_scoring(scope["path"])
-        started = self._clock()
         if work:
             self._drain.enter()
         try:
@@ -85,13 +99,15 @@ class RequestMiddleware:
         finally:
             if work:
                 self._drain.leave()
-                self._record(scope, context, code, self._clock() - started)
+                context.ended = self._clock()
+                self._record(scope, context, code)
 
     async def _answer(
         self, context: RequestContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Raises UnauthorizedError, InvalidRequestError and DeadlineExceededError of its own."""
         context.caller = self._callers.admit(scope["path"], scope["headers"])
+        context.long_passages = long_passages(scope["headers"])
         asked = timeout_seconds(scope["headers"])
         limits = [limit for limit in (asked, self._timeout) if limit is not None]
         seconds = min(limits, default=None)
@@ -105,12 +121,13 @@ class RequestMiddleware:
                 f"no answer within {seconds:g} s; what had not been scored yet was dropped"
             ) from None
 
-    def _record(self, scope: Scope, context: RequestContext, code: int, seconds: float) -> None:
+    def _record(self, scope: Scope, context: RequestContext, code: int) -> None:
+        seconds, path = context.ended - context.began, scope["path"][:_LONGEST_PATH]
         self._telemetry.requests.labels(context.dialect or "none", str(code)).inc()
         self._telemetry.request_seconds.observe(seconds)
         fields: dict[str, object] = {
             "requestId": context.request_id,
-            "path": scope["path"][:_LONGEST_PATH],
+            "path": path,
             "code": code,
             "seconds": round(seconds, 4),
         }
@@ -120,7 +137,11 @@ class RequestMiddleware:
             fields |= {"passages": context.passages, "tokens": context.tokens}
         if context.dialect:
             fields["dialect"] = context.dialect
+        if trace := _TRACE_ID.match(context.trace.get("traceparent", "")):
+            fields["traceId"] = trace[1]
         log_event(_log, "request", **fields)
+        if self._tracing is not None:
+            self._tracing.record(context, path=path, code=code)
 
 
 def _cut_off() -> Response:

@@ -33,6 +33,7 @@ from reranker_operator.api.rollout import (
     RolloutSpec,
     ScaleStatus,
 )
+from reranker_operator.api.security import SecuritySettings
 
 Dialect = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
 
@@ -154,7 +155,7 @@ class AcceleratorSpec(ApiModel):
     )
 
 
-class ServingSpec(ApiModel):
+class ServingSpec(SecuritySettings):
     """How pods serve."""
 
     dialects: tuple[Dialect, ...] = Field(
@@ -168,6 +169,11 @@ class ServingSpec(ApiModel):
     truncate: Literal["NONE", "END"] = Field(
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
+    )
+    long_passages: Literal["cut", "chunk"] = Field(
+        default="cut",
+        description="What becomes of passages that are too long and may be cut: that, or they are "
+        "scored in windows that overlap and the best one counts.",
     )
     max_passages: int = Field(
         default=512, ge=1, le=10000, description="Most passages in a request."

@@ -63,7 +63,8 @@ _USUAL = (None, 80, 443)
 def _balancer_url(world: ServiceWorld) -> str | None:
     live = _balancer(world)
     host = _reported(live) if live else None
-    return f"http://{host}:{world.service.spec.expose.service.port}" if host else None
+    spec = world.service.spec
+    return f"{spec.serving.scheme}://{host}:{spec.expose.service.port}" if host else None
 
 
 def _balancer(world: ServiceWorld) -> Manifest | None:

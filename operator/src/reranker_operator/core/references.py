@@ -25,6 +25,8 @@ class Use(NamedTuple):
     field: str
     reference: Reference
     optional: bool = False
+    #: Pods take up a change by themselves: it is no other revision.
+    live: bool = False
 
 
 def of_service(service: RerankerService) -> frozenset[Reference]:
@@ -38,6 +40,8 @@ def of_pods(world: ServiceWorld, serving: Manifest | None) -> str | None:
     before = noted((serving or {}).get("spec", {}).get("template", {}))
     entries: dict[str, str] = {}
     for use in _pod_uses(world.service):
+        if use.live:
+            continue
         title = "/".join(use.reference)
         version = world.versions.get(use.reference)
         if version is not None:
@@ -101,6 +105,12 @@ def _bundle_uses(bundle: CaBundle | None) -> Iterator[Use]:
 def _pod_uses(service: RerankerService) -> Iterator[Use]:
     serving = service.spec.serving
     yield from _bundle_uses(service.spec.ca_bundle)
+    if serving.auth is not None:
+        keys = Reference("Secret", serving.auth.secret_ref.name)
+        yield Use("spec.serving.auth.secretRef", keys, live=True)
+    if serving.tls is not None:
+        certificate = Reference("Secret", serving.tls.secret_name)
+        yield Use("spec.serving.tls.secretName", certificate, live=True)
     for name, ours in (("gateway", serving.gateway), ("triton", serving.triton)):
         path = f"spec.serving.{name}"
         yield from _env_uses(path, ours.env)

@@ -39,7 +39,8 @@ def status_of(
     entry, reached = live_deployments(world).get(serving or ""), in_traffic(world, serving)
     ready = sum(map(ready_of, reached))
     selector = serving_pods.pod_selector(meta.name, None if is_shared(world) else serving)
-    inside = names.url(meta.name, meta.namespace) if world.k8s_service else None
+    scheme = service.spec.serving.scheme
+    inside = names.url(meta.name, meta.namespace, scheme) if world.k8s_service else None
     return RerankerServiceStatus(
         observed_generation=meta.generation,
         conditions=tuple(merge(service.status.conditions, judgements, meta.generation, world.now)),

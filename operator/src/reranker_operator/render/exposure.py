@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from reranker_operator import names
 from reranker_operator.api.meta import HTTP_ROUTE, INGRESS, SERVICE, Resource
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.render import security
 from reranker_operator.render.pods import Json, owner_reference
 from reranker_operator.render.serving import HTTP_PORT
 
@@ -45,6 +46,7 @@ def external_service(service: RerankerService, selector: Mapping[str, str]) -> J
     port: Json = {
         "name": "http", "protocol": "TCP", "port": asked.port, "targetPort": "http",
     }  # fmt: skip
+    port |= security.protocol(service.spec.serving)
     if asked.node_port:
         port["nodePort"] = asked.node_port
     spec: Json = {"type": asked.type, "selector": dict(selector), "ports": [port]}

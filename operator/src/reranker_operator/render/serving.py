@@ -14,7 +14,7 @@ from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.pods import ContainerSettings
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
-from reranker_operator.render import proxy
+from reranker_operator.render import proxy, security
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
 from reranker_operator.render.pods import (
@@ -80,7 +80,10 @@ def pod_template(
     )  # fmt: skip
     authorities = proxy.mounts(spec.ca_bundle)
     triton = _triton(service, defaults, [engine_mount, tmp, shared, *authorities])
-    gateway = _gateway(service, gateway_image, defaults, [engine_mount, tmp, *authorities])
+    secrets = security.mounts(spec.serving)
+    gateway = _gateway(
+        service, gateway_image, defaults, [engine_mount, tmp, *authorities, *secrets]
+    )
     pod = pod_spec(
         defaults,
         init_containers=[verify, triton],
@@ -90,6 +93,7 @@ def pod_template(
             empty_dir("tmp", size="256Mi"),
             empty_dir("shm", size="256Mi", memory=True),
             *proxy.volumes(spec.ca_bundle),
+            *security.volumes(spec.serving),
         ],
     )
     pod["terminationGracePeriodSeconds"] = (
@@ -212,6 +216,7 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
             "selector": pod_selector(meta.name, revision),
             "ports": [
                 {"name": name, "port": port, "targetPort": name}
+                | (security.protocol(service.spec.serving) if name == "http" else {})
                 for name, port in _ports(service).items()
             ],
         },
@@ -226,6 +231,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "TRITON_METRICS_URL": "http://127.0.0.1:9002/metrics",
         "DIALECTS": ",".join(serving.dialects) or None,
         "TRUNCATE": serving.truncate,
+        "LONG_PASSAGES": None if serving.long_passages == "cut" else serving.long_passages,
         "MAX_PASSAGES": serving.max_passages,
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
@@ -233,6 +239,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "ALIASES": ",".join(_aliases(service)) or None,
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
+    settings |= security.settings(serving)
     if serving.gateway.env_from:
         # What they bring must not move the ports: a variable that is given here goes before it.
         settings |= {"HOST": "0.0.0.0", "HTTP_PORT": HTTP_PORT, "METRICS_PORT": METRICS_PORT}  # noqa: S104 - the pod's own address
@@ -252,8 +259,10 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         + proxy.environment(service.spec.proxy, service.spec.ca_bundle),
     )
     result = customise(result, serving.gateway)
-    ready = {"path": "/v1/health/ready", "port": "http"}
-    live = {"path": "/v1/health/live", "port": "http"}
+    # Where it is plain HTTP: the kubelet would ask over TLS only if told, and trusts anybody then.
+    port = "metrics" if serving.tls else "http"
+    ready = {"path": "/v1/health/ready", "port": port}
+    live = {"path": "/v1/health/live", "port": port}
     probes = {
         # Starved of CPU, Python takes minutes to start; a restart would only begin them anew.
         "startupProbe": probe(

@@ -1,0 +1,112 @@
+"""Closed and open load on one server, and what came of it.
+
+Closed: each client sends its next request when the last one was answered. Open: requests begin at
+random moments (Poisson) whatever became of the former ones; latency counts from the moment that was
+drawn, so that a server that is late is not excused by a client that waits for it.
+"""
+
+import asyncio
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+
+_TIMEOUT = aiohttp.ClientTimeout(total=120)
+
+
+@dataclass
+class Outcome:
+    """Of one run; seconds of answered and of refused requests."""
+
+    wall: float = 0.0
+    #: Pairs of answered requests.
+    pairs: int = 0
+    answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    #: How often, by status or error, of what was neither.
+    failed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Answered."""
+        return self.pairs / self.wall
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of all are not above; nan of nothing."""
+    return sorted(values)[math.ceil(share * len(values)) - 1] if values else math.nan
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests go, and what they are."""
+
+    url: str
+    bodies: Sequence[bytes]
+    #: Passages of each body.
+    pairs: Sequence[int]
+
+
+async def closed(target: Target, clients: int, seconds: float) -> Outcome:
+    """`clients` at a time, for about `seconds`; requests that have begun are finished."""
+    outcome, turn = Outcome(), iter(range(10**9))
+    async with _session() as session:
+        await _ask(session, target, 0, time.perf_counter(), Outcome())
+        started = time.perf_counter()
+
+        async def client() -> None:
+            while time.perf_counter() < started + seconds:
+                await _ask(session, target, next(turn), time.perf_counter(), outcome)
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+        outcome.wall = time.perf_counter() - started
+    return outcome
+
+
+async def poisson(target: Target, rate: float, seconds: float, seed: int = 1) -> Outcome:
+    """`rate` requests per second begin for `seconds`; all are waited for, none is held back."""
+    outcome, chance = Outcome(), random.Random(seed)  # noqa: S311
+    running = []
+    async with _session() as session:
+        await _ask(session, target, 0, time.perf_counter(), Outcome())
+        started = due = time.perf_counter()
+        number = 0
+        while due < started + seconds:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            running.append(asyncio.create_task(_ask(session, target, number, due, outcome)))
+            number += 1
+            due += chance.expovariate(rate)
+        await asyncio.gather(*running)
+        outcome.wall = time.perf_counter() - started
+    return outcome
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=_TIMEOUT, trust_env=False
+    )
+
+
+async def _ask(
+    session: aiohttp.ClientSession, target: Target, number: int, began: float, outcome: Outcome
+) -> None:
+    at = number % len(target.bodies)
+    headers = {"Content-Type": "application/json"}
+    try:
+        async with session.post(target.url, data=target.bodies[at], headers=headers) as answer:
+            await answer.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        outcome.failed[type(error).__name__] += 1
+        return
+    seconds = time.perf_counter() - began
+    if answer.status == 200:
+        outcome.answered.append(seconds)
+        outcome.pairs += target.pairs[at]
+    elif answer.status == 429:
+        outcome.refused.append(seconds)
+    else:
+        outcome.failed[str(answer.status)] += 1

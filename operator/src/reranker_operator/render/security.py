@@ -1,0 +1,46 @@
+"""API keys and TLS of the serving pods: Secrets that are mounted, never read."""
+
+from typing import Final
+
+from reranker_operator.api.v1alpha1 import ServingSpec
+from reranker_operator.render.pods import Json, mount
+
+_KEYS: Final = "api-keys"
+_KEYS_FOLDER: Final = "/etc/api-keys"
+_TLS: Final = "tls"
+_TLS_FOLDER: Final = "/etc/tls"
+
+
+def settings(serving: ServingSpec) -> dict[str, object]:
+    """Of the gateway: where to look."""
+    folders: dict[str, object] = {}
+    if serving.auth is not None:
+        folders["API_KEYS_DIR"] = _KEYS_FOLDER
+    if serving.tls is not None:
+        folders["TLS_DIR"] = _TLS_FOLDER
+    return folders
+
+
+def volumes(serving: ServingSpec) -> list[Json]:
+    """Whole Secrets: only those that are mounted as a folder are kept up to date."""
+    found: list[Json] = []
+    if serving.auth is not None:
+        found.append({"name": _KEYS, "secret": {"secretName": serving.auth.secret_ref.name}})
+    if serving.tls is not None:
+        found.append({"name": _TLS, "secret": {"secretName": serving.tls.secret_name}})
+    return found
+
+
+def mounts(serving: ServingSpec) -> list[Json]:
+    """Where `settings` says they are."""
+    found = []
+    if serving.auth is not None:
+        found.append(mount(_KEYS, _KEYS_FOLDER, read_only=True))
+    if serving.tls is not None:
+        found.append(mount(_TLS, _TLS_FOLDER, read_only=True))
+    return found
+
+
+def protocol(serving: ServingSpec) -> Json:
+    """What a Service's port tells Ingress controllers and meshes."""
+    return {"appProtocol": "https"} if serving.tls is not None else {}
