@@ -55,12 +55,21 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt
 .PHONY: venv
 venv: $(VENV)/.ready ## The Python environment of tests and tools, in .venv.
 
-.PHONY: test lint test-rules test-unit test-reconcile test-builder test-cluster test-e2e test-nightly
+.PHONY: test lint test-rules test-conformance test-unit test-reconcile test-builder test-cluster test-e2e test-nightly
 test: ## Everything: lint, unit, reconcile, cluster, e2e.
 	@hack/test
 
 lint: $(VENV)/.ready ## ruff, mypy, import-linter, charts, kustomize, generated files.
 	@hack/lint
+
+build/conformance/.ready: requirements/conformance.txt $(VENV)/.ready
+	@echo "build/conformance: installing the pinned rerank clients"
+	@python3 -m venv --clear build/conformance
+	@$(VENV)/bin/uv pip install -q --python build/conformance/bin/python --require-hashes --no-deps -r requirements/conformance.txt
+	@touch $@
+
+test-conformance: $(VENV)/.ready ## The rerank clients that people use, against the real gateway.
+	@$(PY) -m pytest tests/conformance
 
 test-rules: ## The alert rules, with the real promtool.
 	@hack/test-rules

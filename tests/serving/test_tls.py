@@ -2,33 +2,18 @@
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support.certificates import issue
 
 from reranker_gateway.tls import Certificate, TlsError
 
 Start = Callable[..., Any]
 BODY = b'{"model":"demo","query":{"text":"a"},"passages":[{"text":"b"}]}'
-
-
-def issue(folder: Path, name: str) -> None:
-    """A new key and a certificate for 127.0.0.1 that it signs itself."""
-    folder.mkdir(exist_ok=True)
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext"),
-            *("subjectAltName=IP:127.0.0.1", "-keyout", folder / "tls.key"),
-            *("-out", folder / "tls.crt"),
-        ],
-        check=True,
-        capture_output=True,
-    )
 
 
 def client(folder: Path, port: int) -> httpx.AsyncClient:

@@ -194,9 +194,23 @@ MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ({}, {8000: [{"podSelector": {}}], 8002: [MONITORING]}),
-        ({"expose": {"ingress": {}}}, {8000: None, 8002: [MONITORING]}),
-        ({"expose": {"service": {"type": "NodePort"}}}, {8000: None, 8002: [MONITORING]}),
+        (
+            {},
+            {
+                8000: [{"podSelector": {}}],
+                8001: [{"podSelector": {}}],
+                8002: [MONITORING],
+            },
+        ),
+        ({"expose": {"ingress": {}}}, {8000: None, 8001: None, 8002: [MONITORING]}),
+        (
+            {"expose": {"service": {"type": "NodePort"}}},
+            {8000: None, 8001: None, 8002: [MONITORING]},
+        ),
+        (
+            {"serving": {"dialects": ["nim", "tei"]}},
+            {8000: [{"podSelector": {}}], 8002: [MONITORING]},
+        ),
     ],
 )
 def test_who_gets_in_when_nobody_is_named(make: Make, spec: Json, expected: Json) -> None:

@@ -266,7 +266,7 @@ def test_keys_and_certificates_are_mounted_and_never_read(
         gateway[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "readiness", "liveness")
     }
     assert probed == {"metrics"}
-    (http, metrics) = serving.service_object(full, "r")["spec"]["ports"]
+    (http, _grpc, metrics) = serving.service_object(full, "r")["spec"]["ports"]
     assert (http["appProtocol"], "appProtocol" in metrics) == ("https", False)
 
 

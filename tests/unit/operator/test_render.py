@@ -1,16 +1,25 @@
 """Every pod that we make: admitted where security is strict, and without a secret in it."""
 
 import datetime
+import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
+from reranker_operator.api.v1alpha1 import (
+    Dialect,
+    EngineSource,
+    RerankerEngine,
+    RerankerService,
+)
 from reranker_operator.render import jobs, serving
 from reranker_operator.render.defaults import Defaults
 
 Json = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[3]
 _VOLUMES = {
     "configMap",
     "csi",
@@ -168,3 +177,34 @@ def test_a_source_claim_is_mounted_whole_and_read_only(
         assert entry == {"name": "source", "mountPath": "/source", "readOnly": True}
         assert args[args.index("--source-dir") + 1] == "/source"
         assert args[args.index("--source") + 1] == "pvc://claim/path"
+
+
+def test_dialects_decide_what_the_gateway_serves_and_which_ports_it_has(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> None:
+    raw = service.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def rendered(dialects: list[str]) -> tuple[dict[str, str], set[int], set[int]]:
+        spec = raw["spec"] | {"serving": {"dialects": dialects}}
+        changed = RerankerService.model_validate(raw | {"spec": spec})
+        (gateway,) = serving.pod_template(changed, engine, defaults)["spec"]["containers"]
+        return (
+            {entry["name"]: entry.get("value", "") for entry in gateway["env"]},
+            {port["containerPort"] for port in gateway["ports"]},
+            {port["port"] for port in serving.service_object(changed, None)["spec"]["ports"]},
+        )
+
+    everything = {8000, 8001, 8002}
+    env, container_ports, service_ports = rendered([])
+    assert "RERANKER_DIALECTS" not in env
+    assert container_ports == service_ports == everything
+    env, container_ports, service_ports = rendered(["nim", "cohere"])
+    assert env["RERANKER_DIALECTS"] == "nim,cohere"
+    assert container_ports == service_ports == {8000, 8002}
+    assert rendered(["nim", "grpc"])[1] == everything
+
+
+def test_the_dialects_are_those_of_the_gateway() -> None:
+    gateway = ROOT / "gateway/src/reranker_gateway/settings.py"
+    (known,) = re.findall(r"^DialectName = Literal(\[.*\])$", gateway.read_text(), re.MULTILINE)
+    assert json.loads(known) == list(get_args(Dialect))

@@ -238,8 +238,8 @@ class NetworkPolicySpec(ApiModel):
         default=None,
         max_length=32,
         description=(
-            "Who may reach the API, port 8000. Default: pods of the same namespace, or everybody "
-            "when spec.expose makes an address outside. An empty list: nobody."
+            "Who may reach the API, ports 8000 and 8001. Default: pods of the same namespace, or "
+            "everybody when spec.expose makes an address outside. An empty list: nobody."
         ),
     )
     monitoring: tuple[Peer, ...] | None = Field(

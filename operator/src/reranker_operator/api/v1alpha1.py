@@ -35,6 +35,8 @@ from reranker_operator.api.rollout import (
 )
 from reranker_operator.api.security import SecuritySettings
 
+Dialect = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
+
 
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the same namespace."""
@@ -156,6 +158,14 @@ class AcceleratorSpec(ApiModel):
 class ServingSpec(SecuritySettings):
     """How pods serve."""
 
+    dialects: tuple[Dialect, ...] = Field(
+        default=(),
+        max_length=7,
+        description=(
+            "APIs to serve: nim, cohere, jina, vllm, tei, infinity, and grpc (KServe's protocol on "
+            "port 8001). Default: all."
+        ),
+    )
     truncate: Literal["NONE", "END"] = Field(
         default="NONE",
         description="For requests that say nothing: refuse over-long pairs, or cut their end.",
@@ -189,6 +199,11 @@ class ServingSpec(SecuritySettings):
     pod: PodSettings = Field(
         default=PodSettings(), description="What is added to the pods that serve."
     )
+
+    @property
+    def grpc(self) -> bool:
+        """Whether port 8001 is served."""
+        return not self.dialects or "grpc" in self.dialects
 
 
 class RerankerServiceSpec(ApiModel):

@@ -12,7 +12,7 @@ from reranker_operator.api.meta import NETWORK_POLICY
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.render.exposure import head
 from reranker_operator.render.pods import Json
-from reranker_operator.render.serving import HTTP_PORT, METRICS_PORT
+from reranker_operator.render.serving import GRPC_PORT, HTTP_PORT, METRICS_PORT
 
 _MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 #: To anywhere: a node-local cache of DNS has an address of the node.
@@ -24,9 +24,10 @@ def serving_policy(service: RerankerService) -> Json | None:
     asked, name = service.spec.network_policy, service.metadata.name
     if not asked.enabled:
         return None
+    api = [HTTP_PORT, GRPC_PORT] if service.spec.serving.grpc else [HTTP_PORT]
     ways_in = [
-        *_way_in(asked.clients, _default_clients(service), HTTP_PORT),
-        *_way_in(asked.monitoring, [_MONITORING], METRICS_PORT),
+        *_way_in(asked.clients, _default_clients(service), api),
+        *_way_in(asked.monitoring, [_MONITORING], [METRICS_PORT]),
     ]
     spec: Json = {
         "podSelector": {"matchLabels": {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}},
@@ -39,11 +40,12 @@ def serving_policy(service: RerankerService) -> Json | None:
     return head(service, NETWORK_POLICY, name, "network") | {"spec": spec}
 
 
-def _way_in(asked: tuple[Peer, ...] | None, default: list[Json], port: int) -> list[Json]:
+def _way_in(asked: tuple[Peer, ...] | None, default: list[Json], ports: list[int]) -> list[Json]:
     if asked == ():
         return []
     peers = default if asked is None else _peers(asked)
-    return [({"from": peers} if peers else {}) | {"ports": [{"protocol": "TCP", "port": port}]}]
+    ways = [{"protocol": "TCP", "port": port} for port in ports]
+    return [({"from": peers} if peers else {}) | {"ports": ways}]
 
 
 def _default_clients(service: RerankerService) -> list[Json]:

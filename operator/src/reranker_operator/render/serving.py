@@ -29,6 +29,7 @@ from reranker_operator.render.pods import (
 )
 
 HTTP_PORT = 8000
+GRPC_PORT = 8001
 METRICS_PORT = 8002
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
@@ -214,9 +215,9 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
             "type": "ClusterIP",
             "selector": pod_selector(meta.name, revision),
             "ports": [
-                {"name": "http", "port": HTTP_PORT, "targetPort": "http"}
-                | security.protocol(service.spec.serving),
-                {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"},
+                {"name": name, "port": port, "targetPort": name}
+                | (security.protocol(service.spec.serving) if name == "http" else {})
+                for name, port in _ports(service).items()
             ],
         },
     }
@@ -228,6 +229,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "ENGINE_DIR": "/engine",
         "TRITON_URL": "127.0.0.1:9001",
         "TRITON_METRICS_URL": "http://127.0.0.1:9002/metrics",
+        "DIALECTS": ",".join(serving.dialects) or None,
         "TRUNCATE": serving.truncate,
         "LONG_PASSAGES": None if serving.long_passages == "cut" else serving.long_passages,
         "MAX_PASSAGES": serving.max_passages,
@@ -238,9 +240,11 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
     settings |= security.settings(serving)
-    if serving.gateway.env_from:
-        # What they bring must not move the ports: a variable that is given here goes before it.
+    if serving.gateway.env_from or serving.gateway.env:
+        # What they bring must not move the ports: a variable that is given here goes before it,
+        # also before those by which NVIDIA's NIMs are set up.
         settings |= {"HOST": "0.0.0.0", "HTTP_PORT": HTTP_PORT, "METRICS_PORT": METRICS_PORT}  # noqa: S104 - the pod's own address
+        settings |= {"GRPC_PORT": GRPC_PORT}
     result = container(
         "gateway",
         image,
@@ -275,11 +279,14 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             serving.gateway.liveness_probe,
         ),
     }
-    ports = [
-        {"name": "http", "containerPort": HTTP_PORT},
-        {"name": "metrics", "containerPort": METRICS_PORT},
-    ]
+    ports = [{"name": name, "containerPort": port} for name, port in _ports(service).items()]
     return result | {"ports": ports} | probes
+
+
+def _ports(service: RerankerService) -> dict[str, int]:
+    """Of the gateway, by name."""
+    grpc = {"grpc": GRPC_PORT} if service.spec.serving.grpc else {}
+    return {"http": HTTP_PORT} | grpc | {"metrics": METRICS_PORT}
 
 
 def _drain_seconds(grace: int | None) -> int | None:
