@@ -88,6 +88,17 @@ def test_revision_is_of_the_needed_files(uri: str, bucket: S3Store, tmp_path: Pa
     assert caught.value.reason is StageReason.SOURCE_CHANGED
 
 
+def test_another_server_is_another_revision(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """Whoever has a server of their own may claim any ETags there."""
+    before = resolved(uri, tmp_path / "a")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"{server}/")
+    assert resolved(uri, tmp_path / "b") == before
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.replace("127.0.0.1", "localhost"))
+    assert resolved(uri, tmp_path / "c") != before
+
+
 def test_an_object_replaced_between_two_reads_is_noticed(
     uri: str, bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
