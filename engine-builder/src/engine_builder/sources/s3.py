@@ -4,8 +4,8 @@ Endpoint, region and keys come from the usual variables (AWS_ENDPOINT_URL, AWS_R
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, or a web identity). Without keys
 requests are not signed, as for a public bucket; the node's own role is never asked for.
 
-The revision is a hash over server, bucket and the objects' ETags, and every read says which ETag it means, so what
-is fetched is what was resolved.
+The revision is a hash over server, bucket and the objects' ETags, and every read says which ETag
+it means, so what is fetched is what was resolved.
 """
 
 import hashlib
