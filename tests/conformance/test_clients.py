@@ -1,11 +1,13 @@
 """Each client, in all that its users do with it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gateway_process import TritonProcess, free_port
 from support.prefix_proxy import prefix_proxy
 
 pytestmark = pytest.mark.timeout(180)
@@ -39,6 +41,10 @@ async def test_client(
         await locked.until_ready()
         await not_ready.until_ready(503)
         variables |= {"LOCKED": _url(locked), "NOT_READY": _url(not_ready)}
+    if client == "litellm_routes.py":
+        vllm = await start_gateway(DIALECTS="nim,vllm")
+        await vllm.until_ready()
+        variables["VLLM"] = _url(vllm)
     await server.until_ready()
     async with prefix_proxy(server.port, "/some/path") as proxy:
         if client == "cohere_sdk.py":
@@ -48,35 +54,28 @@ async def test_client(
             await run_client(client, PROXY=proxy, **variables)
 
 
-class _full:  # noqa: N801 (a context manager that is used as a function)
+@asynccontextmanager
+async def _full(start_gateway: Start) -> AsyncIterator[str]:
     """The address of a gateway whose queue is full."""
+    held = TritonProcess(free_port())
+    await held.start()
+    gateway = await start_gateway(TRITON_URL=f"127.0.0.1:{held.port}", MAX_QUEUE_TOKENS=20)
+    await gateway.until_ready()
+    held.model.open.clear()
+    texts = [f"{'b ' * (at % 5)}{'c ' * (at // 5)}d" for at in range(25)]
+    asked = {"query": {"text": "a"}, "passages": [{"text": text} for text in texts]}
+    work = gateway.client.post("/v1/ranking", json=asked | {"model": "demo"})
+    running = asyncio.create_task(work)
+    while not await _has_a_queue(gateway):  # noqa: ASYNC110 (the other end is another process)
+        await asyncio.sleep(0.01)
+    yield _url(gateway)
+    held.model.open.set()
+    assert (await running).status_code == 200
+    await held.stop()
 
-    def __init__(self, start_gateway: Start) -> None:
-        self._start = start_gateway
-        self._tasks: list[asyncio.Task[Any]] = []
 
-    async def __aenter__(self) -> str:
-        from support.gateway_process import TritonProcess, free_port
-
-        self._triton = TritonProcess(free_port())
-        await self._triton.start()
-        gateway = await self._start(
-            TRITON_URL=f"127.0.0.1:{self._triton.port}", MAX_QUEUE_TOKENS=20
-        )
-        await gateway.until_ready()
-        self._triton.model.open.clear()
-        texts = [f"{'b ' * (at % 5)}{'c ' * (at // 5)}d" for at in range(25)]
-        asked = {"query": {"text": "a"}, "passages": [{"text": text} for text in texts]}
-        work = gateway.client.post("/v1/ranking", json=asked | {"model": "demo"})
-        self._tasks.append(asyncio.create_task(work))
-        while "reranker_queue_tokens 0.0" in (await gateway.client.get("/v1/metrics")).text:
-            await asyncio.sleep(0.01)
-        return _url(gateway)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._triton.model.open.set()
-        await asyncio.gather(*self._tasks)
-        await self._triton.stop()
+async def _has_a_queue(gateway: Any) -> bool:
+    return "reranker_queue_tokens 0.0" not in (await gateway.client.get("/v1/metrics")).text
 
 
 def _url(gateway: Any) -> str:

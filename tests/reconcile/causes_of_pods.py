@@ -241,7 +241,7 @@ def refusals() -> Iterator[Cause]:
     )  # fmt: skip
     yield Cause(
         Reason.INVALID_SPEC, "Accepted", ("spec.engine.runtime", "correct the field"),
-        lambda _: None, {"engine": {"runtime": "tensorrt"}}, lasting=True,
+        lambda _: None, {"engine": {"runtime": "torch"}}, lasting=True,
     )  # fmt: skip
 
 

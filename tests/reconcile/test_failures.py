@@ -187,7 +187,7 @@ async def test_a_spec_the_models_refuse_is_said_once_and_status_is_kept(sim: Sim
     """For example one that a newer version's schema let through."""
     await _serving(sim)
     before = sim.service().status
-    sim.edit_service(engine={"runtime": "tensorrt"})
+    sim.edit_service(engine={"runtime": "torch"})
     await sim.converge()
     raw = sim.cluster.find(RERANKER_SERVICE, NAMESPACE, "rank") or {}
     accepted = raw["status"]["conditions"][0]
@@ -207,7 +207,7 @@ async def test_a_spec_the_models_refuse_is_said_once_and_status_is_kept(sim: Sim
 async def test_an_unreadable_engine_does_not_stop_the_others(sim: Simulation) -> None:
     foreign = {"apiVersion": "reranker.dev/v1alpha1", "kind": "RerankerEngine"}
     meta = {"name": "from-the-future", "namespace": NAMESPACE}
-    sim.cluster.put(foreign | {"metadata": meta, "spec": {"identity": {"runtime": "tensorrt"}}})
+    sim.cluster.put(foreign | {"metadata": meta, "spec": {"identity": {"runtime": "torch"}}})
     await _serving(sim)
 
 

@@ -54,8 +54,22 @@ async def test_no_job_and_few_calls(built: Simulation) -> None:
         {"model": {"source": "hf://other/tiny", "revision": REVISION}},
         {"engine": {"image": "mine:1"}},
         {"engine": {"maxLength": 4096}},
+        {"model": MODEL | {"template": "{query}\n{passage}"}},
+        {"model": MODEL | {"activation": "none"}},
+        {"model": MODEL | {"adapter": {"source": "hf://org/lora", "revision": REVISION}}},
+        {"model": MODEL | {"adapter": {"source": "hf://org/lora"}}},
     ],
-    ids=["branch", "nothing", "other source", "other builder", "too long"],
+    ids=[
+        "branch",
+        "nothing",
+        "other source",
+        "other builder",
+        "too long",
+        "template",
+        "activation",
+        "adapter",
+        "moving adapter",
+    ],
 )
 async def test_everything_else_is_looked_at(built: Simulation, change: dict[str, Any]) -> None:
     built.create_service("second", **({"model": MODEL} | change))

@@ -10,14 +10,17 @@ from reranker_operator.api.meta import RERANKER_ENGINE
 from .controllers import NAMESPACE, PARITY, Fault
 from .simulation import Simulation
 
+RUNTIMES = Runtimes(
+    recipe=1, onnxruntime="1.31", openvino="2026.4", cpu_features=("amx_bf16", "avx512_bf16")
+)
 POOR = PARITY.model_copy(update={"kendall_tau": 0.98})
 
 
 @pytest.fixture
 def sim() -> Simulation:
-    """With a builder that has OpenVINO."""
+    """With a builder that has OpenVINO, on nodes with AMX."""
     found = Simulation()
-    found.runtimes = Runtimes(recipe=1, onnxruntime="1.31", openvino="2026.4")
+    found.runtimes = RUNTIMES
     return found
 
 
@@ -37,6 +40,17 @@ async def test_the_fastest_target_is_taken_when_it_passes(sim: Simulation) -> No
     assert await _targets(sim) == {"ov-cpu-bf16": "Ready"}
     assert sim.condition("Ready") == ("True", "Ready")
     assert "passed over" not in sim.message("EngineReady")
+
+
+@pytest.mark.parametrize("features", [(), ("avx512_bf16", "avx512_vnni")])
+async def test_bf16_is_left_out_where_it_would_not_be_faster(
+    sim: Simulation, features: tuple[str, ...]
+) -> None:
+    sim.runtimes = RUNTIMES.model_copy(update={"cpu_features": features})
+    assert await _targets(sim) == {"ov-cpu-fp32": "Ready"}
+    sim.edit_service(engine={"precision": "bf16"})
+    await sim.converge()
+    assert _serves(sim) == "ov-cpu-bf16"
 
 
 async def test_a_precision_that_ranks_differently_gives_way_to_the_next(sim: Simulation) -> None:

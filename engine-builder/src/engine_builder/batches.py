@@ -36,3 +36,23 @@ def in_batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Row numbers in groups of at most `size`."""
     for start in range(0, len(order), size):
         yield order[start : start + size]
+
+
+def within_budget(
+    order: Sequence[int], lengths: Sequence[int], *, size: int, tokens: int
+) -> Iterator[list[int]]:
+    """Row numbers in groups of at most `size`, and of `tokens` when padded to the longest.
+
+    As the gateway sends them, so that each group fits a profile of a compiled engine.
+    """
+    batch: list[int] = []
+    longest = 0
+    for row in order:
+        grown = max(longest, lengths[row])
+        if batch and (len(batch) == size or (len(batch) + 1) * grown > tokens):
+            yield batch
+            batch, grown = [], lengths[row]
+        batch.append(row)
+        longest = grown
+    if batch:
+        yield batch

@@ -28,6 +28,8 @@ def pair_prompt(tokenizer: Any, instruction: str | None) -> Whole | None:
         return None
     try:
         text = _render(tokenizer, instruction, _QUERY, _PASSAGE)
+    except MemoryError:
+        raise
     # Whatever a template raises, for roles that it does not know or by mistake.
     except Exception:
         return None

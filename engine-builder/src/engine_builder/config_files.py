@@ -68,7 +68,7 @@ class SentenceTransformersConfig(_File):
     """How sentence-transformers uses the model, in files of its version 5.4 and later."""
 
     activation_fn: str | None = None
-    prompts: dict[str, str] = {}
+    prompts: dict[str, str | None] | None = None
     default_prompt_name: str | None = None
 
 

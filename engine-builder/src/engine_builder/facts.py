@@ -95,7 +95,7 @@ def read_facts(directory: Path, scoring: Scoring | None = None) -> ModelFacts:
         pooling=_pooling(config, family, said),
         prompt=_prompt(said) or family.prompt,
         prompt_is_users=said.template is not None,
-        instruction=use.prompts.get(use.default_prompt_name or ""),
+        instruction=(use.prompts or {}).get(use.default_prompt_name or ""),
         labels=labels,
         temperature=config.temperature if family.pooling == "mean" else 1.0,
     )

@@ -65,11 +65,13 @@ def model_products(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return products
 
 
-def weight_bytes(graph: onnx.GraphProto) -> int:
-    """Bytes of all constants, wherever they lie."""
+def weight_bytes(graph: onnx.GraphProto, *, of_products: bool = False) -> int:
+    """Bytes of all constants, wherever they lie, or of those that `model_products` multiply by."""
+    used = {name for node in model_products(graph) for name in node.input}
     return sum(
         int(np.prod(entry.dims)) * onnx.helper.tensor_dtype_to_np_dtype(entry.data_type).itemsize
         for entry in _tensors(graph)
+        if not of_products or entry.name in used
     )
 
 

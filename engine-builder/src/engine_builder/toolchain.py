@@ -1,9 +1,12 @@
 """Versions of what makes an artefact's bytes; part of every engine's identity."""
 
 import importlib.metadata
+from itertools import chain
 
+from engine_builder.cpus import cpu_flags
 from engine_builder.errors import StageError
 from reranker_contracts import Runtimes, StageReason, Toolchain
+from reranker_contracts.targets import CPU_FEATURES
 
 #: Raise when this package's own code changes the bytes that it writes for equal inputs.
 RECIPE = 2
@@ -24,6 +27,7 @@ def installed_runtimes() -> Runtimes:
         onnxruntime=_version("onnxruntime"),
         openvino=_optional_version("openvino"),
         tensorrt=_optional_version("tensorrt"),
+        cpu_features=tuple(sorted(cpu_flags() & set(chain(*CPU_FEATURES.values())))),
         tensorrt_rtx=_optional_version("tensorrt_rtx_cu13_bindings"),
     )
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from transformers import (
     AutoConfig,
@@ -68,6 +69,7 @@ def load_cross_encoder(
     fit each other: a missing score head would otherwise be random.
     """
     torch.set_num_threads(available_cpus())
+    _import_classes(facts)
     _check_size(directory, facts, parameters)
     try:
         config = _read_config(directory, facts)
@@ -118,6 +120,18 @@ def _scorer(model: Any, facts: ModelFacts, labels: tuple[int, ...]) -> torch.nn.
         pooling=facts.pooling or "last",
         temperature=facts.temperature,
     )
+
+
+def _import_classes(facts: ModelFacts) -> None:
+    """Load the module of the family's classes, and what it imports in turn.
+
+    transformers does it at first use. That must not be while tensors are made on the meta device:
+    some libraries make tensors with values when they are imported.
+    """
+    name = facts.family.architecture
+    if facts.family.implementation is not None:
+        name = facts.family.implementation.capitalize() + "ForSequenceClassification"
+    _ = getattr(transformers, name)
 
 
 def _auto_class(facts: ModelFacts) -> Any:

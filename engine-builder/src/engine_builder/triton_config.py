@@ -19,6 +19,8 @@ def render_config(model: ServedModel, target: EngineTarget, shapes: Shapes, buil
     text = (
         f'name: "{MODEL_NAME}"\n'
         f'backend: "{built.backend}"\n'
+        # Triton has a default of its own for each backend that it knows by name.
+        f'default_model_filename: "{built.filename}"\n'
         f"max_batch_size: {target.max_batch_size}\n"
         f"input [\n{inputs}\n]\n"
         f"output [\n{output}\n]\n"

@@ -38,6 +38,13 @@ class EngineFiles:
         """Longest input in tokens that both the model and the engine allow."""
         return min(self.model.max_length, self.shapes.max_length)
 
+    def token_budget(self, wanted: int | None) -> int:
+        """Padded tokens in one batch; what is compiled takes no more than it was built for."""
+        built_for = self.shapes.token_budget
+        if wanted is None:
+            return built_for
+        return min(wanted, built_for) if self.shapes.profiles else wanted
+
 
 def load_engine(directory: Path) -> EngineFiles:
     """Parse the engine in `directory`. Raises EngineInvalidError."""

@@ -63,7 +63,7 @@ def build_gateway(
     throughput = Throughput(clock)
     limits = BatchLimits(
         max_rows=files.shapes.max_batch_size,
-        token_budget=settings.token_budget or files.shapes.token_budget,
+        token_budget=files.token_budget(settings.token_budget),
     )
     tokeniser = PairTokeniser(
         files.tokenizer,

@@ -252,8 +252,9 @@ class PairTokeniser:
         count = sum(len(part.ids) for part in before) + len(owners)
         if count > _MOST_WINDOWS:
             raise InvalidRequestError(
-                f"passages: they make more than {_MOST_WINDOWS} windows; send fewer or shorter "
-                "ones, or have them cut"
+                f"passages: they make more than {_MOST_WINDOWS} windows of at most "
+                f"{self._max_length - self._specials - len(whole[1])} tokens; send fewer or "
+                "shorter ones, or have them cut"
             )
         flat = [window for windows in passages for window in windows]
         joined = self._join(whole, [texts[at] for at in owners], flat)

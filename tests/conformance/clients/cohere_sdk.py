@@ -36,7 +36,10 @@ def test_documents_come_back_in_the_first_version() -> None:
 def test_long_documents_are_cut(kind: type) -> None:
     found = connect(kind).rerank(model="demo", query="a", documents=["b " * 100, "c"])
     assert len(found.results) == 2
-    found = connect(kind).rerank(
+
+
+def test_documents_are_cut_where_the_request_says() -> None:
+    found = connect(cohere.ClientV2).rerank(
         model="demo", query="a", documents=["b b b", "b"], max_tokens_per_doc=1
     )
     assert found.results[0].relevance_score == found.results[1].relevance_score

@@ -1,8 +1,9 @@
 """Small tokenizers and model directories, made on the spot; nothing is downloaded."""
 
 import json
+import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,18 @@ def make_source(tmp_path: Path) -> MakeSource:
 
 
 @pytest.fixture
-def make_model(tmp_path: Path, make_tokenizer: MakeTokenizer) -> Callable[[str], Path]:
+def one_cpu() -> Iterator[None]:
+    """Threads wait for each other longer than a tiny model computes."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def make_model(
+    tmp_path: Path, make_tokenizer: MakeTokenizer, one_cpu: None
+) -> Callable[[str], Path]:
     """A tiny random model of a family with its files; needs torch."""
 
     def make(name: str) -> Path:

@@ -232,3 +232,41 @@ def test_export_refuses(
     found = refused(capsys, "export", "--source", source, "--out", tmp_path / "out", tmp_path)
     assert found.reason == reason, found.message
     assert says in found.message
+
+
+CHAT_TEMPLATES = {
+    "loops": "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
+    "memory": "{{ 'a' * 10 ** 10 }}{{ messages }}",
+    "growth": "{% for m in messages %}{{ (m.content * 9000)[:9] * 9000 }}{% endfor %}",
+}
+
+
+@pytest.mark.builder
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("loops", "ModelInvalid"), ("memory", "ModelInvalid"), ("growth", None)],
+)
+@pytest.mark.usefixtures("bounded")
+def test_chat_templates_do_no_harm(
+    make_model,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    reason: str | None,
+) -> None:
+    """One that makes nothing of a pair is no template for pairs, so the family's is used."""
+    from engine_builder import fast_tokenizer
+
+    monkeypatch.setattr(fast_tokenizer, "on_trial", partial(on_trial, cpu_seconds=15))
+    source = make_model("qwen3")
+    (source / "chat_template.jinja").write_text(CHAT_TEMPLATES[kind])
+    if reason is None:
+        assert main(["export", f"--source={source}", f"--out={tmp_path / 'out'}"]) == 0
+        return
+    capsys.readouterr()
+    found = refused(capsys, "export", "--source", source, "--out", tmp_path / "out", tmp_path)
+    assert found.reason == reason, found.message
+    assert "tokenizer.json" in found.message

@@ -14,9 +14,10 @@ from support.references import REFERENCE_IDS, load_tokenizer
 from support.tiny_models import DECODER_LENGTH, LENGTH
 from tokenizers import Tokenizer
 
-from engine_builder.artefacts import ENGINE_VERSION, ONNX
+from engine_builder.artefacts import ONNX
 from engine_builder.batches import pad_batch
 from engine_builder.cli import main
+from engine_builder.exit_codes import MODEL
 from engine_builder.pair_template import PairEncoder
 from engine_builder.probes import load_probes
 from reranker_contracts import ArtefactManifest, ServedModel, StageReason, StageResult
@@ -46,11 +47,9 @@ def make_adapter(name: str, model: Path, directory: Path, **changes: Any) -> Pat
     torch.manual_seed(11)
     config = LoraConfig(
         task_type="CAUSAL_LM" if name == "qwen3" else "SEQ_CLS",
-        r=4,
-        lora_alpha=8,
         target_modules=MODULES[name],
         init_lora_weights=False,
-        **changes,
+        **({"r": 4, "lora_alpha": 8} | changes),
     )
     adapted = get_peft_model(_auto_class(name).from_pretrained(model), config)
     with torch.no_grad():
@@ -61,10 +60,10 @@ def make_adapter(name: str, model: Path, directory: Path, **changes: Any) -> Pat
     return directory
 
 
-def build(model: Path, adapter: Path, store: Path) -> tuple[int, StageResult]:
-    result = store.with_suffix(".json")
+def export(model: Path, adapter: Path, out: Path) -> tuple[int, StageResult]:
+    result = out.with_suffix(".json")
     code = main(
-        ["build", f"--source={model}", f"--adapter={adapter}", f"--out={store}",
+        ["export", f"--source={model}", f"--adapter-dir={adapter}", f"--out={out}",
          f"--result={result}"]
     )  # fmt: skip
     return code, StageResult.model_validate_json(result.read_bytes())
@@ -90,15 +89,9 @@ def test_engine_scores_as_the_unmerged_adapter(
 
     model = make_model(name)
     adapter = make_adapter(name, model, tmp_path / "adapter", **changes)
-    code, done = build(model, adapter, tmp_path / "store")
+    engine = tmp_path / "out"
+    code, done = export(model, adapter, engine)
     assert code == 0, done.message
-    assert done.resolved is not None
-    assert done.resolved.adapter is not None
-    (prepared,) = (tmp_path / "store/prepared").iterdir()
-    manifest = ArtefactManifest.model_validate_json((prepared / "manifest.json").read_bytes())
-    assert isinstance(manifest.identity, PrepareIdentity)
-    assert manifest.identity.adapter == done.resolved.adapter
-    (engine,) = (tmp_path / "store/engines").iterdir()
 
     served = ServedModel.model_validate_json((engine / "model.json").read_bytes())
     encoder = PairEncoder(
@@ -106,7 +99,7 @@ def test_engine_scores_as_the_unmerged_adapter(
     )
     base = _auto_class(name).from_pretrained(model)
     reference = PeftModel.from_pretrained(base, adapter).eval()
-    loaded = OnnxEngine(engine / ENGINE_VERSION / ONNX)
+    loaded = OnnxEngine(engine / ONNX)
     differences = []
     for query, passage in load_probes().pairs()[:60]:
         tokens = encoder.encode(query, passage)
@@ -141,12 +134,32 @@ def test_reference_tokens_are_the_familys(
     """An adapter brings no template of its own."""
     model = make_model("qwen3")
     adapter = make_adapter("qwen3", model, tmp_path / "adapter")
-    assert build(model, adapter, tmp_path / "store")[0] == 0
-    (engine,) = (tmp_path / "store/engines").iterdir()
+    engine = tmp_path / "out"
+    assert export(model, adapter, engine)[0] == 0
     served = ServedModel.model_validate_json((engine / "model.json").read_bytes())
     tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))
     ids = PairEncoder(tokenizer, served.template, DECODER_LENGTH).encode("where?", "here").ids
     assert list(ids) == REFERENCE_IDS["qwen3"](load_tokenizer(model), "where?", "here")
+
+
+def test_the_adapters_revision_is_part_of_the_identity(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A build by hand: the adapter is fetched, pinned and merged."""
+    model, store, result = make_model("bert"), tmp_path / "store", tmp_path / "result.json"
+    arguments = ["build", f"--source={model}", f"--out={store}", f"--result={result}"]
+    assert main([*arguments, f"--adapter={make_adapter('bert', model, tmp_path / 'one')}"]) == 0
+    done = StageResult.model_validate_json(result.read_bytes())
+    assert done.resolved is not None
+    assert done.resolved.adapter is not None
+    (prepared,) = (store / "prepared").iterdir()
+    manifest = ArtefactManifest.model_validate_json((prepared / "manifest.json").read_bytes())
+    assert isinstance(manifest.identity, PrepareIdentity)
+    assert manifest.identity.adapter == done.resolved.adapter
+    assert (
+        main([*arguments, f"--adapter={make_adapter('bert', model, tmp_path / 'two', r=2)}"]) == 0
+    )
+    assert len(list((store / "prepared").iterdir())) == 2
 
 
 def test_adapters_of_other_models_are_refused(
@@ -156,16 +169,16 @@ def test_adapters_of_other_models_are_refused(
 
     bert, qwen = make_model("bert"), make_model("qwen3")
     foreign = make_adapter("qwen3", qwen, tmp_path / "foreign")
-    code, failed = build(bert, foreign, tmp_path / "one")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    code, failed = export(bert, foreign, tmp_path / "one")
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
     assert "base model" in failed.message
 
     broken = make_adapter("bert", bert, tmp_path / "broken")
     weights = load_file(broken / "adapter_model.safetensors")
     weights.pop(next(key for key in weights if "lora_B" in key))
     save_file(weights, broken / "adapter_model.safetensors", metadata={"format": "pt"})
-    code, failed = build(bert, broken, tmp_path / "two")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    code, failed = export(bert, broken, tmp_path / "two")
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
     assert "1 tensors are missing" in failed.message
 
     nan = make_adapter("bert", bert, tmp_path / "nan")
@@ -173,15 +186,15 @@ def test_adapters_of_other_models_are_refused(
     key = next(key for key in weights if "lora_A" in key)
     weights[key] = np.full_like(weights[key], np.nan)
     save_file(weights, nan / "adapter_model.safetensors", metadata={"format": "pt"})
-    code, failed = build(bert, nan, tmp_path / "three")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    code, failed = export(bert, nan, tmp_path / "three")
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
 
     # Weights that are not what the configuration says take no more memory than they hold.
     grown = make_adapter("bert", bert, tmp_path / "grown")
     config = json.loads((grown / "adapter_config.json").read_text())
     (grown / "adapter_config.json").write_text(json.dumps(config | {"r": 1024}))
-    code, failed = build(bert, grown, tmp_path / "four")
-    assert (code, failed.reason) == (1, StageReason.ADAPTER_INVALID), failed.message
+    code, failed = export(bert, grown, tmp_path / "four")
+    assert (code, failed.reason) == (MODEL, StageReason.ADAPTER_INVALID), failed.message
 
 
 def test_an_adapter_beside_the_model_is_not_loaded_by_itself(
@@ -189,12 +202,12 @@ def test_an_adapter_beside_the_model_is_not_loaded_by_itself(
 ) -> None:
     from engine_builder.errors import StageError
     from engine_builder.progress import Progress
-    from engine_builder.stages.export import export
+    from engine_builder.stages.export import export as export_stage
 
     model = make_model("bert")
     make_adapter("bert", model, tmp_path / "adapter")
     for entry in (tmp_path / "adapter").iterdir():
         entry.rename(model / entry.name)
     with pytest.raises(StageError, match=r"lies beside") as caught:
-        export(model, tmp_path / "out", max_length=None, progress=Progress("export"))
+        export_stage(model, tmp_path / "out", max_length=None, progress=Progress("export"))
     assert caught.value.reason is StageReason.ADAPTER_INVALID

@@ -42,7 +42,7 @@ def test_config_is_what_triton_expects(accelerator: Accelerator, inputs: int) ->
         runtime="onnxruntime", precision="fp32", accelerator=accelerator, max_batch_size=48
     )
     model = _model(inputs)
-    config = _parsed(model, target, dynamic_shapes(512, 48), Built(backend="onnxruntime"))
+    config = _parsed(model, target, dynamic_shapes(512, 48), Built("onnxruntime", "model.onnx"))
     assert (config.name, config.backend, config.max_batch_size) == ("reranker", "onnxruntime", 48)
     assert [entry.name for entry in config.input] == list(model.inputs)
     assert {entry.data_type for entry in config.input} == {config_pb2.TYPE_INT32}
@@ -64,9 +64,10 @@ def test_config_is_what_triton_expects(accelerator: Accelerator, inputs: int) ->
 
 def test_parameters_reach_the_backend() -> None:
     target = EngineTarget(runtime="openvino", precision="bf16", accelerator="cpu", max_batch_size=8)
-    built = Built(backend="openvino", parameters={"precision": "bf16", "cpu_features": "a b"})
+    built = Built("openvino", "model.onnx", parameters={"precision": "bf16", "cpu_features": "a b"})
     config = _parsed(_model(2), target, dynamic_shapes(512, 8), built)
     assert config.backend == "openvino"
+    assert config.default_model_filename == "model.onnx", "Triton's own default is model.xml"
     found = {key: entry.string_value for key, entry in config.parameters.items()}
     assert found == built.parameters
 
@@ -77,7 +78,7 @@ def test_every_profile_is_used_and_warmed_up() -> None:
         max_batch_size=64,
     )  # fmt: skip
     shapes = profiled_shapes(2048, 64)
-    config = _parsed(_model(3), target, shapes, Built(backend="tensorrt"))
+    config = _parsed(_model(3), target, shapes, Built("tensorrt", "model.plan"))
     (group,) = config.instance_group
     assert list(group.profile) == ["0", "1", "2", "3", "4", "5"]
     warm = [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
-from reranker_contracts import ServedModel
+from engine_builder.pair_template import PairEncoder
+from reranker_contracts import PairTemplate, ServedModel
 from reranker_gateway import tokenise
 from reranker_gateway.errors import InputTooLongError, InvalidRequestError
 from reranker_gateway.tokenise import PairTokeniser
@@ -87,6 +88,66 @@ def test_equals_the_tokenisers_own_pair(family: str, query: str, passages: list[
     assert [row.tolist() for row in found.types] == [pair.type_ids for pair in expected]
     assert found.lengths == [len(pair.ids) for pair in expected]
     assert found.truncated == sum(bool(pair.overflowing) for pair in expected)
+
+
+#: As of a decoder's prompt: words around both texts that are tokenised with them.
+PROMPT = [
+    {"kind": "special", "ids": [2, 4]},
+    {"kind": "query", "before": "1 1", "after": "2"},
+    {"kind": "special", "ids": [5]},
+    {"kind": "passage", "before": "3", "after": "4 4"},
+    {"kind": "special", "ids": [3]},
+]
+
+PROMPTED = PairTemplate.model_validate({"pieces": PROMPT})
+
+
+def prompted(limit: int) -> tuple[PairTokeniser, PairEncoder]:
+    """Ours, and the builder's, by which engines are measured."""
+    both = []
+    for _ in range(2):
+        tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        both.append(tokenizer)
+    model = ServedModel(
+        name="demo",
+        architecture="Demo",
+        family="prompt",
+        max_length=limit,
+        pad_id=0,
+        template={"pieces": PROMPT},
+        inputs=("input_ids", "attention_mask"),
+    )
+    ours = PairTokeniser(both[0], model, limit, threads=1)
+    return ours, PairEncoder(both[1], model.template, limit)
+
+
+@given(query=TEXTS, passages=st.lists(TEXTS, min_size=1, max_size=4), limit=st.integers(16, 90))
+def test_words_around_texts_are_tokenised_and_cut_as_the_builder_does(
+    query: str, passages: list[str], limit: int
+) -> None:
+    ours, builders = prompted(limit)
+    found = ours.tokenise(query, passages, "END")
+    expected = [list(builders.encode(query, passage).ids) for passage in passages]
+    assert [row.tolist() for row in found.ids] == expected
+    assert max(found.lengths) <= limit
+    whole = PairEncoder(Tokenizer.from_str(ours._tokenizer.to_str()), PROMPTED, 1 << 30)
+    uncut = [list(whole.encode(query, passage).ids) for passage in passages]
+    assert found.truncated == sum(pair not in expected for pair in uncut)
+
+
+def test_words_at_a_border_are_one_token_and_those_after_a_cut_text_stay() -> None:
+    ours, _ = prompted(16)
+    names = {number: token for token, number in VOCABULARY.items()}
+
+    def tokens(query: str, passage: str) -> str:
+        (row,) = ours.tokenise(query, [passage], "END").ids
+        return " ".join(names[number] for number in row.tolist())
+
+    # Ids 4 and 5 are the words 0 and 1.
+    assert tokens("7 8", "9 ") == "<s> 0 1 17 [UNK] 1 39 4 4 </s>"
+    assert tokens("7 8", "9 " * 20) == "<s> 0 1 17 [UNK] 1 39 9 9 9 9 9 9 4 4 </s>"
+    assert tokens("7 " * 20, "9 9") == "<s> 0 1 17 7 7 7 7 7 7 7 2 1 4 4 </s>"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

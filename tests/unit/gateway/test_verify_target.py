@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from reranker_contracts import ArtefactManifest, EngineTarget, StageReason, write_manifest
+from reranker_contracts import (
+    ArtefactManifest,
+    EngineTarget,
+    Profile,
+    StageReason,
+    write_manifest,
+)
+from reranker_gateway.engine_files import load_engine
 from reranker_gateway.verify import verify_engine
 
 
@@ -37,3 +44,16 @@ def test_a_cpu_without_the_features_is_slower_or_refused(
     assert (result.ok, result.reason) == (ok, reason)
     assert says in result.message
     assert ("slower" in result.message) is (flags == "avx2" and precision == "bf16")
+
+
+def test_a_compiled_engine_bounds_the_token_budget(engine_dir: Path) -> None:
+    files = load_engine(engine_dir)
+    budget = files.shapes.token_budget
+    assert [files.token_budget(wanted) for wanted in (None, 8, 9999)] == [budget, 8, 9999]
+    manifest = files.manifest
+    assert manifest.shapes is not None
+    profiles = (Profile(max_batch_size=4, max_length=32),)
+    shapes = manifest.shapes.model_copy(update={"profiles": profiles})
+    write_manifest(engine_dir, manifest.model_copy(update={"shapes": shapes}))
+    compiled = load_engine(engine_dir)
+    assert [compiled.token_budget(wanted) for wanted in (None, 8, 9999)] == [budget, 8, budget]

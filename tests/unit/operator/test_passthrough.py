@@ -266,8 +266,10 @@ def test_keys_and_certificates_are_mounted_and_never_read(
         gateway[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "readiness", "liveness")
     }
     assert probed == {"metrics"}
-    (http, metrics) = serving.service_object(full, "r")["spec"]["ports"]
-    assert (http["appProtocol"], "appProtocol" in metrics) == ("https", False)
+    ports = serving.service_object(full, "r")["spec"]["ports"]
+    assert {port["name"]: port.get("appProtocol") for port in ports} == {
+        "http": "https", "grpc": None, "metrics": None,
+    }  # fmt: skip
 
 
 def test_plain_pods_are_probed_at_the_api(

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from engine_builder.adapter import CONFIG as ADAPTER_CONFIG
@@ -23,12 +24,13 @@ from engine_builder.artefacts import (
     TOKENIZER,
     write_document,
 )
-from engine_builder.batches import in_batches, pad_batch
+from engine_builder.batches import Tensors, in_batches, pad_batch
 from engine_builder.errors import StageError, defect
 from engine_builder.facts import ModelFacts, effective_length, read_facts
 from engine_builder.fast_tokenizer import ReadTokenizer, read_tokenizer
 from engine_builder.files import check_size, make_output, read_metadata
 from engine_builder.onnx_engine import OnnxEngine
+from engine_builder.onnx_weights import gather_weights
 from engine_builder.outcome import Outcome
 from engine_builder.pair_template import PairEncoder, Tokens
 from engine_builder.probes import add_near_ties, load_probes
@@ -39,6 +41,9 @@ from engine_builder.torch_model import CrossEncoder, export_onnx, load_cross_enc
 from engine_builder.weights import count_parameters
 from reranker_contracts import Scoring, ServedModel, StageReason
 from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference, share_told_apart
+
+#: A padded batch and its logits.
+Sample = tuple[Tensors, NDArray[np.float32]]
 
 #: Bytes of FP32 weights that still fit into one protobuf file, with room for the graph.
 INLINE_LIMIT = 1_900_000_000
@@ -95,10 +100,13 @@ def export(
         probes, logits = _with_near_ties(
             model, served, tokenizer.text, probes=probes, logits=logits, progress=progress
         )
+    samples = _samples(model, served, rows)
     with progress.step("export to ONNX"):
         _write_onnx(model, served, rows, out, inline=parameters * 4 <= inline_limit)
+    # Two copies of large weights, this one and ONNX Runtime's, need not be in memory.
+    del model
     with progress.step("comparing the graph with PyTorch"):
-        _check_graph(model, served, rows, out / ONNX)
+        _check_graph(samples, served, out / ONNX)
     (out / TOKENIZER).write_text(tokenizer.text, encoding="utf-8")
     write_document(out / MODEL, served)
     write_document(out / PROBES, probes)
@@ -170,13 +178,7 @@ def _write_onnx(
     else:
         scratch = Path(tempfile.mkdtemp(prefix="onnx-", dir=out))
         export_onnx(model, example, scratch / ONNX)
-        onnx.save_model(
-            onnx.load(scratch / ONNX),
-            out / ONNX,
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=ONNX_DATA,
-        )
+        gather_weights(scratch / ONNX, out / ONNX, ONNX_DATA)
         shutil.rmtree(scratch)
     try:
         onnx.checker.check_model(str(out / ONNX))
@@ -186,18 +188,21 @@ def _write_onnx(
         ) from error
 
 
-def _check_graph(
-    model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens], path: Path
-) -> None:
-    """Compare graph and model on a single short row and on a padded batch of mixed lengths."""
+def _samples(model: CrossEncoder, served: ServedModel, rows: Sequence[Tokens]) -> list[Sample]:
+    """A single short row and a padded batch of mixed lengths, and what PyTorch makes of them."""
     by_length = sorted(rows, key=lambda row: len(row.ids))
     batches = [
         pad_batch(batch, served.pad_id, served.inputs, served.pad_side)
         for batch in ([by_length[0]], [by_length[0], by_length[-1], *by_length[::200]])
     ]
+    return [(tensors, score(model, tensors)) for tensors in batches]
+
+
+def _check_graph(samples: Sequence[Sample], served: ServedModel, path: Path) -> None:
+    """Compare the graph in `path` with what PyTorch made of the same batches."""
     try:
         engine = OnnxEngine(path)
-        answers = [engine.run(tensors, served.labels) for tensors in batches]
+        answers = [engine.run(tensors, served.labels) for tensors, _ in samples]
     except StageError as error:
         # Its words are those on a finished engine, with another remedy.
         problem = error.message.rpartition("; ")[0]
@@ -206,8 +211,8 @@ def _check_graph(
             f"with this config.json the model does not export: {problem}; take over the base "
             "model's config.json, or report it with the model's name",
         ) from error
-    for tensors, found in zip(batches, answers, strict=True):
-        worst = float(np.abs(score(model, tensors) - found).max())
+    for (_, expected), found in zip(samples, answers, strict=True):
+        worst = float(np.abs(expected - found).max())
         if not worst <= _TOLERANCE:
             raise defect(
                 StageReason.EXPORT_FAILED,

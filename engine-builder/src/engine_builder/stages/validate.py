@@ -23,14 +23,14 @@ from engine_builder.artefacts import (
     require_published,
     write_document,
 )
-from engine_builder.batches import in_batches, pad_batch
+from engine_builder.batches import pad_batch, within_budget
 from engine_builder.errors import StageError
 from engine_builder.outcome import Outcome
 from engine_builder.pair_template import PairEncoder, Tokens
 from engine_builder.parity import compare
 from engine_builder.progress import Progress
 from engine_builder.targets import Scorer, builder_of
-from reranker_contracts import EngineTarget, ServedModel, StageReason
+from reranker_contracts import ServedModel, Shapes, StageReason
 from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference
 
 _SORTED, _MIXED = 32, 7
@@ -44,7 +44,8 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
         require_published(prepared)
     probes = ProbeSet.model_validate_json((prepared / PROBES).read_bytes())
     reference = Reference.model_validate_json((prepared / REFERENCE).read_bytes())
-    model, tokenizer, target = _read_engine(engine)
+    model, tokenizer, compiled = _read_engine(engine)
+    target, shapes = compiled.target, compiled.shapes
     encoder = PairEncoder(tokenizer, model.template, model.max_length)
     rows = [encoder.encode(query, passage) for query, passage in probes.pairs()]
     with progress.step("loading the engine"):
@@ -66,8 +67,8 @@ def validate(prepared: Path, engine: Path, *, progress: Progress) -> Outcome:
     # Each batch goes through all lengths.
     again = [row for start in range(step) for row in some[start::step]]
     with progress.step(f"scoring {len(rows)} pairs on {loaded.device}"):
-        first = _score(loaded, model, rows, by_length, batch_size=_SORTED, progress=progress)
-        mixed = _score(loaded, model, rows, again, batch_size=_MIXED, progress=progress)
+        first = _score(loaded, model, shapes, rows, by_length, size=_SORTED, progress=progress)
+        mixed = _score(loaded, model, shapes, rows, again, size=_MIXED, progress=progress)
     runs = [list(first.values()), list((first | mixed).values())]
     report = compare(probes, reference.logits, runs)
     write_document(engine / PARITY, report)
@@ -89,12 +90,12 @@ def _leave_to_pods(prepared: Path, engine: Path, absent: StageError) -> Outcome:
     )
 
 
-def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer, EngineTarget]:
-    """Model, tokenizer and what the engine is for."""
+def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer, CompiledEngine]:
+    """Model, tokenizer, and what the engine is for and takes."""
     try:
         compiled = CompiledEngine.model_validate_json((engine / COMPILED).read_bytes())
         tokenizer = Tokenizer.from_file(str(engine / TOKENIZER))
-        return read_served_model(engine), tokenizer, compiled.target
+        return read_served_model(engine), tokenizer, compiled
     # The Rust tokenizers library raises plain Exception, also for a missing file.
     except Exception as error:
         raise StageError(
@@ -106,16 +107,19 @@ def _read_engine(engine: Path) -> tuple[ServedModel, Tokenizer, EngineTarget]:
 def _score(
     engine: Scorer,
     model: ServedModel,
+    shapes: Shapes,
     rows: Sequence[Tokens],
     order: Sequence[int],
     *,
-    batch_size: int,
+    size: int,
     progress: Progress,
 ) -> dict[int, float]:
     """Logits of the rows in `order`, by row and sorted by it."""
     logits: dict[int, float] = {}
-    for number, batch in enumerate(in_batches(order, batch_size)):
-        progress.tick(number * batch_size, len(order), "pairs")
+    lengths = [len(row.ids) for row in rows]
+    size = min(size, shapes.max_batch_size)
+    for batch in within_budget(order, lengths, size=size, tokens=shapes.token_budget):
+        progress.tick(len(logits), len(order), "pairs")
         picked = [rows[row] for row in batch]
         tensors = pad_batch(picked, model.pad_id, model.inputs, model.pad_side)
         scores = engine.run(tensors, model.labels)[:, model.label]

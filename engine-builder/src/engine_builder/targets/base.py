@@ -34,6 +34,7 @@ class Built:
     """What Triton has to know of the files that a runtime wrote."""
 
     backend: str
+    filename: str
     parameters: dict[str, str] = field(default_factory=dict)
     note: str = ""
 

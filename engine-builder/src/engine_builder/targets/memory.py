@@ -13,7 +13,6 @@ from reranker_contracts import Profile, StageReason
 
 #: CUDA's context, the runtime's code and its workspace.
 _FIXED = 1 << 30
-_HALF = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.5}
 
 
 def check_memory(job: Job) -> int:
@@ -24,7 +23,10 @@ def check_memory(job: Job) -> int:
     at a time (`execution_context_allocation_strategy`).
     """
     graph = onnx.load(job.prepared / ONNX, load_external_data=False).graph
-    weights = int(weight_bytes(graph) * _HALF[job.target.precision])
+    weights = weight_bytes(graph)
+    if job.target.precision != "fp32":
+        # Embeddings, norms and head stay FP32.
+        weights -= weight_bytes(graph, of_products=True) // 2
     sizes = [peak_activations(job.prepared / ONNX, entry) for entry in job.shapes.profiles]
     needed = weights + max(sizes) + _FIXED
     if job.gpu_memory is not None and needed > job.gpu_memory:

@@ -33,7 +33,7 @@ class OnnxRuntimeBuilder:
                 _quantise(job.prepared, job.out)
         else:
             copy_graph(job.prepared, job.out, job.progress)
-        return Built(backend="onnxruntime")
+        return Built(backend="onnxruntime", filename=ONNX)
 
     def load(self, directory: Path, target: EngineTarget) -> OnnxEngine:
         """On CUDA when the engine is for it and it is there, else on the CPU."""

@@ -29,7 +29,7 @@ class OpenVinoBuilder:
         parameters = {"precision": _PRECISIONS[job.target.precision]}
         if job.target.cpu_features:
             parameters["cpu_features"] = " ".join(job.target.cpu_features)
-        return Built(backend="openvino", parameters=parameters)
+        return Built(backend="openvino", filename=ONNX, parameters=parameters)
 
     def load(self, directory: Path, target: EngineTarget) -> "OpenVinoScorer":
         """TargetAbsent on a CPU that cannot compute in this precision."""

@@ -91,6 +91,7 @@ class TensorRtBuilder:
             note += f", {lowered} products in {job.target.precision}"
         return Built(
             backend=self._flavour.backend,
+            filename=PLAN,
             parameters={"execution_context_allocation_strategy": "ON_PROFILE_CHANGE"},
             note=note,
         )

@@ -9,7 +9,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from reranker_gateway import VERSION
-from reranker_gateway.api.dialects.tei import Tei
+from reranker_gateway.api.dialects.nim import NimError
+from reranker_gateway.api.dialects.tei import Tei, TeiError
 from reranker_gateway.api.errors import error_response
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.drain import Phase
@@ -71,7 +72,9 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
     @router.get(
         "/v1/health/ready",
         summary="200 when requests are taken, else 503",
-        responses={503: {"description": "starting, draining, or the engine is away"}},
+        responses={
+            503: {"model": NimError, "description": "starting, draining, or the engine is away"}
+        },
     )
     async def ready() -> Response:
         reason = _why_not_ready(gateway)
@@ -85,7 +88,10 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
     @router.get(
         "/health",
         summary="200 when requests are taken, else 503",
-        responses={503: {"description": "starting, draining, or the engine is away"}},
+        response_class=PlainTextResponse,
+        responses={
+            503: {"model": TeiError, "description": "starting, draining, or the engine is away"}
+        },
     )
     async def health() -> Response:
         reason = _why_not_ready(gateway)
@@ -93,7 +99,7 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
             return error_response(
                 503, reason, kind="service_unavailable", headers=_RETRY, dialect=Tei()
             )
-        return Response()
+        return PlainTextResponse("")
 
 
 def _why_not_ready(gateway: Gateway) -> str | None:

@@ -56,7 +56,7 @@ def unloadable(message: str, log: str) -> Finding | None:
         return finding(
             Reason.TRITON_IMAGE_UNSUITABLE,
             f"the image of container triton can't serve this engine: {quote(words)}",
-            f"use an image with the onnxruntime backend in {_IMAGE}",
+            f"use an image with this backend in {_IMAGE}",
         )
     return finding(Reason.TRITON_LOAD_FAILED, f"Triton can't load the engine: {quote(words)}", log)
 

@@ -1,0 +1,52 @@
+"""The weights of an ONNX graph in one file beside it, without ever holding them in memory.
+
+Format: onnx.proto, TensorProto.external_data: keys `location`, `offset` and `length`, in bytes.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import onnx
+
+#: Smaller tensors stay in the graph; shape inference looks at them.
+_SMALLEST = 1024
+#: Bytes, so that the file can be mapped.
+_ALIGNMENT = 4096
+
+
+def gather_weights(graph: Path, out: Path, data: str) -> None:
+    """Write `graph` to `out` and its weights to the file `data` beside that.
+
+    Weights of `graph` may lie in it or in files beside it, which are removed one by one.
+    """
+    model = onnx.load(str(graph), load_external_data=False)
+    with (out.parent / data).open("wb") as stream:
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                _append(stream, tensor, data, graph.parent / _value(tensor, "location"))
+            elif len(tensor.raw_data) >= _SMALLEST:
+                _append(stream, tensor, data, None)
+    onnx.save_model(model, str(out))
+
+
+def _append(stream: BinaryIO, tensor: Any, data: str, source: Path | None) -> None:
+    """Move one tensor's bytes to the end of the file: those of `source`, or its own."""
+    stream.write(bytes(-stream.tell() % _ALIGNMENT))
+    offset = stream.tell()
+    if source is None:
+        stream.write(tensor.raw_data)
+        tensor.ClearField("raw_data")
+    else:
+        with source.open("rb") as file:
+            shutil.copyfileobj(file, stream, 1 << 20)
+        source.unlink()
+    entries = {"location": data, "offset": offset, "length": stream.tell() - offset}
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _value(tensor: Any, key: str) -> str:
+    return next(str(entry.value) for entry in tensor.external_data if entry.key == key)
