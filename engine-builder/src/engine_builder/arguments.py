@@ -16,6 +16,8 @@ from reranker_contracts import Stage
 if TYPE_CHECKING:
     from engine_builder.provenance import PublicKey, SigningKey
 
+#: Names the public key without whose signature nothing is trusted.
+REQUIRE_SIGNED = "ENGINE_BUILDER_REQUIRE_SIGNED"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -71,11 +73,14 @@ def directory(text: str) -> Path:
 
 def add_public_key(parser: argparse.ArgumentParser) -> None:
     """`--key`."""
+    required = os.environ.get(REQUIRE_SIGNED)
     parser.add_argument(
         "--key",
         type=Path,
         metavar="FILE",
-        help="require a signature by this public key (PEM, as cosign.pub)",
+        default=Path(required) if required else None,
+        help="require a signature by this public key (PEM, as cosign.pub; default: "
+        f"${REQUIRE_SIGNED})",
     )
 
 

@@ -62,27 +62,39 @@ def serving(handler: type[Quiet], certificate: Path | None = None) -> Iterator[s
             thread.join()
 
 
-def make_certificate(path: Path) -> Path:
-    """Key and self-signed certificate of 127.0.0.1, in one PEM file."""
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Key and certificate of 127.0.0.1 in one PEM file, and the authority that vouches for it."""
+    folder.mkdir(exist_ok=True)
+    root, root_key = _certificate("an authority", None)
+    leaf, leaf_key = _certificate("127.0.0.1", (root, root_key))
+    authority, server = folder / "ca.crt", folder / "server.pem"
+    authority.write_bytes(root.public_bytes(Encoding.PEM))
+    private = leaf_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    server.write_bytes(private + leaf.public_bytes(Encoding.PEM))
+    return server, authority
+
+
+_Signer = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+
+
+def _certificate(common_name: str, issuer: _Signer | None) -> _Signer:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
+        .issuer_name(issuer[0].subject if issuer else name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
-    return path
+    if issuer:
+        address = x509.IPAddress(ipaddress.ip_address(common_name))
+        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+    return builder.sign(issuer[1] if issuer else key, hashes.SHA256()), key
 
 
 def resolved(uri: str, scratch: Path, revision: str | None = None) -> str:

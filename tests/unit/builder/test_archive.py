@@ -73,8 +73,8 @@ class Handler(Quiet):
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     site = Site()
-    certificate = make_certificate(tmp_path / "tls.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    certificate, authority = make_certificate(tmp_path / "tls")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     monkeypatch.setattr(transfer, "RETRY_SECONDS", 0)
     with serving(type("Bound", (Handler,), {"site": site}), certificate) as address:
         site.url = f"{address}/models/demo-1.0.tar.gz"
@@ -161,6 +161,30 @@ def test_each_failure_has_its_reason(
     found = refusal(site.url, tmp_path / "e", site.revision)
     assert found.reason is StageReason.SOURCE_UNREACHABLE, "nobody trusts its certificate"
     assert "spec.caBundle" in found.message
+
+
+def test_the_way_leads_through_the_proxy(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Proxy(Quiet):
+        def do_CONNECT(self) -> None:  # noqa: N802
+            asked.append(self.path)
+            self.send(403)
+
+    with serving(Proxy) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        found = refusal("https://files.example/demo.tar", tmp_path / "a", site.revision)
+        assert found.reason is StageReason.SOURCE_UNREACHABLE
+        assert set(asked) == {"files.example:443"}
+        asked.clear()
+        site.status = 404
+        assert refusal(site.url, tmp_path / "b", site.revision).reason is (
+            StageReason.SOURCE_NOT_FOUND
+        )
+        assert not asked, "not for those that NO_PROXY names"
 
 
 Change = Callable[[tarfile.TarFile, Path], object]
@@ -258,7 +282,7 @@ def test_what_unpacks_without_end_is_refused(
     monkeypatch.setattr(module, "MAX_UNPACKED", 1 << 20)
     assert "unpacks to more" in refusal(site.url, tmp_path / "a", site.revision).message
     monkeypatch.undo()
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls/ca.crt"))
     monkeypatch.setattr(module, "MAX_FILES", 3)
     site.data = pack(make_source())
     assert "more than 3 entries" in refusal(site.url, tmp_path / "b", site.revision).message

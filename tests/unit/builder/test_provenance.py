@@ -239,6 +239,18 @@ def test_verify_exits_by_kind_of_damage(
     assert "model.onnx does not match" in capsys.readouterr().out
 
 
+def test_signatures_may_be_required_by_the_environment(
+    engine: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_BUILDER_REQUIRE_SIGNED", str(pair[1]))
+    assert main(["verify", str(engine)]) == 8
+    assert main(["inspect", str(engine)]) == 8
+    assert main(["sign", str(engine), "--sign-key", str(pair[0])]) == 0
+    assert main(["verify", str(engine)]) == 0
+    monkeypatch.setenv("ENGINE_BUILDER_REQUIRE_SIGNED", "/nowhere.pub")
+    assert main(["verify", str(engine)]) == 2, "a key that is not there is not no key"
+
+
 def test_inspect_prints_what_the_manifest_says(
     engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -221,6 +221,21 @@ def test_a_pull_that_was_ended_is_gone_on_with_by_the_next(
     assert list((store / "tmp").iterdir()) == []
 
 
+def test_what_somebody_put_beside_a_broken_pull_is_noticed(
+    engine: Path, reference: str, broken: type[Broken], tmp_path: Path
+) -> None:
+    assert cli("push", engine, reference) == 0
+    store = tmp_path / "other"
+    broken.cuts[:] = [60_000, *[0] * transfer.TRIES]
+    assert cli("pull", through(broken, reference), "--store", store) == 4
+    broken.cuts.clear()
+    (staging,) = (store / "tmp").iterdir()
+    (staging / "extra").write_text("not of the artefact")
+    assert cli("pull", through(broken, reference), "--store", store) == 8
+    assert not list(store.glob("engines/*"))
+    assert cli("pull", through(broken, reference), "--store", store) == 0
+
+
 def test_an_upload_that_breaks_off_goes_on(
     engine: Path,
     reference: str,

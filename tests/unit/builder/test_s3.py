@@ -14,7 +14,7 @@ from engine_builder.errors import StageError
 from engine_builder.sources import s3 as module
 from reranker_contracts import StageReason
 
-from .remote import PROGRESS, Quiet, fetched, refusal, resolved, serving
+from .remote import PROGRESS, Quiet, fetched, make_certificate, refusal, resolved, serving
 
 USER, PASSWORD = "tests", "not-so-secret"
 NEEDED = {
@@ -88,6 +88,17 @@ def test_revision_is_of_the_needed_files(uri: str, bucket: S3Store, tmp_path: Pa
     assert caught.value.reason is StageReason.SOURCE_CHANGED
 
 
+def test_another_server_is_another_revision(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """Whoever has a server of their own may claim any ETags there."""
+    before = resolved(uri, tmp_path / "a")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"{server}/")
+    assert resolved(uri, tmp_path / "b") == before
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.replace("127.0.0.1", "localhost"))
+    assert resolved(uri, tmp_path / "c") != before
+
+
 def test_an_object_replaced_between_two_reads_is_noticed(
     uri: str, bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +162,25 @@ def test_a_server_without_tls_must_be_named_so(
     """Nothing is sent in clear text for an address that says https."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.replace("http:", "https:"))
     assert refusal(uri, tmp_path / "a").reason is StageReason.SOURCE_UNREACHABLE
+
+
+def test_authorities_of_a_bundle_are_trusted_and_no_others(
+    bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, authority = make_certificate(tmp_path / "one")
+    _certificate, stranger = make_certificate(tmp_path / "two")
+    bundle = tmp_path / "bundle.crt"
+    bundle.write_bytes(stranger.read_bytes() + authority.read_bytes())
+    folder = tmp_path / "minio"
+    (folder / "data/models/empty").mkdir(parents=True)
+    with servers.minio(folder, USER, PASSWORD, certificate=certificate) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        for trusted, reason in (
+            (bundle, StageReason.MODEL_INVALID),  # It answers: there is no model.
+            (stranger, StageReason.SOURCE_UNREACHABLE),
+        ):
+            monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+            assert refusal("s3://models/empty", tmp_path / "scratch").reason is reason
 
 
 def test_a_bucket_without_end_is_refused(

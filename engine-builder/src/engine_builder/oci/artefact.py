@@ -26,7 +26,7 @@ from engine_builder.progress import Progress, human_size
 from engine_builder.provenance import Evidence, PublicKey, examine
 from engine_builder.provenance.evidence import judge
 from engine_builder.store import Store
-from reranker_contracts import ArtefactManifest, StageReason
+from reranker_contracts import ArtefactManifest, IntegrityError, StageReason
 from reranker_contracts.base import canonical_json
 from reranker_contracts.manifest import ATTACHED, MANIFEST
 
@@ -145,7 +145,15 @@ def pull(
             with progress.step(f"downloading {layer.path} ({human_size(layer.size)})"):
                 registry.fetch_blob(layer.digest, layer.size, layer.path, target, progress)
         (staging / MANIFEST).write_bytes(remote.config)
-        fresh = store.adopt(staging, remote.manifest)
+        try:
+            fresh = store.adopt(staging, remote.manifest)
+        except IntegrityError as error:
+            # What an earlier pull left there was changed since; the next one begins anew.
+            shutil.rmtree(staging, ignore_errors=True)
+            raise StageError(
+                StageReason.CHECKSUM_MISMATCH,
+                f"{store.root}: a file changed while it was written ({error}); check the volume",
+            ) from error
     return remote, evidence, fresh
 
 

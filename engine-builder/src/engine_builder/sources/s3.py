@@ -4,8 +4,8 @@ Endpoint, region and keys come from the usual variables (AWS_ENDPOINT_URL, AWS_R
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, or a web identity). Without keys
 requests are not signed, as for a public bucket; the node's own role is never asked for.
 
-The revision is a hash over the objects' ETags, and every read says which ETag it means, so what
-is fetched is what was resolved.
+The revision is a hash over server, bucket and the objects' ETags, and every read says which ETag
+it means, so what is fetched is what was resolved.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class Bucket:
     """A folder of a bucket."""
 
     def __init__(self, bucket: str, prefix: str, name: str) -> None:
-        self._name = name
+        self._name, self._bucket = name, bucket
         self.about = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._has_keys = any(os.environ.get(key) for key in _KEYS)
         try:
@@ -89,8 +89,13 @@ class Bucket:
                         yield RemoteFile(entry["path"], entry["size"], mark)
 
     def revision_of(self, files: Iterable[RemoteFile]) -> str:
-        """`etags:` and the sha256 over lines of ETag, size and name."""
+        """`etags:` and the sha256 over the server, the bucket, and lines of ETag, size and name.
+
+        An ETag is what a server says, not a hash that can be checked. So another server can't pass
+        other files off as those that somebody has built from.
+        """
         lines = sorted(f"{file.mark} {file.size} {file.name}\n" for file in files)
+        lines.insert(0, f"{_endpoint()}\n{self._bucket}\n")
         return f"etags:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
     def download(self, file: RemoteFile, target: Path, progress: Progress) -> None:
@@ -172,18 +177,23 @@ class Bucket:
 
 
 def _client_options() -> "ClientConfig":
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     options: ClientConfig = {
         "connect_timeout": timedelta(seconds=15),
         "timeout": timedelta(seconds=300),
         "user_agent": "reranker-engine-builder",
         # Only a server that is named so is spoken to without TLS.
-        "allow_http": endpoint.startswith("http://"),
+        "allow_http": _endpoint().startswith("http://"),
     }
     bundle = os.environ.get("SSL_CERT_FILE")
     if bundle and Path(bundle).is_file():
         options["root_certificate"] = Path(bundle).read_bytes()
     return options
+
+
+def _endpoint() -> str:
+    """The server's address; empty for AWS."""
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return named.rstrip("/")
 
 
 def _no_marks(about: str) -> StageError:
