@@ -92,7 +92,7 @@ test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 test-nightly: $(VENV)/.ready ## Ten thousand stories for the operator; hours.
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest tests/reconcile/test_properties.py
 
-.PHONY: test-cluster-bringup bench bench-operator bench-serving
+.PHONY: test-cluster-bringup bench bench-operator fuzz bench-serving
 test-cluster-bringup: ## The local cluster itself: two side by side, power loss, a clean end.
 	@hack/local-cluster/selftest
 
@@ -101,6 +101,9 @@ bench: $(VENV)/.ready ## Load on the running demo's ranking API; BENCH=--json gi
 
 bench-serving: $(VENV)/.ready ## Serving beside the engine bare and other rerank servers; needs the images.
 	@bench/serving/measure build/bench-serving $(BENCH)
+
+fuzz: $(VENV)/.ready ## A hundred thousand malformed requests against a gateway of its own; BENCH="--requests N".
+	@$(PY) bench/fuzz.py $(BENCH)
 
 bench-operator: $(VENV)/.ready ## The operator with a thousand services on a real control plane.
 	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) binaries

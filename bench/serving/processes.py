@@ -30,6 +30,7 @@ def running(
     log: Path,
     environment: Mapping[str, str] | None = None,
     until: str | None = None,
+    folder: Path | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A process, ready when `until` answers 200. Raises RuntimeError when it ends or is late."""
     with log.open("wb") as output:
@@ -38,6 +39,7 @@ def running(
             stdout=output,
             stderr=output,
             env={**os.environ, **(environment or {})},
+            cwd=folder,
         )
     try:
         if until is not None:

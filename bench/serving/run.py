@@ -86,17 +86,21 @@ def peer(kind: str, directory: Path, logs: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def infinity(engine: str, directory: Path, logs: Path) -> Iterator[Server]:
-    """infinity-emb as it comes."""
+    """infinity-emb as it comes.
+
+    Of a local model it loads ONNX files only where they lie beside the rest in its own folder.
+    """
     port = free_port()
     program = Path(os.environ["INFINITY"]).parent / "infinity_emb"
     command = [
-        *(program, "v2", "--model-id", directory / "peer-model", "--engine", engine),
+        *(program, "v2", "--model-id", ".", "--engine", engine),
         *("--device", "cpu", "--port", str(port), "--host", "127.0.0.1", "--no-model-warmup"),
     ]
     url = f"http://127.0.0.1:{port}"
     environment = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     log = logs / f"infinity-{engine}.log"
-    with running(command, log=log, environment=environment, until=f"{url}/health"):
+    folder = directory / "peer-model-flat"
+    with running(command, log=log, environment=environment, until=f"{url}/health", folder=folder):
         yield Server(f"infinity {engine}", url)
 
 

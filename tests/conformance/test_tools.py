@@ -58,7 +58,6 @@ async def test_aiperf(
         *("--request-count", "10", "--concurrency", "2", "--rankings-passages-mean", "3"),
         *("--rankings-passages-prompt-token-mean", "5", "--rankings-query-prompt-token-mean", "3"),
         *("--ui-type", "simple", "--output-artifact-dir", out),
-        HF_HUB_OFFLINE="0",
         HOME=str(tmp_path),
     )
     found = json.loads((out / "profile_export_aiperf.json").read_text())

@@ -264,6 +264,7 @@ def _is_complete(sim: Simulation, service: RerankerService) -> None:
     expected = {
         "Ingress": [name] if spec.expose.ingress else [],
         "HTTPRoute": [],
+        "GRPCRoute": [],
         "NetworkPolicy": policies,
         "PodDisruptionBudget": [name] if spec.replicas > 1 else [],
         "ServiceMonitor": [name] if spec.monitoring.service_monitor else [],

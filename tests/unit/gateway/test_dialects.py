@@ -360,6 +360,18 @@ async def test_what_is_refused_before_reading_has_the_paths_words_too(
         assert refused.json()["type"] == "authentication_error"
 
 
+async def test_images_are_refused_by_their_field(client: httpx.AsyncClient) -> None:
+    image = {"text": "", "image": "data:image/png;base64,AAAA"}
+    refused = await client.post("/v1/ranking", json=NIM | {"passages": [image]})
+    assert refused.status_code == 422
+    assert "passages.0.image: " in refused.json()["message"]
+    refused = await client.post("/v1/ranking", json=NIM | {"passages": [{}]})
+    assert "passages.0.text: Field required" in refused.json()["message"]
+    for path in ("/v1/rerank", "/rerank"):
+        asked = MODEL | {"query": QUERY, "documents": [{"image": "https://example.com/x.png"}]}
+        assert (await client.post(path, json=asked)).status_code == 422
+
+
 async def test_hosted_paths_take_top_k_and_the_models_name(client: httpx.AsyncClient) -> None:
     for path in ("nvidia", "demo/bert"):
         answer = await client.post(f"/v1/retrieval/{path}/reranking", json=NIM | {"top_k": 1})
