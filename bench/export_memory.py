@@ -55,8 +55,8 @@ def export_model(model: Path, out: Path) -> None:
     from engine_builder.stages.export import export  # noqa: PLC0415
 
     few = tuple(
-        entry.model_copy(update={"passages": entry.passages[:4]})
-        for entry in load_probes().queries[:12]
+        entry.model_copy(update={"passages": entry.passages[:2]})
+        for entry in load_probes().queries[:6]
     )
     with mock.patch("engine_builder.stages.export.load_probes", lambda: ProbeSet(queries=few)):
         export(model, out, max_length=96, progress=Progress("export"))

@@ -4,6 +4,7 @@ Format: onnx.proto, TensorProto.external_data: keys `location`, `offset` and `le
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,9 @@ def gather_weights(graph: Path, out: Path, data: str) -> None:
     Weights of `graph` may lie in it or in files beside it, which are removed one by one.
     """
     model = onnx.load(str(graph), load_external_data=False)
+    for tensor in _constants(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _take_in(tensor, graph.parent / _value(tensor, "location"))
     with (out.parent / data).open("wb") as stream:
         for tensor in model.graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -28,6 +32,24 @@ def gather_weights(graph: Path, out: Path, data: str) -> None:
             elif len(tensor.raw_data) >= _SMALLEST:
                 _append(stream, tensor, data, None)
     onnx.save_model(model, str(out))
+
+
+def _constants(graph: Any) -> Iterator[Any]:
+    """Tensors in attributes of nodes: the exporter puts even single numbers into files."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _constants(attribute.g)
+
+
+def _take_in(tensor: Any, source: Path) -> None:
+    """Move the bytes of `source` into the graph."""
+    tensor.raw_data = source.read_bytes()
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+    source.unlink()
 
 
 def _append(stream: BinaryIO, tensor: Any, data: str, source: Path | None) -> None:

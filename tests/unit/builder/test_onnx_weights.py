@@ -25,8 +25,13 @@ def test_weights_are_gathered_in_one_file(tmp_path: Path, apart: bool) -> None:
         "b": np.full((60, 70), -2.5, dtype=np.float32),
         "small": np.array([1, -1], dtype=np.int64),
     }
+    bias = np.full(70, 0.5, dtype=np.float32)
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["a", "b"], ["y"])],
+        [
+            helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(bias, "c")),
+            helper.make_node("MatMul", ["a", "b"], ["product"]),
+            helper.make_node("Add", ["product", "c"], ["y"]),
+        ],
         "g",
         [],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [50, 70])],
@@ -41,8 +46,10 @@ def test_weights_are_gathered_in_one_file(tmp_path: Path, apart: bool) -> None:
         save_as_external_data=apart,
         all_tensors_to_one_file=False,
         size_threshold=100,
+        convert_attribute=apart,
     )
-    assert (len(list(source.iterdir())) == 3) is apart
+    # The exporter of PyTorch does so with constants too.
+    assert len(list(source.iterdir())) == (4 if apart else 1)
     gather_weights(source / ONNX, tmp_path / ONNX, ONNX_DATA)
     assert [entry.name for entry in source.iterdir()] == [ONNX]
 
@@ -51,6 +58,8 @@ def test_weights_are_gathered_in_one_file(tmp_path: Path, apart: bool) -> None:
     assert outside == ["a", "b"]
     assert (tmp_path / ONNX_DATA).stat().st_size < 4096 + 4 * (3000 + 4200) + 4096
     loaded = onnx.load(str(tmp_path / ONNX))
+    (constant, *_) = loaded.graph.node
+    np.testing.assert_array_equal(numpy_helper.to_array(constant.attribute[0].t), bias)
     found = {entry.name: numpy_helper.to_array(entry) for entry in loaded.graph.initializer}
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value)
