@@ -92,12 +92,15 @@ test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 test-nightly: $(VENV)/.ready ## Ten thousand stories for the operator; hours.
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest tests/reconcile/test_properties.py
 
-.PHONY: test-cluster-bringup bench bench-operator
+.PHONY: test-cluster-bringup bench bench-operator bench-serving
 test-cluster-bringup: ## The local cluster itself: two side by side, power loss, a clean end.
 	@hack/local-cluster/selftest
 
 bench: $(VENV)/.ready ## Load on the running demo's ranking API; BENCH=--json gives JSON.
 	@$(PY) bench/ranking.py "$$($(PY) hack/demo/demo.py url | sed 's#/v1/ranking##')" $(BENCH)
+
+bench-serving: $(VENV)/.ready ## Serving beside the engine bare and other rerank servers; needs the images.
+	@bench/serving/measure build/bench-serving $(BENCH)
 
 bench-operator: $(VENV)/.ready ## The operator with a thousand services on a real control plane.
 	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) binaries

@@ -8,9 +8,11 @@ from reranker_operator import names
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     BUDGET,
+    GRPC_ROUTE,
     HTTP_ROUTE,
     INGRESS,
     NETWORK_POLICY,
+    OPTIONAL,
     RESOURCES,
     SERVICE,
     SERVICE_MONITOR,
@@ -47,7 +49,7 @@ async def _serving(sim: Simulation, **spec: Any) -> None:
 
 def _beside(sim: Simulation) -> set[str]:
     """Titles of all that is there beside Deployment and Service."""
-    kinds = (INGRESS, HTTP_ROUTE, BUDGET, NETWORK_POLICY, SERVICE_MONITOR)
+    kinds = (INGRESS, HTTP_ROUTE, GRPC_ROUTE, BUDGET, NETWORK_POLICY, SERVICE_MONITOR)
     found = {f"{kind.kind}/{name}" for kind in kinds for name in sim.names(kind.kind)}
     return found | {f"Service/{name}" for name in sim.names("Service") if name != "rank"}
 
@@ -58,12 +60,14 @@ def _find(sim: Simulation, resource: Resource, name: str = "rank") -> Json:
     return found
 
 
-def _accept(sim: Simulation, status: str = "True", **said: str) -> None:
+def _accept(
+    sim: Simulation, status: str = "True", kind: Resource = HTTP_ROUTE, **said: str
+) -> None:
     """What a Gateway's controller writes."""
-    generation = _find(sim, HTTP_ROUTE)["metadata"]["generation"]
+    generation = _find(sim, kind)["metadata"]["generation"]
     verdict = {"type": "Accepted", "status": status, "observedGeneration": generation} | said
     patch = {"status": {"parents": [{"parentRef": {"name": "edge"}, "conditions": [verdict]}]}}
-    sim.cluster.edit(HTTP_ROUTE, NAMESPACE, "rank", patch)
+    sim.cluster.edit(kind, NAMESPACE, "rank", patch)
 
 
 def _balance(sim: Simulation, address: str) -> None:
@@ -337,7 +341,7 @@ async def test_many_that_wait_ask_no_more_often_than_one(sim: Simulation) -> Non
         before = len(sim.cluster.calls)
         await sim.advance(61)
         asked = [call for call in sim.cluster.calls[before:] if call.verb == "discover"]
-        assert len(asked) == 2
+        assert len(asked) == len(OPTIONAL)
 
 
 async def test_policies_are_there_before_the_pods_they_are_for(sim: Simulation) -> None:
@@ -390,3 +394,27 @@ async def test_what_is_refused_beside_the_pods_holds_nothing_else_up(sim: Simula
     sim.cluster.refusals.clear()
     await sim.advance(60)
     assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_a_grpc_route_is_waited_for_as_the_other_one(sim: Simulation) -> None:
+    route = {"parentRefs": [{"name": "edge"}]}
+    await _serving(sim, expose={"grpcRoute": route})
+    assert _beside(sim) == {"GRPCRoute/rank"}
+    assert sim.condition("Integrated") == ("False", "AddressPending")
+    _accept(sim, "False", GRPC_ROUTE, reason="NotAllowedByListeners")
+    await sim.settle()
+    assert sim.condition("Integrated") == ("False", "RouteRefused")
+    assert "spec.expose.grpcRoute" in sim.message("Integrated")
+    _accept(sim, "True", GRPC_ROUTE)
+    await sim.settle()
+    assert sim.condition("Integrated") == ("True", "Integrated")
+    sim.edit_service(serving={"dialects": ["nim"]}, expose={})
+    await sim.settle()
+    assert _beside(sim) == set()
+
+
+async def test_a_cluster_without_grpc_routes(sim: Simulation) -> None:
+    sim.cluster.absent = {"GRPCRoute"}
+    await _serving(sim, expose={"grpcRoute": {"parentRefs": [{"name": "edge"}]}})
+    assert sim.condition("Integrated") == ("False", "KindMissing")
+    assert "spec.expose.grpcRoute" in sim.message("Integrated")

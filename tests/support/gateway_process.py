@@ -10,7 +10,7 @@ import datetime
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from reranker_contracts import (
 from reranker_contracts.integrity import file_entries
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped
     """Scores a row by the sum of its ids."""
 
     def __init__(self) -> None:
@@ -111,13 +111,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def engine_dir(tmp_path: Path) -> Path:
-    """A published engine without weights."""
+def write_engine(folder: Path) -> None:
+    """A published engine without weights, of the model `demo`."""
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "a", "b", "c", "d"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     model = ServedModel.model_validate(
         {
             "name": "demo",
@@ -129,7 +128,7 @@ def engine_dir(tmp_path: Path) -> Path:
             "inputs": ["input_ids", "attention_mask"],
         }
     )
-    (tmp_path / "model.json").write_text(model.to_json())
+    (folder / "model.json").write_text(model.to_json())
     identity = EngineIdentity(
         prepared="0" * 64,
         runtime="onnxruntime",
@@ -142,11 +141,39 @@ def engine_dir(tmp_path: Path) -> Path:
     manifest = ArtefactManifest(
         digest=digest_of(identity),
         identity=identity,
-        files=tuple(file_entries(tmp_path)),
+        files=tuple(file_entries(folder)),
         shapes=Shapes(max_batch_size=4, max_length=32, token_budget=128),
         created_at=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     )
-    write_manifest(tmp_path, manifest)
+    write_manifest(folder, manifest)
+
+
+async def start_process(
+    engine: Path, triton_port: int, settings: Mapping[str, object]
+) -> GatewayProcess:
+    """`reranker-gateway serve` on free ports; its log goes to a pipe."""
+    port, metrics_port, grpc_port = free_port(), free_port(), free_port()
+    environment = {
+        "ENGINE_DIR": engine,
+        "TRITON_URL": f"127.0.0.1:{triton_port}",
+        "TRITON_METRICS_URL": "",
+        "HOST": "127.0.0.1",
+        "HTTP_PORT": port,
+        "METRICS_PORT": metrics_port,
+        "GRPC_PORT": grpc_port,
+        "DRAIN_DELAY_SECONDS": 0,
+    } | dict(settings)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "reranker_gateway", "serve"),
+        env=os.environ | {f"RERANKER_{key}": str(value) for key, value in environment.items()},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    return GatewayProcess(process, port, metrics_port, grpc_port)
+
+
+@pytest.fixture
+def engine_dir(tmp_path: Path) -> Path:
+    write_engine(tmp_path)
     return tmp_path
 
 
@@ -165,23 +192,7 @@ async def start_gateway(
     started: list[GatewayProcess] = []
 
     async def start(**settings: object) -> GatewayProcess:
-        port, metrics_port, grpc_port = free_port(), free_port(), free_port()
-        environment = {
-            "ENGINE_DIR": engine_dir,
-            "TRITON_URL": f"127.0.0.1:{triton.port}",
-            "TRITON_METRICS_URL": "",
-            "HOST": "127.0.0.1",
-            "HTTP_PORT": port,
-            "METRICS_PORT": metrics_port,
-            "GRPC_PORT": grpc_port,
-            "DRAIN_DELAY_SECONDS": 0,
-        } | settings
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "reranker_gateway", "serve"),
-            env=os.environ | {f"RERANKER_{key}": str(value) for key, value in environment.items()},
-            stderr=asyncio.subprocess.PIPE,
-        )
-        started.append(GatewayProcess(process, port, metrics_port, grpc_port))
+        started.append(await start_process(engine_dir, triton.port, settings))
         return started[-1]
 
     yield start

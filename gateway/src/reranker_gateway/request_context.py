@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from reranker_gateway.errors import InvalidRequestError
-from reranker_gateway.tokenise import LongPassages
+
+#: What becomes of a passage that may be shortened.
+LongPassages = Literal["cut", "chunk"]
 
 #: Milliseconds that the caller waits, counted from the head of the request.
 TIMEOUT_HEADER = b"x-request-timeout-ms"

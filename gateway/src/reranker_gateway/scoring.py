@@ -10,10 +10,10 @@ from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import FloatArray
 from reranker_gateway.errors import NotReadyError
 from reranker_gateway.readiness import Readiness
-from reranker_gateway.request_context import Stage, current_request
+from reranker_gateway.request_context import LongPassages, Stage, current_request
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.telemetry import Telemetry
-from reranker_gateway.tokenise import LongPassages, PairTokeniser, TokenisedRequest, Truncate
+from reranker_gateway.tokenise import PairTokeniser, TokenisedRequest, Truncate
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
 """Settings of the gateway: environment variables with the prefix `RERANKER_`, checked at start."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from reranker_gateway.nim_environment import nim_settings
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 #: APIs that can be switched off; `grpc` is KServe's, on a port of its own.
@@ -99,14 +103,28 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment. Raises SettingsError that lists every wrong variable."""
+    """Read the environment. Raises SettingsError that lists every wrong variable.
+
+    NIM's variables count where ours are not set.
+    """
+    theirs = {
+        field: found
+        for field, found in nim_settings(os.environ).items()
+        if not os.environ.get(_variable(field))
+    }
     try:
-        return Settings()
+        return Settings(**{field: value for field, (value, _) in theirs.items()})  # type: ignore[arg-type]  # texts, as in the environment
     except ValidationError as error:
-        raise SettingsError("\n".join(_describe(entry) for entry in error.errors())) from error
+        problems = (_describe(entry, theirs) for entry in error.errors())
+        raise SettingsError("\n".join(problems)) from error
 
 
-def _describe(entry: object) -> str:
+def _describe(entry: object, theirs: Mapping[str, tuple[str, str]]) -> str:
     assert isinstance(entry, dict)  # noqa: S101 (pydantic's TypedDict)
-    variable = "RERANKER_" + str(entry["loc"][0]).upper()
+    field = str(entry["loc"][0])
+    variable = theirs[field][1] if field in theirs else _variable(field)
     return f"{variable}={str(entry['input'])[:100]!r}: {entry['msg']}"
+
+
+def _variable(field: str) -> str:
+    return "RERANKER_" + field.upper()

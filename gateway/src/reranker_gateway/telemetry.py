@@ -91,6 +91,21 @@ class Telemetry:
             "reranker_batch_failures", "Engine calls that failed", registry=registry
         )
 
+        ratio = Gauge(
+            "reranker_padding_ratio",
+            "Tokens with padding per real one, since the start",
+            registry=registry,
+        )
+        ratio.set_function(self._padding_ratio)
+
+    def _padding_ratio(self) -> float:
+        real = self._value(self.tokens)
+        return self._value(self.padded_tokens) / real if real else 1.0
+
+    @staticmethod
+    def _value(counter: Counter) -> float:
+        return next(sample.value for family in counter.collect() for sample in family.samples)
+
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge that is read when the metrics are scraped."""
         Gauge(name, description, registry=self._registry).set_function(read)

@@ -23,12 +23,12 @@ from tokenizers import Tokenizer
 
 from reranker_contracts import ServedModel, TemplatePiece
 from reranker_gateway.errors import InputTooLongError, InvalidRequestError
+from reranker_gateway.gate import CallerGate
+from reranker_gateway.request_context import LongPassages, current_request
 
 IntArray = npt.NDArray[np.int32]
 Truncate = Literal["NONE", "END"]
 TextKind = Literal["query", "passage"]
-#: What becomes of a passage that may be shortened.
-LongPassages = Literal["cut", "chunk"]
 
 #: Texts are cut here before they are tokenised. Natural text has 1 to 8 characters per token.
 _CHARACTERS_PER_TOKEN = 32
@@ -94,9 +94,9 @@ class PairTokeniser:
         self._tails = {kind: self._encode([piece.after])[0] for kind, piece in self._texts.items()}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         # Requests wait here and not in the pool, whose queue keeps the texts of callers that have
-        # gone until their turn comes: bodies sent only to hang up would fill the memory. It is
-        # first come, first served, so that slices of all requests go in rotation.
-        self._free = asyncio.Semaphore(threads)
+        # gone until their turn comes: bodies sent only to hang up would fill the memory. Callers
+        # take turns, and so do the requests of each.
+        self._free = CallerGate(threads)
 
     async def run(
         self,
@@ -117,7 +117,7 @@ class PairTokeniser:
 
     async def _advance(self, slices: Iterator[TokenisedRequest | None]) -> TokenisedRequest | None:
         """One slice, when a thread is free."""
-        await self._free.acquire()
+        await self._free.acquire(current_request().caller)
         work = asyncio.get_running_loop().run_in_executor(self._pool, _timed, slices)
         work.add_done_callback(lambda _: self._free.release())
         # A thread cannot be interrupted: it is free when it has ended, not when its caller goes.

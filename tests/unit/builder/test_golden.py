@@ -361,9 +361,8 @@ def test_score_ranks_a_file_as_the_model_does(
     make_model: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, store = make_model("bert"), tmp_path / "store"
-    arguments = ["--source", str(model), "--out", str(store)]
-    arguments += ["--runtime", "onnxruntime", "--precision", "fp32"]
-    assert main(["build", *arguments]) == 0
+    wanted = ["--runtime", "onnxruntime", "--precision", "fp32"]
+    assert main(["build", "--source", str(model), "--out", str(store), *wanted]) == 0
     (engine,) = (store / "engines").iterdir()
     query, passages = "list the files", ["one two", "of the three", "a much longer text " * 9]
     pairs = [(query, passage) for passage in passages]

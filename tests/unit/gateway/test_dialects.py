@@ -142,7 +142,7 @@ async def test_tei(client: httpx.AsyncClient, logits: list[float]) -> None:
     answer = await client.post("/rerank", json=asked)
     assert answer.json()[0] == {"index": 1, "score": logits[1], "text": "w9 w9"}
     assert answer.headers["x-compute-characters"] == str(len(QUERY) + sum(map(len, TEXTS)))
-    for name in ("compute-tokens", "compute-time", "total-time", "tokenization-time"):
+    for name in ("compute-tokens", "compute-time", "total-time", "queue-time", "inference-time"):
         assert answer.headers[f"x-{name}"].isdigit()
     info = (await client.get("/info")).json()
     assert info["model_id"] == "demo/bert"

@@ -451,3 +451,14 @@ async def test_the_servers_own_limit_of_time(connect: Make, engine: Any, gateway
     error = await refused(stub(channel).ModelInfer(GOOD))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "no answer within 0.05 s" in error.details()
+
+
+async def test_long_passages_in_windows(connect: Make) -> None:
+    channel = await connect()
+    asked = infer_request(["w1"], ["w2", "w9 " * 40], truncate="END")
+    call = stub(channel).ModelInfer(asked, metadata=(("x-long-passages", "chunk"),))
+    found = arrays(await call)
+    assert found["index"].ravel().tolist() == [1, 0]
+    assert found["token_count"][0] > 32
+    trailing = dict(await call.trailing_metadata())
+    assert trailing["x-truncated-passages"] == "0"

@@ -37,6 +37,7 @@ def _everything(service: RerankerService) -> list[Json]:
         exposure.external_service(service, SELECTOR),
         exposure.ingress(service),
         exposure.http_route(service),
+        exposure.grpc_route(service),
         upkeep.budget(service, SELECTOR, service.spec.replicas),
         upkeep.service_monitor(service),
     )
@@ -58,6 +59,10 @@ FULL: Json = {
             "parentRefs": [{"name": "edge", "namespace": "infra", "sectionName": "https"}],
             "hostnames": ["a.example.com"],
         },
+        "grpcRoute": {
+            "parentRefs": [{"name": "edge", "sectionName": "grpc"}],
+            "hostnames": ["grpc.example.com"], "annotations": {"e": "f"},
+        },
     },
     "networkPolicy": {
         "enabled": True,
@@ -72,6 +77,19 @@ FULL: Json = {
 }  # fmt: skip
 
 
+def test_a_grpc_route_leads_to_the_grpc_port_while_that_is_served(make: Make) -> None:
+    route = exposure.grpc_route(make(**FULL))
+    assert route is not None
+    assert (route["apiVersion"], route["kind"]) == ("gateway.networking.k8s.io/v1", "GRPCRoute")
+    assert route["metadata"]["annotations"] == {"e": "f"}
+    assert route["spec"] == {
+        "parentRefs": [{"name": "edge", "sectionName": "grpc"}],
+        "hostnames": ["grpc.example.com"],
+        "rules": [{"backendRefs": [{"name": "rank", "port": 8001}]}],
+    }
+    assert exposure.grpc_route(make(**FULL, serving={"dialects": ["nim"]})) is None
+
+
 def test_nothing_is_made_that_nobody_asked_for(make: Make) -> None:
     assert _everything(make()) == []
 
@@ -79,7 +97,7 @@ def test_nothing_is_made_that_nobody_asked_for(make: Make) -> None:
 def test_all_are_owned_labelled_and_without_empty_parts(make: Make) -> None:
     """The API server drops empty lists and maps, and what differs would be applied for ever."""
     made = _everything(make(**FULL))
-    assert len(made) == 8
+    assert len(made) == 9
 
     def empty(node: Any, path: str) -> list[str]:
         if isinstance(node, dict):

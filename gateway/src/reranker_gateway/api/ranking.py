@@ -56,7 +56,6 @@ class _Handler:
 
     async def answer(self, request: Request) -> Response:
         """Scores, in the dialect of the request."""
-        began = time.perf_counter()
         gateway, scope = self._gateway, request.scope
         scope[DIALECT] = self._routes[0].dialect
         current_request().dialect = scope[DIALECT].name
@@ -66,9 +65,7 @@ class _Handler:
             question, characters, inputs = await self._read(request, entry)
             if not question.keeps_texts:
                 entry.tokenised()
-            tokenised = time.perf_counter()
             scores = await unless_gone(request, gateway.scorer.score(inputs))
-            now = time.perf_counter()
             answers = Answers(
                 question=question,
                 characters=characters,
@@ -77,11 +74,7 @@ class _Handler:
                 truncated=inputs.truncated,
                 request_id=scope.get(REQUEST_ID, b"").decode(),
                 created=int(time.time()),
-                seconds={
-                    "tokenise": tokenised - began,
-                    "score": now - tokenised,
-                    "total": now - began,
-                },
+                seconds=_seconds(),
             )
             dialect = scope[DIALECT]
             body = dialect.answer(answers, self._serving)
@@ -117,3 +110,8 @@ class _Handler:
         in_path = "/".join(request.path_params.values())
         if in_path and in_path != _NVIDIA:
             self._names.check(in_path)
+
+
+def _seconds() -> dict[str, float]:
+    """Of this request's stages."""
+    return {stage.name: stage.ended - stage.began for stage in current_request().stages}

@@ -32,10 +32,13 @@ from reranker_gateway.gateway import Gateway
 from reranker_gateway.kserve import tensors
 from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.logs import log_event
-from reranker_gateway.request_context import RequestContext, request_context
+from reranker_gateway.request_context import RequestContext, long_passages, request_context
+from reranker_gateway.tokenise import TokenisedRequest
+from reranker_gateway.tracing import propagated
 
 KSERVE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
+_INFER: Final = f"/{KSERVE}/ModelInfer"
 _MODEL_VERSION: Final = "1"
 _STATUS: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -48,6 +51,7 @@ _STATUS: Final = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+Headers = list[tuple[bytes, bytes]]
 Context = Any  # grpc.aio.ServicerContext, which has no types
 _log = logging.getLogger("reranker_gateway.request")
 
@@ -174,14 +178,19 @@ class Service:
 
     async def _infer(self, _messages: Any, context: Context) -> Any:
         """ModelInfer. grpc cancels this at the caller's deadline, and when the caller goes."""
-        gateway = self._gateway
-        request = RequestContext(request_id=uuid.uuid4().hex, dialect="grpc")
-        started, code = self._clock(), 499
+        gateway, headers, code = self._gateway, _headers(context), 499
+        request = RequestContext(
+            request_id=uuid.uuid4().hex,
+            dialect="grpc",
+            trace=propagated(headers),
+            began=self._clock(),
+            began_ns=time.time_ns(),
+        )
         response, refusal = None, None
         gateway.drain.enter()
         try:
             with request_context(request):
-                response = await self._in_time(request, context)
+                response = await self._in_time(request, headers, context)
             code = 200
         except GatewayError as error:
             # Without the error itself: its traceback holds the message for as long as it lives.
@@ -191,7 +200,8 @@ class Service:
             _log.exception("internal error", extra={"fields": {"requestId": request.request_id}})
         finally:
             gateway.drain.leave()
-            self._record(request, code, self._clock() - started)
+            request.ended = self._clock()
+            self._record(request, code)
         metadata = [("x-request-id", request.request_id)]
         if refusal is not None:
             await refusal.abort(context, *metadata)
@@ -199,9 +209,10 @@ class Service:
         context.set_trailing_metadata(tuple(metadata))
         return response
 
-    async def _in_time(self, request: RequestContext, context: Context) -> Any:
+    async def _in_time(self, request: RequestContext, headers: Headers, context: Context) -> Any:
         """Raises UnauthorizedError, and DeadlineExceededError at the server's own limit."""
-        request.caller = self._gateway.callers.admit(f"/{KSERVE}/ModelInfer", _headers(context))
+        request.caller = self._gateway.callers.admit(_INFER, headers)
+        request.long_passages = long_passages(headers)
         limit = self._gateway.settings.request_timeout_seconds
         try:
             async with asyncio.timeout(limit) as patience:
@@ -234,17 +245,18 @@ class Service:
             entry.tokenised()
             scores = await scorer.score(inputs)
         return tensors.answer(
-            request, request.model_name, scores.logits, inputs.lengths, _MODEL_VERSION
+            request, request.model_name, scores.logits, _tokens(inputs), _MODEL_VERSION
         )
 
-    def _record(self, request: RequestContext, code: int, seconds: float) -> None:
+    def _record(self, request: RequestContext, code: int) -> None:
+        seconds = request.ended - request.began
         self._gateway.telemetry.requests.labels(request.dialect, str(code)).inc()
         self._gateway.telemetry.request_seconds.observe(seconds)
         log_event(
             _log,
             "request",
             requestId=request.request_id,
-            path=f"/{KSERVE}/ModelInfer",
+            path=_INFER,
             dialect=request.dialect,
             caller=request.caller,
             code=code,
@@ -252,14 +264,26 @@ class Service:
             passages=request.passages,
             tokens=request.tokens,
         )
+        if self._gateway.tracing is not None:
+            self._gateway.tracing.record(request, path=_INFER, code=code)
 
 
-def _headers(context: Context) -> list[tuple[bytes, bytes]]:
+def _headers(context: Context) -> Headers:
     """The call's metadata as HTTP headers."""
     return [
         (name.encode(), value if isinstance(value, bytes) else value.encode())
         for name, value in context.invocation_metadata() or ()
     ]
+
+
+def _tokens(inputs: TokenisedRequest) -> list[int]:
+    """Of each passage, all its windows together."""
+    if inputs.owners is None:
+        return inputs.lengths
+    counts = [0] * inputs.passages
+    for owner, length in zip(inputs.owners, inputs.lengths, strict=True):
+        counts[owner] += length
+    return counts
 
 
 def _serialised(message: Any) -> bytes:

@@ -123,6 +123,20 @@ class RouteSpec(ApiModel):
     )
 
 
+class GrpcRouteSpec(ApiModel):
+    """A GRPCRoute of the Gateway API that leads to the gRPC API, port 8001."""
+
+    parent_refs: tuple[ParentRef, ...] = Field(
+        min_length=1, max_length=8, description="Gateways to attach to."
+    )
+    hostnames: tuple[Host, ...] = Field(
+        default=(), max_length=16, description="Host names. Default: those of the listener."
+    )
+    annotations: Annotations | None = Field(
+        default=None, description="Annotations of the GRPCRoute."
+    )
+
+
 class ExposeSpec(ApiModel):
     """Addresses outside the cluster; inside it is always http://NAME.NAMESPACE.svc:8000."""
 
@@ -134,6 +148,13 @@ class ExposeSpec(ApiModel):
         default=None,
         description=(
             "By the Gateway API; TLS is the listener's. Its definitions may be installed later. "
+            "Default: none."
+        ),
+    )
+    grpc_route: GrpcRouteSpec | None = Field(
+        default=None,
+        description=(
+            "For gRPC by the Gateway API; serving.dialects must have grpc, or be left out. "
             "Default: none."
         ),
     )

@@ -61,10 +61,11 @@ INGRESS = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 NETWORK_POLICY = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 HTTP_ROUTE = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+GRPC_ROUTE = Resource("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute")
 SERVICE_MONITOR = Resource("monitoring.coreos.com", "v1", "servicemonitors", "ServiceMonitor")
 
 #: Kinds that a cluster may lack, and get or lose at any time.
-OPTIONAL = (HTTP_ROUTE, SERVICE_MONITOR)
+OPTIONAL = (HTTP_ROUTE, GRPC_ROUTE, SERVICE_MONITOR)
 #: What is made beside a Deployment and its Service, where the spec asks for it.
 COMPANIONS = (INGRESS, NETWORK_POLICY, BUDGET, *OPTIONAL)
 

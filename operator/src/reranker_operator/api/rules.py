@@ -87,6 +87,14 @@ SERVICE_RULES = (
     ),
     Rule(
         "spec",
+        "!has(self.expose) || !has(self.expose.grpcRoute) || !has(self.serving) "
+        "|| !has(self.serving.dialects) || self.serving.dialects.size() == 0 "
+        "|| 'grpc' in self.serving.dialects",
+        "expose.grpcRoute leads to port 8001, which serving.dialects switches off; add grpc there, "
+        "or remove the route",
+    ),
+    Rule(
+        "spec",
         "!has(self.engine.image) || !has(self.model.secretRef)",
         "engine.image and model.secretRef exclude each other, since the token is only given to the "
         "operator's own builder image; remove one of them",

@@ -5,12 +5,12 @@ A load balancer has none before its status names one, and a route leads nowhere 
 has accepted it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
-from reranker_operator.api.meta import HTTP_ROUTE, INGRESS, SERVICE, Resource
-from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.api.exposure import ParentRef
+from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE, INGRESS, SERVICE, Resource
 from reranker_operator.core.wording import advise, quote
 from reranker_operator.core.world import Manifest, ServiceWorld, owners_of
 
@@ -119,31 +119,32 @@ def _accepted(live: Manifest | None) -> bool:
 
 
 def _route_problems(world: ServiceWorld) -> Iterator[Condition]:
-    live = _own(world, HTTP_ROUTE, world.service.metadata.name)
-    if world.service.spec.expose.route is None:
-        return
-    name = world.service.metadata.name
+    expose = world.service.spec.expose
+    if expose.route is not None:
+        yield from _problems_of(world, HTTP_ROUTE, "route", expose.route.parent_refs)
+    if expose.grpc_route is not None and world.service.spec.serving.grpc:
+        yield from _problems_of(world, GRPC_ROUTE, "grpcRoute", expose.grpc_route.parent_refs)
+
+
+def _problems_of(
+    world: ServiceWorld, kind: Resource, field: str, refs: Sequence[ParentRef]
+) -> Iterator[Condition]:
+    meta = world.service.metadata
+    live = _own(world, kind, meta.name)
     for entry in _verdicts(live) if live else ():
         if entry["status"] == "False":
             said = quote(entry.get("message") or entry.get("reason"))
-            text = f"HTTPRoute {name}: {entry['type']} is False: {said}"
-            remedy = "correct spec.expose.route or the Gateway"
+            text = f"{kind.kind} {meta.name}: {entry['type']} is False: {said}"
+            remedy = f"correct spec.expose.{field} or the Gateway"
             yield amiss(Reason.ROUTE_REFUSED, advise(text, remedy))
             return
     if not _accepted(live):
-        yield amiss(Reason.ADDRESS_PENDING, _unaccepted(world.service))
-
-
-def _unaccepted(service: RerankerService) -> str:
-    route = service.spec.expose.route
-    refs = route.parent_refs if route else ()
-    gateways = ", ".join(
-        f"{ref.namespace or service.metadata.namespace}/{ref.name}" for ref in refs
-    )
-    return (
-        f"HTTPRoute {service.metadata.name} is not yet accepted by a Gateway; check that "
-        f"{gateways} exists and that its controller runs"
-    )
+        gateways = ", ".join(f"{ref.namespace or meta.namespace}/{ref.name}" for ref in refs)
+        text = (
+            f"{kind.kind} {meta.name} is not yet accepted by a Gateway; check that {gateways} "
+            "exists and that its controller runs"
+        )
+        yield amiss(Reason.ADDRESS_PENDING, text)
 
 
 def amiss(reason: Reason, text: str) -> Condition:

@@ -12,6 +12,7 @@ from typing import Any
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
 from reranker_operator.api.meta import (
+    GRPC_ROUTE,
     HTTP_ROUTE,
     NETWORK_POLICY,
     RERANKER_SERVICE,
@@ -88,6 +89,7 @@ def _wanted(
         upkeep.service_monitor(service),
         exposure.ingress(service),
         exposure.http_route(service),
+        exposure.grpc_route(service),
     )
     return [manifest for manifest in made if manifest is not None]
 
@@ -130,6 +132,7 @@ def _one(
 def _missing(resource: Resource) -> Condition:
     field, product = {
         HTTP_ROUTE: ("spec.expose.route", "the Gateway API"),
+        GRPC_ROUTE: ("spec.expose.grpcRoute", "the Gateway API"),
         SERVICE_MONITOR: ("spec.monitoring.serviceMonitor", "the Prometheus operator"),
     }[resource]
     text = (

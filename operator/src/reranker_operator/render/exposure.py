@@ -1,18 +1,18 @@
-"""Addresses outside the cluster: a second Service, an Ingress, an HTTPRoute.
+"""Addresses outside the cluster: a second Service, an Ingress, an HTTPRoute, a GRPCRoute.
 
 All lead to the pods behind the service's own address. The Service for outside is an object of its
 own, so that metrics never leave the cluster, and a load balancer can be made anew (its class is
-immutable) while clients inside notice nothing. There is no GRPCRoute: port 8001 serves nothing yet.
+immutable) while clients inside notice nothing.
 """
 
 from collections.abc import Mapping
 
 from reranker_operator import names
-from reranker_operator.api.meta import HTTP_ROUTE, INGRESS, SERVICE, Resource
+from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE, INGRESS, SERVICE, Resource
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.render import security
 from reranker_operator.render.pods import Json, owner_reference
-from reranker_operator.render.serving import HTTP_PORT
+from reranker_operator.render.serving import GRPC_PORT, HTTP_PORT
 
 
 def head(
@@ -89,3 +89,16 @@ def http_route(service: RerankerService) -> Json | None:
     if asked.hostnames:
         spec["hostnames"] = list(asked.hostnames)
     return head(service, HTTP_ROUTE, name, "route", annotations=asked.annotations) | {"spec": spec}
+
+
+def grpc_route(service: RerankerService) -> Json | None:
+    """For port 8001; whatever method is asked for."""
+    asked, name = service.spec.expose.grpc_route, service.metadata.name
+    if asked is None or not service.spec.serving.grpc:
+        return None
+    rule = {"backendRefs": [{"name": name, "port": GRPC_PORT}]}
+    spec: Json = {"parentRefs": [ref.to_dict() for ref in asked.parent_refs], "rules": [rule]}
+    if asked.hostnames:
+        spec["hostnames"] = list(asked.hostnames)
+    annotations = asked.annotations
+    return head(service, GRPC_ROUTE, name, "grpc-route", annotations=annotations) | {"spec": spec}

@@ -51,7 +51,8 @@ def _way_in(asked: tuple[Peer, ...] | None, default: list[Json], ports: list[int
 def _default_clients(service: RerankerService) -> list[Json]:
     """The namespace's own pods, or (an empty list) everybody who comes from outside."""
     expose = service.spec.expose
-    outside = expose.service.type != "ClusterIP" or expose.ingress or expose.route
+    routes = expose.ingress or expose.route or expose.grpc_route
+    outside = expose.service.type != "ClusterIP" or routes
     return [] if outside else [{"podSelector": {}}]
 
 

@@ -248,8 +248,9 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
     settings |= security.settings(serving)
-    if serving.gateway.env_from:
-        # What they bring must not move the ports: a variable that is given here goes before it.
+    if serving.gateway.env_from or serving.gateway.env:
+        # What they bring must not move the ports: a variable that is given here goes before it,
+        # also before those by which NVIDIA's NIMs are set up.
         settings |= {"HOST": "0.0.0.0", "HTTP_PORT": HTTP_PORT, "METRICS_PORT": METRICS_PORT}  # noqa: S104 - the pod's own address
         settings |= {"GRPC_PORT": GRPC_PORT}
     result = container(

@@ -77,7 +77,7 @@ class Answers:
     request_id: str
     #: Unix time.
     created: int
-    #: Of the stages tokenise and score, and of everything from the request's head on.
+    #: Of the stages tokenise, queue and infer, those that there were.
     seconds: Mapping[str, float]
 
     @cached_property

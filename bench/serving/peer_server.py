@@ -1,0 +1,107 @@
+"""A library as a user would put it behind HTTP: FastAPI, one model, `POST /rerank`.
+
+    python bench/serving/peer_server.py KIND MODEL PORT [--batch 32]
+    python bench/serving/peer_server.py export MODEL --out FOLDER
+
+KIND is torch, onnx or openvino (sentence-transformers' CrossEncoder with that backend) or
+flashrank, which needs the ONNX file that `export` adds to a copy of the model.
+Runs where requirements/bench-peers.txt is installed.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+Score = Callable[[str, list[str]], list[float]]
+#: FlashRank knows its models by name and finds a file of this name in the folder.
+_FLASHRANK = ("ms-marco-TinyBERT-L-2-v2", "flashrank-TinyBERT-L-2-v2.onnx")
+
+
+class Asked(BaseModel):
+    query: str
+    documents: list[str]
+
+
+def cross_encoder(backend: str, model: Path, batch: int) -> Score:
+    """sentence-transformers sorts by length itself."""
+    from sentence_transformers import CrossEncoder  # noqa: PLC0415
+
+    encoder = CrossEncoder(str(model), backend=backend, device="cpu", max_length=512)
+
+    def score(query: str, documents: list[str]) -> list[float]:
+        pairs = [(query, document) for document in documents]
+        return [float(value) for value in encoder.predict(pairs, batch_size=batch)]
+
+    return score
+
+
+def export(model: Path, out: Path) -> None:
+    """A copy of the model with onnx/model.onnx, as sentence-transformers exports it."""
+    from sentence_transformers import CrossEncoder  # noqa: PLC0415
+
+    shutil.copytree(model, out)
+    CrossEncoder(str(model), backend="onnx", device="cpu").save_pretrained(str(out))
+
+
+def flashrank(model: Path) -> Score:
+    """With our model's ONNX in place of theirs."""
+    from flashrank import Ranker, RerankRequest  # noqa: PLC0415
+
+    name, file = _FLASHRANK
+    cache = Path(tempfile.mkdtemp())
+    shutil.copytree(model, cache / name)
+    shutil.copy(model / "onnx/model.onnx", cache / name / file)
+    ranker = Ranker(model_name=name, cache_dir=str(cache), max_length=512)
+
+    def score(query: str, documents: list[str]) -> list[float]:
+        passages = [{"id": at, "text": text} for at, text in enumerate(documents)]
+        found = ranker.rerank(RerankRequest(query=query, passages=passages))
+        return [float(entry["score"]) for entry in sorted(found, key=lambda entry: entry["id"])]
+
+    return score
+
+
+def application(score: Score) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    # A plain function, so that FastAPI runs it in a thread.
+    @app.post("/rerank")
+    def rerank(asked: Asked) -> dict[str, list[dict[str, float]]]:
+        scores = score(asked.query, asked.documents)
+        order = sorted(range(len(scores)), key=lambda at: -scores[at])
+        return {"results": [{"index": at, "relevance_score": scores[at]} for at in order]}
+
+    return app
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("kind", choices=["torch", "onnx", "openvino", "flashrank", "export"])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("port", type=int, nargs="?", default=0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--batch", type=int, default=32)
+    arguments = parser.parse_args()
+    if arguments.kind == "export":
+        export(arguments.model, arguments.out)
+        return
+    if arguments.kind == "flashrank":
+        score = flashrank(arguments.model)
+    else:
+        score = cross_encoder(arguments.kind, arguments.model, arguments.batch)
+    uvicorn.run(application(score), host="127.0.0.1", port=arguments.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
