@@ -21,6 +21,7 @@ def client(folder: Path, port: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=f"https://127.0.0.1:{port}",
         verify=ssl.create_default_context(cafile=str(folder / "tls.crt")),
+        timeout=30,
     )
 
 
