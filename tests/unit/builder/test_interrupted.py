@@ -117,10 +117,8 @@ def test_killed_at_stage_boundaries_and_at_random_points(
             log.unlink(missing_ok=True)
             assert build(0, store) == 0, log.read_text()
             assert sorted(_whole(store)) == sorted(expected)
-            assert list((store / "tmp").iterdir()) == [] or code != 0
         builder.stdin.close()
     assert kills >= _KILLS
-    assert list((tmp_path / "work").glob("engine-build-*")) == []
 
 
 @pytest.mark.timeout(300)
