@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from reranker_operator.api.v1alpha1 import AcceleratorSpec, GpuStatus
+from reranker_operator.api.engine import AcceleratorSpec
+from reranker_operator.api.v1alpha1 import GpuStatus
 from reranker_operator.core.gpus import kinds
 
 GPU = "nvidia.com/gpu"

@@ -5,7 +5,8 @@ import datetime
 import pytest
 
 from reranker_contracts import digest_of
-from reranker_operator.api.v1alpha1 import RerankerEngine, StoreSpec
+from reranker_operator.api.engine import StoreSpec
+from reranker_operator.api.v1alpha1 import RerankerEngine
 from reranker_operator.core import store
 from reranker_operator.core.world import EngineWorld
 from reranker_operator.render.defaults import Defaults

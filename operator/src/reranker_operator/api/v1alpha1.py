@@ -5,29 +5,29 @@ Cross-field rules are written beside their models in `api/rules.py`.
 """
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from reranker_contracts import (
     EngineIdentity,
     ParityReport,
-    Pooling,
     PrepareIdentity,
     Runtimes,
     Toolchain,
 )
-from reranker_contracts.model import TEMPLATE_LIMIT
 from reranker_operator.api.conditions import Condition
+from reranker_operator.api.engine import AcceleratorSpec, EngineSettings, StoreSpec
 from reranker_operator.api.exposure import (
     DisruptionSpec,
     ExposeSpec,
     MonitoringSpec,
     NetworkPolicySpec,
 )
-from reranker_operator.api.fields import ENDPOINT, Key, Name, NameOrEmpty, QualifiedName, Quantity
+from reranker_operator.api.fields import Name
 from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
+from reranker_operator.api.model import ModelSpec, SecretKeyRef
 from reranker_operator.api.pods import (
     CaBundle,
     GatewaySettings,
@@ -44,190 +44,6 @@ from reranker_operator.api.rollout import (
 from reranker_operator.api.security import SecuritySettings
 
 Dialect = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
-
-
-class SecretKeyRef(ApiModel):
-    """One key of a Secret in the same namespace."""
-
-    name: Name = Field(description="Name of the Secret.")
-    key: Key = Field(default="token", description="Key inside it.")
-
-
-class AdapterSpec(ApiModel):
-    """A LoRA adapter of PEFT."""
-
-    source: str = Field(
-        min_length=1,
-        max_length=1024,
-        description="Where its files come from: hf://ORG/NAME or pvc://CLAIM/PATH.",
-    )
-    revision: str | None = Field(
-        default=None,
-        max_length=255,
-        description="Branch, tag or commit of a hub source. Default: the main branch.",
-    )
-
-
-class ModelSpec(ApiModel):
-    """Which model to serve."""
-
-    source: str = Field(
-        min_length=1,
-        max_length=1024,
-        description=(
-            "Where the model's files come from: hf://ORG/NAME (Hugging Face hub), "
-            "ngc://ORG[/TEAM]/MODEL:VERSION (NVIDIA's NGC catalogue), s3://BUCKET/PATH (a bucket), "
-            "https://HOST/PATH/MODEL.tar.gz (a tar archive), "
-            "oci://IMAGE[?path=/models] (a container image that holds the files) or "
-            "pvc://CLAIM/PATH (a volume claim in the same namespace)."
-        ),
-    )
-    revision: str | None = Field(
-        default=None,
-        max_length=255,
-        description="Branch, tag or commit of a hub source, by default the main branch. Of an "
-        "https:// source sha256: and the archive's hash, which it must have. Of s3:// and ngc:// "
-        "the revision that the status shows, to keep to it.",
-    )
-    adapter: AdapterSpec | None = Field(
-        default=None, description="LoRA adapter that is merged into the model's weights."
-    )
-    template: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=TEMPLATE_LIMIT,
-        description=(
-            "Text around {query} and {passage}, each once, as the model was trained with. Default: "
-            "as the model's own files or its family's model card have it."
-        ),
-    )
-    labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=2,
-        description=(
-            "Of a language model: the word whose logit is the score, and the one whose logit is "
-            "subtracted. Default: as the model's own files or its family have it."
-        ),
-    )
-    pooling: Pooling | None = Field(
-        default=None,
-        description="Which hidden states the score is made of. Default: as the model's files say.",
-    )
-    activation: Literal["none", "sigmoid"] | None = Field(
-        default=None, description="From logit to score. Default: as the model's files say."
-    )
-    secret_ref: SecretKeyRef | None = Field(
-        default=None,
-        description="Secret with the token of an hf:// or the API key of an ngc:// source under "
-        "`key`. For s3:// it holds AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary "
-        "keys, AWS_SESSION_TOKEN.",
-    )
-    endpoint: str | None = Field(
-        default=None,
-        max_length=512,
-        pattern=ENDPOINT,
-        description="Server of an s3:// source, such as https://minio.example:9000. Default: AWS.",
-    )
-    region: str | None = Field(
-        default=None,
-        max_length=64,
-        pattern="^[a-z0-9][a-z0-9-]*$",
-        description="Region of an s3:// source. Default: us-east-1.",
-    )
-    image_pull_secret: Name | None = Field(
-        default=None, description="Pull secret for an oci:// source."
-    )
-    served_name: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=128,
-        description="Model id in the API. Default: the model's own name.",
-    )
-    aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        default=(),
-        max_length=16,
-        description="Further model ids that clients may use; the service's own name is always one.",
-    )
-
-
-class ParityThresholds(ApiModel):
-    """How closely an engine must rank like the FP32 PyTorch reference."""
-
-    min_kendall_tau: float = Field(
-        default=0.995, ge=-1, le=1, description="Smallest mean Kendall tau over the probe queries."
-    )
-    max_ndcg_delta: float = Field(
-        default=0.002, ge=0, le=1, description="Largest loss of NDCG@10 against the reference."
-    )
-
-
-class StoreSpec(ApiModel):
-    """The volume that keeps engines. By default one claim per namespace, made by the operator."""
-
-    existing_claim: Name | None = Field(
-        default=None, description="Use this claim and create none. It must be writable."
-    )
-    storage_class_name: NameOrEmpty | None = Field(
-        default=None, description="Storage class. Default: the cluster's default."
-    )
-    size: Quantity = Field(default="20Gi", description="Requested size of the claim.")
-    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = Field(
-        default="ReadWriteOnce",
-        description="ReadWriteMany lets pods on several nodes share the engines.",
-    )
-
-
-class EngineSettings(ApiModel):
-    """How the engine is built."""
-
-    runtime: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
-        default="auto",
-        description="What runs the engine. auto picks the fastest that the builder image has for "
-        "the accelerator; tensorrt needs GPUs of one compute capability.",
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
-        default="auto",
-        description="Of matrix products: bf16 is of openvino and tensorrt, fp16 of tensorrt, int8 "
-        "of onnxruntime on CPU. auto picks the "
-        "fastest that ranks like the original (parity).",
-    )
-    max_length: int | None = Field(
-        default=None,
-        ge=8,
-        le=131072,
-        description="Longest query and passage together, in tokens. Default: the model's limit.",
-    )
-    max_batch_size: int = Field(
-        default=64, ge=1, le=1024, description="Most pairs in one call of the engine."
-    )
-    parity: ParityThresholds = Field(
-        default=ParityThresholds(), description="An engine below these never serves."
-    )
-    store: StoreSpec = Field(default=StoreSpec(), description="Where engines are kept.")
-    image: str | None = Field(
-        default=None, max_length=1024, description="Builder image instead of the operator's own."
-    )
-    resources: ResourceRequirements | None = Field(
-        default=None, description="Resources of the build containers."
-    )
-
-
-class AcceleratorSpec(ApiModel):
-    """What the model runs on."""
-
-    type: Literal["none", "nvidia"] = Field(default="none", description="none serves on CPU.")
-    resource_name: QualifiedName | None = Field(
-        default=None,
-        description="Extended resource to ask for, also a MIG one. Default: nvidia.com/gpu.",
-    )
-    count: int | None = Field(default=None, ge=1, le=16, description="GPUs per pod. Default: 1.")
-    node_selector: dict[str, str] | None = Field(
-        default=None, description="Labels that a node must have to serve."
-    )
-    tolerations: tuple[Toleration, ...] = Field(
-        default=(), max_length=32, description="Taints that serving pods tolerate."
-    )
 
 
 class ServingSpec(SecuritySettings):

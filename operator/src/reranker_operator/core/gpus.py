@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from reranker_operator.api.v1alpha1 import AcceleratorSpec, GpuStatus
+from reranker_operator.api.engine import AcceleratorSpec
+from reranker_operator.api.v1alpha1 import GpuStatus
 from reranker_operator.core.causes.scheduling import fits
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.names import GPU_MAJOR, GPU_MEMORY, GPU_MINOR, GPU_PRODUCT

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService, StoreSpec
+from reranker_operator.api.engine import StoreSpec
+from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.names import store_claim
 from reranker_operator.render.defaults import Defaults
 

@@ -1,0 +1,88 @@
+"""How a service's engine is made and what for: `spec.engine` and `spec.accelerator`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from reranker_operator.api.fields import Name, NameOrEmpty, QualifiedName, Quantity
+from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
+from reranker_operator.api.meta import ApiModel
+
+
+class ParityThresholds(ApiModel):
+    """How closely an engine must rank like the FP32 PyTorch reference."""
+
+    min_kendall_tau: float = Field(
+        default=0.995, ge=-1, le=1, description="Smallest mean Kendall tau over the probe queries."
+    )
+    max_ndcg_delta: float = Field(
+        default=0.002, ge=0, le=1, description="Largest loss of NDCG@10 against the reference."
+    )
+
+
+class StoreSpec(ApiModel):
+    """The volume that keeps engines. By default one claim per namespace, made by the operator."""
+
+    existing_claim: Name | None = Field(
+        default=None, description="Use this claim and create none. It must be writable."
+    )
+    storage_class_name: NameOrEmpty | None = Field(
+        default=None, description="Storage class. Default: the cluster's default."
+    )
+    size: Quantity = Field(default="20Gi", description="Requested size of the claim.")
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = Field(
+        default="ReadWriteOnce",
+        description="ReadWriteMany lets pods on several nodes share the engines.",
+    )
+
+
+class EngineSettings(ApiModel):
+    """How the engine is built."""
+
+    runtime: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
+        default="auto",
+        description="What runs the engine. auto picks the fastest that the builder image has for "
+        "the accelerator; tensorrt needs GPUs of one compute capability.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        default="auto",
+        description="Of matrix products: bf16 is of openvino and tensorrt, fp16 of tensorrt, int8 "
+        "of onnxruntime on CPU. auto picks the "
+        "fastest that ranks like the original (parity).",
+    )
+    max_length: int | None = Field(
+        default=None,
+        ge=8,
+        le=131072,
+        description="Longest query and passage together, in tokens. Default: the model's limit.",
+    )
+    max_batch_size: int = Field(
+        default=64, ge=1, le=1024, description="Most pairs in one call of the engine."
+    )
+    parity: ParityThresholds = Field(
+        default=ParityThresholds(), description="An engine below these never serves."
+    )
+    store: StoreSpec = Field(default=StoreSpec(), description="Where engines are kept.")
+    image: str | None = Field(
+        default=None, max_length=1024, description="Builder image instead of the operator's own."
+    )
+    resources: ResourceRequirements | None = Field(
+        default=None, description="Resources of the build containers."
+    )
+
+
+class AcceleratorSpec(ApiModel):
+    """What the model runs on."""
+
+    type: Literal["none", "nvidia"] = Field(default="none", description="none serves on CPU.")
+    resource_name: QualifiedName | None = Field(
+        default=None,
+        description="Extended resource to ask for, also a MIG one. Default: nvidia.com/gpu.",
+    )
+    count: int | None = Field(default=None, ge=1, le=16, description="GPUs per pod. Default: 1.")
+    node_selector: dict[str, str] | None = Field(
+        default=None, description="Labels that a node must have to serve."
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(), max_length=32, description="Taints that serving pods tolerate."
+    )
