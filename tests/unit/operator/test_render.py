@@ -16,7 +16,7 @@ from reranker_operator.api.v1alpha1 import (
     RerankerEngine,
     RerankerService,
 )
-from reranker_operator.render import engines, jobs, serving
+from reranker_operator.render import engines, jobs, serving, stages
 from reranker_operator.render.defaults import Defaults
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ _VOLUMES = {
     "projected",
     "secret",
 }
-RETENTION = jobs.Retention(("0" * 64,), datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC))
+RETENTION = stages.Retention(("0" * 64,), datetime.datetime(2026, 1, 5, tzinfo=datetime.UTC))
 SOURCES = [
     "hf://org/tiny",
     "oci://registry/model:1?path=/m",

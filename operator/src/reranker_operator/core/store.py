@@ -13,8 +13,8 @@ from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.plan import Action, Apply, Release
 from reranker_operator.core.world import EngineWorld, Manifest, ServiceWorld, is_leaving
 from reranker_operator.render import engines as render
-from reranker_operator.render.jobs import Retention
 from reranker_operator.render.pods import store_claim_name
+from reranker_operator.render.stages import Retention
 
 #: Services that own a claim, of those that mount it: each has a field manager of its own there,
 #: and every apply takes all of them into account. One is enough until it goes, the other is for
