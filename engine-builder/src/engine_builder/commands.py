@@ -8,7 +8,7 @@ A stage's module is imported when its command runs, because torch and transforme
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,191 +22,35 @@ from engine_builder.arguments import (
     signing_key,
 )
 from engine_builder.errors import UsageError
-from engine_builder.facts import MIN_LENGTH
+from engine_builder.model_arguments import (
+    adapter,
+    add_adapter,
+    add_length,
+    add_scoring,
+    add_source,
+    scoring,
+)
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from engine_builder.record import recorded
+from engine_builder.target_arguments import add_target, memory, target
 from engine_builder.tool_commands import TOOLS
-from reranker_contracts import EngineIdentity, EngineTarget, PrepareIdentity, Scoring, Stage
-from reranker_contracts.model import TEMPLATE_LIMIT
-from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
+from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
 
 if TYPE_CHECKING:
-    from engine_builder.stages.resolve import AdapterSource
-
-
-_DEFAULT_MAX_BATCH_SIZE = 64
-_MAX_BATCH_SIZE = 4096
-
-
-def _source_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source",
-        required=True,
-        metavar="URI",
-        help="hf://org/name[@revision], ngc://org/model:version, s3://bucket/path, "
-        "https://host/model.tar.gz, oci://…, pvc://claim/path, or a directory",
-    )
-    parser.add_argument(
-        "--source-dir",
-        type=Path,
-        metavar="DIR",
-        help="where an oci:// source's files lie, or a pvc:// source's claim is mounted",
-    )
-
-
-def _length_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-length",
-        type=number(MIN_LENGTH, 1 << 24),
-        metavar="N",
-        help="longest input in tokens (default: the model's own limit)",
-    )
-
-
-def _scoring_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "how the model scores", "Default: as its own files and its family's model card say."
-    )
-    group.add_argument(
-        "--template",
-        type=_template,
-        metavar="TEXT",
-        help="text around {query} and {passage}, each once",
-    )
-    group.add_argument(
-        "--label",
-        dest="labels",
-        action="append",
-        metavar="WORD",
-        help="of a language model: the word that means relevant; once more for the one that does "
-        "not",
-    )
-    group.add_argument(
-        "--pooling",
-        choices=["cls", "last", "mean"],
-        help="which hidden states are scored",
-    )
-    group.add_argument("--activation", choices=["none", "sigmoid"], help="from logit to score")
-
-
-def _scoring(args: argparse.Namespace) -> Scoring | None:
-    """What the arguments say; None when they say nothing, so that identities are equal."""
-    values = {name: getattr(args, name) for name in Scoring.model_fields}
-    said = {name: value for name, value in values.items() if value is not None}
-    try:
-        return Scoring.model_validate(said) if said else None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UsageError(f"--{first['loc'][0]}: {first['msg']}") from error
-
-
-def _template(text: str) -> str:
-    if len(text) > TEMPLATE_LIMIT:
-        raise argparse.ArgumentTypeError(f"at most {TEMPLATE_LIMIT} characters are allowed")
-    return text
-
-
-def _adapter_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("LoRA adapter, merged into the model")
-    group.add_argument("--adapter", metavar="URI", help="as --source, of a PEFT adapter")
-    group.add_argument("--adapter-source-dir", type=Path, metavar="DIR", help="as --source-dir")
-    group.add_argument("--adapter-revision", metavar="R", help="as --revision")
-
-
-def _adapter(args: argparse.Namespace) -> "AdapterSource | None":
-    from engine_builder.stages.resolve import AdapterSource
-
-    if args.adapter is None:
-        return None
-    return AdapterSource(args.adapter, args.adapter_source_dir, args.adapter_revision)
-
-
-def _target_arguments(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
-    any_of = ("auto",) if auto else ()
-    parser.add_argument(
-        "--accelerator",
-        choices=get_args(Accelerator),
-        default="cpu",
-        help="what will serve the engine (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--runtime",
-        choices=[*any_of, *get_args(Runtime)],
-        default="auto" if auto else "onnxruntime",
-        help="what will run it there (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=[*any_of, *get_args(Precision)],
-        default="auto" if auto else "fp32",
-        help="of its matrix products (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--compute-capability",
-        metavar="N.N",
-        help="of the GPU, for tensorrt and tensorrt-rtx, as 8.9",
-    )
-    parser.add_argument(
-        "--max-batch-size",
-        type=number(1, _MAX_BATCH_SIZE),
-        default=_DEFAULT_MAX_BATCH_SIZE,
-        metavar="N",
-        help="rows in one call of the engine (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--gpu-memory",
-        type=number(1, 1 << 24),
-        metavar="MIB",
-        help="what the GPU has (nvidia.com/gpu.memory); refuse an engine that would not fit",
-    )
-    parser.add_argument(
-        "--timing-cache",
-        type=Path,
-        metavar="DIR",
-        help="where tensorrt keeps its timings for later builds",
-    )
-
-
-def _target(args: argparse.Namespace) -> EngineTarget:
-    try:
-        return EngineTarget(
-            runtime=args.runtime,
-            precision=args.precision,
-            accelerator=args.accelerator,
-            compute_capability=args.compute_capability,
-            max_batch_size=args.max_batch_size,
-        )
-    except ValidationError as error:
-        raise UsageError(_target_problem(args, error)) from error
-
-
-def _target_problem(args: argparse.Namespace, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    if first["loc"] == ("compute_capability",):
-        return f"--compute-capability {args.compute_capability}: give it as 8.9"
-    pairs = ", ".join(
-        f"{runtime} on {accelerator}: {' '.join(numbers)}"
-        for (runtime, accelerator), numbers in PRECISIONS.items()
-    )
-    problem = first["msg"].removeprefix("Value error, ")
-    return f"--runtime, --precision, --accelerator: {problem}; there are {pairs}"
-
-
-def _memory(args: argparse.Namespace) -> int | None:
-    return None if args.gpu_memory is None else args.gpu_memory << 20
+    pass
 
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
-    _source_arguments(parser)
+    add_source(parser)
     parser.add_argument(
         "--revision",
         metavar="R",
         help="branch, tag, commit or hash, as resolve prints it; of an archive its sha256:HEX",
     )
-    _length_argument(parser)
-    _scoring_arguments(parser)
-    _adapter_arguments(parser)
+    add_length(parser)
+    add_scoring(parser)
+    add_adapter(parser)
 
 
 def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -217,14 +61,14 @@ def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
         source_dir=args.source_dir,
         revision=args.revision,
         max_length=args.max_length,
-        scoring=_scoring(args),
-        adapter=_adapter(args),
+        scoring=scoring(args),
+        adapter=adapter(args),
         progress=progress,
     )
 
 
 def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    _source_arguments(parser)
+    add_source(parser)
     parser.add_argument("--revision", required=True, metavar="R", help="as resolve reported it")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
 
@@ -250,8 +94,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter-dir", type=directory, metavar="DIR", help="a LoRA adapter to merge in"
     )
-    _length_argument(parser)
-    _scoring_arguments(parser)
+    add_length(parser)
+    add_scoring(parser)
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -263,7 +107,7 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
             args.source,
             args.out,
             max_length=args.max_length,
-            scoring=_scoring(args),
+            scoring=scoring(args),
             adapter=args.adapter_dir,
             progress=progress,
         )
@@ -278,7 +122,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
         help="a published prepared model",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    _target_arguments(parser)
+    add_target(parser)
 
 
 def _compile(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -288,9 +132,9 @@ def _compile(args: argparse.Namespace, progress: Progress) -> Outcome:
         return compile_engine(
             args.prepared,
             args.out,
-            _target(args),
+            target(args),
             progress=progress,
-            gpu_memory=_memory(args),
+            gpu_memory=memory(args),
             timing_cache=args.timing_cache,
         )
 
@@ -400,7 +244,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a store; the engine's path is printed, work files go below TMPDIR",
     )
-    _target_arguments(parser, auto=True)
+    add_target(parser, auto=True)
     add_signing_key(parser)
 
 
@@ -413,15 +257,15 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         source_dir=args.source_dir,
         revision=args.revision,
         max_length=args.max_length,
-        scoring=_scoring(args),
-        adapter=_adapter(args),
+        scoring=scoring(args),
+        adapter=adapter(args),
         wanted=Wanted(
             runtime=None if args.runtime == "auto" else args.runtime,
             precision=None if args.precision == "auto" else args.precision,
             accelerator=args.accelerator,
             compute_capability=args.compute_capability,
             max_batch_size=args.max_batch_size,
-            gpu_memory=_memory(args),
+            gpu_memory=memory(args),
             timing_cache=args.timing_cache,
         ),
         key=signing_key(args),
