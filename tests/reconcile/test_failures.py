@@ -338,6 +338,21 @@ async def test_files_that_cannot_be_removed_do_not_hold_the_engine(sim: Simulati
     assert [entry.spec.model_name for entry in sim.engines()] == ["other"]
 
 
+async def test_files_stay_where_an_engine_beside_can_not_be_read(sim: Simulation) -> None:
+    """It may need the same prepared model."""
+    sim.add_claim("mine")
+    sim.create_service("one", engine=MINE)
+    sim.create_service("two", engine=MINE | {"maxBatchSize": 32})
+    await sim.converge()
+    files = set(sim.stored["mine"])
+    name = sim.service("two").status.engine or ""
+    sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, name, {"spec": {"identity": {"runtime": "torch"}}})
+    sim.delete_service("one")
+    await sim.settle()
+    assert sim.names("RerankerEngine") == [name]
+    assert sim.stored["mine"] == files
+
+
 async def test_only_a_new_engine_without_owner_has_a_minute_to_find_one(sim: Simulation) -> None:
     await _serving(sim)
     raw = sim.cluster.find(RERANKER_ENGINE, NAMESPACE, sim.engines()[0].metadata.name) or {}

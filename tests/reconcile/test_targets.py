@@ -141,3 +141,52 @@ async def test_engines_that_were_passed_over_go_with_the_service(sim: Simulation
     sim.delete_service()
     await sim.converge()
     assert list(sim.cluster.select(RERANKER_ENGINE, NAMESPACE)) == []
+
+
+async def test_an_engine_that_scores_nonsense_gives_way(sim: Simulation) -> None:
+    sim.faults["validate"] = [Fault("refused", StageReason.VALIDATION_FAILED)]
+    assert await _targets(sim) == {"ov-cpu-bf16": "PassedOver", "ov-cpu-fp32": "Ready"}
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_a_compiler_that_fails_again_and_again_gives_way(sim: Simulation) -> None:
+    sim.faults["compile"] = [Fault("refused", StageReason.COMPILE_FAILED)] * 3
+    sim.create_service()
+    await sim.settle()
+    for pause in (10, 20):
+        assert sim.condition("EngineReady") == ("False", "CompileFailed")
+        await sim.advance(pause)
+    assert _serves(sim) == "ov-cpu-fp32"
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_other_settings_give_a_target_that_was_passed_over_another_try(
+    sim: Simulation,
+) -> None:
+    sim.faults["compile"] = [Fault("refused", StageReason.TARGET_ABSENT)]
+    await _targets(sim)
+    assert _serves(sim) == "ov-cpu-fp32"
+    sim.edit_service(engine={"resources": {"limits": {"memory": "9Gi"}}})
+    await sim.converge()
+    assert _serves(sim) == "ov-cpu-bf16"
+
+
+async def test_who_takes_over_an_engine_keeps_what_was_passed_over(sim: Simulation) -> None:
+    sim.parities["bf16"] = POOR
+    await _targets(sim)
+    sim.create_service("two", serving={"maxPassages": 7})
+    await sim.converge()
+    before = {engine.metadata.uid for engine in sim.engines()}
+    sim.delete_service()
+    await sim.converge()
+    assert {engine.metadata.uid for engine in sim.engines()} == before
+    assert sim.condition("Ready", "two") == ("True", "Ready")
+
+
+async def test_a_node_with_less_does_not_take_a_target_away(sim: Simulation) -> None:
+    await _targets(sim)
+    sim.runtimes = RUNTIMES.model_copy(update={"cpu_features": ()})
+    sim.resolve_again("1", "rank")
+    await sim.converge()
+    assert _serves(sim) == "ov-cpu-bf16"
+    assert len(sim.engines()) == 1

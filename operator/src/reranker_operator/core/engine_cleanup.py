@@ -30,6 +30,16 @@ def plan_orphan(world: EngineWorld) -> Plan:
     )
 
 
+def _unused(world: EngineWorld) -> list[str]:
+    """Digests that no other engine in the store needs: engines of other names can have the same.
+
+    None at all where there are engines that can't be read.
+    """
+    used = {digest for other in sharing(world) for digest in digests_of(other)}
+    mine = digests_of(world.engine) if world.all_siblings else ()
+    return [digest for digest in mine if digest not in used]
+
+
 def plan_cleanup(world: EngineWorld) -> Plan:
     """Remove the files from a store that outlives the engine; only such engines are held."""
     meta = world.engine.metadata
@@ -48,11 +58,9 @@ def plan_cleanup(world: EngineWorld) -> Plan:
         return Plan(actions=(drop,), details=(f"removal {view.state}",))
     if view.state == "running":
         return Plan(actions=tuple(builds), details=("files are being removed",))
-    # Engines of other names can have the same digests.
-    used = {digest for other in sharing(world) for digest in digests_of(other)}
-    digests = [digest for digest in digests_of(world.engine) if digest not in used]
+    digests = _unused(world)
     if not digests:
-        return Plan(actions=(*builds, drop), details=("others use the same files",))
+        return Plan(actions=(*builds, drop), details=("others use the same files, or may",))
     return Plan(
         actions=(*builds, Create(remove_job(world.engine, digests, world.defaults))),
         details=("removing the engine's files",),

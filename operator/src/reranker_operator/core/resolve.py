@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from reranker_contracts import ResolvedModel, Stage, StageReason
+from reranker_contracts import ResolvedModel, Runtimes, Stage, StageReason
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.conditions import (
@@ -170,10 +170,18 @@ def _learnt(world: ServiceWorld, found: ResolvedModel, attempts: Attempts | None
         max_length=found.max_length,
         adapter=found.adapter,
         toolchain=found.toolchain,
-        runtimes=found.runtimes,
+        runtimes=_runtimes(world.service.status.model, found),
         resolved_time=world.now,
     )
     return Resolution(_found(model), model=model, attempts=attempts)
+
+
+def _runtimes(before: ResolvedStatus | None, found: ResolvedModel) -> Runtimes:
+    """With what other nodes' processors were seen to have: which node resolved is chance."""
+    seen = set(found.runtimes.cpu_features)
+    if before is not None and before.revision == found.revision:
+        seen |= set(before.runtimes.cpu_features)
+    return found.runtimes.model_copy(update={"cpu_features": tuple(sorted(seen))})
 
 
 def _known(world: ServiceWorld) -> ResolvedModel | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reranker_contracts import EngineIdentity, StageReason
+from reranker_contracts import EngineIdentity, Runtimes, StageReason
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
@@ -51,8 +51,9 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     status = RerankerServiceStatus(model=resolution.model, gpu=gpus.gpu_of(world))
     _, targets = render.identities(world.service, status)
     if not targets:
-        return EngineStep(_no_target(world))
+        return EngineStep(_no_target(world, resolution.model.runtimes))
     refusals: dict[str, str] = {}
+    kept: list[Action] = []
     for identity in targets:
         name = render.engine_name(world.service, status, identity)
         engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
@@ -63,14 +64,20 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
                 step,
                 judgement=_with_refusals(step.judgement, refusals),
                 passed_over=tuple(refusals),
+                actions=(*kept, *step.actions),
             )
         refusals[name] = refusal
+        # Other settings, or a GPU with more memory, may make it one for this service after all.
+        kept += _ask_for(world, status, identity, name, engine).actions
     raise AssertionError("the last target is always asked for")
 
 
-def _no_target(world: ServiceWorld) -> Condition:
+def _no_target(world: ServiceWorld, runtimes: Runtimes) -> Condition:
     wanted, kind = world.service.spec.engine, world.service.spec.accelerator.type
-    if wanted.runtime == "tensorrt" and kind == "nvidia" and gpus.gpu_of(world) is None:
+    compiled = wanted.runtime == "tensorrt" or (
+        wanted.runtime == "auto" and runtimes.tensorrt is not None
+    )
+    if compiled and kind == "nvidia" and gpus.gpu_of(world) is None:
         text = advise(*gpus.why_unknown(world))
     else:
         text = advise(
@@ -87,8 +94,13 @@ _OF_THE_TARGET = frozenset(
         StageReason.TARGET_UNSUPPORTED.value,
         StageReason.TARGET_ABSENT.value,
         StageReason.ENGINE_TOO_LARGE.value,
+        # Such as NaN, which a lower precision may overflow to.
+        StageReason.VALIDATION_FAILED.value,
+        StageReason.COMPILE_FAILED.value,
     }
 )
+#: Failures in a row after which a compiler is taken not to be able to.
+_ENOUGH_FAILURES = 3
 
 
 def _refusal(world: ServiceWorld, engine: RerankerEngine | None) -> str | None:
@@ -99,6 +111,11 @@ def _refusal(world: ServiceWorld, engine: RerankerEngine | None) -> str | None:
     judgement = judge_engine(world, name, engine)
     reasons = {*_OF_THE_TARGET, StageReason.PARITY_REFUSED.value}
     if judgement.status != "False" or judgement.reason not in reasons:
+        return None
+    attempts = engine.status.attempts
+    if judgement.reason == StageReason.COMPILE_FAILED.value and (
+        attempts is None or attempts.failures < _ENOUGH_FAILURES
+    ):
         return None
     # Without the remedy: nothing is to be done while the next target serves.
     cause = judgement.message.removeprefix(name).lstrip(": ").rsplit("; ", 1)[0]
@@ -136,7 +153,7 @@ def _ask_for(
         body = render.owner_claim("RerankerEngine", API_VERSION, name, service)
         actions.append(Apply(body, manager=names.owner_manager(service.metadata.uid)))
     if engine is not None:
-        actions += _change_settings(world, engine, manifest["spec"])
+        actions += _change_settings(world, engine, manifest)
     return EngineStep(
         judge_engine(world, name, engine), engine, name, planned, actions=tuple(actions)
     )
@@ -165,8 +182,10 @@ def _change_settings(
     """Bring changed settings of the build to the engine.
 
     Of the services that share it one decides, named on the engine; another one takes over when
-    that has let go.
+    that has let go. What the builder image tells of itself goes with the image: other services
+    take it for a resolution of their own.
     """
+    spec, resolved = wanted["spec"], wanted["metadata"]["annotations"][names.RESOLVED_ANNOTATION]
     meta, uid = engine.metadata, world.service.metadata.uid
     owners = world.engine_owners.get(meta.name, frozenset())
     decider = meta.annotations.get(names.DECIDER_ANNOTATION)
@@ -176,15 +195,19 @@ def _change_settings(
     patch: dict[str, Any] = {
         key: difference
         for key in ("source", "build")
-        if (difference := _merge_patch(live[key], wanted[key]))
+        if (difference := _merge_patch(live[key], spec[key]))
     }
+    stale = "image" in patch.get("build", {}) and (
+        meta.annotations.get(names.RESOLVED_ANNOTATION) != resolved
+    )
     if decider == uid and not patch:
         return ()
     change: dict[str, Any] = {
         "metadata": {
             # Of two that take over at the same time, the second one looks again.
             "resourceVersion": meta.resource_version,
-            "annotations": {names.DECIDER_ANNOTATION: uid},
+            "annotations": {names.DECIDER_ANNOTATION: uid}
+            | ({names.RESOLVED_ANNOTATION: resolved} if stale else {}),
         }
     }
     return (Patch(RERANKER_ENGINE, meta.name, change | ({"spec": patch} if patch else {})),)

@@ -88,10 +88,9 @@ def _remote_environment(source: RemoteSource, spec: EngineSource, defaults: Defa
         env.append({"name": "HF_HOME", "value": "/work/hub"})
         if defaults.hub_endpoint:
             env.append({"name": "HF_ENDPOINT", "value": defaults.hub_endpoint})
-        if secret:
-            # The keys of a model in a bucket are no token for its adapter on the hub.
-            foreign = not isinstance(parse(spec.source), HubSource)
-            env.append(_from_secret("HF_TOKEN", secret.name, secret.key, optional=foreign))
+        # The keys of a model in a catalogue or bucket are no token for its adapter on the hub.
+        if secret and not isinstance(parse(spec.source), CatalogueSource | BucketSource):
+            env.append(_from_secret("HF_TOKEN", secret.name, secret.key))
     elif isinstance(source, CatalogueSource) and secret:
         env.append(_from_secret("NGC_API_KEY", secret.name, secret.key))
     elif isinstance(source, BucketSource):
