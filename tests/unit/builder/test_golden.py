@@ -234,9 +234,9 @@ def test_export_is_deterministic_and_splits_large_weights(
     assert contents[0] == contents[1]
 
     split = tmp_path / "split"
-    export(model, split, max_length=32, progress=Progress("export"), inline_limit=0)
+    export(model, split, max_length=48, progress=Progress("export"), inline_limit=0)
     assert (split / ONNX).stat().st_size < (split / ONNX_DATA).stat().st_size
-    identity = PrepareIdentity(revision="r", max_length=32, toolchain=installed_toolchain())
+    identity = PrepareIdentity(revision="r", max_length=48, toolchain=installed_toolchain())
     publish(split, tmp_path / "store", identity, progress=Progress("publish"))
     (published,) = (tmp_path / "store/prepared").iterdir()
     prepared, engine = str(published), str(tmp_path / "engine")
