@@ -167,15 +167,18 @@ class Admission:
 
         With an empty queue any request comes in. Raises OverloadedError.
         """
-        total = sum(waiting.values())
-        caller = current_request().caller
-        missing = self._tokens.deficit_beside(waiting.get(caller, 0), total, tokens)
-        if total and missing > 0:
-            seconds = math.ceil(self._throughput.backlog_seconds(min(missing, total)))
+        held, own = sum(waiting.values()), waiting.get(current_request().caller, 0)
+        bound = self._tokens.bound
+        # What came into an empty queue may be larger than the bound, but nobody takes the part that
+        # is kept for others.
+        total = sum(min(count, bound) for count in waiting.values())
+        missing = self._tokens.deficit_beside(min(own, bound), total, tokens)
+        if held and missing > 0:
+            missing = min(missing + held - total, held)
+            seconds = math.ceil(self._throughput.backlog_seconds(missing))
             raise OverloadedError(
-                f"the queue holds {total} tokens, {waiting.get(caller, 0)} of this caller, of at "
-                f"most {self._tokens.bound} and this request has {tokens}; retry later or add "
-                "replicas",
+                f"the queue holds {held} tokens, {own} of this caller, of at most {bound} and "
+                f"this request has {tokens}; retry later or add replicas",
                 retry_after=min(max(seconds, 1), _LONGEST_RETRY),
             )
 

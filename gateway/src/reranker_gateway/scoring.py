@@ -13,7 +13,7 @@ from reranker_gateway.readiness import Readiness
 from reranker_gateway.request_context import LongPassages, Stage, current_request
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.telemetry import Telemetry
-from reranker_gateway.tokenise import PairTokeniser, TokenisedRequest, Truncate
+from reranker_gateway.tokenise import MOST_WINDOWS, PairTokeniser, TokenisedRequest, Truncate
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,15 @@ class Scorer:
         passages: list[str],
         truncate: Truncate,
         passage_tokens: int | None = None,
+        *,
+        most_windows: int = MOST_WINDOWS,
     ) -> TokenisedRequest:
         """Engine inputs of every passage with the query. Raises InvalidRequestError."""
         started = self._clock()
         asked = current_request().long_passages or self._long_passages
-        inputs = await self._tokeniser.run(query, passages, truncate, passage_tokens, asked)
+        inputs = await self._tokeniser.run(
+            query, passages, truncate, passage_tokens, asked, most_windows=most_windows
+        )
         ended = self._clock()
         self._telemetry.tokenise_seconds.observe(ended - started)
         current_request().stages.append(Stage("tokenise", started, ended))
@@ -85,7 +89,7 @@ class Scorer:
         rows = await self._scheduler.run(inputs, request.caller)
         logits = _of_passages(rows, inputs)
         self._telemetry.passages.inc(len(logits))
-        self._telemetry.windows.inc(len(rows) - len(logits))
+        self._telemetry.windows.inc(inputs.extra_windows)
         return Scores(logits, inputs.tokens)
 
 

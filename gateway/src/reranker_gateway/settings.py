@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         0.995, ge=-1, le=1, description="of an engine that is measured in the pod"
     )
     max_ndcg_delta: float = Field(0.002, ge=0, le=1, description="the same: loss of NDCG@10")
-    host: str = Field("0.0.0.0", description="address of both listeners")  # noqa: S104
+    host: str = Field("0.0.0.0", description="address of all listeners")  # noqa: S104
     http_port: Port = 8000
     grpc_port: Port = 8001
     grpc_max_message_bytes: int = Field(

@@ -36,8 +36,11 @@ _CHARACTERS_PER_TOKEN = 32
 _SLICE_CHARACTERS = 1 << 16
 #: The part of a window that the one before it has as well: no sentence is only ever seen cut.
 _OVERLAP = 0.25
-#: Inputs of one request whose passages are in windows.
-_MOST_WINDOWS = 2048
+#: Windows of one request, beyond one for each passage.
+MOST_WINDOWS = 2048
+#: The part of the input that a window must have: the less the query leaves, the more windows does a
+#: text make, each of them as long as ever.
+_LEAST_WINDOW = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,22 @@ class TokenisedRequest:
         return len(self.ids) if self.owners is None else max(self.owners) + 1
 
     @property
+    def extra_windows(self) -> int:
+        """Inputs beyond one for each passage."""
+        return len(self.ids) - self.passages
+
+    @property
     def tokens(self) -> int:
         """Tokens of all inputs together, padding not counted."""
         return sum(self.lengths)
+
+    @property
+    def empty(self) -> int | None:
+        """The first passage with an input of no tokens, which no engine takes."""
+        if 0 not in self.lengths:
+            return None
+        row = self.lengths.index(0)
+        return row if self.owners is None else self.owners[row]
 
 
 class PairTokeniser:
@@ -105,12 +121,22 @@ class PairTokeniser:
         truncate: Truncate,
         passage_tokens: int | None = None,
         long_passages: LongPassages = "cut",
+        *,
+        most_windows: int = MOST_WINDOWS,
     ) -> TokenisedRequest:
         """Tokenise in the pool, slice by slice. Raises InvalidRequestError as `tokenise` does.
 
-        Of each passage the first `passage_tokens` count, if that is not None.
+        Of each passage the first `passage_tokens` count, if that is not None. `most_windows` is
+        what the request has left of MOST_WINDOWS.
         """
-        slices = self._slices(query, passages, truncate, passage_tokens, long_passages)
+        slices = self._slices(
+            query,
+            passages,
+            truncate,
+            passage_tokens,
+            long_passages,
+            most_windows=most_windows,
+        )
         while True:
             if inputs := await self._advance(slices):
                 return inputs
@@ -134,7 +160,7 @@ class PairTokeniser:
     ) -> TokenisedRequest:
         """Tokenise in this thread.
 
-        Raises InputTooLongError when `truncate` is NONE, InvalidRequestError for a pair of nothing.
+        Raises InputTooLongError when `truncate` is NONE, InvalidRequestError for too many windows.
         """
         slices = self._slices(query, passages, truncate, long_passages=long_passages)
         return next(filter(None, slices))
@@ -146,6 +172,8 @@ class PairTokeniser:
         truncate: Truncate,
         passage_tokens: int | None = None,
         long_passages: LongPassages = "cut",
+        *,
+        most_windows: int = MOST_WINDOWS,
     ) -> Iterator[TokenisedRequest | None]:
         """Does a bounded part of the work at each step; the last one gives the result.
 
@@ -157,21 +185,24 @@ class PairTokeniser:
         # Negative when the query alone is longer than the input.
         room = self._max_length - self._specials - len(query_ids)
         parts: list[TokenisedRequest] = []
-        in_windows = truncate == "END" and long_passages == "chunk" and room > 0
+        extra = 0
+        in_windows = truncate == "END" and long_passages == "chunk" and self._has_windows(room)
         most = max(self._max_characters, _SLICE_CHARACTERS) if in_windows else self._max_characters
         for texts in _chunks(passages, most):
             if parts:
                 yield None
             passage_ids = self._encode_as("passage", texts)
             if passage_tokens is not None:
-                pairs = zip(texts, passage_ids, strict=True)
-                passage_ids = [self._cut("passage", *pair, passage_tokens) for pair in pairs]
+                passage_ids = self._shortened(texts, passage_ids, passage_tokens)
             longest = next((len(ids) for ids in passage_ids if len(ids) > room), None)
             if longest is not None and truncate == "NONE":
                 raise InputTooLongError(self._max_length - room + longest, self._max_length)
             if in_windows:
                 windows = self._windows_of(texts, passage_ids, room, passage_tokens)
-                parts.append(self._join_windows((query, query_ids), texts, windows, parts))
+                extra += sum(len(each) - 1 for each in windows)
+                _check_windows(extra, most_windows, room)
+                first = parts[-1].passages if parts else 0
+                parts.append(self._join_windows((query, query_ids), texts, windows, first))
             else:
                 parts.append(self._join((query, query_ids), texts, passage_ids))
         if truncate == "NONE":
@@ -181,10 +212,6 @@ class PairTokeniser:
         if in_windows:
             cut = sum(len(text) > most for text in passages)
             inputs = replace(inputs, truncated=cut)
-        if 0 in inputs.lengths:
-            row = inputs.lengths.index(0)
-            at = row if inputs.owners is None else inputs.owners[row]
-            raise InvalidRequestError(f"passages.{at}.text: it and query.text hold no tokens")
         yield inputs
 
     def close(self) -> None:
@@ -224,19 +251,44 @@ class PairTokeniser:
                 "this model can take; shorten it or set truncate to END"
             )
 
+    def _words_of(self, ids: list[int]) -> int:
+        """How many tokens of `ids` are of the template's words before the text.
+
+        One that holds the end of the words and the beginning of the text is of the text.
+        """
+        pairs = enumerate(zip(self._heads["passage"], ids, strict=False))
+        differs = (at for at, (word, token) in pairs if word != token)
+        return next(differs, min(len(self._heads["passage"]), len(ids)))
+
+    def _shortened(self, texts: list[str], passages: list[list[int]], most: int) -> list[list[int]]:
+        """Passages of at most `most` tokens each, the template's words beside them."""
+        tail = len(self._tails["passage"])
+        return [
+            self._cut("passage", text, ids, self._words_of(ids) + most + tail)
+            for text, ids in zip(texts, passages, strict=True)
+        ]
+
+    def _has_windows(self, room: int) -> bool:
+        """Whether windows may be made where the query leaves `room` tokens."""
+        words = len(self._heads["passage"]) + len(self._tails["passage"])
+        return room - words >= max(1, self._max_length * _LEAST_WINDOW)
+
     def _windows_of(
         self, texts: list[str], passages: list[list[int]], room: int, most: int | None
     ) -> list[list[list[int]]]:
         """Each passage in windows of at most `room` tokens, with the template's words around."""
-        head, tail = self._heads["passage"], self._tails["passage"]
-        size = room - len(head) - len(tail)
+        tail = self._tails["passage"]
         found = []
         for text, ids in zip(texts, passages, strict=True):
-            if len(ids) <= room or size < 1:
-                found.append([self._cut("passage", text, ids, room)])
+            if len(ids) <= room:
+                found.append([ids])
                 continue
-            body = self._encode([text])[0][:most] if head or tail else ids
-            found.append([head + window + tail for window in _windows(body, size)])
+            # Together with the words before it: a blank between them may be a token of either.
+            whole = self._encode([self._texts["passage"].before + text])[0] if tail else ids
+            words = self._words_of(whole)
+            head, body = whole[:words], whole[words:][:most]
+            windows = _windows(body, room - len(head) - len(tail))
+            found.append([head + window + tail for window in windows])
         return found
 
     def _join_windows(
@@ -244,18 +296,10 @@ class PairTokeniser:
         whole: tuple[str, list[int]],
         texts: list[str],
         passages: list[list[list[int]]],
-        before: list[TokenisedRequest],
+        first: int,
     ) -> TokenisedRequest:
-        """Passages by their windows. Raises InvalidRequestError for too many."""
-        first = before[-1].passages if before else 0
+        """Passages by their windows; `first` is the number of the first one."""
         owners = [at for at, windows in enumerate(passages) for _ in windows]
-        count = sum(len(part.ids) for part in before) + len(owners)
-        if count > _MOST_WINDOWS:
-            raise InvalidRequestError(
-                f"passages: they make more than {_MOST_WINDOWS} windows of at most "
-                f"{self._max_length - self._specials - len(whole[1])} tokens; send fewer or "
-                "shorter ones, or have them cut"
-            )
         flat = [window for windows in passages for window in windows]
         joined = self._join(whole, [texts[at] for at in owners], flat)
         return replace(joined, owners=[first + at for at in owners])
@@ -303,6 +347,15 @@ def _timed(
     """The next slice and the processor seconds of this thread that it took."""
     began = time.thread_time()
     return next(slices), time.thread_time() - began
+
+
+def _check_windows(extra: int, most: int, room: int) -> None:
+    """Raises InvalidRequestError for more than `most`."""
+    if extra > most:
+        raise InvalidRequestError(
+            f"passages: beside one each they make more than {MOST_WINDOWS} windows of at most "
+            f"{room} tokens; send fewer or shorter ones, or have them cut"
+        )
 
 
 def _windows(ids: list[int], room: int) -> list[list[int]]:

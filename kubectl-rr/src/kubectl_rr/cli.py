@@ -207,18 +207,32 @@ def _add_rank(parser: _Parser) -> None:
         choices=["END", "NONE"],
         help="cut or refuse passages that are too long; default: as the service is set",
     )
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument(
+        "--key-env", metavar="VARIABLE", help="variable of the environment that holds an API key"
+    )
+    key.add_argument("--api-key-file", metavar="FILE", help="file that holds an API key")
+    parser.add_argument(
+        "--ca-file",
+        metavar="FILE",
+        help="CA that the service's certificate, for NAME.NAMESPACE.svc, must be of; default: any "
+        "certificate, since the API server leads to the pod",
+    )
 
 
 def _rank(_parser: _Parser, arguments: argparse.Namespace) -> int:
-    from kubectl_rr import rank  # noqa: PLC0415 - slow to load
+    from kubectl_rr import rank, service_api  # noqa: PLC0415 - slow to load
 
     question = rank.read_question(
         arguments.query, arguments.passages, arguments.file, arguments.truncate
     )
+    key = service_api.read_key(arguments.key_env, arguments.api_key_file)
+    credentials = service_api.Credentials(key, arguments.ca_file)
     return rank.run(
         _access(arguments),
         arguments.name,
         question,
+        credentials,
         top=arguments.top,
         as_json=arguments.output == "json",
         color=arguments.color,
@@ -251,7 +265,8 @@ _COMMANDS: dict[str, tuple[tuple[str, str, Callable[[_Parser], None]], _Run]] = 
             "Rank passages for a query, through a port-forward that ends with the command.",
             '  kubectl rr rank demo "shrink photos" "image tools" "text editor"\n'
             '  kubectl rr rank demo "shrink photos" -f passages.txt --top 3\n'
-            '  apt-cache search photo | kubectl rr rank demo "shrink photos" - -o json',
+            '  apt-cache search photo | kubectl rr rank demo "shrink photos" - -o json\n'
+            '  kubectl rr rank demo "shrink photos" "image tools" --key-env RANK_API_KEY',
             _add_rank,
         ),
         _rank,

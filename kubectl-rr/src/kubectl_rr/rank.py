@@ -1,6 +1,5 @@
 """`kubectl rr rank`: one question to the ranking API, through a port-forward of its own."""
 
-import http.client
 import json
 import math
 import sys
@@ -12,17 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from kubectl_rr.cluster import Access, Cluster, connect
+from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import RequestFailed, Unusable
-from kubectl_rr.forward import Forward, port_forward
+from kubectl_rr.forward import port_forward
 from kubectl_rr.raw import number, rows, table, text
 from kubectl_rr.read import service_of
+from kubectl_rr.service_api import Credentials, ServiceApi
+from kubectl_rr.snapshot import Service
 from kubectl_rr.terminal import clean, console, plain_json
 
 _PORT = 8000
-_TIMEOUT_SECONDS = 120
 _LONGEST_INPUT = 64 << 20
-_LONGEST_ANSWER = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,22 @@ class Answer:
 
 
 def run(
-    access: Access, name: str, question: Question, *, top: int | None, as_json: bool, color: str
+    access: Access,
+    name: str,
+    question: Question,
+    credentials: Credentials,
+    *,
+    top: int | None,
+    as_json: bool,
+    color: str,
 ) -> int:
     """Ask and print."""
     cluster = connect(access)
-    _check_serving(cluster, name)
+    service = service_of(cluster, cluster.namespace, name)
+    _check(service, credentials)
     options = access.options(cluster.namespace)
     with port_forward(name, _PORT, options) as forward:
-        answer = ask(forward, question)
+        answer = ask(ServiceApi(forward, service, credentials), question)
     shown = answer.ranked[:top]
     if as_json:
         sys.stdout.write(plain_json(_json(answer, shown)))
@@ -85,10 +92,9 @@ def read_question(
     return Question(query, tuple(found), truncate)
 
 
-def ask(forward: Forward, question: Question) -> Answer:
+def ask(api: ServiceApi, question: Question) -> Answer:
     """Find out the model's name, then rank. Raises RequestFailed."""
-    port = forward.port()
-    models = _call(forward, port, "GET", "/v1/models")
+    models = api.call("GET", "/v1/models")
     model = next((text(row, "id") for row in rows(models, "data")), "")
     body: dict[str, Any] = {
         "model": model,
@@ -97,17 +103,25 @@ def ask(forward: Forward, question: Question) -> Answer:
     }
     if question.truncate is not None:
         body["truncate"] = question.truncate
-    return _answer(model, question, _call(forward, port, "POST", "/v1/ranking", body))
+    return _answer(model, question, api.call("POST", "/v1/ranking", body))
 
 
-def _check_serving(cluster: Cluster, name: str) -> None:
-    """A forward to a Service without pods would wait long and say little."""
-    service = service_of(cluster, cluster.namespace, name)
-    serving = service.condition("Serving")
-    if serving is not None and serving.status == "True":
-        return
-    why = f": {serving.message}" if serving is not None and serving.message else ""
-    raise RequestFailed(f"{name} does not serve yet{why}; see `kubectl rr explain {name}`")
+def _check(service: Service, credentials: Credentials) -> None:
+    """What is known before a forward, which to a Service without pods would wait long."""
+    name, serving = service.name, service.condition("Serving")
+    if serving is None or serving.status != "True":
+        why = f": {serving.message}" if serving is not None and serving.message else ""
+        raise RequestFailed(f"{name} does not serve yet{why}; see `kubectl rr explain {name}`")
+    dialects = service.serving.dialects
+    if dialects and "nim" not in dialects:
+        raise RequestFailed(
+            f"{name} serves {', '.join(dialects)}, and `kubectl rr rank` asks in NIM's dialect; "
+            "add nim to serving.dialects"
+        )
+    if service.serving.keys and credentials.key is None:
+        raise Unusable(
+            f"{name} asks for an API key; give --key-env VARIABLE or --api-key-file FILE"
+        )
 
 
 def _read(file: str) -> str:
@@ -138,35 +152,6 @@ def _parse(content: str, file: str) -> list[str]:
     if not all(isinstance(entry, str) for entry in found):
         raise Unusable(f"{file}: the JSON list holds something else than strings")
     return found
-
-
-def _call(
-    forward: Forward, port: int, method: str, path: str, body: dict[str, Any] | None = None
-) -> object:
-    # Not through urllib: a proxy of the environment must never see a forward on loopback.
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
-    try:
-        # Surrogates of a badly encoded command line can't be sent; JSON's escapes can.
-        data = None if body is None else json.dumps(body).encode()
-        connection.request(method, path, data, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        status, content = response.status, response.read(_LONGEST_ANSWER + 1)
-    except (OSError, http.client.HTTPException) as error:
-        words = str(error) or type(error).__name__
-        raise RequestFailed(
-            f"the service did not answer: {words}; kubectl: {forward.last_words()}"
-        ) from error
-    finally:
-        connection.close()
-    try:
-        answer: object = json.loads(content)
-    except (ValueError, RecursionError):
-        answer = None
-    if status != 200:
-        raise RequestFailed(f"the service answered {status}: {text(answer, 'message')}")
-    if not isinstance(answer, dict):
-        raise RequestFailed("what answers is not a ranking API")
-    return answer
 
 
 def _answer(model: str, question: Question, answer: object) -> Answer:

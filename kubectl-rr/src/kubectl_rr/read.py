@@ -15,6 +15,7 @@ from kubectl_rr.snapshot import (
     Revision,
     Role,
     Service,
+    Serving,
     Snapshot,
     Stage,
     Step,
@@ -157,6 +158,15 @@ def _service(raw: Json, objects: Objects) -> Service:
         finalizers=_words(meta, "finalizers"),
         paused=at(spec, "rollout", "paused") is True,
         pending=pending_changes(raw),
+        serving=_serving(table(spec, "serving")),
+    )
+
+
+def _serving(spec: Json) -> Serving:
+    return Serving(
+        tls=bool(text(spec, "tls", "secretName")),
+        keys=bool(text(spec, "auth", "secretRef", "name")),
+        dialects=_words(spec, "dialects"),
     )
 
 

@@ -108,6 +108,15 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """What its callers must know; no dialects are all of them."""
+
+    tls: bool = False
+    keys: bool = False
+    dialects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Service:
     """A RerankerService and everything that was made for it."""
 
@@ -129,6 +138,7 @@ class Service:
     finalizers: tuple[str, ...] = ()
     paused: bool = False
     pending: tuple[str, ...] = ()
+    serving: Serving = Serving()
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type."""

@@ -158,6 +158,22 @@ def test_whoever_has_little_gets_in_beside_one_who_has_filled_the_queue(
         assert caught.value.retry_after == 1
 
 
+def test_a_giant_that_came_into_an_empty_queue_keeps_nobody_out(admission_of: Make) -> None:
+    admission = admission_of(max_queue_tokens=2000)
+    giant = {"a": 6144}
+    with request_context(RequestContext(caller="b")):
+        admission.check_tokens(5, giant)
+        with pytest.raises(OverloadedError, match="the queue holds 6144 tokens, 0 of this caller"):
+            admission.check_tokens(300, giant)
+    with request_context(RequestContext(caller="a")):
+        with pytest.raises(OverloadedError, match="6144 of this caller, of at most 2000") as caught:
+            admission.check_tokens(5, giant)
+        # 4144 tokens above the bound have to go first, and then some, at 100 a second.
+        assert caught.value.retry_after == 42
+    with request_context(RequestContext(caller="c")), pytest.raises(OverloadedError):
+        admission.check_tokens(5, giant | {"b": 250})
+
+
 def test_greedy_callers_end_up_with_equal_parts() -> None:
     shares = Shares(1000)
     for _ in range(2000):

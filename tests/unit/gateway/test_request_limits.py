@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from reranker_contracts import ArtefactManifest, write_manifest
+from reranker_contracts.integrity import file_entries
 from reranker_gateway.api_keys import ApiKeys, ApiKeysError
 from reranker_gateway.callers import Callers
 from reranker_gateway.errors import UnauthorizedError
@@ -234,3 +236,42 @@ async def test_the_best_window_of_a_long_passage_counts(
         assert answer.headers["x-truncated-passages"] == "0"
         answer = await client.post("/v1/ranking", json=long, headers={"X-Long-Passages": "CUT"})
         assert answer.headers["x-truncated-passages"] == "2"
+
+
+async def test_windows_are_bounded_over_all_queries_of_a_request(
+    gateway_of: Make, client_of: Make
+) -> None:
+    pairs = 24
+    asked = {
+        "text_1": [f"w{at} " + "w1 " * 20 for at in range(pairs)],
+        "text_2": ["w2 " * 1000] * pairs,
+        "truncate_prompt_tokens": -1,
+    }
+    async with client_of(gateway_of()) as client:
+        chunk = {"X-Long-Passages": "chunk"}
+        # 10 tokens are left: more than a quarter of 32, and the 24 make 125 windows each.
+        refused = await client.post("/score", json=asked, headers=chunk)
+        assert refused.status_code == 400
+        assert "more than 2048 windows" in refused.text
+        # With less than that nothing is made of them.
+        asked["text_1"] = [f"{query} w1 w1 w1" for query in asked["text_1"]]
+        cut = await client.post("/score", json=asked, headers=chunk)
+    assert cut.status_code == 200
+    assert cut.json()["usage"]["prompt_tokens"] == pairs * 32
+    assert cut.headers["x-truncated-passages"] == str(pairs)
+
+
+async def test_a_pair_of_nothing_is_told_by_the_callers_number(
+    gateway_of: Make, client_of: Make, engine_dir: Path
+) -> None:
+    bare = json.loads((engine_dir / "model.json").read_text())
+    bare["template"]["pieces"] = [{"kind": "query"}, {"kind": "passage"}]
+    (engine_dir / "model.json").write_text(json.dumps(bare))
+    manifest = ArtefactManifest.model_validate_json((engine_dir / "manifest.json").read_bytes())
+    files = tuple(file_entries(engine_dir))
+    write_manifest(engine_dir, manifest.model_copy(update={"files": files}))
+    asked = {"text_1": ["w2", " ", "w1"], "text_2": ["w3", "", "w3"]}
+    async with client_of(gateway_of()) as client:
+        answer = await client.post("/score", json=asked)
+    assert answer.status_code == 400
+    assert "passages.1.text: it and query.text hold no tokens" in answer.text

@@ -4,17 +4,19 @@ import asyncio
 import gc
 import threading
 import weakref
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
 from engine_builder.pair_template import PairEncoder
 from reranker_contracts import PairTemplate, ServedModel
 from reranker_gateway import tokenise
 from reranker_gateway.errors import InputTooLongError, InvalidRequestError
+from reranker_gateway.request_context import LongPassages
 from reranker_gateway.tokenise import PairTokeniser
 
 LIMIT = 24
@@ -168,11 +170,11 @@ def test_none_refuses_and_names_the_first_length() -> None:
     assert ours.tokenise("4 4", passages[:1], "NONE").tokens == 6
 
 
-def test_a_pair_without_any_token_is_refused() -> None:
+def test_a_pair_without_any_token_is_told() -> None:
     ours, _ = tokeniser("bare")
-    assert ours.tokenise(" ", ["1"], "END").lengths == [1]
-    with pytest.raises(InvalidRequestError, match=r"passages\.1\.text: .* no tokens"):
-        ours.tokenise(" ", ["1", ""], "END")
+    assert ours.tokenise(" ", ["1"], "END").empty is None
+    assert ours.tokenise(" ", ["1", ""], "END").empty == 1
+    assert ours.tokenise(" ", ["1 " * 50, ""], "END", "chunk").empty == 1
 
 
 def test_a_text_that_no_input_can_hold_is_cut_before_it_is_tokenised() -> None:
@@ -265,13 +267,51 @@ def test_slices_change_nothing(passages: list[str], characters: int) -> None:
     assert (sliced.lengths, sliced.truncated) == (whole.lengths, whole.truncated)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@cache
+def byte_level() -> PairTokeniser:
+    """Blanks are part of the word after them, also the one that ends the template's words."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([" " + " ".join(map(str, range(61)))] * 2, trainer)
+    pieces = [
+        {"kind": "special", "ids": [2]},
+        {"kind": "query"},
+        {"kind": "special", "ids": [3]},
+        {"kind": "passage", "before": "B: ", "after": "."},
+    ]
+    model = ServedModel(
+        name="demo",
+        architecture="Demo",
+        family="prompt",
+        max_length=LIMIT,
+        pad_id=0,
+        template={"pieces": pieces},
+        inputs=("input_ids", "attention_mask"),
+    )
+    return PairTokeniser(tokenizer, model, LIMIT, threads=1)
+
+
+def test_windows_have_the_words_around_the_text_and_its_tokens_as_they_are() -> None:
+    ours = byte_level()
+    text = " ".join(str(at % 60) for at in range(30))
+    rows = ours.tokenise("7", [text], "END", "chunk").ids
+    name = ours._tokenizer.id_to_token
+    passages = [[name(i) for i in row.tolist()[3:]] for row in rows]
+    assert [passage[:3] for passage in passages] == [
+        ["B", ":", "Ġ0"], ["B", ":", "Ġ12"],
+    ]  # fmt: skip
+    assert [passage[-2:] for passage in passages] == [["Ġ17", "."], ["Ġ29", "."]]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "byte-level"])
 @given(
     query=st.lists(st.integers(0, 60).map(str), min_size=1, max_size=10).map(" ".join),
     sizes=st.lists(st.integers(0, 120), min_size=1, max_size=5),
 )
 def test_windows_hold_all_of_a_passage(family: str, query: str, sizes: list[int]) -> None:
-    ours, _ = tokeniser(family)
+    ours = byte_level() if family == "byte-level" else tokeniser(family)[0]
     texts = [" ".join(str(at % 60) for at in range(size)) for size in sizes]
     found = ours.tokenise(query, texts, "END", "chunk")
     cut = ours.tokenise(query, texts, "END")
@@ -315,6 +355,47 @@ def test_windows_are_bounded() -> None:
     ours, _ = tokeniser("bert")
     with pytest.raises(InvalidRequestError, match="more than 2048 windows of at most 20 tokens"):
         ours.tokenise("4", ["2 " * 20_000] * 3, "END", "chunk")
+    # Passages that fit are no windows.
+    assert ours.tokenise("4", ["2"] * 3000, "END", "chunk").extra_windows == 0
     # Of one text 64 KiB count; what lies beyond is told as cut.
     found = ours.tokenise("4", [" " * (1 << 16) + "2 " * 50, "2 " * 50], "END", "chunk")
     assert (found.truncated, found.owners) == (1, [0, 1, 1, 1])
+
+
+def test_short_windows_are_not_made() -> None:
+    """A query that leaves little room would make many inputs of full length."""
+    ours, _ = tokeniser("bert")
+    long = "2 " * 500
+    assert ours.tokenise("4 " * 15, [long], "END", "chunk").extra_windows > 0
+    found = ours.tokenise("4 " * 16, [long, "2"], "END", "chunk")
+    assert (found.lengths, found.truncated) == ([LIMIT, 20], 1)
+    # What follows a text takes room as well: here it is all of it.
+    worded, _ = prompted(16)
+    cut = worded.tokenise("7 " * 8, ["9 9"], "END")
+    chunk = worded.tokenise("7 " * 8, ["9 9"], "END", "chunk")
+    assert chunk.ids[0].tolist() == cut.ids[0].tolist()
+    assert (chunk.truncated, cut.truncated) == (1, 1)
+
+
+@pytest.mark.parametrize("long_passages", ["cut", "chunk"])
+async def test_tokens_of_a_passage_are_counted_without_the_templates_words(
+    long_passages: LongPassages,
+) -> None:
+    ours = byte_level()
+    name = ours._tokenizer.id_to_token
+    found = await ours.run("7", ["0 1 2 3", "5", "9 " * 60], "END", 2, long_passages)
+    assert [[name(i) for i in row.tolist()[3:]] for row in found.ids] == [
+        ["B", ":", "Ġ0", "Ġ1", "."], ["B", ":", "Ġ5", "."], ["B", ":", "Ġ9", "Ġ9", "."],
+    ]  # fmt: skip
+    # A limit that does not fit beside the query is the windows'.
+    found = await ours.run("7", ["9 " * 60], "END", 30, long_passages)
+    bodies = [sum(name(i) == "Ġ9" for i in row.tolist()) for row in found.ids]
+    assert bodies == ([18] if long_passages == "cut" else [18, 18])
+
+
+async def test_windows_of_all_queries_of_a_request_are_bounded_together() -> None:
+    ours, _ = tokeniser("bert")
+    one = (await ours.run("1", ["2 " * 20_000], "END", None, "chunk")).extra_windows
+    assert 1024 < one < 2048
+    with pytest.raises(InvalidRequestError, match="more than 2048 windows"):
+        await ours.run("1", ["2 " * 20_000], "END", None, "chunk", most_windows=2048 - one)

@@ -39,6 +39,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
     def _answer(self, body: Any) -> None:
+        self.server.keys.append(self.headers["Authorization"])
         status, answer = self.server.answer(self.path.partition("?")[0], body)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
@@ -58,6 +59,8 @@ class JsonServer(http.server.ThreadingHTTPServer):
     def __init__(self, answer: Callable[[str, Any], tuple[int, Any]]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = answer
+        #: What each request had as Authorization.
+        self.keys: list[str | None] = []
 
     @property
     def port(self) -> int:

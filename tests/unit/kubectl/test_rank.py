@@ -1,17 +1,21 @@
 """A question through a port-forward that never outlives the command."""
 
+import copy
 import io
 import json
 import os
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import issue
 from support.rr_worlds import WORLDS
 
 from kubectl_rr import forward, rank
+from kubectl_rr.service_api import ServiceApi
 
 _FORWARDS = """echo "Forwarding from 127.0.0.1:$PORT -> 8000"
 echo "Forwarding from [::1]:$PORT -> 8000"
@@ -25,6 +29,7 @@ class Gateway:
     status: int = 200
     answer: Any = None
     asked: list[Any] = field(default_factory=list)
+    server: Any = None
 
     def respond(self, path: str, body: Any) -> tuple[int, Any]:
         if path == "/v1/models":
@@ -65,7 +70,8 @@ class Kubectl:
 @pytest.fixture
 def gateway(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Gateway:
     gateway = Gateway()
-    monkeypatch.setenv("PORT", str(serve(gateway.respond).port))
+    gateway.server = serve(gateway.respond)
+    monkeypatch.setenv("PORT", str(gateway.server.port))
     return gateway
 
 
@@ -188,6 +194,103 @@ def test_a_refusal_is_one_line(
     assert kubectl.has_ended()
 
 
+def serving(**spec: Any) -> dict[str, Any]:
+    """The world of a service that is ready and has this `spec.serving`."""
+    world = copy.deepcopy(WORLDS["ready"])
+    world["rerankerservices"][0]["spec"]["serving"] = spec
+    return world
+
+
+def test_a_key_comes_from_the_environment_or_a_file(
+    rr: Any,
+    api: Any,
+    kubectl: Kubectl,
+    gateway: Gateway,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.world = serving(auth={"secretRef": {"name": "keys"}})
+    asked = rr("rank", "demo", "q", "p", api=api)
+    assert (asked.code, asked.out) == (2, "")
+    assert "demo asks for an API key; give --key-env VARIABLE or --api-key-file FILE" in asked.err
+    assert not (kubectl.folder / "pid").exists()
+    monkeypatch.setenv("RANK_KEY", "s3cret")
+    assert rr("rank", "demo", "q", "p", "--key-env", "RANK_KEY", api=api).code == 0
+    file = tmp_path / "key"
+    file.write_text("of-file\n", encoding="utf-8")
+    assert rr("rank", "demo", "q", "p", "--api-key-file", str(file), api=api).code == 0
+    assert gateway.server.keys == ["Bearer s3cret"] * 2 + ["Bearer of-file"] * 2
+
+
+@pytest.mark.parametrize("content", ["", "\n", "two words", "a\nb", "k\u00fc", "x" * 4097])
+def test_what_is_no_key_is_refused_and_not_repeated(
+    content: str, rr: Any, api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(content, encoding="utf-8")
+    monkeypatch.setenv("RANK_KEY", content)
+    refused = rr("rank", "demo", "q", "p", "--api-key-file", str(file), api=api)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"{file}: no API key" in refused.err
+    for name in ("RANK_KEY", "the-key-by-mistake"):
+        refused = rr("rank", "demo", "q", "p", "--key-env", name, api=api)
+        assert refused.code == 2
+        assert refused.err == (
+            "kubectl rr: --key-env: the environment has no variable of this name that holds a key\n"
+        )
+
+
+def test_tls_is_spoken_where_the_service_does_and_verified_with_a_ca(
+    rr: Any, api: Any, kubectl: Kubectl, gateway: Gateway, tmp_path: Path
+) -> None:
+    for folder, san in (("right", "DNS:demo.shop.svc"), ("wrong", "DNS:other.shop.svc")):
+        issue(tmp_path / folder, folder, san)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "right/tls.crt", tmp_path / "right/tls.key")
+    gateway.server.socket = context.wrap_socket(gateway.server.socket, server_side=True)
+    api.world = serving(tls={"secretName": "rank-tls"})
+    ask = ["rank", "demo", "q", "p"]
+    assert rr(*ask, api=api).out.startswith("  1. ")
+    assert rr(*ask, "--ca-file", str(tmp_path / "right/tls.crt"), api=api).code == 0
+    before = len(gateway.asked)
+    other = rr(*ask, "--ca-file", str(tmp_path / "wrong/tls.crt"), api=api)
+    assert (other.code, other.out) == (1, "")
+    assert "the service's certificate for demo.shop.svc: self-signed certificate" in other.err
+    # The right CA, and a certificate for another name.
+    context.load_cert_chain(tmp_path / "wrong/tls.crt", tmp_path / "wrong/tls.key")
+    other = rr(*ask, "--ca-file", str(tmp_path / "wrong/tls.crt"), api=api)
+    assert "Hostname mismatch" in other.err
+    assert len(gateway.asked) == before
+    assert kubectl.has_ended()
+
+
+def test_a_ca_is_a_file_of_certificates_and_for_tls_only(
+    rr: Any, api: Any, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    ask = ["rank", "demo", "q", "p", "--ca-file"]
+    plain = rr(*ask, "/nowhere", api=api)
+    assert (plain.code, plain.err) == (
+        2, "kubectl rr: demo serves plain HTTP; leave out --ca-file\n",
+    )  # fmt: skip
+    api.world = serving(tls={"secretName": "rank-tls"})
+    assert "/nowhere: No such file or directory" in rr(*ask, "/nowhere", api=api).err
+    (tmp_path / "none").write_text("none", encoding="utf-8")
+    none = rr(*ask, str(tmp_path / "none"), api=api)
+    assert (none.code, none.err.count("\n")) == (2, 1)
+    assert kubectl.has_ended()
+
+
+def test_a_service_without_nims_dialect_is_not_asked(rr: Any, api: Any, kubectl: Kubectl) -> None:
+    api.world = serving(dialects=["cohere", "grpc"])
+    done = rr("rank", "demo", "q", "p", api=api)
+    assert (done.code, done.out) == (1, "")
+    assert "demo serves cohere, grpc, and" in done.err
+    assert "add nim to serving.dialects" in done.err
+    assert not (kubectl.folder / "pid").exists()
+    api.world = serving(dialects=["cohere", "nim"])
+    assert rr("rank", "demo", "q", "p", api=api).code == 0
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
@@ -222,8 +325,7 @@ def test_a_kubectl_that_will_not_end_is_killed(
 def test_ctrl_c_is_quiet_and_ends_the_forward(
     rr: Any, api: Any, kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(running: forward.Forward, _question: rank.Question) -> None:
-        running.port()
+    def interrupted(_api: ServiceApi, _question: rank.Question) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rank, "ask", interrupted)

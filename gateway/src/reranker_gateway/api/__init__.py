@@ -1,1 +1,1 @@
-"""The HTTP surface: thin façades over `Scorer.score`, in the dialect of NVIDIA's Reranking NIM."""
+"""The HTTP surface: thin façades over `Scorer.score`, in the dialects of `api.dialects`."""

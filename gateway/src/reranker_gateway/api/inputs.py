@@ -3,30 +3,35 @@
 from itertools import groupby
 
 from reranker_gateway.api.dialects.base import Question
+from reranker_gateway.errors import InvalidRequestError
 from reranker_gateway.scoring import Scorer
-from reranker_gateway.tokenise import TokenisedRequest
+from reranker_gateway.tokenise import MOST_WINDOWS, TokenisedRequest
 
 
 async def tokenise(scorer: Scorer, question: Question) -> TokenisedRequest:
-    """Engine inputs, one per passage, in the caller's order. Raises InvalidRequestError.
+    """Engine inputs, one or more per passage, in the caller's order. Raises InvalidRequestError.
 
     Each query is tokenised once, whatever the number of passages that it has.
     """
+    inputs = await _tokenise(scorer, question)
+    if inputs.empty is not None:
+        raise InvalidRequestError(f"passages.{inputs.empty}.text: it and query.text hold no tokens")
+    return inputs
+
+
+async def _tokenise(scorer: Scorer, question: Question) -> TokenisedRequest:
     queries, passages = question.queries, question.passages
+    truncate, most = question.truncate, question.passage_tokens
     if len(queries) == 1:
-        return await _run(scorer, question, queries[0], passages)
+        return await scorer.tokenise(queries[0], passages, truncate, most)
     order = sorted(range(len(queries)), key=queries.__getitem__)
-    parts = []
+    parts: list[TokenisedRequest] = []
+    left = MOST_WINDOWS
     for query, group in groupby(order, key=queries.__getitem__):
         texts = [passages[at] for at in group]
-        parts.append(await _run(scorer, question, query, texts))
+        parts.append(await scorer.tokenise(query, texts, truncate, most, most_windows=left))
+        left -= parts[-1].extra_windows
     return _in_order(parts, order)
-
-
-async def _run(
-    scorer: Scorer, question: Question, query: str, passages: list[str]
-) -> TokenisedRequest:
-    return await scorer.tokenise(query, passages, question.truncate, question.passage_tokens)
 
 
 def _in_order(parts: list[TokenisedRequest], order: list[int]) -> TokenisedRequest:

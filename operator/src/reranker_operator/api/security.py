@@ -26,7 +26,7 @@ class AuthSpec(ApiModel):
 
 
 class TlsSpec(ApiModel):
-    """TLS on port 8000; metrics and probes on port 8002 stay plain HTTP."""
+    """TLS on ports 8000 and 8001; metrics and probes on port 8002 stay plain HTTP."""
 
     secret_name: Name = Field(
         description="A Secret of type kubernetes.io/tls. A renewed certificate is taken up "
@@ -44,5 +44,5 @@ class SecuritySettings(ApiModel):
 
     @property
     def scheme(self) -> str:
-        """What the pods' port 8000 speaks."""
+        """What the pods' port 8000 speaks; 8001 has TLS with it."""
         return "http" if self.tls is None else "https"
