@@ -27,6 +27,16 @@ class RemoteFile:
     mark: str
 
 
+def check_count(about: str, count: int) -> None:
+    """Refuse a place that has listed more than MAX_FILES, so that no listing is without end."""
+    if count > MAX_FILES:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"{about} holds more than {MAX_FILES} files, those in folders below it included; name "
+            "the place of the model alone",
+        )
+
+
 class Remote(Protocol):
     """A place that can list and give files. Its failures are StageErrors."""
 
@@ -41,7 +51,10 @@ class Remote(Protocol):
         ...
 
     def files(self) -> Iterable[RemoteFile]:
-        """Files at the top level, and NESTED ones; more than MAX_FILES are not asked for."""
+        """Files at the top level, and NESTED ones.
+
+        Whatever is listed is counted, needed or not, by `check_count`.
+        """
         ...
 
     def revision_of(self, files: Iterable[RemoteFile]) -> str:
@@ -82,15 +95,7 @@ class ListedSource:
                 self._download(files[name], out, progress)
 
     def _select(self, folder: Path, progress: Progress) -> tuple[dict[str, RemoteFile], Selection]:
-        files: dict[str, RemoteFile] = {}
-        for file in self._remote.files():
-            files[file.name] = file
-            if len(files) > MAX_FILES:
-                raise StageError(
-                    StageReason.MODEL_INVALID,
-                    f"{self._remote.about} holds more than {MAX_FILES} files; name the place of "
-                    "the model alone",
-                )
+        files = {file.name: file for file in self._remote.files()}
 
         def read_index() -> bytes:
             self._download(files[INDEX], folder, progress)
