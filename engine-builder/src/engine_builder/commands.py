@@ -86,6 +86,20 @@ def _fetch(args: argparse.Namespace, progress: Progress) -> Outcome:
         )
 
 
+def _fetch_adapter(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.stages.fetch import fetch
+
+    with recorded(progress, "fetch-adapter", args.out):
+        return fetch(
+            args.source,
+            revision=args.revision,
+            source_dir=args.source_dir,
+            out=args.out,
+            content="adapter",
+            progress=progress,
+        )
+
+
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source", required=True, type=directory, metavar="DIR", help="the model's files"
@@ -102,7 +116,7 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
     with progress.step("loading PyTorch and transformers"):
         from engine_builder.stages.export import export
 
-    with recorded(progress, "export", args.out, after=args.source):
+    with recorded(progress, "export", args.out, after=args.source, adapter=args.adapter_dir):
         return export(
             args.source,
             args.out,
@@ -297,6 +311,12 @@ COMMANDS = {
     ),
     "fetch": Command(
         Stage.FETCH, "get exactly the needed files of a revision", _fetch_arguments, _fetch
+    ),
+    "fetch-adapter": Command(
+        Stage.FETCH_ADAPTER,
+        "the same of a LoRA adapter, for export to merge in",
+        _fetch_arguments,
+        _fetch_adapter,
     ),
     "export": Command(
         Stage.EXPORT, "make ONNX, tokenizer and reference scores", _export_arguments, _export

@@ -13,7 +13,13 @@ from engine_builder.errors import StageError
 from engine_builder.files import check_size, read_metadata
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
-from engine_builder.sources.selection import INDEX, Selection, check_total, select_files
+from engine_builder.sources.selection import (
+    INDEX,
+    Content,
+    Selection,
+    check_total,
+    select_files,
+)
 from engine_builder.sources.tree import MAX_FILES
 from reranker_contracts import StageReason
 
@@ -69,8 +75,9 @@ class Remote(Protocol):
 class ListedSource:
     """The Source over a Remote."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: Remote, content: Content = "model") -> None:
         self._remote = remote
+        self._content = content
 
     @property
     def name(self) -> str:
@@ -101,7 +108,7 @@ class ListedSource:
             self._download(files[INDEX], folder, progress)
             return read_metadata(folder / INDEX)
 
-        selection = select_files(files, read_index)
+        selection = select_files(files, read_index, self._content)
         check_total({name: files[name].size for name in selection.all})
         return files, selection
 
