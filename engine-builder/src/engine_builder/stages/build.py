@@ -51,6 +51,8 @@ _NEXT = frozenset(
         StageReason.TARGET_ABSENT,
         StageReason.TARGET_UNSUPPORTED,
         StageReason.ENGINE_TOO_LARGE,
+        StageReason.COMPILE_FAILED,
+        StageReason.VALIDATION_FAILED,
     }
 )
 
