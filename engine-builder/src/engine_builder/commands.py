@@ -38,7 +38,7 @@ from engine_builder.tool_commands import TOOLS
 from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
 
 if TYPE_CHECKING:
-    pass
+    from engine_builder.sources.selection import Content
 
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,28 +74,25 @@ def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _fetch(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.stages.fetch import fetch
-
-    with recorded(progress, "fetch", args.out):
-        return fetch(
-            args.source,
-            revision=args.revision,
-            source_dir=args.source_dir,
-            out=args.out,
-            progress=progress,
-        )
+    return _fetch_files(args, progress, "fetch", "model")
 
 
 def _fetch_adapter(args: argparse.Namespace, progress: Progress) -> Outcome:
+    return _fetch_files(args, progress, "fetch-adapter", "adapter")
+
+
+def _fetch_files(
+    args: argparse.Namespace, progress: Progress, stage: str, content: "Content"
+) -> Outcome:
     from engine_builder.stages.fetch import fetch
 
-    with recorded(progress, "fetch-adapter", args.out):
+    with recorded(progress, stage, args.out):
         return fetch(
             args.source,
             revision=args.revision,
             source_dir=args.source_dir,
             out=args.out,
-            content="adapter",
+            content=content,
             progress=progress,
         )
 
