@@ -24,7 +24,15 @@ from reranker_operator.config import Config
 from reranker_operator.render import engines, pods
 
 _GPU = "nvidia.com/gpu"
-_TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
+_TOOLCHAIN = Toolchain(
+    recipe=1,
+    torch="2.6",
+    transformers="5.23",
+    tokenizers="0.23",
+    peft="0.21",
+    onnx="1.19",
+    onnxruntime="1.31",
+)
 _RUNTIMES = Runtimes(recipe=1, onnxruntime="1.31")
 _PARITY = ParityReport(
     pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007

@@ -261,7 +261,9 @@ def test_a_pod_with_everything_is_taken(api: Kubectl) -> None:
 
 
 def test_only_settings_of_the_build_may_change_in_an_engine(api: Kubectl) -> None:
-    toolchain = dict.fromkeys(("torch", "transformers", "onnx", "onnxruntime"), "1")
+    toolchain = dict.fromkeys(
+        ("torch", "transformers", "tokenizers", "peft", "onnx", "onnxruntime"), "1"
+    )
     identity = {"prepared": "0" * 64, "runtime": "onnxruntime", "precision": "fp32",
                 "accelerator": "cpu", "maxBatchSize": 8, "version": "1", "recipe": 1}  # fmt: skip
     spec: Json = {

@@ -43,7 +43,15 @@ START = datetime.datetime(2026, 1, 5, 12, 0, tzinfo=datetime.UTC)
 PARITY = ParityReport(
     pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007
 )
-TOOLCHAIN = Toolchain(recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31")
+TOOLCHAIN = Toolchain(
+    recipe=1,
+    torch="2.6",
+    transformers="5.23",
+    tokenizers="0.23",
+    peft="0.21",
+    onnx="1.19",
+    onnxruntime="1.31",
+)
 RUNTIMES = Runtimes(recipe=1, onnxruntime="1.31")
 _PROTECTION = "kubernetes.io/pvc-protection"
 _IDENTITY: TypeAdapter[PrepareIdentity | EngineIdentity] = TypeAdapter(

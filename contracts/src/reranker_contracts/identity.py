@@ -20,6 +20,8 @@ class Toolchain(Document):
     recipe: int = Field(ge=1, description="raised when our own export code changes its output")
     torch: str = Field(description="version of PyTorch")
     transformers: str = Field(description="version of transformers")
+    tokenizers: str = Field(description="version of tokenizers, which writes tokenizer.json")
+    peft: str = Field(description="version of PEFT, which merges adapters")
     onnx: str = Field(description="version of ONNX")
     onnxruntime: str = Field(description="version of ONNX Runtime")
 

@@ -24,6 +24,10 @@ class BuildRecord(Document):
 
     source: str | None = Field(default=None, max_length=4096, description="URI, without secrets")
     revision: str | None = Field(default=None, max_length=256, description="that was fetched")
+    adapter: str | None = Field(
+        default=None, max_length=4096, description="URI of the LoRA adapter that is merged in"
+    )
+    adapter_revision: str | None = Field(default=None, max_length=256, description="the same of it")
     prepared: PrepareIdentity | None = Field(
         default=None, description="of an engine: what its prepared model was made from"
     )

@@ -19,6 +19,7 @@ class Stage(StrEnum):
 
     RESOLVE = "resolve"
     FETCH = "fetch"
+    FETCH_ADAPTER = "fetch-adapter"
     EXPORT = "export"
     COMPILE = "compile"
     VALIDATE = "validate"

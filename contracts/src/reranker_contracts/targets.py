@@ -34,7 +34,9 @@ CPU_FEATURES: dict[tuple[Runtime, Precision], tuple[str, ...]] = {
 #: measured, OpenVINO in BF16 is slower than in FP32 on a CPU with AVX512-BF16 alone.
 _FAST_WITH: dict[tuple[Runtime, Precision], str] = {("openvino", "bf16"): "amx_bf16"}
 
-#: Fastest first: the table in docs/targets.md, which `hack/target-table` measures.
+#: Fastest first, by what runtimes and precisions are made for. The table in docs/targets.md shows
+#: it of no CPU yet: it was measured without AMX, on shared cores, where OpenVINO and ONNX Runtime
+#: in FP32 are as good as equal. Measure with `hack/target-table` before changing the order.
 _BY_SPEED: dict[Accelerator, tuple[tuple[Runtime, Precision], ...]] = {
     "cpu": (
         ("openvino", "bf16"),

@@ -38,7 +38,7 @@ from engine_builder.tool_commands import TOOLS
 from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
 
 if TYPE_CHECKING:
-    pass
+    from engine_builder.sources.selection import Content
 
 
 def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,14 +74,25 @@ def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _fetch(args: argparse.Namespace, progress: Progress) -> Outcome:
+    return _fetch_files(args, progress, "fetch", "model")
+
+
+def _fetch_adapter(args: argparse.Namespace, progress: Progress) -> Outcome:
+    return _fetch_files(args, progress, "fetch-adapter", "adapter")
+
+
+def _fetch_files(
+    args: argparse.Namespace, progress: Progress, stage: str, content: "Content"
+) -> Outcome:
     from engine_builder.stages.fetch import fetch
 
-    with recorded(progress, "fetch", args.out):
+    with recorded(progress, stage, args.out):
         return fetch(
             args.source,
             revision=args.revision,
             source_dir=args.source_dir,
             out=args.out,
+            content=content,
             progress=progress,
         )
 
@@ -102,7 +113,7 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
     with progress.step("loading PyTorch and transformers"):
         from engine_builder.stages.export import export
 
-    with recorded(progress, "export", args.out, after=args.source):
+    with recorded(progress, "export", args.out, after=args.source, adapter=args.adapter_dir):
         return export(
             args.source,
             args.out,
@@ -297,6 +308,12 @@ COMMANDS = {
     ),
     "fetch": Command(
         Stage.FETCH, "get exactly the needed files of a revision", _fetch_arguments, _fetch
+    ),
+    "fetch-adapter": Command(
+        Stage.FETCH_ADAPTER,
+        "the same of a LoRA adapter, for export to merge in",
+        _fetch_arguments,
+        _fetch_adapter,
     ),
     "export": Command(
         Stage.EXPORT, "make ONNX, tokenizer and reference scores", _export_arguments, _export

@@ -26,14 +26,22 @@ _MAX_BYTES = 1 << 20
 
 @contextmanager
 def recorded(
-    progress: Progress, stage: str, out: Path, *, after: Path | None = None
+    progress: Progress,
+    stage: str,
+    out: Path,
+    *,
+    after: Path | None = None,
+    adapter: Path | None = None,
 ) -> Iterator[None]:
     """Write the record of a stage that goes well into its output directory.
 
-    `after` is the directory it reads; without one the record begins here.
+    `after` is the directory it reads; without one the record begins here. `adapter` is that of a
+    LoRA adapter which it merges in.
     """
     started, began = datetime.datetime.now(datetime.UTC), progress.seconds
     before = read_record(after) if after else BuildRecord()
+    if adapter:
+        before = _with_adapter(before, read_record(adapter))
     yield
     seconds = round(progress.seconds - began, 3)
     timing = StageTiming(stage=stage, started_at=started, seconds=seconds)
@@ -47,6 +55,15 @@ def recorded(
         changes |= {"source": source, "revision": fetched.revision}
     record = before.model_copy(update=changes)
     _write_last(out, record.to_json().encode())
+
+
+def _with_adapter(record: BuildRecord, adapter: BuildRecord) -> BuildRecord:
+    changes = {
+        "adapter": adapter.source,
+        "adapter_revision": adapter.revision,
+        "stages": (*record.stages, *adapter.stages),
+    }
+    return record.model_copy(update=changes)
 
 
 def read_record(directory: Path) -> BuildRecord:

@@ -16,7 +16,7 @@ TARGET_RECIPE = 1
 
 def installed_toolchain() -> Toolchain:
     """Read the versions from package metadata; nothing heavy is imported."""
-    names = ("torch", "transformers", "onnx", "onnxruntime")
+    names = ("torch", "transformers", "tokenizers", "peft", "onnx", "onnxruntime")
     return Toolchain(recipe=RECIPE, **{name: _version(name) for name in names})
 
 

@@ -19,7 +19,7 @@ from engine_builder.errors import StageError
 from engine_builder.progress import Progress, human_size
 from reranker_contracts import StageReason
 
-#: Tries in a row that bring no byte, before the server counts as unreachable; seconds between.
+#: Tries in a row that get no further, before the server counts as unreachable; seconds between.
 TRIES = 5
 RETRY_SECONDS = 0.5
 
@@ -191,12 +191,11 @@ class _Download:
         self._total = self._wanted.size
         # There even for a file of no bytes, for which nothing is asked.
         self._target.touch()
-        fruitless = 0
+        fruitless, furthest = 0, self._offset()
         while not self._complete():
-            before = self._offset()
             failure: Exception | None = None
             try:
-                status = self._request(before)
+                status = self._request(self._offset())
             except httpx.TransportError as error:
                 if isinstance(error, httpx.UnsupportedProtocol):
                     raise
@@ -205,7 +204,9 @@ class _Download:
                 raise self._place.refused(status)
             if self._complete():
                 return
-            fruitless = 0 if self._offset() > before else fruitless + 1
+            # What was thrown away and came again is no progress.
+            fruitless = 0 if self._offset() > furthest else fruitless + 1
+            furthest = max(furthest, self._offset())
             if fruitless >= TRIES:
                 raise (
                     self._place.refused(status) if status else self._place.unreachable(failure)

@@ -29,8 +29,10 @@ from reranker_operator.api.meta import (
     Resource,
 )
 
+#: A stage of those builds only that have an adapter.
+_ADAPTER = "fetch-adapter"
 _STEPS = {
-    "prepare": (("Prepared",), ("fetch", "export", "publish")),
+    "prepare": (("Prepared",), ("fetch", _ADAPTER, "export", "publish")),
     "compile": (("Compiled", "Validated"), ("compile", "validate", "publish")),
 }
 #: Under which name a stage's time is kept, where it is not the container's.
@@ -191,7 +193,9 @@ def _engine(raw: Json, mine: list[Json]) -> Engine:
     told = conditions(raw)
     taken = {text(row, "name"): number(row, "seconds") for row in rows(status, "stages")}
     steps = []
-    for step, (needed, stages) in _STEPS.items():
+    adapted = at(raw, "spec", "prepare", "adapter") is not None
+    for step, (needed, known) in _STEPS.items():
+        stages = tuple(stage for stage in known if adapted or stage != _ADAPTER)
         if all(any(c.type == k and c.status == "True" for c in told) for k in needed):
             steps.append(_finished(step, stages, taken))
             continue

@@ -20,7 +20,9 @@ from reranker_contracts.model import PassagePiece, QueryPiece
 
 PREPARE = PrepareIdentity(
     revision="sha256:1",
-    toolchain=Toolchain(recipe=1, torch="2", transformers="5", onnx="1", onnxruntime="1"),
+    toolchain=Toolchain(
+        recipe=1, torch="2", transformers="5", tokenizers="0", peft="0", onnx="1", onnxruntime="1"
+    ),
 )
 ENGINE = EngineIdentity(
     prepared=digest_of(PREPARE),

@@ -133,7 +133,13 @@ def prepared_tiny(tmp_path: Path, make_tokenizer: MakeTokenizer) -> Path:
     identity = PrepareIdentity(
         revision="r",
         toolchain=Toolchain(
-            recipe=1, torch="2.6", transformers="5.23", onnx="1.23", onnxruntime="1.31"
+            recipe=1,
+            torch="2.6",
+            transformers="5.23",
+            tokenizers="0.23",
+            peft="0.21",
+            onnx="1.23",
+            onnxruntime="1.31",
         ),
     )
     publish(out, tmp_path / "store", identity, progress=Progress("publish"))

@@ -66,9 +66,31 @@ def test_other_files_are_no_adapter(tmp_path: Path) -> None:
     assert caught.value.reason is StageReason.ADAPTER_INVALID
 
 
-def test_of_an_adapter_two_files_are_needed() -> None:
-    def no_index() -> bytes:
-        raise AssertionError("an adapter has no index")
+def no_index() -> bytes:
+    raise AssertionError("an adapter has no index")
 
-    names = {"adapter_config.json", "adapter_model.safetensors", "README.md", "optimizer.pt"}
-    assert select_files(names, no_index).all == ("adapter_config.json", "adapter_model.safetensors")
+
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def test_of_an_adapter_two_files_are_needed() -> None:
+    names = {*ADAPTER, "README.md", "optimizer.pt"}
+    assert select_files(names, no_index, "adapter").all == ADAPTER
+
+
+def test_the_base_models_configuration_may_lie_beside_an_adapter() -> None:
+    names = {*ADAPTER, "config.json", "tokenizer.json", "model.safetensors.index.json"}
+    assert select_files(names, no_index, "adapter").all == ADAPTER
+
+
+@pytest.mark.parametrize("missing", ADAPTER)
+def test_an_adapter_without_one_of_them_is_told_which(missing: str) -> None:
+    with pytest.raises(StageError, match=f"{missing} is missing") as caught:
+        select_files({*ADAPTER, "config.json"} - {missing}, no_index, "adapter")
+    assert caught.value.reason is StageReason.ADAPTER_INVALID
+
+
+def test_an_adapter_instead_of_a_model_is_told_where_it_belongs() -> None:
+    with pytest.raises(StageError, match=r"spec\.model\.adapter") as caught:
+        select_files(ADAPTER, no_index)
+    assert caught.value.reason is StageReason.MODEL_INVALID

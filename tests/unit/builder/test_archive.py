@@ -31,6 +31,8 @@ class Site:
     ranges: list[str | None] = field(default_factory=list)
     status: int = 200
     honours_ranges: bool = True
+    #: Every range is refused (416), so what came so far is thrown away.
+    refuses_ranges: bool = False
     location: str | None = None
     url: str = ""
 
@@ -49,6 +51,8 @@ class Handler(Quiet):
             self.send(302, Location=site.location)
         elif site.status != 200:
             self.send(site.status)
+        elif asked and site.refuses_ranges:
+            self.send(416)
         else:
             self._archive(site, asked)
 
@@ -137,6 +141,28 @@ def test_a_download_that_breaks_off_goes_on(
     assert set(fetched(site.url, site.revision, tmp_path / "out")) == NEEDED
     if honours_ranges:
         assert site.ranges == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_what_is_thrown_away_and_sent_again_is_no_progress(
+    site: Site, make_source, tmp_path: Path
+) -> None:
+    """A server could keep a build for ever with one byte, a break and a refusal of the rest."""
+    site.data, site.refuses_ranges, site.cuts = pack(make_source()), True, [1] * 100
+    found = refusal(site.url, tmp_path / "scratch", site.revision)
+    assert found.reason is StageReason.SOURCE_UNREACHABLE
+    assert len(site.ranges) == 1 + transfer.TRIES
+
+
+def test_an_adapter_is_found_by_its_own_configuration(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+        (folder / name).write_text(name)
+    site.data = pack(folder, "a/b")
+    (tmp_path / "scratch").mkdir()
+    source = open_source(site.url, None, "adapter")
+    found = source.resolve(site.revision, tmp_path / "scratch")
+    assert [path.name for path in found.metadata.iterdir()] == ["adapter_config.json"]
 
 
 def test_each_failure_has_its_reason(

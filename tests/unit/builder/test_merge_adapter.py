@@ -156,6 +156,10 @@ def test_the_adapters_revision_is_part_of_the_identity(
     manifest = ArtefactManifest.model_validate_json((prepared / "manifest.json").read_bytes())
     assert isinstance(manifest.identity, PrepareIdentity)
     assert manifest.identity.adapter == done.resolved.adapter
+    assert manifest.build is not None
+    assert manifest.build.adapter == "dir:one"
+    assert manifest.build.adapter_revision == done.resolved.adapter
+    assert [entry.stage for entry in manifest.build.stages] == ["fetch", "fetch-adapter", "export"]
     assert (
         main([*arguments, f"--adapter={make_adapter('bert', model, tmp_path / 'two', r=2)}"]) == 0
     )

@@ -158,6 +158,15 @@ def test_listings_come_in_pages(ngc: Ngc, tmp_path: Path, monkeypatch: pytest.Mo
     assert "more than 3 files" in refusal(URI, tmp_path / "c").message
 
 
+def test_files_in_folders_below_are_counted_too(
+    ngc: Ngc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine_builder.sources.listed.MAX_FILES", len(ngc.files))
+    resolved(URI, tmp_path / "a")
+    ngc.files["onnx/model.onnx.data"] = b"z"
+    assert refusal(URI, tmp_path / "b").reason is StageReason.MODEL_INVALID
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_bytes_other_than_the_listed_ones_are_refused(ngc: Ngc, tmp_path: Path, name: str) -> None:
     revision = resolved(URI, tmp_path / "scratch")

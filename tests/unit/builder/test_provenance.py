@@ -22,6 +22,7 @@ from engine_builder.errors import StageError
 from engine_builder.progress import Progress
 from engine_builder.provenance import examine, load_public_key, load_signing_key, sign_directory
 from engine_builder.record import recorded
+from engine_builder.sources import open_source
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
 from engine_builder.store import Store
@@ -118,6 +119,46 @@ def test_record_follows_the_stages(
         "source": {"treeSha256": revision.removeprefix("sha256:")},
         "prepared": {"identitySha256": ENGINE.prepared},
         "builder": {"sha256": "a" * 64},
+    }
+
+
+def test_record_and_statement_name_the_adapter(make_source, tmp_path: Path) -> None:
+    """By the command that a cluster's Job runs; export takes its record over."""
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    (lora / "adapter_config.json").write_text("{}")
+    (lora / "adapter_model.safetensors").write_bytes(b"weights")
+    # The base model's, as trainers leave it.
+    (lora / "config.json").write_text("{}")
+    pinned = {}
+    for content, source in (("model", make_source()), ("adapter", lora)):
+        (tmp_path / f"scratch-{content}").mkdir()
+        found = open_source(str(source), None, content).resolve(
+            None, tmp_path / f"scratch-{content}"
+        )
+        command = "fetch-adapter" if content == "adapter" else "fetch"
+        arguments = [command, f"--source={source}", f"--revision={found.revision}"]
+        assert main([*arguments, f"--out={tmp_path / content}"]) == 0
+        pinned[content] = found.revision
+    files = engine_files(tmp_path / "engine-files")
+    with recorded(
+        Progress("test"), "export", files, after=tmp_path / "model", adapter=tmp_path / "adapter"
+    ):
+        pass
+    publish(files, tmp_path / "store", ENGINE, progress=Progress("test"))
+    path = Store(tmp_path / "store").path_of("engine", digest_of(ENGINE))
+    record = ArtefactManifest.model_validate_json((path / "manifest.json").read_bytes()).build
+    assert record is not None
+    assert (record.source, record.revision) == ("dir:demo", pinned["model"])
+    assert (record.adapter, record.adapter_revision) == ("dir:lora", pinned["adapter"])
+    assert [stage.stage for stage in record.stages] == ["fetch", "fetch-adapter", "export"]
+    definition = json.loads((path / "provenance.json").read_bytes())["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["adapter"] == "dir:lora"
+    dependencies = {entry["name"]: entry for entry in definition["resolvedDependencies"]}
+    assert dependencies["adapter"] == {
+        "name": "adapter",
+        "uri": "dir:lora",
+        "digest": {"treeSha256": pinned["adapter"].removeprefix("sha256:")},
     }
 
 

@@ -191,6 +191,21 @@ def test_a_bucket_without_end_is_refused(
     assert (found.reason, "more than 3 files" in found.message) == (StageReason.MODEL_INVALID, True)
 
 
+def test_objects_in_folders_below_are_counted_too(
+    uri: str, bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are listed, a thousand a page, though none of them is needed."""
+    for number in range(10):
+        obstore.put(bucket, key(uri, f"checkpoints/{number}"), b"weights")
+    everything = len(NEEDED) + len(("README.md", "onnx/model.onnx")) + 10
+    monkeypatch.setattr("engine_builder.sources.listed.MAX_FILES", everything)
+    resolved(uri, tmp_path / "a")
+    monkeypatch.setattr("engine_builder.sources.listed.MAX_FILES", everything - 1)
+    found = refusal(uri, tmp_path / "b")
+    assert found.reason is StageReason.MODEL_INVALID
+    assert f"more than {everything - 1} files" in found.message
+
+
 def test_the_way_leads_through_the_proxy(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

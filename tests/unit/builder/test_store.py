@@ -39,7 +39,9 @@ from reranker_contracts.model import PassagePiece, QueryPiece
 
 IDENTITY = PrepareIdentity(
     revision="sha256:1",
-    toolchain=Toolchain(recipe=1, torch="2", transformers="5", onnx="1", onnxruntime="1"),
+    toolchain=Toolchain(
+        recipe=1, torch="2", transformers="5", tokenizers="0", peft="0", onnx="1", onnxruntime="1"
+    ),
 )
 DIGEST = digest_of(IDENTITY)
 PROGRESS = Progress("publish")

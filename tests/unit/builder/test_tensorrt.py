@@ -72,7 +72,7 @@ class Package(ModuleType):
         return getattr(self._real, name)
 
 
-def _torch(capability: tuple[int, int] | None) -> ModuleType:
+def torch_with(capability: tuple[int, int] | None) -> ModuleType:
     """PyTorch's view of the machine's GPU."""
     module = ModuleType("torch")
     module.cuda = SimpleNamespace(  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def _torch(capability: tuple[int, int] | None) -> ModuleType:
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Package:
     package = Package()
     monkeypatch.setitem(sys.modules, "tensorrt", package)
-    monkeypatch.setitem(sys.modules, "torch", _torch((8, 9)))
+    monkeypatch.setitem(sys.modules, "torch", torch_with((8, 9)))
     return package
 
 
@@ -135,7 +135,7 @@ def test_another_gpu_or_none_is_target_absent(
     capability: tuple[int, int] | None,
     found: str,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", _torch(capability))
+    monkeypatch.setitem(sys.modules, "torch", torch_with(capability))
     done = compile_with()
     assert done.reason is StageReason.TARGET_ABSENT
     assert f"here is {found}" in done.message

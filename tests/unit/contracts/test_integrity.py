@@ -22,7 +22,13 @@ from reranker_contracts.integrity import file_entries
 IDENTITY = PrepareIdentity(
     revision="0123abcd",
     toolchain=Toolchain(
-        recipe=1, torch="2.6", transformers="5.23", onnx="1.19", onnxruntime="1.31"
+        recipe=1,
+        torch="2.6",
+        transformers="5.23",
+        tokenizers="0.23",
+        peft="0.21",
+        onnx="1.19",
+        onnxruntime="1.31",
     ),
 )
 

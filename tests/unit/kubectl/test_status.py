@@ -1,5 +1,6 @@
 """The tree: the same snapshot always gives the same text."""
 
+import copy
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,19 @@ def test_a_status_of_another_shape_is_no_reason_to_fail(
 ) -> None:
     odd = service() | {"status": status, "spec": []}
     assert _text(snapshot({"rerankerservices": [odd]})).startswith("demo  Pending")
+
+
+def test_an_adapters_fetch_is_a_stage_where_there_is_an_adapter(
+    snapshot: Callable[..., Snapshot],
+) -> None:
+    world = copy.deepcopy(WORLDS["ready"])
+    (found,) = world["rerankerengines"]
+    found["spec"] = {"prepare": {"adapter": "0123abcd"}}
+    found["status"]["stages"].append({"name": "fetch-adapter", "seconds": 0.5})
+    text = _text(snapshot(world)).replace("\u00a0", " ")
+    stages = ("✓ fetch 1.2 s", "✓ fetch-adapter 0.5 s", "✓ export 65.0 s")
+    places = [text.find(stage) for stage in stages]
+    assert -1 < places[0] < places[1] < places[2]
 
 
 def test_status_shows_the_services_and_tells_by_its_exit_code_whether_they_are_ready(

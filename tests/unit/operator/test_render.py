@@ -282,7 +282,7 @@ def test_an_adapter_is_fetched_beside_its_model(
     stages = {c["name"]: c for c in _containers(preparing)}
     assert list(stages)[-4:] == ["fetch", "fetch-adapter", "export", "publish"]
     args = stages["fetch-adapter"]["args"]
-    assert args[:5] == ["fetch", "--source", adapter, "--revision", "a1"]
+    assert args[:5] == ["fetch-adapter", "--source", adapter, "--revision", "a1"]
     assert args[args.index("--out") + 1] == "/work/adapter"
     args = stages["export"]["args"]
     assert args[args.index("--adapter-dir") + 1] == "/work/adapter"

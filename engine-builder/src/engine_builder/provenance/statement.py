@@ -73,6 +73,10 @@ def _predicate(manifest: ArtefactManifest) -> Json:
         external["source"] = record.source
     if record.revision:
         external["revision"] = record.revision
+    if record.adapter:
+        external["adapter"] = record.adapter
+    if record.adapter_revision:
+        external["adapterRevision"] = record.adapter_revision
     internal: Json = {}
     if record.prepared:
         internal["prepared"] = record.prepared.model_dump(mode="json", by_alias=True)
@@ -95,8 +99,12 @@ def _predicate(manifest: ArtefactManifest) -> Json:
 
 def _dependencies(manifest: ArtefactManifest, record: BuildRecord) -> list[Json]:
     found: list[Json] = []
-    if record.source:
-        found.append({"name": "source", "uri": record.source, "digest": _revision_digest(record)})
+    for name, uri, revision in (
+        ("source", record.source, record.revision),
+        ("adapter", record.adapter, record.adapter_revision),
+    ):
+        if uri:
+            found.append({"name": name, "uri": uri, "digest": _revision_digest(uri, revision)})
     if isinstance(manifest.identity, EngineIdentity):
         # The identity's hash, by which the prepared model is named; not that of a file.
         digest = {"identitySha256": manifest.identity.prepared}
@@ -110,14 +118,13 @@ def _dependencies(manifest: ArtefactManifest, record: BuildRecord) -> list[Json]
     return found
 
 
-def _revision_digest(record: BuildRecord) -> dict[str, str]:
-    revision = record.revision or ""
+def _revision_digest(uri: str, revision: str | None) -> dict[str, str]:
+    revision = revision or ""
     hashed = _SHA256.fullmatch(revision)
     if hashed is None:
         return {"gitCommit": revision} if _COMMIT.fullmatch(revision) else {"revision": revision}
     # Of an archive its own hash; of everything else the hash of the list of its files' hashes.
-    archive = (record.source or "").startswith("https://")
-    return {"sha256" if archive else "treeSha256": hashed[1]}
+    return {"sha256" if uri.startswith("https://") else "treeSha256": hashed[1]}
 
 
 def _metadata(manifest: ArtefactManifest, record: BuildRecord) -> Json:

@@ -23,8 +23,10 @@ from engine_builder.progress import Progress
 from engine_builder.sources.base import Snapshot
 from engine_builder.sources.selection import (
     INDEX,
+    MARKERS,
     MAX_BYTES,
     NESTED,
+    Content,
     Selection,
     check_total,
     select_files,
@@ -51,9 +53,10 @@ _OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.ope
 class ArchiveSource:
     """One archive."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, content: Content = "model") -> None:
         self._url = url
         self._name = name
+        self._content = content
         self._place = Place(
             url,
             "the server",
@@ -72,7 +75,7 @@ class ArchiveSource:
         archive = scratch / _ARCHIVE
         try:
             self._download(wanted, archive, Progress("resolve"))
-            with _Tar(archive, self._url) as tar:
+            with _Tar(archive, self._url, self._content) as tar:
                 selection = tar.select(scratch)
                 tar.extract(selection.metadata, scratch)
         finally:
@@ -86,7 +89,7 @@ class ArchiveSource:
         try:
             with progress.step(f"downloading {self._url}"):
                 self._download(wanted, archive, progress)
-            with progress.step("unpacking"), _Tar(archive, self._url) as tar:
+            with progress.step("unpacking"), _Tar(archive, self._url, self._content) as tar:
                 tar.extract(tar.select(out).all, out)
         finally:
             archive.unlink(missing_ok=True)
@@ -144,9 +147,10 @@ class _Entry(tarfile.TarInfo):
 class _Tar:
     """An archive on disk, read in one direction as often as needed."""
 
-    def __init__(self, path: Path, about: str) -> None:
+    def __init__(self, path: Path, about: str, content: Content) -> None:
         self._path = path
         self._about = about
+        self._content = content
         self._sizes: dict[str, int] = {}
         self._root = PurePosixPath()
 
@@ -165,7 +169,7 @@ class _Tar:
             self.extract([INDEX], folder)
             return (folder / INDEX).read_bytes()
 
-        selection = select_files(names, read_index)
+        selection = select_files(names, read_index, self._content)
         check_total({name: names[name] for name in selection.all})
         return selection
 
@@ -190,7 +194,7 @@ class _Tar:
                 missing.discard(name)
 
     def _list(self) -> None:
-        """Find the model's folder, the shallowest with a config.json, and the sizes in it."""
+        """Find the model's folder, the shallowest with its marker, and the sizes in it."""
         files: dict[PurePosixPath, int] = {}
         links: set[PurePosixPath] = set()
         for member, _stream in self._members():
@@ -204,7 +208,7 @@ class _Tar:
             elif not member.isdir():
                 raise _invalid(self._about, f"{str(path)[:100]} is a device or pipe")
         roots = sorted(
-            (path.parent for path in files if path.name == "config.json"),
+            (path.parent for path in files if path.name == MARKERS[self._content]),
             key=lambda root: (len(root.parts), str(root)),
         )
         if len(roots) > 1 and len(roots[0].parts) == len(roots[1].parts):

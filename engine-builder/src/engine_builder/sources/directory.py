@@ -14,7 +14,13 @@ from engine_builder.errors import StageError
 from engine_builder.files import check_size, read_bounded
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
-from engine_builder.sources.selection import INDEX, Selection, check_total, select_files
+from engine_builder.sources.selection import (
+    INDEX,
+    Content,
+    Selection,
+    check_total,
+    select_files,
+)
 from engine_builder.sources.tree import Claim, ModelTree
 from reranker_contracts import StageReason, tree_digest_of
 
@@ -24,10 +30,13 @@ _CHUNK = 1 << 20
 class DirectorySource:
     """A directory that is read where it lies."""
 
-    def __init__(self, directory: Path, name: str, claim: Claim | None = None) -> None:
+    def __init__(
+        self, directory: Path, name: str, claim: Claim | None = None, content: Content = "model"
+    ) -> None:
         self._directory = directory
         self._name = name
         self._claim = claim
+        self._content = content
 
     @property
     def name(self) -> str:
@@ -40,7 +49,7 @@ class DirectorySource:
         What is judged later are the very bytes that were hashed: copies in `scratch`.
         """
         tree = ModelTree(self._directory, self._claim)
-        selection = _select(tree)
+        selection = _select(tree, self._content)
         digests = [(name, _copy(tree, name, scratch / name)[0]) for name in selection.metadata]
         digests += [(name, _copy(tree, name, None)[0]) for name in selection.weights]
         found = tree_digest_of(digests)
@@ -50,7 +59,7 @@ class DirectorySource:
     def fetch(self, revision: str, out: Path, progress: Progress) -> None:
         """Copy the needed files; what was copied is what is hashed and compared."""
         tree = ModelTree(self._directory, self._claim)
-        names = _select(tree).all
+        names = _select(tree, self._content).all
         digests, total = [], 0
         with progress.step(f"copying {len(names)} files"):
             for name in names:
@@ -69,7 +78,7 @@ class DirectorySource:
             )
 
 
-def _select(tree: ModelTree) -> Selection:
+def _select(tree: ModelTree, content: Content) -> Selection:
     def read_index() -> bytes:
         with tree.open(INDEX) as stream:
             return read_bounded(INDEX, stream)
@@ -77,7 +86,7 @@ def _select(tree: ModelTree) -> Selection:
     names = tree.names()
     if LOGIT_SCORE_FOLDER in names and os.path.lexists(tree.folder / LOGIT_SCORE):
         names.add(LOGIT_SCORE)
-    selection = select_files(names, read_index)
+    selection = select_files(names, read_index, content)
     sizes = {}
     for name in selection.all:
         with tree.open(name) as stream:

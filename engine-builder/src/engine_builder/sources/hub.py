@@ -30,7 +30,13 @@ from engine_builder.errors import StageError, UsageError
 from engine_builder.files import check_size, read_metadata
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
-from engine_builder.sources.selection import INDEX, Selection, check_total, select_files
+from engine_builder.sources.selection import (
+    INDEX,
+    Content,
+    Selection,
+    check_total,
+    select_files,
+)
 from engine_builder.sources.tree import MAX_FILES
 from reranker_contracts import StageReason
 
@@ -41,9 +47,10 @@ _CHUNK = 1 << 20
 class HubSource:
     """One repository on the hub."""
 
-    def __init__(self, repo: str, revision: str | None) -> None:
+    def __init__(self, repo: str, revision: str | None, content: Content = "model") -> None:
         self._repo = repo
         self._revision = revision
+        self._content = content
         self._api = HfApi(
             endpoint=os.environ.get("HF_ENDPOINT") or None,
             token=os.environ.get("HF_TOKEN") or None,
@@ -111,7 +118,7 @@ class HubSource:
         def read_index() -> bytes:
             return read_metadata(self._download(commit, files[INDEX], folder))
 
-        return select_files(files, read_index)
+        return select_files(files, read_index, self._content)
 
     def _download(self, commit: str, file: RepoFile, folder: Path) -> Path:
         check_size(file.path, file.size)

@@ -13,7 +13,13 @@ from engine_builder.errors import StageError
 from engine_builder.files import check_size, read_metadata
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
-from engine_builder.sources.selection import INDEX, Selection, check_total, select_files
+from engine_builder.sources.selection import (
+    INDEX,
+    Content,
+    Selection,
+    check_total,
+    select_files,
+)
 from engine_builder.sources.tree import MAX_FILES
 from reranker_contracts import StageReason
 
@@ -25,6 +31,16 @@ class RemoteFile:
     name: str
     size: int
     mark: str
+
+
+def check_count(about: str, count: int) -> None:
+    """Refuse a place that has listed more than MAX_FILES, so that no listing is without end."""
+    if count > MAX_FILES:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            f"{about} holds more than {MAX_FILES} files, those in folders below it included; name "
+            "the place of the model alone",
+        )
 
 
 class Remote(Protocol):
@@ -41,7 +57,10 @@ class Remote(Protocol):
         ...
 
     def files(self) -> Iterable[RemoteFile]:
-        """Files at the top level, and NESTED ones; more than MAX_FILES are not asked for."""
+        """Files at the top level, and NESTED ones.
+
+        Whatever is listed is counted, needed or not, by `check_count`.
+        """
         ...
 
     def revision_of(self, files: Iterable[RemoteFile]) -> str:
@@ -56,8 +75,9 @@ class Remote(Protocol):
 class ListedSource:
     """The Source over a Remote."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: Remote, content: Content = "model") -> None:
         self._remote = remote
+        self._content = content
 
     @property
     def name(self) -> str:
@@ -82,21 +102,13 @@ class ListedSource:
                 self._download(files[name], out, progress)
 
     def _select(self, folder: Path, progress: Progress) -> tuple[dict[str, RemoteFile], Selection]:
-        files: dict[str, RemoteFile] = {}
-        for file in self._remote.files():
-            files[file.name] = file
-            if len(files) > MAX_FILES:
-                raise StageError(
-                    StageReason.MODEL_INVALID,
-                    f"{self._remote.about} holds more than {MAX_FILES} files; name the place of "
-                    "the model alone",
-                )
+        files = {file.name: file for file in self._remote.files()}
 
         def read_index() -> bytes:
             self._download(files[INDEX], folder, progress)
             return read_metadata(folder / INDEX)
 
-        selection = select_files(files, read_index)
+        selection = select_files(files, read_index, self._content)
         check_total({name: files[name].size for name in selection.all})
         return files, selection
 

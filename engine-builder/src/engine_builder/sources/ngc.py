@@ -19,7 +19,7 @@ import httpx
 
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
-from engine_builder.sources.listed import RemoteFile
+from engine_builder.sources.listed import RemoteFile, check_count
 from engine_builder.sources.selection import NESTED
 from engine_builder.sources.tree import MAX_FILES
 from engine_builder.transfer import Place, Wanted, download, new_client, read_json
@@ -68,6 +68,7 @@ class Catalogue:
             if not isinstance(entries, list):
                 raise self._place.unreachable("with a list of files")
             seen += len(entries)
+            check_count(self.about, seen)
             yield from self._parsed(entries)
             if not entries or seen >= _total(answer):
                 return

@@ -30,7 +30,7 @@ from obstore.store import S3Store
 from engine_builder import transfer
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
-from engine_builder.sources.listed import RemoteFile
+from engine_builder.sources.listed import RemoteFile, check_count
 from engine_builder.sources.selection import NESTED
 from reranker_contracts import StageReason
 
@@ -79,8 +79,11 @@ class Bucket:
 
     def files(self) -> Iterable[RemoteFile]:
         """Objects whose key has no further slash, and the few that are looked for in folders."""
+        seen = 0
         with self._explained():
             for page in obstore.list(self._store, chunk_size=1000):
+                seen += len(page)
+                check_count(self.about, seen)
                 for entry in page:
                     if "/" not in entry["path"] or entry["path"] in NESTED:
                         mark = entry["e_tag"]

@@ -7,6 +7,7 @@ nothing can point elsewhere. Pickled weights are refused: loading one runs its a
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from engine_builder.adapter import CONFIG as ADAPTER_CONFIG
 from engine_builder.adapter import WEIGHTS as ADAPTER_WEIGHTS
@@ -33,8 +34,9 @@ _OPTIONAL = (
 )
 #: The only file that is looked for in a folder.
 NESTED = frozenset({LOGIT_SCORE})
-#: A LoRA adapter, which has no config.json.
-_ADAPTER = {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+#: What a source is asked for, and the file by which its folder is known.
+Content = Literal["model", "adapter"]
+MARKERS: dict[Content, str] = {"model": "config.json", "adapter": ADAPTER_CONFIG}
 #: Any one of these sets makes a fast tokenizer.
 _TOKENIZERS = ({"tokenizer.json"}, {"vocab.txt"}, {"vocab.json", "merges.txt"})
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors", re.ASCII)
@@ -57,13 +59,21 @@ class Selection:
         return tuple(sorted(self.metadata + self.weights))
 
 
-def select_files(names: Collection[str], read_index: Callable[[], bytes]) -> Selection:
-    """Choose among the `names` at the top level of a source.
+def select_files(
+    names: Collection[str], read_index: Callable[[], bytes], content: Content = "model"
+) -> Selection:
+    """Choose among the `names` at the top level of a source what a `content` needs.
 
-    `read_index` gives the bytes of INDEX and is called only when it is listed.
+    `read_index` gives the bytes of INDEX and is called only when a model has one.
     """
-    if "config.json" not in names and set(names) >= _ADAPTER:
-        return Selection(metadata=(ADAPTER_CONFIG,), weights=(ADAPTER_WEIGHTS,))
+    if content == "adapter":
+        return _adapter(names)
+    if "config.json" not in names and ADAPTER_CONFIG in names:
+        raise StageError(
+            StageReason.MODEL_INVALID,
+            "this is a LoRA adapter, not a model; name its base model as the source and this as "
+            "spec.model.adapter (--adapter)",
+        )
     if "config.json" not in names:
         raise StageError(
             StageReason.MODEL_INVALID,
@@ -81,6 +91,21 @@ def select_files(names: Collection[str], read_index: Callable[[], bytes]) -> Sel
     else:
         weights = _single(names)
     return Selection(metadata=tuple(sorted(metadata)), weights=tuple(sorted(weights)))
+
+
+def _adapter(names: Collection[str]) -> Selection:
+    """Two files, whatever else lies there: trainers leave the base model's configuration too."""
+    if ADAPTER_CONFIG not in names:
+        raise StageError(
+            StageReason.ADAPTER_INVALID,
+            f"{ADAPTER_CONFIG} is missing; name the folder of a PEFT adapter",
+        )
+    if ADAPTER_WEIGHTS not in names:
+        raise StageError(
+            StageReason.ADAPTER_INVALID,
+            f"{ADAPTER_WEIGHTS} is missing; save the adapter's weights as safetensors",
+        )
+    return Selection(metadata=(ADAPTER_CONFIG,), weights=(ADAPTER_WEIGHTS,))
 
 
 def check_total(sizes: Mapping[str, int]) -> None:

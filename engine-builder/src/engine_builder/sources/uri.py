@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from engine_builder.errors import StageError, UsageError
 from engine_builder.sources.base import Source
 from engine_builder.sources.directory import DirectorySource
+from engine_builder.sources.selection import Content
 from engine_builder.sources.tree import Claim
 from reranker_contracts import StageReason
 
@@ -33,8 +34,8 @@ _ARCHIVE = re.compile(
 _ENDING = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz|tbz2?|txz)$")
 
 
-def open_source(uri: str, source_dir: Path | None) -> Source:
-    """The source that `uri` names.
+def open_source(uri: str, source_dir: Path | None, content: Content = "model") -> Source:
+    """The source that `uri` names, to read a model or an adapter from.
 
     Raises UsageError when `source_dir` is missing or superfluous and StageError
     (SourceUnsupported) for a URI that this version cannot read.
@@ -45,7 +46,7 @@ def open_source(uri: str, source_dir: Path | None) -> Source:
         if not path:
             raise UsageError(f"--source {uri!r}: name a directory, or a URI such as hf://org/name")
         name = _model_name(uri, Path(path).resolve().name)
-        return DirectorySource(source_dir or Path(path), name)
+        return DirectorySource(source_dir or Path(path), name, content=content)
     if scheme in _MOUNTED:
         if source_dir is None:
             raise UsageError(f"--source {uri}: needs --source-dir with the model's files")
@@ -53,8 +54,8 @@ def open_source(uri: str, source_dir: Path | None) -> Source:
         if scheme == "pvc":
             claim_name, _, path = rest.partition("/")
             claim = Claim(claim_name, path.strip("/"), source_dir)
-            return DirectorySource(claim.folder, name, claim)
-        return DirectorySource(source_dir, name)
+            return DirectorySource(claim.folder, name, claim, content)
+        return DirectorySource(source_dir, name, content=content)
     if source_dir is not None:
         raise UsageError(f"--source-dir is for oci://, pvc:// and directories, not for {uri}")
     open_remote = {
@@ -64,7 +65,7 @@ def open_source(uri: str, source_dir: Path | None) -> Source:
         "https": _archive_source,
     }.get(scheme)
     if open_remote is not None:
-        return open_remote(uri)
+        return open_remote(uri, content)
     raise StageError(
         StageReason.SOURCE_UNSUPPORTED,
         f"source {scheme[:20]}://… is not supported; use hf://, ngc://, s3://, https://, oci:// or "
@@ -89,7 +90,7 @@ def _model_name(uri: str, name: str) -> str:
     return name
 
 
-def _bucket_source(uri: str) -> Source:
+def _bucket_source(uri: str, content: Content) -> Source:
     match = _BUCKET.fullmatch(uri)
     if match is None or ".." in uri:
         raise StageError(
@@ -101,10 +102,10 @@ def _bucket_source(uri: str) -> Source:
 
     prefix = (match["prefix"] or "").strip("/")
     name = _model_name(uri, prefix.rpartition("/")[2] or match["bucket"])
-    return ListedSource(Bucket(match["bucket"], prefix, name))
+    return ListedSource(Bucket(match["bucket"], prefix, name), content)
 
 
-def _catalogue_source(uri: str) -> Source:
+def _catalogue_source(uri: str, content: Content) -> Source:
     match = _CATALOGUE.fullmatch(uri)
     if match is None:
         raise StageError(
@@ -115,10 +116,11 @@ def _catalogue_source(uri: str) -> Source:
     from engine_builder.sources.listed import ListedSource  # noqa: PLC0415
     from engine_builder.sources.ngc import Catalogue  # noqa: PLC0415
 
-    return ListedSource(Catalogue(match["org"], match["team"], match["model"], match["version"]))
+    remote = Catalogue(match["org"], match["team"], match["model"], match["version"])
+    return ListedSource(remote, content)
 
 
-def _archive_source(uri: str) -> Source:
+def _archive_source(uri: str, content: Content) -> Source:
     parts = urlsplit(uri)
     # A user, a password or a query may be secrets, and a source's text is shown in many places.
     if not _ARCHIVE.fullmatch(uri) or "@" in parts.netloc:
@@ -130,7 +132,7 @@ def _archive_source(uri: str) -> Source:
     from engine_builder.sources.archive import ArchiveSource  # noqa: PLC0415
 
     last = parts.path.rpartition("/")[2]
-    return ArchiveSource(uri, _model_name(uri, _ENDING.sub("", last)))
+    return ArchiveSource(uri, _model_name(uri, _ENDING.sub("", last)), content)
 
 
 def _shown(uri: str) -> str:
@@ -138,7 +140,7 @@ def _shown(uri: str) -> str:
     return f"{uri.partition('://')[0]}://…" if re.search(r"[@?#&=]", uri) else uri[:200]
 
 
-def _hub_source(uri: str) -> Source:
+def _hub_source(uri: str, content: Content) -> Source:
     match = _HUB.fullmatch(uri)
     if match is None or ".." in uri:
         raise StageError(
@@ -149,4 +151,4 @@ def _hub_source(uri: str) -> Source:
     # Half a second of imports that other sources need not pay for.
     from engine_builder.sources.hub import HubSource  # noqa: PLC0415
 
-    return HubSource(repo=match["repo"], revision=match["revision"])
+    return HubSource(match["repo"], match["revision"], content)

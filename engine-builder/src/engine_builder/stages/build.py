@@ -19,6 +19,7 @@ from engine_builder.progress import Progress
 from engine_builder.provenance import SigningKey
 from engine_builder.record import read_record, recorded
 from engine_builder.scratch import work_directory
+from engine_builder.sources.selection import Content
 from engine_builder.stages.compile import compile_engine
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
@@ -50,6 +51,8 @@ _NEXT = frozenset(
         StageReason.TARGET_ABSENT,
         StageReason.TARGET_UNSUPPORTED,
         StageReason.ENGINE_TOO_LARGE,
+        StageReason.COMPILE_FAILED,
+        StageReason.VALIDATION_FAILED,
     }
 )
 
@@ -169,8 +172,10 @@ class _Build:
         adapter = None
         if self.adapter is not None and identity.adapter is not None:
             adapter = self.work / "adapter"
-            self._fetch(self.adapter.uri, identity.adapter, self.adapter.source_dir, adapter)
-        with self._stage("export", prepared, after=source) as todo:
+            self._fetch(
+                self.adapter.uri, identity.adapter, self.adapter.source_dir, adapter, "adapter"
+            )
+        with self._stage("export", prepared, after=source, adapter=adapter) as todo:
             if todo:
                 with self.progress.step("loading PyTorch and transformers"):
                     from engine_builder.stages.export import export  # noqa: PLC0415
@@ -188,11 +193,23 @@ class _Build:
             if finished is not None:
                 shutil.rmtree(finished)
 
-    def _fetch(self, uri: str, revision: str, source_dir: Path | None, out: Path) -> None:
-        with self._stage("fetch", out) as todo:
+    def _fetch(
+        self,
+        uri: str,
+        revision: str,
+        source_dir: Path | None,
+        out: Path,
+        content: Content = "model",
+    ) -> None:
+        with self._stage("fetch-adapter" if content == "adapter" else "fetch", out) as todo:
             if todo:
                 fetch(
-                    uri, revision=revision, source_dir=source_dir, out=out, progress=self.progress
+                    uri,
+                    revision=revision,
+                    source_dir=source_dir,
+                    out=out,
+                    content=content,
+                    progress=self.progress,
                 )
 
     def engine(
@@ -241,14 +258,16 @@ class _Build:
         )
 
     @contextmanager
-    def _stage(self, name: str, out: Path, *, after: Path | None = None) -> Iterator[bool]:
+    def _stage(
+        self, name: str, out: Path, *, after: Path | None = None, adapter: Path | None = None
+    ) -> Iterator[bool]:
         """False where a build that was killed had finished this stage: its output is there."""
         done = read_record(out).stages
         if any(stage.stage == name for stage in done):
             self.progress.say(f"{name}: done by an earlier build that was interrupted")
             yield False
             return
-        with recorded(self.progress, name, out, after=after):
+        with recorded(self.progress, name, out, after=after, adapter=adapter):
             yield True
 
     def _publish(self, source: Path, identity: PrepareIdentity | EngineIdentity) -> Outcome:

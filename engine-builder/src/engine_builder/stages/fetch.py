@@ -8,13 +8,20 @@ from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources import Provenance, open_source
 from engine_builder.sources.base import PROVENANCE
+from engine_builder.sources.selection import Content
 
 
 def fetch(
-    uri: str, *, revision: str, source_dir: Path | None, out: Path, progress: Progress
+    uri: str,
+    *,
+    revision: str,
+    source_dir: Path | None,
+    out: Path,
+    content: Content = "model",
+    progress: Progress,
 ) -> Outcome:
-    """Write the model's files and `source.json` to `out`."""
-    source = open_source(uri, source_dir)
+    """Write the files of a model or an adapter and `source.json` to `out`."""
+    source = open_source(uri, source_dir, content)
     make_output(out)
     source.fetch(revision, out, progress)
     write_document(out / PROVENANCE, Provenance(source=uri, revision=revision, name=source.name))

@@ -66,7 +66,7 @@ def resolve(
 
 def _resolve_adapter(adapter: AdapterSource, progress: Progress) -> str:
     """The fixed revision of an adapter that can be merged."""
-    source = open_source(adapter.uri, adapter.source_dir)
+    source = open_source(adapter.uri, adapter.source_dir, "adapter")
     with work_directory() as scratch:
         with progress.step(f"reading {adapter.uri}"):
             snapshot = source.resolve(adapter.revision, scratch)

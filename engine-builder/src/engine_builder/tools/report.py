@@ -49,6 +49,9 @@ def _build(manifest: ArtefactManifest) -> Iterator[tuple[str, str]]:
     if record.source:
         at = f" at {record.revision}" if record.revision else ""
         yield "source", f"{record.source}{at}"
+    if record.adapter:
+        at = f" at {record.adapter_revision}" if record.adapter_revision else ""
+        yield "adapter", f"{record.adapter}{at}"
     if record.prepared:
         yield "prepared from", _plain(record.prepared.model_dump(mode="json", exclude_none=True))
     if record.builder_image:

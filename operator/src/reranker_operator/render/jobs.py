@@ -141,9 +141,7 @@ def prepare_job(
     if spec.source.adapter and spec.prepare.adapter:
         args = ["--source", spec.source.adapter, "--revision", spec.prepare.adapter,
                 *adapter.arguments, "--out", "/work/adapter"]  # fmt: skip
-        fetched.append(
-            stages.stage("fetch", args, *adapter.mounts, env=adapter.env, title="fetch-adapter")
-        )
+        fetched.append(stages.stage("fetch-adapter", args, *adapter.mounts, env=adapter.env))
         export_args += ["--adapter-dir", "/work/adapter"]
     if spec.prepare.max_length:
         export_args += ["--max-length", str(spec.prepare.max_length)]

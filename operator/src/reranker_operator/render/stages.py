@@ -54,9 +54,8 @@ class Stages:
         args: list[str],
         *extra: Json,
         env: list[Json] | None = None,
-        title: str | None = None,
     ) -> Json:
-        """The container of one command; `extra` are mounts, `title` is its name if not `name`."""
+        """The container of one command, which it is named after; `extra` are mounts."""
         resources: Any = (
             self.resources.to_dict() if self.resources else self.defaults.builder_resources
         )
@@ -64,7 +63,7 @@ class Stages:
             limits = {**resources.get("limits", {}), self.device: 1}
             resources = {**resources, "limits": limits}
         return container(
-            title or name,
+            name,
             self.image,
             self.defaults,
             resources=resources,
