@@ -140,9 +140,7 @@ def missing(directory: Path, wanted: Sequence[Tool] = TOOLS) -> list[Tool]:
     return [tool for tool in wanted if not _is_built(tool, directory)]
 
 
-def ensure(
-    directory: Path, logs: Path, console: Console, wanted: Sequence[Tool] = TOOLS
-) -> None:
+def ensure(directory: Path, logs: Path, console: Console, wanted: Sequence[Tool] = TOOLS) -> None:
     """Build what is missing; does nothing, and needs no Go, when all is there."""
     if not missing(directory, wanted):
         return

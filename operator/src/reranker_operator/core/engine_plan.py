@@ -220,12 +220,9 @@ def _published(world: EngineWorld, progress: _Progress, view: JobView) -> _Progr
 
 def _timed(progress: _Progress, view: JobView) -> _Progress:
     """Keep how long each stage took, the newest run of a stage winning."""
-    taken, fetched = {entry.name: entry for entry in progress.status.stages}, False
+    taken = {entry.name: entry for entry in progress.status.stages}
     for result in view.results:
         name = result.stage.value
-        if result.stage is Stage.FETCH:
-            # The second one is of the adapter.
-            name, fetched = ("fetch-adapter" if fetched else name), True
         if result.stage is Stage.PUBLISH and Stage.EXPORT in {r.stage for r in view.results}:
             name = "publish-prepared"
         taken[name] = StageStatus(name=name, seconds=round(result.seconds, 1))
