@@ -5,12 +5,13 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Collection
 
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reranker_gateway.api.dialects.table import is_scoring
-from reranker_gateway.api.errors import error_response, gateway_error_response
+from reranker_gateway.api.dialects.table import first_dialect, is_scoring
+from reranker_gateway.api.errors import DIALECT, error_response, gateway_error_response
 from reranker_gateway.api.ranking import REQUEST_ID
 from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
@@ -43,6 +44,7 @@ class RequestMiddleware:
         drain: Drain,
         telemetry: Telemetry,
         callers: Callers,
+        dialects: Collection[str],
         clock: Clock,
         timeout: float | None,
         tracing: Tracing | None,
@@ -51,6 +53,7 @@ class RequestMiddleware:
         self._drain = drain
         self._telemetry = telemetry
         self._callers = callers
+        self._dialects = dialects
         self._clock = clock
         self._timeout = timeout
         self._tracing = tracing
@@ -80,6 +83,8 @@ class RequestMiddleware:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
+        if dialect := first_dialect(scope["path"], self._dialects):
+            scope[DIALECT] = dialect
         work = scope["method"] == "POST" and is_scoring(scope["path"])
         if work:
             self._drain.enter()

@@ -16,6 +16,7 @@ _KINDS = {
     429: "Overloaded",
     500: "Backend",
     503: "Unhealthy",
+    504: "Overloaded",
 }
 
 
