@@ -7,16 +7,15 @@ import time
 import uuid
 from collections.abc import Collection
 
-from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reranker_gateway.api.dialects.table import first_dialect, is_scoring
-from reranker_gateway.api.errors import DIALECT, error_response, gateway_error_response
+from reranker_gateway.api.errors import DIALECT, gateway_error_response
 from reranker_gateway.api.ranking import REQUEST_ID
 from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
-from reranker_gateway.errors import DeadlineExceededError, GatewayError
+from reranker_gateway.errors import DeadlineExceededError, GatewayError, NotReadyError
 from reranker_gateway.logs import log_event
 from reranker_gateway.request_context import (
     RequestContext,
@@ -97,7 +96,8 @@ class RequestMiddleware:
         except asyncio.CancelledError:
             # The time to drain is over, and with it the task: this is the last thing it does.
             if not answering:
-                await _cut_off()(scope, receive, send_marked)
+                cut_off = NotReadyError("the server has shut down; retry on another replica")
+                await gateway_error_response(cut_off, scope)(scope, receive, send_marked)
         except Exception:
             # The caller has its 500 already; Starlette raises again for the log.
             _log.exception("internal error", extra={"fields": {"requestId": context.request_id}})
@@ -147,15 +147,6 @@ class RequestMiddleware:
         log_event(_log, "request", **fields)
         if self._tracing is not None:
             self._tracing.record(context, path=path, code=code)
-
-
-def _cut_off() -> Response:
-    return error_response(
-        503,
-        "the server has shut down; retry on another replica",
-        kind="service_unavailable",
-        headers={"Retry-After": "1"},
-    )
 
 
 def _request_id(scope: Scope) -> bytes:

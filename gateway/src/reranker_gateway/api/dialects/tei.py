@@ -20,6 +20,9 @@ _KINDS = {
 }
 
 
+_STATUS = {"engine_error": 424, "too_many_passages": 422}
+
+
 class TeiRequest(Body):
     """Body of `POST /rerank`."""
 
@@ -88,8 +91,8 @@ class Tei(Dialect[TeiRequest]):
         ]
 
     def status(self, fault: Fault) -> int:
-        """Failures of the engine are 424."""
-        return 424 if fault.kind == "engine_error" else fault.status
+        """Failures of the engine are 424, too many texts 422."""
+        return _STATUS.get(fault.kind, fault.status)
 
     def fault(self, fault: Fault) -> dict[str, object]:
         """One of six types."""
