@@ -2,15 +2,19 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as types
 from support.certificates import issue
 from tritonclient.grpc import aio as grpc_client
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 Start = Callable[..., Any]
@@ -54,10 +58,36 @@ async def test_a_drain_finishes_what_is_in_flight(start_gateway: Start, triton: 
             await asyncio.sleep(0.01)
         gateway.process.send_signal(signal.SIGTERM)
         await gateway.until_ready(503)
-        assert not await server.is_server_ready()
+        assert not await _ready(server)
         triton.model.open.set()
         assert await running == [[1, 0], [12.0, 5.0], [3, 2]]
         assert await gateway.process.wait() == 0
+
+
+async def test_a_drain_sends_open_channels_elsewhere(start_gateway: Start, triton: Any) -> None:
+    await triton.start()
+    gateway = await start_gateway()
+    await gateway.until_ready()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
+        request = service_pb2.ModelInferRequest(model_name="demo")
+        for name in ("query", "passage"):
+            request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
+            request.raw_input_contents.append(b"\1\0\0\0a")
+        triton.model.open.clear()
+        calls = triton.model.calls
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        running = stub.ModelInfer(request)
+        waiting = asyncio.ensure_future(asyncio.wait_for(running, None))
+        while triton.model.calls == calls:  # noqa: ASYNC110 (the other end is another process)
+            await asyncio.sleep(0.01)
+        assert channel.get_state() is grpc.ChannelConnectivity.READY
+        gateway.process.send_signal(signal.SIGTERM)
+        # It was told that no further call will be taken, while one is in flight.
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        assert not running.done()
+        triton.model.open.set()
+        assert len((await waiting).outputs) == 3
+    assert await gateway.process.wait() == 0
 
 
 async def test_tls_with_a_certificate_that_is_replaced(
@@ -102,3 +132,17 @@ async def test_a_taken_grpc_port_is_named(start_gateway: Start, triton: Any) -> 
     _, said = await gateway.process.communicate()
     assert gateway.process.returncode == 1
     assert f"RERANKER_GRPC_PORT={triton.port}: cannot listen" in said.decode()
+
+
+def test_descriptors_are_shared_by_all_ports() -> None:
+    script = """if True:
+        import resource
+        from reranker_gateway.server import raise_descriptors
+        hard = 128 + 300
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        print(*(raise_descriptors(1000, ports) for ports in (2, 3)), raise_descriptors(50, 3))
+        print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    """
+    # Of a process of its own: a hard limit that was lowered stays so.
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert said.stdout.split() == [b"150", b"100", b"50", b"428"]

@@ -53,12 +53,13 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     app.include_router(info_router(gateway, names))
     app.include_router(page_router(settings.dialects, names))
     install_error_handlers(app, first_path=next(iter(paths(settings.dialects)), "/v1/ranking"))
-    describe_requests(app, names)
+    describe_requests(app, names, keys=settings.api_keys_dir is not None)
     return RequestMiddleware(
         app,
         drain=gateway.drain,
         telemetry=gateway.telemetry,
         callers=gateway.callers,
+        dialects=settings.dialects,
         clock=clock,
         timeout=settings.request_timeout_seconds,
         tracing=gateway.tracing,

@@ -14,7 +14,7 @@ from reranker_gateway.errors import UnauthorizedError
 
 _SHARES = 256
 #: Whole paths: what follows a known beginning may lead elsewhere.
-_OPEN = frozenset(
+OPEN = frozenset(
     {"/v1/health/live", "/v1/health/ready", "/v2/health/live", "/v2/health/ready", "/health"}
 )
 _BEARER = b"bearer "
@@ -37,7 +37,7 @@ class Callers:
         """
         if self._keys is None:
             return self._share(headers)
-        if path in _OPEN:
+        if path in OPEN:
             return ""
         return self.authenticate(headers)
 

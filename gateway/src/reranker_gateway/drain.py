@@ -30,12 +30,20 @@ class Drain:
         self._idle.set()
         self._hurry = asyncio.Event()
         self._active = 0
+        self._end = float("inf")
         self.phase = Phase.SERVING
+        #: Set from CLOSED on.
+        self.closed = asyncio.Event()
 
     @property
     def active(self) -> int:
         """Requests in progress."""
         return self._active
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until those in progress are cut off; infinite before the drain."""
+        return max(0.0, self._end - asyncio.get_running_loop().time())
 
     def enter(self) -> None:
         """A request begins."""
@@ -55,10 +63,11 @@ class Drain:
     async def run(self) -> bool:
         """Go from serving to empty. False when the time was over before the last answer."""
         self.phase = Phase.LEAVING
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        self._end = asyncio.get_running_loop().time() + self._timeout
         await self._wait(self._hurry, min(self._delay, self._timeout))
         self.phase = Phase.CLOSED
-        await self._wait(self._idle, deadline - asyncio.get_running_loop().time())
+        self.closed.set()
+        await self._wait(self._idle, self.remaining)
         return self._active == 0
 
     @staticmethod

@@ -6,6 +6,7 @@
     ├── UnauthorizedError      401        no API key, or one that is not known
     ├── ModelNotFoundError     404        another model was asked for
     ├── BodyTooLargeError      413
+    │   └── TooManyPassagesError  413
     ├── BodyTimeoutError       408
     ├── UnsupportedMediaTypeError  415
     ├── OverloadedError        429        come back after `retry_after` seconds
@@ -75,10 +76,16 @@ class ModelNotFoundError(GatewayError):
 
 
 class BodyTooLargeError(GatewayError):
-    """The body has more bytes than allowed."""
+    """The body has more bytes than allowed, or more JSON than a request can hold."""
 
     status = 413
     type = "invalid_request_error"
+
+
+class TooManyPassagesError(BodyTooLargeError):
+    """More passages than one request may have."""
+
+    type = "too_many_passages"
 
 
 class BodyTimeoutError(GatewayError):

@@ -1,4 +1,4 @@
-"""The process: two listeners in one event loop, started together and drained on SIGTERM."""
+"""The process: its listeners in one event loop, started together and drained on SIGTERM."""
 
 import asyncio
 import contextlib
@@ -93,9 +93,12 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
         infer_timeout=settings.infer_timeout_seconds,
     )
     gateway = build_gateway(settings, files, engine, tracing=load_tracing(os.environ))
-    kserve = _kserve(gateway)
+    # HTTP, metrics, gRPC.
+    ports = 3 if "grpc" in settings.dialects else 2
+    connections = raise_descriptors(settings.max_connections, ports)
+    kserve = _kserve(gateway, connections)
     limits = ConnectionLimits(
-        connections=_raise_descriptors(settings.max_connections),
+        connections=connections,
         idle_seconds=settings.read_idle_seconds,
         answer_seconds=settings.read_timeout_seconds,
     )
@@ -107,6 +110,7 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
         tasks.append(asyncio.create_task(certificate.watch()))
     if kserve is not None:
         await kserve.start()
+        tasks.append(asyncio.create_task(_send_away(gateway.drain, kserve)))
     await asyncio.gather(api.serve([api_socket]), metrics.serve([metrics_socket]))
     if kserve is not None:
         await kserve.stop(_FLUSH_SECONDS)
@@ -115,11 +119,11 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
     _log.info("stopped")
 
 
-def _kserve(gateway: Gateway) -> Any:
+def _kserve(gateway: Gateway, connections: int) -> Any:
     """The gRPC server on its port, not started; None when it is switched off."""
     if "grpc" not in gateway.settings.dialects:
         return None
-    server = create_server(gateway, names_of(gateway))
+    server = create_server(gateway, names_of(gateway), connections)
     try:
         listen(server, gateway.settings)
     except GrpcListenError as error:
@@ -145,6 +149,15 @@ async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
         _log.warning("drain timeout: %d requests are cut off", drain.active)
     for server in servers:
         server.should_exit = True
+
+
+async def _send_away(drain: Drain, kserve: Any) -> None:
+    """Once the drain is closed: clients take their next calls elsewhere, the others are finished.
+
+    Until then a client that was told to go could come back to this pod, and find it closed.
+    """
+    await drain.closed.wait()
+    await kserve.stop(drain.remaining)
 
 
 def _server(
@@ -173,14 +186,14 @@ def _server(
     return _TlsServer(config)
 
 
-def _raise_descriptors(connections: int) -> int:
-    """Make room for `connections` on both ports; what of it the system allows on one."""
+def raise_descriptors(connections: int, ports: int) -> int:
+    """Make room for `connections` on each port; returns what of it the system allows on one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + _OWN_DESCRIPTORS
+    wanted = ports * connections + _OWN_DESCRIPTORS
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return max(1, min(connections, (max(soft, allowed) - _OWN_DESCRIPTORS) // 2))
+    return max(1, min(connections, (max(soft, allowed) - _OWN_DESCRIPTORS) // ports))
 
 
 def _listen(settings: Settings, field: str) -> socket.socket:

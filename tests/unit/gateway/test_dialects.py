@@ -283,8 +283,9 @@ REFUSED = [
     ),
     ("/rerank", {"query": QUERY}, 400, {"error"}),
     ("/rerank", DOCUMENTS | {"model": "other"}, 404, {"error"}),
-    ("/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 422, {"error"}),
-    ("/score", {"text_1": QUERY, "text_2": ["w1"] * 513}, 400, {"error"}),
+    ("/v2/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 413, {"message"}),
+    ("/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 413, {"error"}),
+    ("/score", {"text_1": QUERY, "text_2": ["w1"] * 513}, 413, {"error"}),
     ("/score", {"text_1": QUERY, "text_2": TEXTS, "model": "other"}, 404, {"error"}),
     ("/v1/retrieval/other/reranking", NIM, 404, {"object", "message", "detail", "type", "code"}),
     ("/v1/retrieval/a/b/reranking", NIM, 404, {"object", "message", "detail", "type", "code"}),
@@ -316,7 +317,7 @@ async def test_tei_tells_the_engines_failures_apart(client: httpx.AsyncClient, e
         (b"\xff\xfe", 400),
         (b'{"model": "\\ud800"}', 400),
         (b"[" * 5000, 400),
-        (b"[" * 100_000, 422),
+        (b"[" * 100_000, 413),
         (b'{"query": NaN}', 400),
         (b'{"query": 1e999999}', 422),
         (b"[]", 422),
@@ -325,7 +326,7 @@ async def test_tei_tells_the_engines_failures_apart(client: httpx.AsyncClient, e
 )
 async def test_garbage(client: httpx.AsyncClient, path: str, content: bytes, status: int) -> None:
     refused = await client.post(path, content=content)
-    if path in {"/score", "/rerank"}:
+    if path in {"/score", "/rerank"} and status == 422:
         status = 400
     assert refused.status_code == status, refused.text
     assert isinstance(refused.json(), dict)
@@ -358,6 +359,48 @@ async def test_what_is_refused_before_reading_has_the_paths_words_too(
             assert (refused.status_code, refused.json().keys()) == (401, shape)
         refused = await client.post("/v1/retrieval/a/b/reranking", json=DOCUMENTS)
         assert refused.json()["type"] == "authentication_error"
+    # On /rerank vLLM and Infinity come first where they are on.
+    for dialects, shape in (
+        (("nim", "tei"), {"error", "error_type"}),
+        (("nim", "infinity"), {"error"}),
+        (("nim",), {"object", "message", "detail", "type", "code"}),
+    ):
+        async with client_of(gateway_of(api_keys_dir=keys, dialects=dialects)) as client:
+            refused = await client.post("/rerank", json=DOCUMENTS)
+            assert (refused.status_code, refused.json().keys()) == (401, shape)
+
+
+async def test_tei_calls_what_is_late_overloaded(
+    gateway_of: Make, client_of: Make, engine: Any
+) -> None:
+    engine.open.clear()
+    async with client_of(gateway_of(dialects=("tei",), request_timeout_seconds=0.02)) as client:
+        late = await client.post("/rerank", json={"query": QUERY, "texts": TEXTS})
+    assert (late.status_code, late.json()["error_type"]) == (504, "Overloaded")
+    engine.open.set()
+
+
+async def test_openapi_says_who_needs_a_key(
+    gateway_of: Make, client_of: Make, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "one").write_text("secret-key")
+    async with client_of(gateway_of()) as client:
+        schema = (await client.get("/openapi.json")).json()
+        assert "security" not in schema
+        assert {"401", "504"} <= schema["paths"]["/v1/ranking"]["post"]["responses"].keys()
+    async with client_of(gateway_of(api_keys_dir=keys)) as client:
+        given = {"x-api-key": "secret-key"}
+        schema = (await client.get("/openapi.json", headers=given)).json()
+    schemes = schema["components"]["securitySchemes"]
+    assert [*schema["security"]] == [{name: []} for name in schemes]
+    assert {scheme["type"] for scheme in schemes.values()} == {"http", "apiKey"}
+    paths_of = {path: next(iter(item.values())) for path, item in schema["paths"].items()}
+    assert paths_of["/v1/health/ready"]["security"] == []
+    assert "401" not in paths_of["/v1/health/ready"]["responses"]
+    assert "401" in paths_of["/v1/models"]["responses"]
+    assert "security" not in paths_of["/v1/models"]
 
 
 async def test_images_are_refused_by_their_field(client: httpx.AsyncClient) -> None:

@@ -12,7 +12,10 @@ async def test_waits_for_the_last_answer(eventually: Callable[..., Any]) -> None
     drain.enter()
     drain.enter()
     run = asyncio.create_task(drain.run())
+    assert not drain.closed.is_set()
     await eventually(lambda: drain.phase is Phase.CLOSED)
+    assert drain.closed.is_set()
+    assert 0 < drain.remaining <= 100
     drain.leave()
     await asyncio.sleep(0)
     assert not run.done()

@@ -13,13 +13,27 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from reranker_gateway.api.models import names_of
-from reranker_gateway.errors import BodyTimeoutError, EngineError, EngineUnavailableError
+from reranker_gateway.errors import (
+    BodyTimeoutError,
+    EngineError,
+    EngineUnavailableError,
+    InvalidRequestError,
+)
+from reranker_gateway.kserve import tensors
 from reranker_gateway.kserve.server import GrpcListenError, create_server, listen
 from reranker_gateway.kserve.uploads import Uploads
 
 Make = Callable[..., Any]
 NAME = "demo_bert"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+SMALL = (
+    *(
+        f"/inference.GRPCInferenceService/{name}"
+        for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
+    ),
+    "/grpc.health.v1.Health/Check",
+)
 
 
 @pytest.fixture
@@ -196,6 +210,7 @@ BAD = {
     "an output": infer_request(["w1"], ["w3"], outputs=("score",)),
     "an output twice": infer_request(["w1"], ["w3"], outputs=("logit", "logit")),
     "many outputs": infer_request(["w1"], ["w3"], outputs=("logit",) * 10_000),
+    "a long id": infer_request(["w1"], ["w3"], id="i" * 129),
     "a pair of nothing": infer_request([""], [""]),
 }
 
@@ -226,6 +241,43 @@ async def test_messages_that_are_none(
         expected = unknown if method == "Nothing" else grpc.StatusCode.INVALID_ARGUMENT
         assert error.code() is expected
     assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs", "raw_input_contents", "parameters"])
+def test_many_fields_are_refused_before_they_are_parsed(field: str) -> None:
+    request = infer_request(["w1"], ["w3"], outputs=("logit", "index", "token_count"))
+    for at in range(50):
+        request.parameters[f"p{at}"].bool_param = True
+    tensors.check_structure(request.SerializeToString())
+    for at in range(20):
+        match field:
+            case "parameters":
+                request.parameters[f"q{at}"].bool_param = True
+            case "raw_input_contents":
+                request.raw_input_contents.append(b"")
+            case _:
+                getattr(request, field).add()
+    with pytest.raises(InvalidRequestError, match="more than 64 fields"):
+        tensors.check_structure(request.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x08\x01", b"\x09" + bytes(8), b"\x0d" + bytes(4), b"\x0a\x01x"]
+)
+def test_fields_of_each_wire_type_are_counted(data: bytes) -> None:
+    tensors.check_structure(data * 64)
+    with pytest.raises(InvalidRequestError):
+        tensors.check_structure(data * 65)
+
+
+def test_what_outlives_a_message_holds_no_part_of_it() -> None:
+    request = infer_request(["w1"], ["w3"], raw=False, outputs=("logit",), id="mine")
+    question = tensors.question_of(request, "END", 1)
+    reply = tensors.reply_to(request)
+    assert reply == tensors.Reply(NAME, "mine", ("logit",))
+    # A container of protobuf keeps all of the message alive.
+    held = (question.queries, question.passages, reply.outputs)
+    assert [type(part) for part in held] == [list, list, tuple]
 
 
 async def test_unknown_models_and_versions(connect: Make) -> None:
@@ -358,9 +410,10 @@ async def test_a_compressed_message_is_refused(connect: Make) -> None:
     assert (await refused(call)).code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_call_without_a_message(connect: Make) -> None:
+@pytest.mark.parametrize("method", [METHOD, *SMALL])
+async def test_a_call_without_a_message(connect: Make, method: str) -> None:
     channel = await connect()
-    call = channel.stream_unary(METHOD)
+    call = channel.stream_unary(method)
 
     async def nothing() -> AsyncIterator[bytes]:
         return
@@ -369,7 +422,13 @@ async def test_a_call_without_a_message(connect: Make) -> None:
     assert (await refused(call(nothing()))).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_message_that_does_not_come_ends_the_call(connect: Make) -> None:
+async def _all(call: Any) -> None:
+    async for _ in call:
+        pass
+
+
+@pytest.mark.parametrize("method", [METHOD, *SMALL, REFLECT])
+async def test_a_message_that_does_not_come_ends_the_call(connect: Make, method: str) -> None:
     channel = await connect(read_idle_seconds=0.05)
     never = asyncio.Event()
 
@@ -377,20 +436,48 @@ async def test_a_message_that_does_not_come_ends_the_call(connect: Make) -> None
         await never.wait()
         yield b""
 
-    error = await refused(channel.stream_unary(METHOD)(silence()))
+    error = await refused(_all(channel.stream_stream(method)(silence())))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "did not arrive in time" in error.details()
 
 
+@pytest.mark.parametrize("method", [*SMALL, REFLECT])
+async def test_only_questions_may_be_large(connect: Make, method: str) -> None:
+    channel = await connect()
+
+    async def large() -> AsyncIterator[bytes]:
+        yield bytes(65 << 10)
+
+    error = await refused(_all(channel.stream_stream(method)(large())))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "at most 65536" in error.details()
+
+
+async def test_questions_that_arrive_do_not_hold_up_probes(connect: Make, eventually: Make) -> None:
+    channel = await connect()
+    begun, never = [], asyncio.Event()
+
+    async def silence() -> AsyncIterator[bytes]:
+        begun.append(True)
+        await never.wait()
+        yield b""
+
+    calls = [channel.stream_unary(METHOD)(silence()) for _ in range(20)]
+    await eventually(lambda: len(begun) == 20)
+    assert (await stub(channel).ServerLive(pb.ServerLiveRequest())).live
+    for call in calls:
+        call.cancel()
+
+
 async def test_slow_messages_give_way_to_those_that_wait() -> None:
     uploads = Uploads(places=1, longest=60, fair=0.01)
-    slow = asyncio.create_task(uploads.receive(asyncio.Event().wait()))
+    slow = asyncio.create_task(uploads.receive(asyncio.Event().wait))
     await asyncio.sleep(0)
 
     async def quick() -> str:
         return "here"
 
-    assert await uploads.receive(quick()) == "here"
+    assert await uploads.receive(quick) == "here"
     with pytest.raises(BodyTimeoutError, match=r"0\.01 s while others wait"):
         await slow
 
@@ -407,8 +494,8 @@ async def test_a_taken_port_is_named(gateway_of: Make) -> None:
 
 
 async def test_connections_are_bounded(gateway_of: Make) -> None:
-    gateway = gateway_of(max_connections=2)
-    server = create_server(gateway, names_of(gateway))
+    gateway = gateway_of(max_connections=100)
+    server = create_server(gateway, names_of(gateway), connections=2)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     settings = b"\0\0\0\4\0\0\0\0\0"
@@ -435,7 +522,18 @@ async def test_keys_are_asked_for_and_probes_stay_open(
     calls = stub(channel)
     assert (await calls.ServerReady(pb.ServerReadyRequest())).ready
     asked = pb.ModelMetadataRequest(name=NAME)
-    for call in (calls.ModelInfer(GOOD), calls.ModelMetadata(asked)):
+    assert (await calls.ServerLive(pb.ServerLiveRequest())).live
+    health = health_pb2_grpc.HealthStub(channel)
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status
+    services = reflection_pb2.ServerReflectionRequest(list_services="")
+    reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+    for call in (
+        calls.ModelInfer(GOOD),
+        calls.ModelMetadata(asked),
+        calls.ModelReady(pb.ModelReadyRequest(name=NAME)),
+        calls.ServerMetadata(pb.ServerMetadataRequest()),
+        _all(reflect(iter([services]))),
+    ):
         assert (await refused(call)).code() is grpc.StatusCode.UNAUTHENTICATED
     wrong = (("authorization", "Bearer other"),)
     error = await refused(calls.ModelInfer(GOOD, metadata=wrong))
@@ -443,6 +541,7 @@ async def test_keys_are_asked_for_and_probes_stay_open(
     right = (("authorization", "Bearer secret-key"),)
     assert arrays(await calls.ModelInfer(GOOD, metadata=right))
     assert (await calls.ModelMetadata(asked, metadata=right)).name == NAME
+    await _all(reflect(iter([services]), metadata=right))
 
 
 async def test_the_servers_own_limit_of_time(connect: Make, engine: Any, gateway_of: Make) -> None:

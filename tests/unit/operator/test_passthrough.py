@@ -268,7 +268,7 @@ def test_keys_and_certificates_are_mounted_and_never_read(
     assert probed == {"metrics"}
     ports = serving.service_object(full, "r")["spec"]["ports"]
     assert {port["name"]: port.get("appProtocol") for port in ports} == {
-        "http": "https", "grpc": None, "metrics": None,
+        "http": "https", "grpc": "https", "metrics": None,
     }  # fmt: skip
 
 
@@ -277,4 +277,7 @@ def test_plain_pods_are_probed_at_the_api(
 ) -> None:
     pod = serving.pod_template(service, engine, defaults)["spec"]
     assert _container(pod, "gateway")["readinessProbe"]["httpGet"]["port"] == "http"
-    assert "appProtocol" not in str(serving.service_object(service, "r"))
+    ports = serving.service_object(service, "r")["spec"]["ports"]
+    assert {port["name"]: port.get("appProtocol") for port in ports} == {
+        "http": None, "grpc": "kubernetes.io/h2c", "metrics": None,
+    }  # fmt: skip

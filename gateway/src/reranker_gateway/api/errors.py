@@ -11,10 +11,10 @@ from starlette.types import Scope
 
 from reranker_gateway.api.dialects.base import Dialect, Fault
 from reranker_gateway.api.dialects.nim import Nim
-from reranker_gateway.api.dialects.table import first_dialect
 from reranker_gateway.errors import GatewayError
 
-#: Where in a request's scope the dialect lies that it was asked in.
+#: Where in a request's scope the dialect lies that it was asked in; the path's first one until it
+#: is known, nothing where no dialect has the path.
 DIALECT: Final = "reranker.dialect"
 _NIM: Final = Nim()
 
@@ -69,7 +69,7 @@ def gateway_error_response(error: GatewayError, scope: Scope) -> Response:
         kind=error.type,
         detail=error.detail,
         headers=headers,
-        dialect=scope.get(DIALECT) or first_dialect(scope["path"]) or _NIM,
+        dialect=scope.get(DIALECT, _NIM),
     )
 
 

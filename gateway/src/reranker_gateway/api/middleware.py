@@ -5,17 +5,17 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Collection
 
-from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reranker_gateway.api.dialects.table import is_scoring
-from reranker_gateway.api.errors import error_response, gateway_error_response
+from reranker_gateway.api.dialects.table import first_dialect, is_scoring
+from reranker_gateway.api.errors import DIALECT, gateway_error_response
 from reranker_gateway.api.ranking import REQUEST_ID
 from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
-from reranker_gateway.errors import DeadlineExceededError, GatewayError
+from reranker_gateway.errors import DeadlineExceededError, GatewayError, NotReadyError
 from reranker_gateway.logs import log_event
 from reranker_gateway.request_context import (
     RequestContext,
@@ -43,6 +43,7 @@ class RequestMiddleware:
         drain: Drain,
         telemetry: Telemetry,
         callers: Callers,
+        dialects: Collection[str],
         clock: Clock,
         timeout: float | None,
         tracing: Tracing | None,
@@ -51,6 +52,7 @@ class RequestMiddleware:
         self._drain = drain
         self._telemetry = telemetry
         self._callers = callers
+        self._dialects = dialects
         self._clock = clock
         self._timeout = timeout
         self._tracing = tracing
@@ -80,6 +82,8 @@ class RequestMiddleware:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
+        if dialect := first_dialect(scope["path"], self._dialects):
+            scope[DIALECT] = dialect
         work = scope["method"] == "POST" and is_scoring(scope["path"])
         if work:
             self._drain.enter()
@@ -92,7 +96,8 @@ class RequestMiddleware:
         except asyncio.CancelledError:
             # The time to drain is over, and with it the task: this is the last thing it does.
             if not answering:
-                await _cut_off()(scope, receive, send_marked)
+                cut_off = NotReadyError("the server has shut down; retry on another replica")
+                await gateway_error_response(cut_off, scope)(scope, receive, send_marked)
         except Exception:
             # The caller has its 500 already; Starlette raises again for the log.
             _log.exception("internal error", extra={"fields": {"requestId": context.request_id}})
@@ -142,15 +147,6 @@ class RequestMiddleware:
         log_event(_log, "request", **fields)
         if self._tracing is not None:
             self._tracing.record(context, path=path, code=code)
-
-
-def _cut_off() -> Response:
-    return error_response(
-        503,
-        "the server has shut down; retry on another replica",
-        kind="service_unavailable",
-        headers={"Retry-After": "1"},
-    )
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -13,8 +13,14 @@ from pydantic.json_schema import models_json_schema
 from reranker_gateway.api.dialects.nim import NimError
 from reranker_gateway.api.dialects.table import ROUTES, Route
 from reranker_gateway.api.models import ModelNames
+from reranker_gateway.callers import OPEN
 
-_ERRORS = (400, 404, 408, 413, 415, 422, 424, 429, 500, 503)
+_ERRORS = (400, 401, 404, 408, 413, 415, 422, 424, 429, 500, 503, 504)
+#: Either of them will do.
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 _SCHEMAS = "#/components/schemas/"
 
 
@@ -53,8 +59,11 @@ def described(path: str, routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def describe_requests(app: FastAPI, names: ModelNames) -> None:
-    """Put the schemas of the requests, and the models that they may name, into the document."""
+def describe_requests(app: FastAPI, names: ModelNames, *, keys: bool) -> None:
+    """Put the schemas of the requests, and the models that they may name, into the document.
+
+    `keys`: whether callers need an API key.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -68,10 +77,25 @@ def describe_requests(app: FastAPI, names: ModelNames) -> None:
             schema["components"]["schemas"].update(definitions["$defs"])
             for kind in kinds:
                 _name_models(definitions["$defs"][kind.__name__], names)
+            if keys:
+                _ask_for_keys(schema)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _ask_for_keys(schema: dict[str, Any]) -> None:
+    schema["components"]["securitySchemes"] = _KEYS
+    schema["security"] = [{name: []} for name in _KEYS]
+    content = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{NimError.__name__}"}}}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            if path in OPEN:
+                operation["security"] = []
+            else:
+                refusal = {"description": "Unauthorized", "content": content}
+                operation["responses"].setdefault("401", refusal)
 
 
 def _name_models(schema: dict[str, Any], names: ModelNames) -> None:

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from reranker_gateway.api.dialects.base import Body
 from reranker_gateway.api.dialects.table import Route, choose
-from reranker_gateway.errors import InvalidRequestError
+from reranker_gateway.errors import BodyTooLargeError, InvalidRequestError, TooManyPassagesError
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BLANKS = b" \t\r\n"
@@ -30,7 +30,7 @@ _LONGEST_NAME = 64
 def choose_route(body: bytes, routes: Sequence[Route], max_passages: int) -> tuple[Route, Any]:
     """Whose request it is, and its JSON where that had to be looked at.
 
-    Raises InvalidRequestError: 400 for what is not JSON, 422 for what is no request of this size.
+    Raises BodyTooLargeError, and InvalidRequestError with 400 for what is not JSON.
     """
     check_structure(body, max_passages)
     if len(routes) == 1:
@@ -52,21 +52,21 @@ def parse(route: Route, body: bytes, asked: Any) -> Body:
 
 
 def check_count(field: str, count: int, max_passages: int) -> None:
-    """Raises InvalidRequestError for more passages than one request may have."""
+    """Raises TooManyPassagesError for more passages than one request may have."""
     if count > max_passages:
-        raise InvalidRequestError(
+        raise TooManyPassagesError(
             f"{field}: {count} items, at most {max_passages} are allowed; "
             "split them over several requests"
         )
 
 
 def check_structure(body: bytes, max_passages: int) -> None:
-    """Raises InvalidRequestError for more JSON than a request can hold beside its texts."""
+    """Raises BodyTooLargeError for more JSON than a request can hold beside its texts."""
     # As many strings as a request can hold; more of them count as structure themselves.
     strings = _STRINGS_BASE + _STRINGS_PER_PASSAGE * max_passages
     structure = _STRING.sub(b"", body, count=strings).translate(None, _BLANKS)
     if len(structure) > _STRUCTURE_BASE + _STRUCTURE_PER_PASSAGE * max_passages:
-        raise InvalidRequestError(
+        raise BodyTooLargeError(
             "the body is not a ranking request: it holds too much besides texts; send model, query "
             f"and at most {max_passages} passages"
         )

@@ -6,16 +6,12 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-from grpc_reflection.v1alpha import reflection
 
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.gateway import Gateway
-from reranker_gateway.kserve.service import HEALTH, KSERVE, Service
-from reranker_gateway.kserve.uploads import Uploads
+from reranker_gateway.kserve.service import Service
 from reranker_gateway.settings import Settings
 
-#: Messages that arrive at a time, each of up to `grpc_max_message_bytes`.
-_UPLOADS: Final = 8
 _STREAMS_PER_CONNECTION: Final = 128
 _IDLE_MS: Final = 300_000
 _log = logging.getLogger(__name__)
@@ -25,17 +21,16 @@ class GrpcListenError(Exception):
     """The port cannot be opened; the message names the setting."""
 
 
-def create_server(gateway: Gateway, names: ModelNames) -> Any:
-    """A `grpc.aio.Server` for `gateway`, not started."""
+def create_server(gateway: Gateway, names: ModelNames, connections: int | None = None) -> Any:
+    """A `grpc.aio.Server` for `gateway`, not started; `connections` if not as in the settings."""
     settings = gateway.settings
+    most = settings.max_connections if connections is None else connections
     server = grpc.aio.server(
         # As over HTTP, half of the connections may have a request in progress.
-        maximum_concurrent_rpcs=max(1, settings.max_connections // 2),
-        options=_options(settings),
+        maximum_concurrent_rpcs=max(1, most // 2),
+        options=_options(settings, most),
     )
-    service = Service(gateway, names, Uploads(_UPLOADS, settings.read_idle_seconds))
-    server.add_generic_rpc_handlers(service.handlers())
-    reflection.enable_server_reflection((KSERVE, HEALTH, reflection.SERVICE_NAME), server)
+    server.add_generic_rpc_handlers(Service(gateway, names).handlers())
     return server
 
 
@@ -80,13 +75,13 @@ def _pair(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
+def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
     limit = settings.grpc_max_message_bytes
     return [
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", int(settings.read_idle_seconds * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         # A small message could unpack to many large ones: no compression.

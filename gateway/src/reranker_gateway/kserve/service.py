@@ -1,4 +1,8 @@
-"""The methods of `inference.GRPCInferenceService`, and of the standard health service.
+"""The methods of `inference.GRPCInferenceService`, of the health and of the reflection service.
+
+To the library all of them are streams of messages: it reads a single one before it calls a method,
+without a limit of time, as many as there are calls. A stream of one message is the same on the
+wire, but is read when there is room for it (`uploads`), and after the key was looked at.
 
 Methods take and give bytes: a message that cannot be read is the caller's mistake and gets the
 caller's status, instead of a traceback in the log.
@@ -8,21 +12,24 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 from tritonclient.grpc import service_pb2
 
 from reranker_gateway import VERSION
+from reranker_gateway.api.dialects.base import Question
 from reranker_gateway.api.inputs import tokenise
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Phase
 from reranker_gateway.errors import (
+    BodyTooLargeError,
     DeadlineExceededError,
     GatewayError,
     InvalidRequestError,
@@ -38,8 +45,13 @@ from reranker_gateway.tracing import propagated
 
 KSERVE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
+REFLECTION: Final = reflection.SERVICE_NAME
 _INFER: Final = f"/{KSERVE}/ModelInfer"
 _MODEL_VERSION: Final = "1"
+#: Messages that arrive at a time, of ModelInfer, and of all the others.
+_UPLOADS: Final = 8
+#: One message of a method that takes no texts.
+_SMALL_BYTES: Final = 64 << 10
 _STATUS: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -82,15 +94,17 @@ _INTERNAL: Final = _Refusal(
 
 
 class Service:
-    """Answers both services' methods for one gateway."""
+    """Answers the three services' methods for one gateway."""
 
-    def __init__(
-        self, gateway: Gateway, names: ModelNames, uploads: Uploads, clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, gateway: Gateway, names: ModelNames, clock: Clock = time.monotonic) -> None:
         self._gateway = gateway
         self._names = names
-        self._uploads = uploads
         self._clock = clock
+        idle_seconds = gateway.settings.read_idle_seconds
+        self._uploads = Uploads(_UPLOADS, idle_seconds)
+        # Of their own, so that probes need not wait for texts.
+        self._small_uploads = Uploads(_UPLOADS, idle_seconds)
+        self._reflection = reflection.aio.ReflectionServicer((KSERVE, HEALTH, REFLECTION))
         #: As NIM names its models here.
         self._ids = {_identifier(name): name for name in names.all} | {
             name: name for name in names.all
@@ -99,40 +113,70 @@ class Service:
     def handlers(self) -> list[Any]:
         """One generic handler per service, as grpc takes them."""
         kserve = {
-            "ServerLive": self._unary(service_pb2.ServerLiveRequest, self._server_live),
-            "ServerReady": self._unary(service_pb2.ServerReadyRequest, self._server_ready),
+            "ServerLive": self._unary(
+                service_pb2.ServerLiveRequest, self._server_live, is_open=True
+            ),
+            "ServerReady": self._unary(
+                service_pb2.ServerReadyRequest, self._server_ready, is_open=True
+            ),
             "ModelReady": self._unary(service_pb2.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._unary(
-                service_pb2.ServerMetadataRequest, self._server_metadata, is_open=False
-            ),
-            "ModelMetadata": self._unary(
-                service_pb2.ModelMetadataRequest, self._model_metadata, is_open=False
-            ),
-            # A stream of one message on the wire is the same as a single one; but here it is read
-            # when there is room for it.
+            "ServerMetadata": self._unary(service_pb2.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": self._unary(service_pb2.ModelMetadataRequest, self._model_metadata),
             "ModelInfer": grpc.stream_unary_rpc_method_handler(
                 self._infer, response_serializer=_serialised
             ),
         }
-        health = {"Check": self._unary(health_pb2.HealthCheckRequest, self._check)}
+        health = {"Check": self._unary(health_pb2.HealthCheckRequest, self._check, is_open=True)}
+        reflected = {
+            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                self._reflect, response_serializer=_serialised
+            )
+        }
         return [
             grpc.method_handlers_generic_handler(KSERVE, kserve),
             grpc.method_handlers_generic_handler(HEALTH, health),
+            grpc.method_handlers_generic_handler(REFLECTION, reflected),
         ]
 
-    def _unary(self, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = True) -> Any:
-        """A method of one message. Probes are open, what tells of the model asks for a key."""
+    def _unary(self, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = False) -> Any:
+        """A method of one small message; an open one is answered without a key."""
 
-        async def method(data: bytes, context: Context) -> Any:
+        async def method(_messages: Any, context: Context) -> Any:
             try:
                 if not is_open:
                     self._gateway.callers.admit(f"/{KSERVE}", _headers(context))
+                data = await self._small(context)
+                if data is grpc.aio.EOF:
+                    raise _no_message()
                 return answer(tensors.parse(kind, data))
             except GatewayError as error:
                 refusal = _Refusal.of(error)
             return await refusal.abort(context)
 
-        return grpc.unary_unary_rpc_method_handler(method, response_serializer=_serialised)
+        return grpc.stream_unary_rpc_method_handler(method, response_serializer=_serialised)
+
+    async def _small(self, context: Context) -> Any:
+        """The next message, or EOF. Raises BodyTimeoutError, BodyTooLargeError."""
+        data = await self._small_uploads.receive(context.read)
+        if data is not grpc.aio.EOF and len(data) > _SMALL_BYTES:
+            raise BodyTooLargeError(
+                f"the message has {len(data)} bytes, at most {_SMALL_BYTES} are allowed"
+            )
+        return data
+
+    async def _reflect(self, _messages: Any, context: Context) -> None:
+        """Answers each message of the stream before the next is read."""
+        try:
+            self._gateway.callers.admit(f"/{REFLECTION}", _headers(context))
+            while (data := await self._small(context)) is not grpc.aio.EOF:
+                request = tensors.parse(reflection_pb2.ServerReflectionRequest, data)
+                async for answer in self._reflection.ServerReflectionInfo(_only(request), context):
+                    await context.write(answer)
+        except GatewayError as error:
+            refusal = _Refusal.of(error)
+        else:
+            return
+        await refusal.abort(context)
 
     @property
     def _ready(self) -> bool:
@@ -225,28 +269,34 @@ class Service:
             ) from None
 
     async def _answer(self, context: Context) -> Any:
-        scorer, settings = self._gateway.scorer, self._gateway.settings
+        scorer = self._gateway.scorer
         scorer.check_open()
         with self._gateway.admission.enter() as entry:
             # By `context`: the iterator of messages would hold this one until the call's end.
-            data = await self._uploads.receive(context.read())
+            data = await self._uploads.receive(context.read)
             if data is grpc.aio.EOF:
-                raise InvalidRequestError("the call ended without a message")
+                raise _no_message()
             entry.add(len(data))
             entry.arrived()
-            request = tensors.parse(service_pb2.ModelInferRequest, data)
-            self._check_model(request.model_name, request.model_version)
-            question = tensors.question_of(request, settings.truncate, settings.max_passages)
+            question, reply = self._read(data)
             inputs = await tokenise(scorer, question)
-            # The texts are in all of these.
+            # The texts are in both.
             del data, question
-            request.ClearField("inputs")
-            request.ClearField("raw_input_contents")
             entry.tokenised()
             scores = await scorer.score(inputs)
-        return tensors.answer(
-            request, request.model_name, scores.logits, _tokens(inputs), _MODEL_VERSION
-        )
+        return tensors.answer(reply, scores.logits, _tokens(inputs), _MODEL_VERSION)
+
+    def _read(self, data: bytes) -> tuple[Question, tensors.Reply]:
+        """What is asked, and what the answer repeats of it.
+
+        A function of its own, so that the message with all that it holds ends with it.
+        """
+        settings = self._gateway.settings
+        tensors.check_structure(data)
+        request = tensors.parse(service_pb2.ModelInferRequest, data)
+        self._check_model(request.model_name, request.model_version)
+        question = tensors.question_of(request, settings.truncate, settings.max_passages)
+        return question, tensors.reply_to(request)
 
     def _record(self, request: RequestContext, code: int) -> None:
         seconds = request.ended - request.began
@@ -266,6 +316,14 @@ class Service:
         )
         if self._gateway.tracing is not None:
             self._gateway.tracing.record(request, path=_INFER, code=code)
+
+
+async def _only(message: Any) -> AsyncIterator[Any]:
+    yield message
+
+
+def _no_message() -> InvalidRequestError:
+    return InvalidRequestError("the call ended without a message")
 
 
 def _headers(context: Context) -> Headers:

@@ -13,6 +13,7 @@ NVIDIA's Reranking NIM for names and shapes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +33,57 @@ OUTPUTS: Final = {
 }
 _LENGTH: Final = 4
 _SHOWN: Final = 64
+_LONGEST_ID: Final = 128
+#: Fields of a message, where a repeated one counts as often as it is there.
+_MOST_FIELDS: Final = 64
+#: Source: Protocol Buffers' encoding, by wire type: bytes after the tag, and whether the length
+#: of more follows it. Groups have no length; what is in them counts as fields of the message.
+_VARINT, _DELIMITED = 0, 2
+_FIXED: Final = {1: 8, 3: 0, 4: 0, 5: 4}
 _TRUNCATE: Final[dict[str, Truncate]] = {"NONE": "NONE", "END": "END"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an answer repeats of its request."""
+
+    model: str
+    id: str
+    #: Those that were asked for; empty for all.
+    outputs: tuple[str, ...]
+
+
+def check_structure(data: bytes) -> None:
+    """Raises InvalidRequestError for more fields than a request for scores has.
+
+    Parsed, an empty tensor of two bytes takes eighty: this is looked at before.
+    """
+    at = fields = 0
+    while at < len(data):
+        fields += 1
+        if fields > _MOST_FIELDS:
+            raise InvalidRequestError(
+                f"the message has more than {_MOST_FIELDS} fields; send model_name, query, passage "
+                "and parameters that are known here"
+            )
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind in {_VARINT, _DELIMITED}:
+            value, at = _varint(data, at)
+            at += value if kind == _DELIMITED else 0
+        else:
+            # The parser will say what is wrong with an unknown one.
+            at += _FIXED.get(kind, len(data))
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, and where it ends; one that is too long or cut off ends the data."""
+    value = 0
+    for shift, byte in enumerate(data[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, at + shift + 1
+    return 0, len(data)
 
 
 def parse(kind: Any, data: bytes) -> Any:
@@ -63,7 +114,16 @@ def question_of(request: Any, truncate: Truncate, max_passages: int) -> Question
     )
 
 
-def answer(request: Any, name: str, logits: FloatArray, lengths: list[int], version: str) -> Any:
+def reply_to(request: Any) -> Reply:
+    """What is kept of a ModelInferRequest with a question. Raises InvalidRequestError."""
+    if len(request.id) > _LONGEST_ID:
+        raise InvalidRequestError(
+            f"id: {len(request.id)} characters, at most {_LONGEST_ID} are allowed"
+        )
+    return Reply(request.model_name, request.id, tuple(output.name for output in request.outputs))
+
+
+def answer(reply: Reply, logits: FloatArray, lengths: list[int], version: str) -> Any:
     """The ModelInferResponse: all outputs, or those that were asked for."""
     order = np.argsort(-logits, kind="stable")
     arrays = {
@@ -71,8 +131,10 @@ def answer(request: Any, name: str, logits: FloatArray, lengths: list[int], vers
         "logit": logits[order].astype("<f4"),
         "token_count": np.asarray(lengths, dtype="<i4")[order],
     }
-    response = service_pb2.ModelInferResponse(model_name=name, model_version=version, id=request.id)
-    for output in [output.name for output in request.outputs] or OUTPUTS:
+    response = service_pb2.ModelInferResponse(
+        model_name=reply.model, model_version=version, id=reply.id
+    )
+    for output in reply.outputs or OUTPUTS:
         datatype, shape = OUTPUTS[output]
         response.outputs.add(name=output, datatype=datatype, shape=[len(order), *shape[1:]])
         response.raw_output_contents.append(arrays[output].tobytes())

@@ -6,7 +6,7 @@ have had their fair time end.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from reranker_gateway.errors import BodyTimeoutError
@@ -26,15 +26,15 @@ class Uploads:
         self._waiting = 0
         self._reading: dict[asyncio.Timeout, float] = {}
 
-    async def receive(self, message: Awaitable[T]) -> T:
-        """`message`, once there is a place for it. Raises BodyTimeoutError."""
+    async def receive(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` gives, called once there is a place for it. Raises BodyTimeoutError."""
         await self._enter()
         now = asyncio.get_running_loop().time()
         patience = asyncio.timeout_at(now + (self._fair if self._waiting else self._longest))
         try:
             async with patience:
                 self._reading[patience] = now
-                return await message
+                return await read()
         except TimeoutError:
             raise BodyTimeoutError(
                 f"the message did not arrive in time: {self._longest:g} s, {self._fair:g} s while "

@@ -46,7 +46,7 @@ def external_service(service: RerankerService, selector: Mapping[str, str]) -> J
     port: Json = {
         "name": "http", "protocol": "TCP", "port": asked.port, "targetPort": "http",
     }  # fmt: skip
-    port |= security.protocol(service.spec.serving)
+    port |= security.protocol(service.spec.serving, "http")
     if asked.node_port:
         port["nodePort"] = asked.node_port
     spec: Json = {"type": asked.type, "selector": dict(selector), "ports": [port]}

@@ -41,6 +41,14 @@ def mounts(serving: ServingSpec) -> list[Json]:
     return found
 
 
-def protocol(serving: ServingSpec) -> Json:
-    """What a Service's port tells Ingress controllers and meshes."""
-    return {"appProtocol": "https"} if serving.tls is not None else {}
+def protocol(serving: ServingSpec, port: str) -> Json:
+    """What the Service's `port`, by name, tells Gateways, Ingress controllers and meshes.
+
+    Source: Kubernetes' standard protocols of Services. `https` holds for HTTP/2 too, which TLS
+    agrees on by itself; without TLS HTTP/2 must be known before.
+    """
+    if port == "metrics":
+        return {}
+    if serving.tls is not None:
+        return {"appProtocol": "https"}
+    return {"appProtocol": "kubernetes.io/h2c"} if port == "grpc" else {}

@@ -224,7 +224,7 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
             "selector": pod_selector(meta.name, revision),
             "ports": [
                 {"name": name, "port": port, "targetPort": name}
-                | (security.protocol(service.spec.serving) if name == "http" else {})
+                | security.protocol(service.spec.serving, name)
                 for name, port in _ports(service).items()
             ],
         },

@@ -72,10 +72,12 @@ def is_scoring(path: str) -> bool:
     return _PATTERN.fullmatch(path) is not None
 
 
-def first_dialect(path: str) -> Dialect[Any] | None:
+def first_dialect(path: str, enabled: Collection[str]) -> Dialect[Any] | None:
     """Whose words an error on `path` has while it is unknown who is meant."""
     segments = path.split("/")
     for route in ROUTES:
+        if route.dialect.name not in enabled:
+            continue
         parts = route.path.split("/")
         if len(parts) == len(segments) and all(
             part == segment or part.startswith("{")

@@ -16,7 +16,11 @@ _KINDS = {
     429: "Overloaded",
     500: "Backend",
     503: "Unhealthy",
+    504: "Overloaded",
 }
+
+
+_STATUS = {"engine_error": 424, "too_many_passages": 422}
 
 
 class TeiRequest(Body):
@@ -87,8 +91,8 @@ class Tei(Dialect[TeiRequest]):
         ]
 
     def status(self, fault: Fault) -> int:
-        """Failures of the engine are 424."""
-        return 424 if fault.kind == "engine_error" else fault.status
+        """Failures of the engine are 424, too many texts 422."""
+        return _STATUS.get(fault.kind, fault.status)
 
     def fault(self, fault: Fault) -> dict[str, object]:
         """One of six types."""
