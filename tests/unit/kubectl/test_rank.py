@@ -60,9 +60,10 @@ class Kubectl:
         return (self.folder / "arguments").read_text(encoding="utf-8").strip()
 
     def has_ended(self) -> bool:
+        """Also when it was ended before its first word."""
         try:
             os.kill(int((self.folder / "pid").read_text(encoding="utf-8")), 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, FileNotFoundError):
             return True
         return False
 
