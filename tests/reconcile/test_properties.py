@@ -384,6 +384,7 @@ async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
         await sim.converge()
 
 
+@pytest.mark.timeout(0)
 @settings(max_examples=FEW)
 @given(
     st.sampled_from(["surge", "noSurge"]),
@@ -423,6 +424,7 @@ def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
     asyncio.run(story())
 
 
+@pytest.mark.timeout(0)
 @settings(max_examples=FEW)
 @given(
     st.sampled_from(["surge", "noSurge"]),
