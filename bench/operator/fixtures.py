@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from api import Api, Json, in_parallel
 from control_plane import ROOT
+from support.identities import TOOLCHAIN
 
-from reranker_contracts import ParityReport, Runtimes, Toolchain
+from reranker_contracts import ParityReport, Runtimes
 from reranker_operator import names
 from reranker_operator.api.conditions import ConditionType, Reason, condition, merge, summarise
 from reranker_operator.api.v1alpha1 import (
@@ -24,15 +25,6 @@ from reranker_operator.config import Config
 from reranker_operator.render import engines, pods
 
 _GPU = "nvidia.com/gpu"
-_TOOLCHAIN = Toolchain(
-    recipe=1,
-    torch="2.6",
-    transformers="5.23",
-    tokenizers="0.23",
-    peft="0.21",
-    onnx="1.19",
-    onnxruntime="1.31",
-)
 _RUNTIMES = Runtimes(recipe=1, onnxruntime="1.31")
 _PARITY = ParityReport(
     pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007
@@ -114,12 +106,12 @@ async def _add_engine(api: Api, owner: Json, model: int) -> None:
         architecture="BertForSequenceClassification",
         family="bert",
         max_length=512,
-        toolchain=_TOOLCHAIN,
+        toolchain=TOOLCHAIN,
         runtimes=_RUNTIMES,
     )
     defaults = Config().defaults()
     status = RerankerServiceStatus(model=resolved)
-    _, (identity, *_) = engines.identities(parent, status)
+    identity, *_ = engines.identities(parent, status)
     body: Any = engines.engine(parent, status, identity, defaults)
     body["metadata"]["ownerReferences"] = [pods.owner_reference(parent, controller=False)]
     made = await api.create("rerankerengines", body)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import TypeAdapter
+from support.identities import TOOLCHAIN
 
 from reranker_contracts import (
     EngineIdentity,
@@ -22,7 +23,6 @@ from reranker_contracts import (
     Stage,
     StageReason,
     StageResult,
-    Toolchain,
     digest_of,
 )
 from reranker_contracts.base import Document
@@ -42,15 +42,6 @@ NAMESPACE = "shop"
 START = datetime.datetime(2026, 1, 5, 12, 0, tzinfo=datetime.UTC)
 PARITY = ParityReport(
     pairs=64, queries=8, kendall_tau=0.9991, ndcg10_delta=0.0004, max_abs_diff=0.0007
-)
-TOOLCHAIN = Toolchain(
-    recipe=1,
-    torch="2.6",
-    transformers="5.23",
-    tokenizers="0.23",
-    peft="0.21",
-    onnx="1.19",
-    onnxruntime="1.31",
 )
 RUNTIMES = Runtimes(recipe=1, onnxruntime="1.31")
 _PROTECTION = "kubernetes.io/pvc-protection"

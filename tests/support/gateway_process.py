@@ -6,7 +6,6 @@ covered by the e2e tests, which have a cluster to run its image.
 """
 
 import asyncio
-import datetime
 import os
 import socket
 import sys
@@ -22,14 +21,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from reranker_contracts import (
-    ArtefactManifest,
-    EngineIdentity,
     ServedModel,
-    Shapes,
-    digest_of,
-    write_manifest,
 )
-from reranker_contracts.integrity import file_entries
+from support.identities import publish_engine
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped
@@ -129,23 +123,7 @@ def write_engine(folder: Path) -> None:
         }
     )
     (folder / "model.json").write_text(model.to_json())
-    identity = EngineIdentity(
-        prepared="0" * 64,
-        runtime="onnxruntime",
-        precision="fp32",
-        accelerator="cpu",
-        max_batch_size=4,
-        version="1.31.1",
-        recipe=1,
-    )
-    manifest = ArtefactManifest(
-        digest=digest_of(identity),
-        identity=identity,
-        files=tuple(file_entries(folder)),
-        shapes=Shapes(max_batch_size=4, max_length=32, token_budget=128),
-        created_at=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
-    )
-    write_manifest(folder, manifest)
+    publish_engine(folder, 32)
 
 
 async def start_process(

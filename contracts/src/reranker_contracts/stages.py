@@ -65,6 +65,36 @@ class StageReason(StrEnum):
     INTERNAL_ERROR = "InternalError"
 
 
+#: The model as it is asked for can't be served, whatever it is built for.
+OF_THE_MODEL = frozenset(
+    {
+        StageReason.MODEL_INVALID,
+        StageReason.NOT_A_CROSS_ENCODER,
+        StageReason.EMBEDDING_MODEL,
+        StageReason.LISTWISE_MODEL,
+        StageReason.ARCHITECTURE_UNSUPPORTED,
+        StageReason.CUSTOM_CODE,
+        StageReason.UNSAFE_WEIGHTS,
+        StageReason.ADAPTER_INVALID,
+        StageReason.SCORING_UNKNOWN,
+        StageReason.MAX_LENGTH_TOO_LONG,
+        StageReason.MAX_LENGTH_TOO_SHORT,
+    }
+)
+#: One target can't be built or ranks too differently: that says nothing of the others. Validation
+#: fails for example by NaN, which a lower precision may overflow to.
+OF_THE_TARGET = frozenset(
+    {
+        StageReason.PARITY_REFUSED,
+        StageReason.TARGET_UNSUPPORTED,
+        StageReason.TARGET_ABSENT,
+        StageReason.ENGINE_TOO_LARGE,
+        StageReason.VALIDATION_FAILED,
+        StageReason.COMPILE_FAILED,
+    }
+)
+
+
 class ResolvedModel(Document):
     """What `resolve` found out about a source without loading its weights."""
 

@@ -1,11 +1,14 @@
 """Exit codes by kind of failure, for scripts; the table is in docs/cli.md."""
 
+from collections.abc import Set as AbstractSet
+
 from reranker_contracts import StageReason
+from reranker_contracts.stages import OF_THE_MODEL
 
 DONE, DEFECT, USAGE = 0, 1, 2
 SOURCE, UNREACHABLE, MODEL, BUILD, PARITY, INTEGRITY, DISK = range(3, 10)
 
-_REASONS = {
+_REASONS: dict[int, AbstractSet[StageReason]] = {
     DONE: {StageReason.SUCCEEDED},
     DEFECT: {StageReason.INTERNAL_ERROR},
     SOURCE: {
@@ -17,19 +20,7 @@ _REASONS = {
         StageReason.MODEL_GATED,
     },
     UNREACHABLE: {StageReason.SOURCE_UNREACHABLE},
-    MODEL: {
-        StageReason.MODEL_INVALID,
-        StageReason.NOT_A_CROSS_ENCODER,
-        StageReason.EMBEDDING_MODEL,
-        StageReason.LISTWISE_MODEL,
-        StageReason.ARCHITECTURE_UNSUPPORTED,
-        StageReason.CUSTOM_CODE,
-        StageReason.UNSAFE_WEIGHTS,
-        StageReason.ADAPTER_INVALID,
-        StageReason.SCORING_UNKNOWN,
-        StageReason.MAX_LENGTH_TOO_LONG,
-        StageReason.MAX_LENGTH_TOO_SHORT,
-    },
+    MODEL: OF_THE_MODEL,
     BUILD: {
         StageReason.EXPORT_FAILED,
         StageReason.COMPILE_FAILED,

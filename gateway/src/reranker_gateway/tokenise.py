@@ -208,7 +208,7 @@ class PairTokeniser:
         if truncate == "NONE":
             self._check_uncut("query.text", [whole_query])
             self._check_uncut("passages", passages)
-        inputs = _together(parts)
+        inputs = together(parts)
         if in_windows:
             cut = sum(len(text) > most for text in passages)
             inputs = replace(inputs, truncated=cut)
@@ -382,7 +382,7 @@ def _chunks(texts: list[str], longest: int) -> Iterator[list[str]]:
     yield chunk
 
 
-def _together(parts: list[TokenisedRequest]) -> TokenisedRequest:
+def together(parts: list[TokenisedRequest]) -> TokenisedRequest:
     """The slices of one request as a whole."""
     return TokenisedRequest(
         ids=[row for part in parts for row in part.ids],

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.identities import TOOLCHAIN
 
 from reranker_contracts import (
     ArtefactManifest,
     IntegrityError,
     OtherVersionError,
     PrepareIdentity,
-    Toolchain,
     digest_of,
     tree_digest,
     verify_artefact,
@@ -21,15 +21,7 @@ from reranker_contracts.integrity import file_entries
 
 IDENTITY = PrepareIdentity(
     revision="0123abcd",
-    toolchain=Toolchain(
-        recipe=1,
-        torch="2.6",
-        transformers="5.23",
-        tokenizers="0.23",
-        peft="0.21",
-        onnx="1.19",
-        onnxruntime="1.31",
-    ),
+    toolchain=TOOLCHAIN,
 )
 
 

@@ -4,19 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.identities import TOOLCHAIN
 
-from reranker_contracts import ResolvedModel, Runtimes, Stage, StageReason, StageResult, Toolchain
+from reranker_contracts import ResolvedModel, Runtimes, Stage, StageReason, StageResult
 from reranker_contracts.stages import MESSAGE_LIMIT
-
-TOOLCHAIN = Toolchain(
-    recipe=1,
-    torch="2.6",
-    transformers="5.23",
-    tokenizers="0.23",
-    peft="0.21",
-    onnx="1.19",
-    onnxruntime="1.31",
-)
 
 
 def _result(message: str, name: str = "tiny") -> StageResult:

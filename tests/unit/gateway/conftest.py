@@ -6,7 +6,6 @@ can be held, made to fail, or taken away.
 """
 
 import asyncio
-import datetime
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +14,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from support.identities import publish_engine
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from reranker_contracts import (
-    ArtefactManifest,
-    EngineIdentity,
     ServedModel,
-    Shapes,
-    digest_of,
-    write_manifest,
 )
-from reranker_contracts.integrity import file_entries
 from reranker_gateway.app import create_app
 from reranker_gateway.engine import Batch
 from reranker_gateway.engine_files import load_engine
@@ -126,23 +120,7 @@ def engine_dir(tmp_path: Path) -> Path:
     (root / "repository/reranker/1/model.onnx").write_bytes(b"weights")
     (root / "model.json").write_text(bert_model().to_json())
     bert_tokenizer().save(str(root / "tokenizer.json"))
-    identity = EngineIdentity(
-        prepared="0" * 64,
-        runtime="onnxruntime",
-        precision="fp32",
-        accelerator="cpu",
-        max_batch_size=4,
-        version="1.31.1",
-        recipe=1,
-    )
-    manifest = ArtefactManifest(
-        digest=digest_of(identity),
-        identity=identity,
-        files=tuple(file_entries(root)),
-        shapes=Shapes(max_batch_size=4, max_length=MAX_LENGTH, token_budget=4 * MAX_LENGTH),
-        created_at=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
-    )
-    write_manifest(root, manifest)
+    publish_engine(root, MAX_LENGTH)
     return root
 
 

@@ -3,11 +3,11 @@
 import datetime
 
 import pytest
+from support.identities import TOOLCHAIN
 
 from reranker_contracts import (
     EngineIdentity,
     PrepareIdentity,
-    Toolchain,
     digest_of,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
@@ -56,15 +56,7 @@ def service() -> RerankerService:
 
 @pytest.fixture
 def engine() -> RerankerEngine:
-    toolchain = Toolchain(
-        recipe=1,
-        torch="2.6",
-        transformers="5.23",
-        tokenizers="0.23",
-        peft="0.21",
-        onnx="1.19",
-        onnxruntime="1.31",
-    )
+    toolchain = TOOLCHAIN
     prepare = PrepareIdentity(revision="0123abcd", toolchain=toolchain)
     identity = EngineIdentity(
         prepared=digest_of(prepare),

@@ -37,24 +37,12 @@ from reranker_contracts import (
     candidates,
     digest_of,
 )
+from reranker_contracts.stages import OF_THE_TARGET
 from reranker_contracts.targets import Accelerator, Precision, Runtime
 
 #: Thresholds of this command; in a cluster the operator judges by the service's own.
 MIN_KENDALL_TAU = 0.995
 MAX_NDCG10_DELTA = 0.002
-
-
-#: Failures of a target that leave the others worth a try.
-_NEXT = frozenset(
-    {
-        StageReason.PARITY_REFUSED,
-        StageReason.TARGET_ABSENT,
-        StageReason.TARGET_UNSUPPORTED,
-        StageReason.ENGINE_TOO_LARGE,
-        StageReason.COMPILE_FAILED,
-        StageReason.VALIDATION_FAILED,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -137,7 +125,7 @@ def build(
             try:
                 return build.engine(resolved, prepare, target, wanted)
             except StageError as error:
-                if target is targets[-1] or error.reason not in _NEXT:
+                if target is targets[-1] or error.reason not in OF_THE_TARGET:
                     raise
                 progress.say(f"not {target}: {error.message}")
         raise ValueError("no target")

@@ -1,11 +1,12 @@
 """Questions to engine inputs, also those that have a query of its own for each passage."""
 
+from dataclasses import replace
 from itertools import groupby
 
 from reranker_gateway.api.dialects.base import Question
 from reranker_gateway.errors import InvalidRequestError
 from reranker_gateway.scoring import Scorer
-from reranker_gateway.tokenise import MOST_WINDOWS, TokenisedRequest
+from reranker_gateway.tokenise import MOST_WINDOWS, TokenisedRequest, together
 
 
 async def tokenise(scorer: Scorer, question: Question) -> TokenisedRequest:
@@ -42,11 +43,4 @@ def _in_order(parts: list[TokenisedRequest], order: list[int]) -> TokenisedReque
         own = range(part.passages) if part.owners is None else part.owners
         owners += [order[first + owner] for owner in own]
         first += part.passages
-    types = [row for part in parts for row in part.types or ()]
-    return TokenisedRequest(
-        ids=[row for part in parts for row in part.ids],
-        types=types or None,
-        lengths=[length for part in parts for length in part.lengths],
-        truncated=sum(part.truncated for part in parts),
-        owners=owners,
-    )
+    return replace(together(parts), owners=owners)

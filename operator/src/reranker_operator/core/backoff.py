@@ -3,6 +3,7 @@
 import datetime
 
 from reranker_contracts import StageReason
+from reranker_contracts.stages import OF_THE_MODEL, OF_THE_TARGET
 from reranker_operator.api.v1alpha1 import Attempts
 
 _FIRST = 10.0
@@ -14,22 +15,9 @@ PERMANENT = frozenset(
     reason.value
     for reason in (
         StageReason.SOURCE_UNSUPPORTED,
-        StageReason.MODEL_INVALID,
-        StageReason.NOT_A_CROSS_ENCODER,
-        StageReason.EMBEDDING_MODEL,
-        StageReason.LISTWISE_MODEL,
-        StageReason.ARCHITECTURE_UNSUPPORTED,
-        StageReason.CUSTOM_CODE,
-        StageReason.UNSAFE_WEIGHTS,
-        StageReason.ADAPTER_INVALID,
-        StageReason.SCORING_UNKNOWN,
-        StageReason.MAX_LENGTH_TOO_LONG,
-        StageReason.MAX_LENGTH_TOO_SHORT,
-        StageReason.VALIDATION_FAILED,
-        StageReason.PARITY_REFUSED,
-        StageReason.TARGET_UNSUPPORTED,
-        StageReason.TARGET_ABSENT,
-        StageReason.ENGINE_TOO_LARGE,
+        *OF_THE_MODEL,
+        # A compiler's words may be those of a machine in trouble.
+        *(OF_THE_TARGET - {StageReason.COMPILE_FAILED}),
     )
 )
 

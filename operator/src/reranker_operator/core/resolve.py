@@ -128,7 +128,7 @@ def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) ->
 def _engines_of(world: ServiceWorld, model: ResolvedStatus) -> list[RerankerEngine]:
     """Those of the service's targets that there are already."""
     status = RerankerServiceStatus(model=model, gpu=gpu_of(world))
-    _, targets = engines.identities(world.service, status)
+    targets = engines.identities(world.service, status)
     wanted = {engines.engine_name(world.service, status, target) for target in targets}
     return [entry for entry in world.engines if entry.metadata.name in wanted]
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reranker_contracts import EngineIdentity, Runtimes, StageReason
+from reranker_contracts.stages import OF_THE_TARGET
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
@@ -49,7 +50,7 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     if resolution.model is None:
         return EngineStep(waiting_for_model())
     status = RerankerServiceStatus(model=resolution.model, gpu=gpus.gpu_of(world))
-    _, targets = render.identities(world.service, status)
+    targets = render.identities(world.service, status)
     if not targets:
         return EngineStep(_no_target(world, resolution.model.runtimes))
     refusals: dict[str, str] = {}
@@ -88,17 +89,6 @@ def _no_target(world: ServiceWorld, runtimes: Runtimes) -> Condition:
     return condition(ConditionType.ENGINE_READY, False, StageReason.TARGET_UNSUPPORTED, text)
 
 
-#: Failures of one target that say nothing of the others.
-_OF_THE_TARGET = frozenset(
-    {
-        StageReason.TARGET_UNSUPPORTED.value,
-        StageReason.TARGET_ABSENT.value,
-        StageReason.ENGINE_TOO_LARGE.value,
-        # Such as NaN, which a lower precision may overflow to.
-        StageReason.VALIDATION_FAILED.value,
-        StageReason.COMPILE_FAILED.value,
-    }
-)
 #: Failures in a row after which a compiler is taken not to be able to.
 _ENOUGH_FAILURES = 3
 
@@ -109,8 +99,7 @@ def _refusal(world: ServiceWorld, engine: RerankerEngine | None) -> str | None:
         return None
     name = engine.metadata.name
     judgement = judge_engine(world, name, engine)
-    reasons = {*_OF_THE_TARGET, StageReason.PARITY_REFUSED.value}
-    if judgement.status != "False" or judgement.reason not in reasons:
+    if judgement.status != "False" or judgement.reason not in OF_THE_TARGET:
         return None
     attempts = engine.status.attempts
     if judgement.reason == StageReason.COMPILE_FAILED.value and (

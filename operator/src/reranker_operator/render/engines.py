@@ -35,9 +35,20 @@ from reranker_operator.render.pods import Json, owner_reference, store_claim_nam
 from reranker_operator.source import RemoteSource, parse
 
 
+def _prepare_of(service: RerankerService, model: ResolvedStatus) -> PrepareIdentity:
+    return PrepareIdentity(
+        revision=model.revision,
+        adapter=model.adapter,
+        max_length=service.spec.engine.max_length,
+        scoring=scoring_of(service),
+        toolchain=model.toolchain,
+        builder=service.spec.engine.image,
+    )
+
+
 def identities(
     service: RerankerService, status: RerankerServiceStatus
-) -> tuple[PrepareIdentity, tuple[EngineIdentity, ...]]:
+) -> tuple[EngineIdentity, ...]:
     """What the service's engine is made from, for each target in the order they are tried.
 
     Needs a resolved model in `status`, and the GPU where that decides. No target: the builder image
@@ -46,14 +57,7 @@ def identities(
     if status.model is None:
         raise ValueError("the model is not resolved")
     spec, runtimes = service.spec, status.model.runtimes
-    prepare = PrepareIdentity(
-        revision=status.model.revision,
-        adapter=status.model.adapter,
-        max_length=spec.engine.max_length,
-        scoring=scoring_of(service),
-        toolchain=status.model.toolchain,
-        builder=spec.engine.image,
-    )
+    prepared = digest_of(_prepare_of(service, status.model))
     targets = candidates(
         runtimes,
         "nvidia" if spec.accelerator.type == "nvidia" else "cpu",
@@ -62,10 +66,10 @@ def identities(
         compute_capability=status.gpu.compute_capability if status.gpu else None,
         max_batch_size=spec.engine.max_batch_size,
     )
-    return prepare, tuple(
+    return tuple(
         EngineIdentity(
             **target.model_dump(),
-            prepared=digest_of(prepare),
+            prepared=prepared,
             version=runtimes.version_of(target.runtime) or "missing",
             recipe=runtimes.recipe,
         )
@@ -132,7 +136,6 @@ def engine(
     references: str | None = None,
 ) -> dict[str, Any]:
     """The RerankerEngine of one of the service's `identities`; `references` as in its source."""
-    prepare, _ = identities(service, status)
     if status.model is None:
         raise ValueError("the model is not resolved")
     digest = digest_of(identity)
@@ -162,7 +165,9 @@ def engine(
             "digest": digest,
             "modelName": model.name,
             "source": source_of(service, references).to_dict(),
-            "prepare": prepare.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "prepare": _prepare_of(service, model).model_dump(
+                mode="json", by_alias=True, exclude_none=True
+            ),
             "identity": identity.model_dump(mode="json", by_alias=True, exclude_none=True),
             "build": build,
             "store": spec.engine.store.to_dict(),
