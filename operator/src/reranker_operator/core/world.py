@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.load import PodLoad
 from reranker_operator.render.defaults import Defaults
 
 #: A Kubernetes object as JSON; never changed after it was read.
@@ -58,6 +59,8 @@ class ServiceWorld:
     #: The Service that has this service's name and is not its own.
     stranger: Manifest | None = None
     versions: Mapping[Reference, str | None] = field(default_factory=dict)
+    #: What the metrics of its pods said lately; no entry for a pod that was never scraped.
+    loads: tuple[PodLoad, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""Names of the gateway's metrics that the operator decides by, in Prometheus' text format.
+
+The gateway counts them, the operator scrapes them from each pod; a name that only one of the two
+knew would never be missed.
+"""
+
+from typing import Final
+
+#: 1 while the pod's readiness probe says yes.
+READY: Final = "reranker_ready"
+#: Tokens of ranking requests that came in, admitted or refused for want of room.
+ARRIVED_TOKENS: Final = "reranker_arrived_tokens_total"
+#: Tokens that went through the engine, padding not counted.
+TOKENS: Final = "reranker_tokens_total"
+#: Seconds in which the engine had work.
+BUSY_SECONDS: Final = "reranker_busy_seconds_total"
+#: Tokens that wait or are in the engine.
+BACKLOG_TOKENS: Final = "reranker_backlog_tokens"
+#: Tokens per busy second, recent mean; from the warm-up before the first request.
+TOKENS_PER_SECOND: Final = "reranker_tokens_per_second"
+#: Ranking requests in progress.
+IN_PROGRESS: Final = "reranker_requests_in_progress"
+#: Ranking requests answered, by `dialect` and `code`.
+REQUESTS: Final = "reranker_requests_total"
+#: Seconds that requests waited for the engine: buckets of a histogram with `stage="queue"`.
+STAGE_SECONDS: Final = "reranker_stage_duration_seconds"
+#: Requests that an activator holds while no pod serves.
+HELD: Final = "reranker_held_requests"

@@ -1,0 +1,74 @@
+"""What a pod's metrics say of its work: samples of counters, and what follows from two of them.
+
+A pod whose metrics can't be read is unknown, never idle: who decides by it must say what unknown
+means to him. All is plain numbers, so the same arithmetic runs in the simulation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+
+class Sample(NamedTuple):
+    """One scrape. `at` is in seconds since the epoch; counters grow until the process ends."""
+
+    at: float
+    ready: bool = True
+    #: Tokens that wait or are in the engine.
+    backlog_tokens: float = 0.0
+    #: Requests in progress; of an activator the ones it holds.
+    in_progress: float = 0.0
+    #: Tokens per busy second; 0 while unknown.
+    tokens_per_second: float = 0.0
+    #: Counter: tokens of requests that came in, refused ones too.
+    arrived_tokens: float = 0.0
+    #: Counter: tokens that went through the engine.
+    tokens: float = 0.0
+    #: Counter: seconds in which the engine had work.
+    busy_seconds: float = 0.0
+    #: Counter: requests answered, whatever the answer.
+    requests: float = 0.0
+    #: Counter: 429, refused for want of room.
+    refused: float = 0.0
+    #: Counter: 5xx, but for 503 of a pod that is draining or starting.
+    failed: float = 0.0
+    #: Counter: requests by how long they waited, `(upper bound in seconds, cumulative count)`.
+    queue_buckets: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class PodLoad:
+    """The last minute or so of one pod, oldest sample first; empty when none was ever read."""
+
+    pod: str
+    role: Literal["serving", "activator"]
+    revision: str | None
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def last(self) -> Sample | None:
+        """The newest sample."""
+        return self.samples[-1] if self.samples else None
+
+    def is_known(self, now: float, within: float) -> bool:
+        """The newest sample is at most `within` seconds old."""
+        return self.last is not None and now - self.last.at <= within
+
+    def window(self, seconds: float) -> tuple[Sample, Sample] | None:
+        """First and last sample of the last `seconds`, of one life of the process; None if fewer
+        than two are there.
+        """
+        return window(self.samples, seconds)
+
+
+def window(samples: Sequence[Sample], seconds: float) -> tuple[Sample, Sample] | None:
+    """See PodLoad.window. A counter that fell tells of another process: nothing before counts."""
+    if len(samples) < 2:
+        return None
+    last = first = samples[-1]
+    for sample in reversed(samples[:-1]):
+        restarted = sample.requests > first.requests or sample.tokens > first.tokens
+        if restarted or last.at - sample.at > seconds:
+            break
+        first = sample
+    return (first, last) if first.at < last.at else None
