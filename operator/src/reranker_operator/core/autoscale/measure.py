@@ -178,6 +178,10 @@ def _moment(sample: Sample) -> float:
 
 def _life(samples: Sequence[Sample]) -> list[Sample]:
     """Samples of the present process: a counter that fell tells of another one."""
+    first, last = samples[0], samples[-1]
+    if first.requests <= last.requests and first.arrived_tokens <= last.arrived_tokens:
+        # One that has counted more since than the one before is not told apart; it hardly matters.
+        return list(samples)
     for at in range(len(samples) - 1, 0, -1):
         before, after = samples[at - 1], samples[at]
         if before.requests > after.requests or before.arrived_tokens > after.arrived_tokens:
@@ -217,9 +221,8 @@ def _surely(lives: list[list[Sample]], now: float, quick: float) -> float:
 
 def _standing(life: Sequence[Sample]) -> float:
     """The least that waited in the last seconds: what is only passing through does not count."""
-    latest = life[-1].at
-    recent = [sample.backlog_tokens for sample in life if latest - sample.at <= _STANDING]
-    return min(recent) if len(recent) > 1 else 0.0
+    recent = life[bisect_right(life, life[-1].at - _STANDING, key=_moment) :]
+    return min(sample.backlog_tokens for sample in recent) if len(recent) > 1 else 0.0
 
 
 def _is_quiet(lives: list[list[Sample]], now: float) -> bool:
