@@ -196,8 +196,9 @@ class RerankerServiceStatus(ApiModel):
         default=None, description="metadata.generation that all of this is about."
     )
     conditions: tuple[Condition, ...] = Field(
-        default=(), description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Autoscaled, "
-        "Ready."
+        default=(),
+        description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Autoscaled, "
+        "Ready.",
     )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     model: ResolvedStatus | None = None

@@ -72,7 +72,7 @@ async def service_world(
     stores |= {store_claim_name(service.spec.engine.store)}
     stores |= {claim for entry in deployments for claim in mounted(entry)}
     claims = [get_or_none(cluster, PVC, namespace, claim) for claim in sorted(stores)]
-    return ServiceWorld(
+    world = ServiceWorld(
         service=service,
         now=now,
         defaults=defaults,
@@ -91,6 +91,9 @@ async def service_world(
         versions=await _versions(references, service),
         loads=() if loads is None else loads.of(service, pods),
     )
+    if loads is not None:
+        loads.planned(world)
+    return world
 
 
 async def engine_world(

@@ -101,9 +101,7 @@ def see(
     loads = list(loads)
     by_pod = {load.pod: load for load in loads if load.role == "serving"}
     ready = [pod for pod in pods if pod.ready]
-    known = [
-        load for pod in ready if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH)
-    ]
+    known = [load for pod in ready if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH)]
     activators = [load for load in loads if load.role == "activator" and load.samples]
     holding = [load for load in activators if load.is_known(now, FRESH)]
     waiting = [pod for pod in pods if not pod.ready]
