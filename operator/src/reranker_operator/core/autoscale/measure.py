@@ -29,6 +29,8 @@ _STANDING = 6.0
 _BUSY, _SATURATED = 0.3, 0.7
 #: Requests within the quick look without which nothing is said about waits and refusals.
 _ENOUGH = 10
+#: Times that a pod which was never read must have been tried until that is told.
+_TRIES = 3
 #: A pod with more seconds of work than this is busy.
 _BUSY_SECONDS = 1.0
 
@@ -54,7 +56,7 @@ class Seen:
     now: float
     ready: int = 0
     unknown: int = 0
-    #: Those of them that nobody has tried to read yet, by a process that has only just begun.
+    #: Those of them that were hardly tried yet, by a process that has only just begun.
     unread: int = 0
     #: Pods that are not ready and young enough to get ready.
     unready: int = 0
@@ -110,7 +112,7 @@ def see(
         now=now,
         ready=len(ready),
         unknown=len(ready) - len(known),
-        unread=sum(pod.name not in by_pod for pod in ready),
+        unread=sum(_is_unread(by_pod.get(pod.name)) for pod in ready),
         unready=sum(now - pod.since <= start_timeout for pod in waiting),
         stuck=sum(now - pod.since > start_timeout for pod in waiting),
         pending=len(homeless),
@@ -164,6 +166,10 @@ def _with_speed(seen: Seen, lives: list[list[Sample]]) -> Seen:
         return seen
     limit = seen.speed_at_all * _BUSY_SECONDS
     return replace(seen, busy=sum(life[-1].backlog_tokens > limit for life in lives))
+
+
+def _is_unread(load: PodLoad | None) -> bool:
+    return load is None or (not load.samples and load.failures < _TRIES)
 
 
 def _last(load: PodLoad) -> Sample:
