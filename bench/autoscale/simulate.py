@@ -166,8 +166,8 @@ class Service:
         staying = self.staying()
         for _ in range(number - len(staying)):
             self._made += 1
-            ready_at = now if at_once else now + self.start_seconds
-            self.pods.append(Pod(f"p{self._made}", now, ready_at, last=now))
+            made = now - self.start_seconds if at_once else now
+            self.pods.append(Pod(f"p{self._made}", made, made + self.start_seconds, last=now))
         order = sorted(
             staying,
             key=lambda pod: (

@@ -28,7 +28,7 @@ def steady(pods: int, load: float, **more: Any) -> Seen:
     found = {
         "now": NOW, "ready": pods, "arriving": load, "arriving_mean": load, "held": 0,
         "settled": 600.0, "quiet": load == 0, "speed": SPEED, "speed_at_all": SPEED,
-        "start_seconds": 20.0, "revision": "r1",
+        "start_seconds": 20.0, "revision": "r1", "at_work": 0.9,
     }  # fmt: skip
     return Seen(**(found | more))
 
@@ -80,6 +80,7 @@ def all_sights(draw: st.DrawFn) -> Seen:
         backlog=draw(st.floats(0, 1e6)),
         held=draw(st.one_of(st.none(), st.integers(0, 100))),
         unheard=draw(st.one_of(st.none(), SECONDS)),
+        at_work=draw(st.one_of(st.none(), st.floats(0, 1))),
         queue_seconds=draw(st.one_of(st.none(), st.floats(0, 60))),
         refused=draw(st.one_of(st.none(), st.floats(0, 1))),
         speed=draw(st.one_of(st.none(), st.floats(1, 5000))),
@@ -367,6 +368,9 @@ def test_without_a_known_speed_waits_alone_ask_for_more() -> None:
     assert decide(rules(), blank, memory).desired == 2
     assert decide(rules(), replace(blank, queue_seconds=5.0), memory).desired == 3
     assert decide(rules(), replace(blank, refused=0.02), memory).desired == 3
+    # A large request waits for itself.
+    idle = replace(blank, queue_seconds=5.0, refused=0.02, at_work=0.3)
+    assert decide(rules(), idle, memory).desired == 2
     # What was added last must have had the time to help.
     fresh = replace(blank, queue_seconds=5.0, settled=5.0)
     assert decide(rules(), fresh, memory).desired == 2
