@@ -118,7 +118,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Who decides about the number of pods; what follows `owner` is said where the operator does."""
+    """Who decides about the number of pods; all but `owner` only where the operator does."""
 
     owner: str
     least: int = 0

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -117,9 +118,7 @@ def all_memories(draw: st.DrawFn) -> Memory:
 
 
 @given(all_rules(), all_sights(), all_memories())
-def test_the_bounds_are_never_broken(
-    spec: AutoscalingSpec, seen: Seen, memory: Memory
-) -> None:
+def test_the_bounds_are_never_broken(spec: AutoscalingSpec, seen: Seen, memory: Memory) -> None:
     decision = decide(spec, seen, memory)
     assert spec.min <= decision.desired <= spec.max
     assert decision.why
@@ -227,7 +226,9 @@ def play(
 @given(st.floats(0, 15_000), st.integers(1, 20), st.sampled_from([0, 60, 300]))
 def test_a_constant_load_brings_the_number_to_rest(load: float, begin: int, delay: int) -> None:
     numbers, _ = play(rules(scaleDownDelaySeconds=delay), [load] * 900, begin=begin)
-    changes = [number for number, before in zip(numbers[1:], numbers, strict=False) if number != before]
+    changes = [
+        number for number, before in zip(numbers[1:], numbers, strict=False) if number != before
+    ]
     assert changes in (sorted(changes), sorted(changes, reverse=True))
     assert len(set(numbers[-300:])) == 1
     need = min(20, max(1, math.ceil(load / FULL - 1e-9)))
@@ -237,13 +238,11 @@ def test_a_constant_load_brings_the_number_to_rest(load: float, begin: int, dela
 
 @settings(max_examples=15, deadline=None)
 @given(all_rules(), all_memories(), st.booleans())
-def test_every_state_has_a_way_out(
-    spec: AutoscalingSpec, memory: Memory, fills: bool
-) -> None:
+def test_every_state_has_a_way_out(spec: AutoscalingSpec, memory: Memory, fills: bool) -> None:
     """However it got there: without load it comes down, with much load it goes up."""
     memory = replace(
         memory, speed=SPEED, measured_on="r1", start_seconds=20.0,
-        desired=min(max(memory.desired or 1, max(1, spec.min)), spec.max),
+        desired=min(max(memory.desired or 1, 1, spec.min), spec.max),
     )  # fmt: skip
     before = status_of(Decision(memory, Outcome.LOAD_MATCHED, "before", steady(1, 0.0)), None)
     spec = spec.model_copy(update={"scale_down_limit_percent": 50})
@@ -285,7 +284,7 @@ def test_the_limits_of_a_minute() -> None:
     spec = rules(max=100, scaleDownDelaySeconds=0, scaleDownLimitPercent=10)
     numbers, _ = play(spec, [0.0] * 400, begin=20)
     falls = [at for at in range(1, 400) if numbers[at] != numbers[at - 1]]
-    assert all(after - before >= 30 for before, after in zip(falls, falls[1:], strict=False))
+    assert all(after - before >= 30 for before, after in pairwise(falls))
     assert all(numbers[at - 1] - numbers[at] <= 2 for at in falls)
 
 

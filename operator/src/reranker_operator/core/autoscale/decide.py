@@ -1,7 +1,7 @@
 """The number of pods, from what was seen and what is remembered: one pure function.
 
     pods = ceil((arriving tokens/s + what waits / the time it may take)
-                / (tokens/s of one pod × how busy it should be))
+                / (tokens/s of one pod * how busy it should be))
 
 Out at once, in only after fewer were enough for some time. What is not there yet or can't be read
 holds the number where it is: pods that start are the ones that would be taken first, and a pod
