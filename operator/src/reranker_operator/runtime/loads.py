@@ -81,8 +81,9 @@ class _Pod:
     next_try: float = 0.0
 
     def load(self) -> PodLoad:
+        target = self.target
         return PodLoad(
-            self.target.pod, self.target.role, self.target.revision, self.history.samples
+            target.pod, target.role, target.revision, self.history.samples, self.failures
         )
 
 

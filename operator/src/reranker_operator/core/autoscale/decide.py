@@ -190,7 +190,7 @@ def _starting(rules: AutoscalingSpec, seen: Seen, memory: Memory, current: int) 
 def _wake(case: _Case) -> Decision:
     seen = case.seen
     if seen.held:
-        pods = case.bounded(case.pods_for(seen.arriving or 0.0, seen.backlog))
+        pods = case.bounded(min(case.pods_for(seen.arriving or 0.0, seen.backlog), _most(case)))
         text = f"{_number(seen.held, 'request is held', 'requests are held')}"
         return _concluded(case, pods, Outcome.SCALING_OUT, text)
     if seen.held is None and seen.unheard is not None and seen.unheard >= _BLIND:
@@ -249,9 +249,7 @@ def _pressing(case: _Case) -> str:
 
 
 def _grow(case: _Case, wish: _Wish) -> Decision:
-    base = _base(case)
-    most = base + max(_FEW, math.floor(base * case.rules.scale_up_limit_percent / 100))
-    pods = min(wish.pods, case.rules.max, max(most, case.current))
+    pods = min(wish.pods, case.rules.max, max(_most(case), case.current))
     case = replace(case, memory=replace(case.memory, recent=()))
     if wish.pods > case.rules.max:
         text = f"{wish.because}; that takes {wish.pods} pods, and spec.autoscaling.max is lower"
@@ -319,6 +317,12 @@ def _concluded(case: _Case, pods: int, outcome: Outcome, why: str) -> Decision:
     if pods == 0:
         memory = replace(memory, recent=())
     return Decision(memory, outcome, why, case.seen)
+
+
+def _most(case: _Case) -> int:
+    """Pods that there may be within this minute."""
+    base = max(1, _base(case))
+    return base + max(_FEW, math.floor(base * case.rules.scale_up_limit_percent / 100))
 
 
 def _base(case: _Case) -> int:
