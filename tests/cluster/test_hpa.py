@@ -15,6 +15,7 @@ from support.cluster import ROOT
 from support.control_plane import control_plane
 from support.kubectl import Json, Kubectl, eventually
 from support.metrics_api import Values, metrics_api
+from support.unscheduled import Pods, pods_of
 
 from reranker_operator.core.external import BACKLOG, UTILIZATION
 from reranker_operator.core.replicas import owners_of_replicas
@@ -40,60 +41,19 @@ def told(api: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Val
 
 
 @pytest.fixture
-def service(api: Kubectl) -> Iterator[str]:
-    """A service, with the part of its status that autoscalers read."""
-    api.apply(
-        {
-            "apiVersion": "reranker.dev/v1alpha1",
-            "kind": "RerankerService",
-            "metadata": {"name": _NAME},
-            "spec": {"model": {"source": "hf://org/model"}},
-        }
-    )
-    _follow(api)
-    yield _NAME
-    for kind in ("hpa", "rr"):
-        api("delete", kind, _NAME, "--ignore-not-found")
-    api("delete", "pods", "-l", f"reranker.dev/service={_NAME}", "--force", "--grace-period=0")
+def pods(api: Kubectl) -> Iterator[Pods]:
+    """A service, and its pods as far as autoscalers look at them."""
+    with pods_of(api, _NAME) as made:
+        made.follow()
+        yield made
+        api("delete", "hpa", _NAME, "--ignore-not-found")
 
 
-def _follow(api: Kubectl) -> int:
-    """As the operator: as many pods as the spec wants, all of them ready."""
-    wanted: int = api.get("rr", _NAME)["spec"]["replicas"]
-    status = {"replicas": wanted, "selector": f"reranker.dev/service={_NAME}"}
-    api("patch", "rr", _NAME, "--subresource=status", "--type=merge", "-p",
-        json.dumps({"status": status}))  # fmt: skip
-    have = {pod["metadata"]["name"] for pod in api.list("pods", status["selector"])}
-    for name in sorted({f"{_NAME}-{number}" for number in range(wanted)} - have):
-        _make_pod(api, name)
-    return wanted
-
-
-def _make_pod(api: Kubectl, name: str) -> None:
-    """One that no node has, and that is ready all the same."""
-    api.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "labels": {"reranker.dev/service": _NAME}},
-            "spec": {
-                "schedulerName": "nobody",
-                "containers": [{"name": "gateway", "image": "none"}],
-            },
-        }
-    )
-    status = {"phase": "Running", "startTime": "2026-01-05T12:00:00Z",
-              "conditions": [{"type": "Ready", "status": "True"}]}  # fmt: skip
-    api("patch", "pod", name, "--subresource=status", "--type=merge", "-p",
-        json.dumps({"status": status}))  # fmt: skip
-
-
-def _scaled_to(api: Kubectl, wanted: int) -> None:
+def _scaled_to(api: Kubectl, pods: Pods, wanted: int) -> None:
     def describe() -> str:
-        hpa = api.get("hpa", _NAME)
-        return f"{api.get('rr', _NAME)['spec']['replicas']} pods; {hpa.get('status')}"
+        return f"{pods.wanted()} pods; {api.get('hpa', _NAME).get('status')}"
 
-    eventually(lambda: _follow(api) == wanted, within=_SOON, describe=describe, every=1)
+    eventually(lambda: pods.follow() == wanted, within=_SOON, describe=describe, every=1)
 
 
 def _at_once(hpa: Json) -> Json:
@@ -103,7 +63,7 @@ def _at_once(hpa: Json) -> Json:
 
 
 def test_the_sample_scales_by_what_waits_in_the_pods(
-    api: Kubectl, service: str, told: Values
+    api: Kubectl, pods: Pods, told: Values
 ) -> None:
     told.pods = {
         "reranker_backlog_seconds": {f"{_NAME}-0": "5"},
@@ -112,23 +72,23 @@ def test_the_sample_scales_by_what_waits_in_the_pods(
     sample: Json = yaml.safe_load((ROOT / "manifests/samples/hpa.yaml").read_text())
     api.apply(_at_once(sample))
     # ceil(5 s / 2 s) for what waits, which is more than ceil(1 / 0.7) for the busy pod.
-    _scaled_to(api, 3)
-    assert any(entry.endswith(f"reranker.dev/service={service}") for entry in told.asked)
+    _scaled_to(api, pods, 3)
+    assert any(entry.endswith(f"reranker.dev/service={_NAME}") for entry in told.asked)
 
     # Nothing waits any more, and the pods are just busy enough: nothing happens.
-    pods = [f"{_NAME}-{number}" for number in range(3)]
+    three = [f"{_NAME}-{number}" for number in range(3)]
     told.pods = {
-        "reranker_backlog_seconds": dict.fromkeys(pods, "0"),
-        "reranker_busy": dict.fromkeys(pods, "680m"),
+        "reranker_backlog_seconds": dict.fromkeys(three, "0"),
+        "reranker_busy": dict.fromkeys(three, "680m"),
     }
     looked = len(told.asked)
     eventually(lambda: len(told.asked) >= looked + 6, within=_SOON, every=1)
-    assert api.get("rr", service)["spec"]["replicas"] == 3
-    told.pods["reranker_busy"] = dict.fromkeys(pods, "200m")
-    _scaled_to(api, 1)
+    assert pods.wanted() == 3
+    told.pods["reranker_busy"] = dict.fromkeys(three, "200m")
+    _scaled_to(api, pods, 1)
 
 
-def test_metrics_as_keda_gives_them(api: Kubectl, service: str, told: Values) -> None:
+def test_metrics_as_keda_gives_them(api: Kubectl, pods: Pods, told: Values) -> None:
     """The two values of the external scaler, of all pods together, by KEDA's names for them."""
     names = (f"s0-{BACKLOG}", f"s0-{UTILIZATION}")
     told.external = {names[0]: "0", names[1]: "410"}
@@ -136,10 +96,10 @@ def test_metrics_as_keda_gives_them(api: Kubectl, service: str, told: Values) ->
     hpa: Json = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": service},
+        "metadata": {"name": _NAME},
         "spec": {
             "scaleTargetRef": {
-                "apiVersion": "reranker.dev/v1alpha1", "kind": "RerankerService", "name": service,
+                "apiVersion": "reranker.dev/v1alpha1", "kind": "RerankerService", "name": _NAME,
             },
             "minReplicas": 1,
             "maxReplicas": 10,
@@ -152,7 +112,7 @@ def test_metrics_as_keda_gives_them(api: Kubectl, service: str, told: Values) ->
     }  # fmt: skip
     api.apply(_at_once(hpa))
     # In two steps, since an HPA adds four pods at most; a difference below a tenth it leaves alone.
-    _scaled_to(api, math.ceil(410 / 70))
+    _scaled_to(api, pods, math.ceil(410 / 70))
     owners = owners_of_replicas(_with_managers(api)["metadata"]["managedFields"])
     assert [entry.get("subresource") for entry in owners] in ([], ["scale"])
 
@@ -160,9 +120,9 @@ def test_metrics_as_keda_gives_them(api: Kubectl, service: str, told: Values) ->
     told.external = {names[1]: "10"}
     looked = told.asked.count(names[1])
     eventually(lambda: told.asked.count(names[1]) >= looked + 3, within=_SOON, every=1)
-    assert api.get("rr", service)["spec"]["replicas"] == 6
+    assert pods.wanted() == 6
     told.external = {names[0]: "0", names[1]: "10"}
-    _scaled_to(api, 1)
+    _scaled_to(api, pods, 1)
 
 
 def _with_managers(api: Kubectl) -> Json:
