@@ -97,7 +97,7 @@ test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 test-nightly: $(VENV)/.ready ## Ten thousand stories for the operator; hours.
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest tests/reconcile/test_properties.py
 
-.PHONY: test-cluster-bringup bench bench-operator fuzz bench-serving
+.PHONY: test-cluster-bringup bench bench-operator bench-autoscale fuzz bench-serving
 test-cluster-bringup: ## The local cluster itself: two side by side, power loss, a clean end.
 	@hack/local-cluster/selftest
 
@@ -109,6 +109,9 @@ bench-serving: $(VENV)/.ready ## Serving beside the engine bare and other rerank
 
 fuzz: $(VENV)/.ready ## A hundred thousand malformed requests against a gateway of its own; BENCH="--requests N".
 	@$(PY) bench/fuzz.py $(BENCH)
+
+bench-autoscale: $(VENV)/.ready ## Autoscalers on the same loads, simulated; BENCH="--only day".
+	@$(PY) bench/autoscale/run.py --picture docs/autoscaling.svg $(BENCH)
 
 bench-operator: $(VENV)/.ready ## The operator with a thousand services on a real control plane.
 	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) binaries

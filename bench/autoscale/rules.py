@@ -1,4 +1,4 @@
-"""Ours – the operator's own function – and three others, as their authors wrote them down."""
+"""Ours, by the operator's own function, and three others as their authors wrote them down."""
 
 import math
 from collections import deque
@@ -19,7 +19,7 @@ def _bounded(number: int) -> int:
 
 
 class Ours:
-    """`spec.autoscaling` with its defaults; remembers nothing but its status, as after a restart."""
+    """`spec.autoscaling` with its defaults. Nothing but its status is remembered."""
 
     idlest_first = True
 

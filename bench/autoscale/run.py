@@ -1,7 +1,8 @@
 """`make bench-autoscale`: four rules on the same loads, without a cluster.
 
-Prints a table of replica-hours and of answers that were late, and writes a picture. Ends with status
-1 when ours is not on the Pareto front of some trace: another rule took less and was late less often.
+Prints a table of replica-hours and of answers that were late, and writes a picture. Ends with
+status 1 when ours is not on the Pareto front of some trace: another rule took less and was late
+less often.
 """
 
 import argparse
@@ -27,9 +28,7 @@ _STARTS = (20.0, 60.0)
 def play(trace: Trace, start_seconds: float) -> list[Result]:
     """All rules on one trace."""
     requests = list(trace.requests())
-    return [
-        simulate(trace.name, requests, trace.seconds, make(), start_seconds) for make in _RULES
-    ]
+    return [simulate(trace.name, requests, trace.seconds, make(), start_seconds) for make in _RULES]
 
 
 def beaten_by(result: Result, others: Iterable[Result]) -> list[str]:
@@ -57,7 +56,9 @@ def table(results: list[list[Result]]) -> str:
             dominated = beaten_by(result, row)
             text = f"{result.replica_hours:.2f} h, {result.late:.2%}"
             cells.append(text if dominated else f"**{text}**")
-        lines.append(f"| {row[0].trace} | {row[0].start_seconds:.0f} s | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {row[0].trace} | {row[0].start_seconds:.0f} s | " + " | ".join(cells) + " |"
+        )
     return "\n".join(lines)
 
 

@@ -2,8 +2,8 @@
 
 Deterministic: the same trace, rule and times give the same numbers. A pod shares its speed between
 its requests, as the gateway's turns do; alone a request makes small batches, which are slower.
-Requests go to any ready pod by lot, as kube-proxy sends them. While none is ready they are held, for
-every rule alike.
+Requests go to any ready pod by lot, as kube-proxy sends them. While none is ready they are held,
+for every rule alike.
 """
 
 import heapq
@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from reranker_operator.core.load import PodLoad, Sample
@@ -150,7 +151,7 @@ class Service:
     _made: int = 0
 
     def __post_init__(self) -> None:
-        self._lots = random.Random(self.seed)
+        self._lots = random.Random(self.seed)  # noqa: S311 - no secret
 
     def ready(self, now: float) -> list[Pod]:
         """Pods that take requests."""
@@ -166,8 +167,8 @@ class Service:
         staying = self.staying()
         for _ in range(number - len(staying)):
             self._made += 1
-            ready_at = now if at_once else now + self.start_seconds
-            self.pods.append(Pod(f"p{self._made}", now, ready_at, last=now))
+            made = now - self.start_seconds if at_once else now
+            self.pods.append(Pod(f"p{self._made}", made, made + self.start_seconds, last=now))
         order = sorted(
             staying,
             key=lambda pod: (
@@ -226,8 +227,8 @@ class Result:
 
 def turns(numbers: Sequence[float]) -> int:
     """How often a row of numbers goes from up to down or back."""
-    signs = [after > before for before, after in zip(numbers, numbers[1:]) if after != before]
-    return sum(one != other for one, other in zip(signs, signs[1:]))
+    signs = [after > before for before, after in pairwise(numbers) if after != before]
+    return sum(one != other for one, other in pairwise(signs))
 
 
 def simulate(

@@ -23,7 +23,7 @@ class Trace:
 
     def requests(self, seed: int = 7) -> Iterator[Request]:
         """A Poisson process whose rate follows the trace; sizes are log-uniform."""
-        lots, at = random.Random(f"{self.name} {seed}"), 0.0
+        lots, at = random.Random(f"{self.name} {seed}"), 0.0  # noqa: S311 - no secret
         while True:
             at += lots.expovariate(self.most)
             if at >= self.seconds:
@@ -54,7 +54,7 @@ def _day(at: float) -> float:
 
 
 def _burst_times() -> tuple[tuple[float, float], ...]:
-    lots, found, at = random.Random(5), [], 0.0
+    lots, found, at = random.Random(5), [], 0.0  # noqa: S311 - no secret
     while at < 60 * _MINUTE:
         at += lots.uniform(240, 480)
         found.append((at, at + lots.uniform(45, 120)))

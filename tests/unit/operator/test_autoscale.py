@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ def steady(pods: int, load: float, **more: Any) -> Seen:
     found = {
         "now": NOW, "ready": pods, "arriving": load, "arriving_mean": load, "held": 0,
         "settled": 600.0, "quiet": load == 0, "speed": SPEED, "speed_at_all": SPEED,
-        "start_seconds": 20.0, "revision": "r1",
+        "start_seconds": 20.0, "revision": "r1", "at_work": 0.9,
     }  # fmt: skip
     return Seen(**(found | more))
 
@@ -80,6 +81,7 @@ def all_sights(draw: st.DrawFn) -> Seen:
         backlog=draw(st.floats(0, 1e6)),
         held=draw(st.one_of(st.none(), st.integers(0, 100))),
         unheard=draw(st.one_of(st.none(), SECONDS)),
+        at_work=draw(st.one_of(st.none(), st.floats(0, 1))),
         queue_seconds=draw(st.one_of(st.none(), st.floats(0, 60))),
         refused=draw(st.one_of(st.none(), st.floats(0, 1))),
         speed=draw(st.one_of(st.none(), st.floats(1, 5000))),
@@ -116,9 +118,7 @@ def all_memories(draw: st.DrawFn) -> Memory:
 
 
 @given(all_rules(), all_sights(), all_memories())
-def test_the_bounds_are_never_broken(
-    spec: AutoscalingSpec, seen: Seen, memory: Memory
-) -> None:
+def test_the_bounds_are_never_broken(spec: AutoscalingSpec, seen: Seen, memory: Memory) -> None:
     decision = decide(spec, seen, memory)
     assert spec.min <= decision.desired <= spec.max
     assert decision.why
@@ -226,7 +226,9 @@ def play(
 @given(st.floats(0, 15_000), st.integers(1, 20), st.sampled_from([0, 60, 300]))
 def test_a_constant_load_brings_the_number_to_rest(load: float, begin: int, delay: int) -> None:
     numbers, _ = play(rules(scaleDownDelaySeconds=delay), [load] * 900, begin=begin)
-    changes = [number for number, before in zip(numbers[1:], numbers, strict=False) if number != before]
+    changes = [
+        number for number, before in zip(numbers[1:], numbers, strict=False) if number != before
+    ]
     assert changes in (sorted(changes), sorted(changes, reverse=True))
     assert len(set(numbers[-300:])) == 1
     need = min(20, max(1, math.ceil(load / FULL - 1e-9)))
@@ -236,13 +238,11 @@ def test_a_constant_load_brings_the_number_to_rest(load: float, begin: int, dela
 
 @settings(max_examples=15, deadline=None)
 @given(all_rules(), all_memories(), st.booleans())
-def test_every_state_has_a_way_out(
-    spec: AutoscalingSpec, memory: Memory, fills: bool
-) -> None:
+def test_every_state_has_a_way_out(spec: AutoscalingSpec, memory: Memory, fills: bool) -> None:
     """However it got there: without load it comes down, with much load it goes up."""
     memory = replace(
         memory, speed=SPEED, measured_on="r1", start_seconds=20.0,
-        desired=min(max(memory.desired or 1, max(1, spec.min)), spec.max),
+        desired=min(max(memory.desired or 1, 1, spec.min), spec.max),
     )  # fmt: skip
     before = status_of(Decision(memory, Outcome.LOAD_MATCHED, "before", steady(1, 0.0)), None)
     spec = spec.model_copy(update={"scale_down_limit_percent": 50})
@@ -284,7 +284,7 @@ def test_the_limits_of_a_minute() -> None:
     spec = rules(max=100, scaleDownDelaySeconds=0, scaleDownLimitPercent=10)
     numbers, _ = play(spec, [0.0] * 400, begin=20)
     falls = [at for at in range(1, 400) if numbers[at] != numbers[at - 1]]
-    assert all(after - before >= 30 for before, after in zip(falls, falls[1:], strict=False))
+    assert all(after - before >= 30 for before, after in pairwise(falls))
     assert all(numbers[at - 1] - numbers[at] <= 2 for at in falls)
 
 
@@ -367,6 +367,9 @@ def test_without_a_known_speed_waits_alone_ask_for_more() -> None:
     assert decide(rules(), blank, memory).desired == 2
     assert decide(rules(), replace(blank, queue_seconds=5.0), memory).desired == 3
     assert decide(rules(), replace(blank, refused=0.02), memory).desired == 3
+    # A large request waits for itself.
+    idle = replace(blank, queue_seconds=5.0, refused=0.02, at_work=0.3)
+    assert decide(rules(), idle, memory).desired == 2
     # What was added last must have had the time to help.
     fresh = replace(blank, queue_seconds=5.0, settled=5.0)
     assert decide(rules(), fresh, memory).desired == 2

@@ -47,6 +47,7 @@ def test_rates_add_up_over_pods() -> None:
     assert (found.ready, found.unknown, found.backlog) == (2, 0, 20)
     assert near(found.speed, 400)
     assert found.speed_saturated is None
+    assert near(found.at_work, 0.5)
 
 
 def test_a_pod_without_news_counts_like_the_others() -> None:

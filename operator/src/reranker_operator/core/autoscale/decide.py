@@ -1,7 +1,7 @@
 """The number of pods, from what was seen and what is remembered: one pure function.
 
     pods = ceil((arriving tokens/s + what waits / the time it may take)
-                / (tokens/s of one pod × how busy it should be))
+                / (tokens/s of one pod * how busy it should be))
 
 Out at once, in only after fewer were enough for some time. What is not there yet or can't be read
 holds the number where it is: pods that start are the ones that would be taken first, and a pod
@@ -27,6 +27,8 @@ _SHORTAGE = 60.0
 _BLIND = 60.0
 #: Of refused requests this share gets more pods.
 _REFUSED = 0.01
+#: If pods are at least this part as busy as they should be.
+_HALF = 0.5
 #: Seconds that pods must have been ready before waits and refusals ask for still more.
 _SETTLED = 15.0
 #: What is measured counts as unchanged within this share.
@@ -237,13 +239,17 @@ def _left(case: _Case) -> float:
 
 
 def _pressing(case: _Case) -> str:
-    """What asks for more pods whatever the load seems to be; it never asks for fewer."""
+    """What asks for more pods whatever the load seems to be; it never asks for fewer.
+
+    Where pods have little to do, a large request waits for itself, and more of them are no help.
+    """
     seen, limit = case.seen, case.rules.target_backlog_seconds
+    full = (seen.at_work or 0.0) * 100 / case.rules.target_utilization_percent
     if case.starting or seen.settled < _SETTLED:
         return ""
-    if seen.refused is not None and seen.refused > _REFUSED:
+    if seen.refused is not None and seen.refused > _REFUSED and full >= _HALF:
         return f"{seen.refused:.0%} of the requests are refused"
-    if seen.queue_seconds is not None and seen.queue_seconds > limit:
+    if seen.queue_seconds is not None and seen.queue_seconds > limit and full >= 1:
         return f"one in twenty requests waits longer than {_short(seen.queue_seconds)} s"
     return ""
 

@@ -1,4 +1,4 @@
-"""The condition `Autoscaled`: whether the number of pods follows the load, and why it is what it is."""
+"""The condition `Autoscaled`: whether the number of pods follows the load, and why it is that."""
 
 from reranker_operator.api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from reranker_operator.api.conditions import condition as judged

@@ -73,6 +73,8 @@ class Seen:
     held: int | None = None
     #: Seconds since an activator was read; None while none ever was.
     unheard: float | None = None
+    #: Share of the last seconds in which the ready pods had work.
+    at_work: float | None = None
     queue_seconds: float | None = None
     refused: float | None = None
     #: Tokens per second of one pod, by pods whose word counts: for a higher one, and for any.
@@ -145,6 +147,7 @@ def _with_flow(seen: Seen, lives: list[list[Sample]], share: float) -> Seen:
     refused = _grown(lives, now - quick, "refused")
     return replace(
         seen,
+        at_work=_grown(lives, now - quick, "busy_seconds") / quick / len(lives),
         quiet=_is_quiet(lives, now),
         arriving=_surely(lives, now, quick) / share,
         arriving_mean=_grown(lives, now - long, "arrived_tokens") / long / share,
