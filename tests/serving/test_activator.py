@@ -69,7 +69,7 @@ async def test_every_api_is_held(sleeper: Sleeper) -> None:
         "/v2/rerank": plain,
         "/rerank": {"query": "a", "texts": ["b", "d d", ""]},
         "/v1/score": {"model": "demo", "text_1": "a", "text_2": ["b", "d d", ""]},
-        "/v1/retrieval/nvidia/demo/reranking": REQUEST,
+        "/v1/retrieval/nvidia/reranking": REQUEST,
     }
     tasks = {
         path: asyncio.create_task(activator.client.post(path, json=body))
