@@ -27,6 +27,7 @@ class ConditionType(StrEnum):
     SERVING = "Serving"
     INTEGRATED = "Integrated"
     PROGRESSING = "Progressing"
+    AUTOSCALED = "Autoscaled"
     PREPARED = "Prepared"
     COMPILED = "Compiled"
     VALIDATED = "Validated"
@@ -61,6 +62,14 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
     REPLICAS_CONTESTED = "ReplicasContested"
+    LOAD_MATCHED = "LoadMatched"
+    SCALING_OUT = "ScalingOut"
+    SCALING_IN = "ScalingIn"
+    AT_MAXIMUM = "AtMaximum"
+    MEASURING = "Measuring"
+    PODS_PENDING = "PodsPending"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    AUTOSCALER_CONFLICT = "AutoscalerConflict"
     READY = "Ready"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no secret
     SECRET_KEY_NOT_FOUND = "SecretKeyNotFound"  # noqa: S105 - as above
@@ -126,6 +135,7 @@ _QUIET = frozenset(
     {
         Reason.ADDRESS_PENDING,
         Reason.INTEGRATED,
+        Reason.LOAD_MATCHED,
         Reason.PAUSED,
         Reason.PENDING,
         Reason.STABLE,
