@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Collection
 from typing import Protocol
 
-from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reranker_gateway.api.dialects.table import first_dialect, is_scoring
@@ -37,8 +36,8 @@ _log = logging.getLogger("reranker_gateway.request")
 class Counts(Protocol):
     """Where requests are counted."""
 
-    requests: Counter
-    request_seconds: Histogram
+    def answered(self, request: RequestContext, code: int) -> None:
+        """A ranking request has ended."""
 
 
 class RequestMiddleware:
@@ -136,8 +135,7 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, context: RequestContext, code: int) -> None:
         seconds, path = context.ended - context.began, scope["path"][:_LONGEST_PATH]
-        self._telemetry.requests.labels(context.dialect or "none", str(code)).inc()
-        self._telemetry.request_seconds.observe(seconds)
+        self._telemetry.answered(context, code)
         fields: dict[str, object] = {
             "requestId": context.request_id,
             "path": path,

@@ -298,8 +298,7 @@ class Front(ABC):
 
     def _record(self, request: RequestContext, code: int) -> None:
         seconds = request.ended - request.began
-        self._parts.telemetry.requests.labels(request.dialect, str(code)).inc()
-        self._parts.telemetry.request_seconds.observe(seconds)
+        self._parts.telemetry.answered(request, code)
         log_event(
             _log,
             "request",

@@ -48,7 +48,7 @@ class Companions:
 
 def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
     """Kind and name of all that the spec asks for, to find out who has these names."""
-    wanted = _wanted(service, {}, ["an engine"])
+    wanted = _wanted(service, {}, ["an engine"], operator_namespace="")
     return [(RESOURCES[entry["kind"]], entry["metadata"]["name"]) for entry in wanted]
 
 
@@ -56,7 +56,8 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action
     """What becomes of them now. They lead to where the rollout lets the service's address lead."""
     selector = _selector(world, rollout)
     led = selector is not None
-    wanted = _wanted(world.service, selector or {}, _engines(world, engine))
+    engines, namespace = _engines(world, engine), world.defaults.operator_namespace
+    wanted = _wanted(world.service, selector or {}, engines, operator_namespace=namespace)
     live = {_title(entry): entry for entry in world.companions}
     problems: list[Condition] = []
     actions: list[Action] = []
@@ -78,10 +79,14 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action
 
 
 def _wanted(
-    service: RerankerService, selector: Mapping[str, str], engines: Iterable[str]
+    service: RerankerService,
+    selector: Mapping[str, str],
+    engines: Iterable[str],
+    *,
+    operator_namespace: str,
 ) -> list[dict[str, Any]]:
     made = (
-        network.serving_policy(service),
+        network.serving_policy(service, operator_namespace),
         network.resolve_policy(service),
         network.build_policy(service, engines),
         exposure.external_service(service, selector),

@@ -29,6 +29,7 @@ from reranker_operator.errors import Forbidden
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
 from reranker_operator.runtime.gather_companions import get_or_none, read_companions
+from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
 from reranker_operator.runtime.references import References
@@ -46,6 +47,7 @@ async def service_world(
     read_nodes: bool,
     kinds: OptionalKinds | None = None,
     references: References | None = None,
+    loads: Loads | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
     service = RerankerService.model_validate(raw)
@@ -87,6 +89,7 @@ async def service_world(
         missing_kinds=missing,
         stranger=address if not _is_ours(address, service) else None,
         versions=await _versions(references, service),
+        loads=() if loads is None else loads.of(service, pods),
     )
 
 
