@@ -68,13 +68,14 @@ def lead(world: ServiceWorld, actions: Iterable[Action]) -> tuple[Action, ...]:
 
 def leading(world: ServiceWorld, selector: Mapping[str, str]) -> Mapping[str, str]:
     """Where addresses lead that are to lead to the pods of `selector`."""
-    mine = render.selector(world.service.metadata.name)
-    if not world.service.may_sleep or not is_ready(world):
+    wanted = wanted_replicas(world.service)
+    # It also goes on holding after it was taken out of the spec, for pods that are on their way.
+    may_hold = world.service.may_sleep or (holds(world) and wanted > 0)
+    if not may_hold or not is_ready(world):
         return selector
-    awake = wanted_replicas(world.service) > 0 and any(
-        _matches(pod, selector) and _answers(pod) for pod in world.pods
-    )
-    return selector if awake else mine
+    answering = any(_matches(pod, selector) and _answers(pod) for pod in world.pods)
+    awake = wanted > 0 and answering
+    return selector if awake else render.selector(world.service.metadata.name)
 
 
 def is_ready(world: ServiceWorld) -> bool:
