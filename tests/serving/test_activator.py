@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ async def metric(process: GatewayProcess, name: str) -> float:
 
 async def until_held(process: GatewayProcess, count: int) -> None:
     """The test's time limit is the deadline."""
-    while await metric(process, "reranker_held_requests") != count:
+    while await metric(process, "reranker_held_requests") != count:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
 
@@ -160,9 +161,7 @@ async def test_times_end_and_places_are_given_back(sleeper: Sleeper) -> None:
     await activator.until_ready()
     client = activator.client
     held = asyncio.create_task(client.post("/v1/ranking", json=REQUEST))
-    asked = await client.post(
-        "/v1/ranking", json=REQUEST, headers={"X-Request-Timeout-Ms": "200"}
-    )
+    asked = await client.post("/v1/ranking", json=REQUEST, headers={"X-Request-Timeout-Ms": "200"})
     assert asked.status_code in {503, 504}
     late = await held
     assert late.status_code == 503
@@ -170,7 +169,7 @@ async def test_times_end_and_places_are_given_back(sleeper: Sleeper) -> None:
     # A client that goes gives its place back.
     with pytest.raises(httpx.ReadTimeout):
         await client.post("/v1/ranking", json=REQUEST, timeout=0.3)
-    while await metric(activator, "reranker_activator_in_progress"):
+    while await metric(activator, "reranker_activator_in_progress"):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert await metric(activator, "reranker_held_bytes") == 0
 
@@ -185,7 +184,6 @@ async def test_places_are_bounded(sleeper: Sleeper) -> None:
         done: set[Any] = set()
         while len(done) < 4:
             done, waiting = await asyncio.wait(asked, timeout=0.05)
-        print(len(done), len(waiting), [t.result().status_code for t in done])
         for task in done:
             refused = task.result()
             assert refused.status_code == 429
@@ -240,8 +238,9 @@ async def test_keys_and_tls_are_the_gateways(sleeper: Sleeper, tmp_path: Path) -
     await activator.client.aclose()
     activator.client = plain
     await activator.until_ready()
+    trusted = ssl.create_default_context(cafile=str(tls / "tls.crt"))
     async with httpx.AsyncClient(
-        base_url=f"https://127.0.0.1:{activator.port}", verify=False, timeout=60
+        base_url=f"https://127.0.0.1:{activator.port}", verify=trusted, timeout=60
     ) as client:
         assert (await client.post("/v1/ranking", json=REQUEST)).status_code == 401
         assert await metric(activator, "reranker_held_requests") == 0

@@ -281,7 +281,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             serving.gateway.startup_probe,
         ),
         "readinessProbe": probe(
-            {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+            {"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 4},
             serving.gateway.readiness_probe,
         ),
         "livenessProbe": probe(
