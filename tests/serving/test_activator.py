@@ -57,8 +57,9 @@ async def test_a_hundred_wait_and_none_is_lost(sleeper: Sleeper) -> None:
     assert await metric(activator, "reranker_held_requests") == 0
     assert await metric(activator, "reranker_held_bytes") == 0
     assert await metric(activator, "reranker_cold_start_seconds") > 0
-    # Who still comes by this way is handed on at once.
-    assert ranked(await activator.client.post("/v1/ranking", json=REQUEST)) == ORDER
+    # Who still comes by this way is handed on at once, and should look for a pod next.
+    late = await activator.client.post("/v1/ranking", json=REQUEST)
+    assert (ranked(late), late.headers["connection"]) == (ORDER, "close")
 
 
 async def test_every_api_is_held(sleeper: Sleeper) -> None:

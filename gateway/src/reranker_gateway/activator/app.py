@@ -228,6 +228,8 @@ class _Answer:
             for name, value in self._found.headers.raw
             if name.lower() not in _NOT_HANDED_BACK
         ]
+        # The next request is better made to a pod.
+        headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": self._found.status_code}
         try:
             await send(cast("Any", start | {"headers": headers}))

@@ -23,6 +23,8 @@ from reranker_gateway.logs import log_event
 from reranker_gateway.throughput import Throughput
 
 _SMALL_BYTES = 4 << 20
+#: Of gRPC's, whose clients would else stay here; over HTTP each answer of a pod ends one.
+_CONNECTION_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +74,14 @@ async def activate(settings: ActivatorSettings) -> None:
     activator = build_activator(settings)
     if settings.backend_grpc is not None:
         front = HoldingFront(activator, settings.backend_grpc)
-        listeners.add_grpc(lambda: server_of(front, settings, listeners.connections))
+        listeners.add_grpc(
+            lambda: server_of(
+                front,
+                settings,
+                listeners.connections,
+                connection_seconds=_CONNECTION_SECONDS,
+            )
+        )
     log_event(_log, "starting", backend=settings.backend_url, port=settings.http_port)
     try:
         await listeners.serve(
