@@ -29,10 +29,12 @@ from reranker_contracts.base import Document
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     EVENT,
     JOB,
     POD,
     PVC,
+    SERVICE,
 )
 from reranker_operator.names import STAGE_LABEL, short_hash
 
@@ -74,8 +76,10 @@ class Controllers:
         self.claim_told: Json | None = None
         self.event_of_pods: tuple[str, str] | None = None
         self.events_of_claims: tuple[tuple[str, str], ...] = ()
-        self.pods_start = True
+        self.pods_start = self.activators_start = True
         self.pods_linger = False
+        #: Whether the controller of endpoints keeps up.
+        self.endpoints_follow = True
         self.refusal: str | None = None
         self.parity = PARITY
         #: Of engines of this precision, in place of `parity`.
@@ -93,6 +97,9 @@ class Controllers:
     def step(self) -> bool:
         """Let every Job, Deployment and claim take one step; whether anything changed."""
         before = len(self.cluster.changed)
+        # First, so that what pods do is known a step later, as it is in a cluster.
+        for address in list(self.cluster.select(SERVICE, NAMESPACE)):
+            self._step_service(address)
         for job in list(self.cluster.select(JOB, NAMESPACE)):
             self._step_job(job)
         for entry in list(self.cluster.select(DEPLOYMENT, NAMESPACE)):
@@ -107,6 +114,39 @@ class Controllers:
         for name in [name for name in self.stored if name not in present]:
             del self.stored[name]
         return len(self.cluster.changed) != before
+
+    def _step_service(self, address: Json) -> None:
+        """Its endpoints: the ready pods that it selects."""
+        meta = address["metadata"]
+        if not self.endpoints_follow:
+            return
+        pods = sorted(
+            pod["metadata"]["name"]
+            for pod in self.cluster.select(POD, NAMESPACE, address["spec"]["selector"])
+            if _is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+        )
+        entries = [
+            {"conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": name}}
+            for name in pods
+        ]
+        live = self.cluster.find(ENDPOINT_SLICE, NAMESPACE, meta["name"])
+        if live is None:
+            reference = {"kind": "Service", "name": meta["name"], "uid": meta["uid"]}
+            self.cluster.put(
+                {
+                    "apiVersion": ENDPOINT_SLICE.api_version,
+                    "kind": ENDPOINT_SLICE.kind,
+                    "metadata": {
+                        "name": meta["name"],
+                        "namespace": NAMESPACE,
+                        "labels": {"kubernetes.io/service-name": meta["name"]},
+                        "ownerReferences": [reference | {"controller": True}],
+                    },
+                    "endpoints": entries,
+                }
+            )
+        elif live["endpoints"] != entries:
+            self.cluster.edit(ENDPOINT_SLICE, NAMESPACE, meta["name"], {"endpoints": entries})
 
     def _protect(self, claim: Json) -> None:
         meta, name = claim["metadata"], claim["metadata"]["name"]
@@ -264,12 +304,12 @@ class Controllers:
             if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
         ]
         for pod in pods:
-            if "serving" in self.told:
+            if "serving" in self.told and pod["spec"].get("initContainers"):
                 self._set_pod(pod, self.told["serving"])
                 if self.event_of_pods is not None:
                     self._report(pod, *self.event_of_pods)
             # One that failed is in its crash loop, minutes away from the next try.
-            elif self.pods_start and pod["status"] == {"phase": "Pending"}:
+            elif self._starts(pod) and pod["status"] == {"phase": "Pending"}:
                 self._start_serving(pod)
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         ready = sum(_is_ready(pod) for pod in pods)
@@ -282,6 +322,9 @@ class Controllers:
             "conditions": [_replica_failure(refusal)] if refusal else [],
         }
         self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
+
+    def _starts(self, pod: Json) -> bool:
+        return self.pods_start if pod["spec"].get("initContainers") else self.activators_start
 
     def _end_pod(self, pod: Json) -> None:
         """Drained at once, or still there until `let_pods_go`."""
@@ -298,6 +341,10 @@ class Controllers:
                 self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], patch)
 
     def _start_serving(self, pod: Json) -> None:
+        if not pod["spec"].get("initContainers"):
+            # An activator's: nothing goes before it.
+            self._set_pod(pod, _pod_status("Running", pod["spec"], []))
+            return
         verify = pod["spec"]["initContainers"][0]
         path = f"engines/{_option(verify['args'], '--digest')}"
         result = self._check("verify", path, _store_of(pod))

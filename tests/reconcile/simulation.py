@@ -11,7 +11,7 @@ import datetime
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from reranker_operator.adapters.cache import CachingCluster
@@ -31,8 +31,15 @@ from reranker_operator.api.meta import (
     SERVICE,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.load import PodLoad, Sample
 from reranker_operator.errors import OperatorError
-from reranker_operator.names import APP_MANAGED_BY, MANAGER, RESOLVE_AGAIN, REVISION_LABEL
+from reranker_operator.names import (
+    APP_COMPONENT,
+    APP_MANAGED_BY,
+    MANAGER,
+    RESOLVE_AGAIN,
+    REVISION_LABEL,
+)
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.optional_kinds import OptionalKinds
@@ -77,6 +84,41 @@ class _Slow:
         return call
 
 
+class _Scrapes:
+    """What the metrics of a service's pods said in the last minute."""
+
+    def __init__(self, sim: "Simulation") -> None:
+        self._sim = sim
+
+    def of(self, service: RerankerService, pods: Iterable[Json]) -> tuple[PodLoad, ...]:
+        if service.spec.autoscaling is None:
+            return ()
+        return tuple(self._load(pod) for pod in pods if pod["status"].get("phase") == "Running")
+
+    def forget(self, key: Key) -> None:
+        """Nothing is kept."""
+
+    def _load(self, pod: Json) -> PodLoad:
+        labels, now = pod["metadata"]["labels"], self._sim.now.timestamp()
+        if labels[APP_COMPONENT] == "activator":
+            held = Sample(at=now, in_progress=float(self._sim.requests_held))
+            return PodLoad(pod["metadata"]["name"], "activator", None, (held,))
+        samples = tuple(self._sample(now - ago) for ago in range(60, -1, -10))
+        return PodLoad(pod["metadata"]["name"], "serving", labels[REVISION_LABEL], samples)
+
+    def _sample(self, at: float) -> Sample:
+        """Half of what a pod can do, or nothing."""
+        seconds = at % 1_000_000 if self._sim.busy else 0.0
+        return Sample(
+            at=at,
+            tokens_per_second=1000.0,
+            arrived_tokens=500 * seconds,
+            tokens=500 * seconds,
+            busy_seconds=0.5 * seconds,
+            requests=seconds,
+        )
+
+
 class Simulation(Controllers):
     """One namespace with its users and our operator, on top of the controllers."""
 
@@ -88,12 +130,16 @@ class Simulation(Controllers):
         self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
         self._deadlines: dict[Key, datetime.datetime] = {}
+        #: What scrapes find: requests that each activator holds, and whether pods have work.
+        self.requests_held, self.busy = 0, True
         self.restart_operator()
 
     def fork(self) -> "Simulation":
         """The same world with a freshly started operator, going its own way from here."""
         twin = Simulation(self.defaults, workers=self._worker_count)
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
+        twin.activators_start, twin.endpoints_follow = self.activators_start, self.endpoints_follow
+        twin.requests_held, twin.busy = self.requests_held, self.busy
         twin.refusal, twin.toolchain = self.refusal, self.toolchain
         twin.runtimes = self.runtimes
         twin.revisions, twin.store = dict(self.revisions), self.store
@@ -249,6 +295,7 @@ class Simulation(Controllers):
             references=self.references,
             clock=lambda: self.now,
             kinds=self._kinds,
+            loads=_Scrapes(self),  # type: ignore[arg-type]  # what the reconciler calls of it
         )
 
     async def resync(self) -> None:

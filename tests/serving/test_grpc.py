@@ -137,7 +137,7 @@ async def test_a_taken_grpc_port_is_named(start_gateway: Start, triton: Any) -> 
 def test_descriptors_are_shared_by_all_ports() -> None:
     script = """if True:
         import resource
-        from reranker_gateway.server import raise_descriptors
+        from reranker_gateway.listeners import raise_descriptors
         hard = 128 + 300
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
         print(*(raise_descriptors(1000, ports) for ports in (2, 3)), raise_descriptors(50, 3))

@@ -119,6 +119,11 @@ class Admission:
         self._arriving: set[Entry] = set()
         self._bytes = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all bodies that are counted now."""
+        return self._bytes
+
     def enter(self) -> Entry:
         """A context for one request, from before its first byte to its answer."""
         entry = Entry(self, self._clock(), current_request().caller)

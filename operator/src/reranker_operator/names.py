@@ -108,6 +108,16 @@ def external_service(service: str) -> str:
     return f"{service}-external"
 
 
+def activator(service: str) -> str:
+    """Of all that the activator is made of, but for the Service of the next function."""
+    return f"{service}-activator"
+
+
+def pods_service(service: str) -> str:
+    """Service by which the activator reaches the pods that serve."""
+    return f"{service}-pods"
+
+
 def resolve_policy(service: str) -> str:
     """NetworkPolicy of a service's resolve Jobs."""
     return f"{service}-resolve"

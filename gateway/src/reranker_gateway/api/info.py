@@ -12,7 +12,7 @@ from reranker_gateway import VERSION
 from reranker_gateway.api.dialects.nim import NimError
 from reranker_gateway.api.dialects.tei import Tei, TeiError
 from reranker_gateway.api.errors import error_response
-from reranker_gateway.api.models import ModelNames
+from reranker_gateway.api.models import ModelNames, models_document
 from reranker_gateway.drain import Phase
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.telemetry import CONTENT_TYPE
@@ -29,7 +29,10 @@ def info_router(gateway: Gateway, names: ModelNames) -> APIRouter:
     router = APIRouter()
     license_info = _license()
     documents: dict[str, tuple[str, Any]] = {
-        "/v1/models": ("Model ids that requests may name", _models(gateway, names)),
+        "/v1/models": (
+            "Model ids that requests may name",
+            models_document(names, _created(gateway)),
+        ),
         "/v1/metadata": ("What exactly is served", _metadata(gateway, names, license_info)),
         "/v1/license": ("The server's licence", license_info),
         "/v1/version": ("The server's version", {"release": VERSION, "api": VERSION}),
@@ -132,23 +135,8 @@ def _add_metrics(router: APIRouter, gateway: Gateway, paths: tuple[str, ...]) ->
         )
 
 
-def _models(gateway: Gateway, names: ModelNames) -> dict[str, Any]:
-    """The real id first with itself as root: clients without a model take the first such entry."""
-    created = int(gateway.files.manifest.created_at.timestamp())
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": name,
-                "object": "model",
-                "created": created,
-                "owned_by": "reranker-operator",
-                "root": names.served,
-                "parent": None,
-            }
-            for name in names.all
-        ],
-    }
+def _created(gateway: Gateway) -> int:
+    return int(gateway.files.manifest.created_at.timestamp())
 
 
 def _metadata(

@@ -9,7 +9,7 @@ import grpc.aio
 
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.gateway import Gateway
-from reranker_gateway.kserve.service import Service
+from reranker_gateway.kserve.service import Front, Service
 from reranker_gateway.settings import Settings
 
 _STREAMS_PER_CONNECTION: Final = 128
@@ -23,14 +23,31 @@ class GrpcListenError(Exception):
 
 def create_server(gateway: Gateway, names: ModelNames, connections: int | None = None) -> Any:
     """A `grpc.aio.Server` for `gateway`, not started; `connections` if not as in the settings."""
-    settings = gateway.settings
+    return server_of(Service(gateway, names), gateway.settings, connections)
+
+
+def server_of(
+    front: Front,
+    settings: Settings,
+    connections: int | None = None,
+    *,
+    connection_seconds: float | None = None,
+) -> Any:
+    """The same for any front; clients are sent to a new connection after `connection_seconds`."""
     most = settings.max_connections if connections is None else connections
     server = grpc.aio.server(
         # As over HTTP, half of the connections may have a request in progress.
         maximum_concurrent_rpcs=max(1, most // 2),
-        options=_options(settings, most),
+        options=[
+            *_options(settings, most),
+            *(
+                [("grpc.max_connection_age_ms", int(connection_seconds * 1000))]
+                if connection_seconds is not None
+                else []
+            ),
+        ],
     )
-    server.add_generic_rpc_handlers(Service(gateway, names).handlers())
+    server.add_generic_rpc_handlers(front.handlers())
     return server
 
 

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     STARTING = "Starting"
     AVAILABLE = "Available"
     SCALED_TO_ZERO = "ScaledToZero"
+    WAKING = "Waking"
     ROLLING = "Rolling"
     STABLE = "Stable"
     PAUSED = "Paused"
@@ -140,6 +141,7 @@ _QUIET = frozenset(
         Reason.PENDING,
         Reason.STABLE,
         Reason.STARTING,
+        Reason.WAKING,
         Reason.WAITING_FOR_ENGINE,
         Reason.WAITING_FOR_MODEL,
         Reason.WAITING_FOR_PREPARED,

@@ -62,6 +62,19 @@ class RolloutProgress(ApiModel):
     why: str = Field(default="", description="What was changed to get to it.")
 
 
+class ColdStart(ApiModel):
+    """How long a pod took from being asked for to ready, in seconds, each right to one second."""
+
+    pod: str = Field(description="Name of the pod.")
+    time: datetime.datetime = Field(description="When it was ready.")
+    seconds: float = Field(description="All of it.")
+    schedule: float = Field(description="Until a node was found.")
+    prepare: float = Field(description="Images and volumes.")
+    verify: float = Field(description="Check of the engine's files.")
+    load: float = Field(description="Triton and the engine.")
+    warm_up: float = Field(description="The gateway and the first batches.")
+
+
 class Contest(ApiModel):
     """Somebody scales a Deployment of ours, and each time it is put back."""
 

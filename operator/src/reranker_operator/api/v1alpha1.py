@@ -37,6 +37,7 @@ from reranker_operator.api.pods import (
     TritonSettings,
 )
 from reranker_operator.api.rollout import (
+    ColdStart,
     RevisionRecord,
     RolloutProgress,
     RolloutSpec,
@@ -221,6 +222,9 @@ class RerankerServiceStatus(ApiModel):
     )
     scale: ScaleStatus | None = None
     autoscaling: AutoscalingStatus | None = None
+    cold_start: ColdStart | None = Field(
+        default=None, description="Start of the pod that got ready last."
+    )
     replicas: int | None = Field(default=None, description="Pods that the address leads to.")
     ready_replicas: int | None = Field(default=None, description="Those of them that answer.")
     ready: str | None = Field(default=None, description="Ready pods of wanted pods.")
@@ -345,6 +349,11 @@ class RerankerService(ApiModel):
     metadata: ObjectMeta
     spec: RerankerServiceSpec
     status: RerankerServiceStatus = RerankerServiceStatus()
+
+    @property
+    def may_sleep(self) -> bool:
+        """Without work it has no pods, and an activator in their place."""
+        return self.spec.autoscaling is not None and self.spec.autoscaling.min == 0
 
 
 class RerankerEngine(ApiModel):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
 from reranker_operator.api.rollout import ScaleStatus
-from reranker_operator.core import diagnose
+from reranker_operator.core import activation, diagnose
 from reranker_operator.core.causes import scheduling, silence
 from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.changes import summary
@@ -79,10 +79,10 @@ def judge_serving(
     finding = _finding(world, target)
     counted = f"{ready} of {wanted} pods are ready"
     if wanted == 0 and world.service.spec.autoscaling is not None:
-        serving = condition(
-            ConditionType.SERVING, True, Reason.SCALED_TO_ZERO,
-            "no pod is needed; the next request is held until the first one is there",
-        )  # fmt: skip
+        text = "no pod is needed; the next request is held until the first one is there"
+        if activation.stays_awake(world):
+            text = "no pod is needed; they go when the activator has taken over"
+        serving = condition(ConditionType.SERVING, True, Reason.SCALED_TO_ZERO, text)
     elif wanted == 0:
         serving = condition(
             ConditionType.SERVING, False, Reason.SCALED_TO_ZERO,
@@ -98,6 +98,9 @@ def judge_serving(
         serving = condition(
             ConditionType.SERVING, False, Reason.WAITING_FOR_ENGINE, "waits for the engine"
         )
+    elif activation.holds(world) and rollout.serving is not None:
+        text = f"{counted}; requests are held until one is"
+        serving = condition(ConditionType.SERVING, True, Reason.WAKING, text)
     else:
         serving = condition(ConditionType.SERVING, False, Reason.STARTING, counted)
     if ready == wanted:

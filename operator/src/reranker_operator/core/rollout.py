@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from reranker_operator.api.meta import DEPLOYMENT
 from reranker_operator.api.v1alpha1 import RerankerEngine
 from reranker_operator.core import references
+from reranker_operator.core.activation import pods_to_run
 from reranker_operator.core.plan import Action, Apply, Delete, Scale
-from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.revisions import (
     asked_of,
     has_all,
@@ -80,7 +80,7 @@ def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:
 def _surge(
     world: ServiceWorld, serving: str | None, target: str, template: Json | None
 ) -> list[Action]:
-    live, total = live_deployments(world), wanted_replicas(world.service)
+    live, total = live_deployments(world), pods_to_run(world)
     actions = _give(world, live, target, total, template)
     move = serving is None or (target in live and is_available(live[target], world))
     actions.append(Apply(render.service_object(world.service, target if move else serving)))
@@ -93,7 +93,7 @@ def _surge(
 def _hand_over(
     world: ServiceWorld, serving: str | None, target: str, template: Json | None
 ) -> list[Action]:
-    live, total = live_deployments(world), wanted_replicas(world.service)
+    live, total = live_deployments(world), pods_to_run(world)
     others = [revision for revision in live if revision != target]
     if not others or (target in live and is_available(live[target], world)):
         actions = _give(world, live, target, total, template)
@@ -138,7 +138,7 @@ def _freeze(world: ServiceWorld, serving: str | None) -> list[Action]:
     live, shared = live_deployments(world), is_shared(world)
     shares = {revision: asked_of(entry) for revision, entry in live.items()}
     sharing = list(live) if shared else [serving]
-    shares |= _share_out(live, sharing, serving, wanted_replicas(world.service))
+    shares |= _share_out(live, sharing, serving, pods_to_run(world))
     actions = [
         action
         for revision, number in sorted(shares.items())

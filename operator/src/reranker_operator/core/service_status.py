@@ -10,6 +10,7 @@ from reranker_operator.api.conditions import (
     merge,
 )
 from reranker_operator.api.v1alpha1 import EngineSummary, RerankerServiceStatus
+from reranker_operator.core.cold_start import cold_start
 from reranker_operator.core.gpus import gpu_of
 from reranker_operator.core.judge import Sight
 from reranker_operator.core.resolve import Resolution, lacks_source
@@ -57,6 +58,7 @@ def status_of(
         pending_changes=sight.changes,
         scale=sight.scale,
         autoscaling=service.status.autoscaling if service.spec.autoscaling else None,
+        cold_start=cold_start(world, serving),
         replicas=sum(entry.get("status", {}).get("replicas", 0) for entry in reached),
         ready_replicas=ready,
         ready=f"{ready}/{sight.scale.replicas}",
@@ -103,9 +105,7 @@ def _serving_stage(sight: Sight, judgements: list[Condition]) -> str:
     if sight.rollout.rolling and sight.rollout.serving is not None:
         return "Rolling"
     serving = find(judgements, ConditionType.SERVING)
-    if serving is not None and (
-        serving.status != "True" or serving.reason == Reason.SCALED_TO_ZERO
-    ):
+    if serving is not None and (serving.status != "True" or serving.reason != Reason.AVAILABLE):
         return serving.reason
     return "Serving"
 

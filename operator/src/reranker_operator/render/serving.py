@@ -227,7 +227,7 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
             "ports": [
                 {"name": name, "port": port, "targetPort": name}
                 | security.protocol(service.spec.serving, name)
-                for name, port in _ports(service).items()
+                for name, port in ports_of(service).items()
             ],
         },
     }
@@ -246,7 +246,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
         "SERVED_NAME": model.served_name,
-        "ALIASES": ",".join(_aliases(service)) or None,
+        "ALIASES": ",".join(aliases_of(service)) or None,
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
     settings |= security.settings(serving)
@@ -281,7 +281,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             serving.gateway.startup_probe,
         ),
         "readinessProbe": probe(
-            {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+            {"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 4},
             serving.gateway.readiness_probe,
         ),
         "livenessProbe": probe(
@@ -289,11 +289,11 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             serving.gateway.liveness_probe,
         ),
     }
-    ports = [{"name": name, "containerPort": port} for name, port in _ports(service).items()]
+    ports = [{"name": name, "containerPort": port} for name, port in ports_of(service).items()]
     return result | {"ports": ports} | probes
 
 
-def _ports(service: RerankerService) -> dict[str, int]:
+def ports_of(service: RerankerService) -> dict[str, int]:
     """Of the gateway, by name."""
     grpc = {"grpc": GRPC_PORT} if service.spec.serving.grpc else {}
     return {"http": HTTP_PORT} | grpc | {"metrics": METRICS_PORT}
@@ -304,7 +304,7 @@ def _drain_seconds(grace: int | None) -> int | None:
     return None if grace is None else grace - _AFTER_DRAIN_SECONDS
 
 
-def _aliases(service: RerankerService) -> tuple[str, ...]:
+def aliases_of(service: RerankerService) -> tuple[str, ...]:
     """A service always answers to its own name: what clients know is its address."""
     model = service.spec.model
     known = (model.served_name, *model.aliases)
