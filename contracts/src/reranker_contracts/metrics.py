@@ -8,7 +8,8 @@ from typing import Final
 
 #: 1 while the pod's readiness probe says yes.
 READY: Final = "reranker_ready"
-#: Tokens of ranking requests that came in, admitted or refused for want of room.
+#: Tokens of ranking requests that came in, admitted or refused for want of room. What needs no
+#: engine, since it is in the cache or waits already, is no work and not among them.
 ARRIVED_TOKENS: Final = "reranker_arrived_tokens_total"
 #: Tokens that went through the engine, padding not counted.
 TOKENS: Final = "reranker_tokens_total"
@@ -22,7 +23,15 @@ TOKENS_PER_SECOND: Final = "reranker_tokens_per_second"
 IN_PROGRESS: Final = "reranker_requests_in_progress"
 #: Ranking requests answered, by `dialect` and `code`.
 REQUESTS: Final = "reranker_requests_total"
+#: Those answered with 5xx, but for what a pod that is starting or draining turned away.
+FAILED: Final = "reranker_failed_requests_total"
 #: Seconds that requests waited for the engine: buckets of a histogram with `stage="queue"`.
 STAGE_SECONDS: Final = "reranker_stage_duration_seconds"
 #: Requests that an activator holds while no pod serves.
 HELD: Final = "reranker_held_requests"
+
+#: What the operator asks a pod for: `/metrics?name[]=…`. Who can't choose answers with everything.
+OF_LOAD: Final = (
+    *(READY, ARRIVED_TOKENS, TOKENS, BUSY_SECONDS, BACKLOG_TOKENS, TOKENS_PER_SECOND),
+    *(IN_PROGRESS, REQUESTS, FAILED, f"{STAGE_SECONDS}_bucket", HELD),
+)

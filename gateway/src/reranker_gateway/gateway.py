@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from reranker_contracts import metrics as names
 from reranker_gateway.admission import Admission
 from reranker_gateway.api_keys import ApiKeys
 from reranker_gateway.batching import BatchLimits
@@ -166,16 +167,22 @@ def _watch(
         "reranker_queue_tokens", "Tokens waiting", lambda: float(scheduler.waiting_tokens)
     )
     telemetry.watch(
+        names.BACKLOG_TOKENS,
+        "Tokens waiting or in the engine, padding not counted",
+        lambda: float(scheduler.backlog_tokens),
+    )
+    telemetry.watch_counter(
+        names.BUSY_SECONDS, "Time in which the engine had work", lambda: throughput.busy_seconds
+    )
+    telemetry.watch(
         "reranker_backlog_seconds",
         "Time to work off the waiting tokens at the measured rate",
         lambda: throughput.backlog_seconds(scheduler.waiting_tokens),
     )
     telemetry.watch(
-        "reranker_tokens_per_second",
+        names.TOKENS_PER_SECOND,
         "Tokens per second while busy, recent mean",
         lambda: throughput.tokens_per_second,
     )
-    telemetry.watch("reranker_ready", "1 when ready", lambda: float(readiness.ready))
-    telemetry.watch(
-        "reranker_requests_in_progress", "Ranking requests in progress", lambda: float(drain.active)
-    )
+    telemetry.watch(names.READY, "1 when ready", lambda: float(readiness.ready))
+    telemetry.watch(names.IN_PROGRESS, "Ranking requests in progress", lambda: float(drain.active))

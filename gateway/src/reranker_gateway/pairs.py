@@ -93,7 +93,11 @@ class PairQueue:
         self._known: dict[bytes, Pair] = {}
         self._number = 0
         self.tokens = 0
-        #: The same by caller.
+        #: Of pairs in flight.
+        self.tokens_in_flight = 0
+        #: Of all pairs that were ever added.
+        self.tokens_added = 0
+        #: The waiting ones by caller.
         self.callers: Counter[str] = Counter()
         #: Rows that were not added because the same one was there.
         self.shared = 0
@@ -154,6 +158,7 @@ class PairQueue:
         for pair in batch:
             pair.waiting = False
             self._uncount(pair)
+            self.tokens_in_flight += pair.length
             for job, _ in pair.claims:
                 jobs.add(job)
         for job in jobs:
@@ -164,6 +169,7 @@ class PairQueue:
         """These are no longer in flight: whoever wants the same from now on asks anew."""
         for pair in batch:
             del self._known[pair.key]
+            self.tokens_in_flight -= pair.length
 
     def _insert(self, pair: Pair) -> Pair:
         self._number += 1
@@ -173,6 +179,7 @@ class PairQueue:
         self._pairs.insert(at, pair)
         self._known[pair.key] = pair
         self.tokens += pair.length
+        self.tokens_added += pair.length
         self.callers[pair.caller] += pair.length
         return pair
 

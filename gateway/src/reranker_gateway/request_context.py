@@ -43,6 +43,8 @@ class RequestContext:
     long_passages: LongPassages | None = None
     passages: int = 0
     tokens: int = 0
+    #: No work is taken: the server is starting, draining, or without its engine.
+    turned_away: bool = False
     #: Passages that lost tokens to the length limit.
     truncated: int = 0
     #: The caller's W3C trace context, as headers.

@@ -61,6 +61,11 @@ class Scheduler:
         return self._queue.tokens
 
     @property
+    def backlog_tokens(self) -> int:
+        """Tokens in the queue and in the engine, padding not counted."""
+        return self._queue.tokens + self._queue.tokens_in_flight
+
+    @property
     def waiting_by_caller(self) -> Mapping[str, int]:
         """The same by caller; what several wait for is counted once, for the first of them."""
         return self._queue.callers
@@ -73,9 +78,10 @@ class Scheduler:
         """
         done: asyncio.Future[FloatArray] = asyncio.get_running_loop().create_future()
         job = Job(len(inputs.lengths), done, self._clock(), caller)
-        shared = self._queue.shared
+        shared, added = self._queue.shared, self._queue.tokens_added
         self._queue.add(job, inputs, self._cache.get)
         self._telemetry.shared_pairs.inc(self._queue.shared - shared)
+        self._telemetry.arrived(self._queue.tokens_added - added)
         if job.waiting:
             self._turns.join(caller, job)
         else:
@@ -111,6 +117,8 @@ class Scheduler:
         self._running.discard(task)
         if not task.cancelled():
             self._dispatch()
+        if not self._running:
+            self._throughput.end()
 
     def _take(self) -> list[Pair]:
         """Remove the next batch from the queue."""

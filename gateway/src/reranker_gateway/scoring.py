@@ -8,7 +8,7 @@ from reranker_gateway.admission import Admission
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import FloatArray
-from reranker_gateway.errors import NotReadyError
+from reranker_gateway.errors import NotReadyError, OverloadedError
 from reranker_gateway.readiness import Readiness
 from reranker_gateway.request_context import LongPassages, Stage, current_request
 from reranker_gateway.scheduler import Scheduler
@@ -50,10 +50,12 @@ class Scorer:
 
     def check_open(self) -> None:
         """Raises NotReadyError while no work is taken; called before a body is read."""
+        current_request().turned_away = True
         if self._drain.phase is Phase.CLOSED:
             raise NotReadyError("the server is shutting down; retry on another replica")
         if not self._readiness.ready:
             raise NotReadyError("the engine is not ready; retry in a moment")
+        current_request().turned_away = False
 
     async def tokenise(
         self,
@@ -84,7 +86,11 @@ class Scorer:
         request = current_request()
         request.passages, request.tokens = inputs.passages, inputs.tokens
         request.truncated = inputs.truncated
-        self._admission.check_tokens(inputs.tokens, self._scheduler.waiting_by_caller)
+        try:
+            self._admission.check_tokens(inputs.tokens, self._scheduler.waiting_by_caller)
+        except OverloadedError:
+            self._telemetry.arrived(inputs.tokens)
+            raise
         self._telemetry.truncated.inc(inputs.truncated)
         rows = await self._scheduler.run(inputs, request.caller)
         logits = _of_passages(rows, inputs)

@@ -1,6 +1,6 @@
 """Metrics of the gateway, in a registry of their own (no module-level state)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from prometheus_client import (
@@ -13,6 +13,11 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from reranker_contracts import metrics as names
+from reranker_gateway.request_context import RequestContext
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (
@@ -20,6 +25,10 @@ _SECONDS: Final = (
     *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+#: Requests by which the tokens of those that are refused unread are guessed.
+_TYPICAL_OF: Final = 64
 
 
 class Telemetry:
@@ -31,20 +40,25 @@ class Telemetry:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._registry = registry
-        self.requests = Counter(
-            "reranker_requests",
+        self._requests = Counter(
+            names.REQUESTS,
             "Ranking requests answered",
             ["dialect", "code"],
             registry=registry,
         )
-        self.request_seconds = Histogram(
+        self._failed = Counter(
+            names.FAILED,
+            "Ranking requests answered with 5xx, but for what a pod that starts or drains refused",
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
             "reranker_request_duration_seconds",
             "Ranking requests from first byte to answer",
             registry=registry,
             buckets=_SECONDS,
         )
         stages = Histogram(
-            "reranker_stage_duration_seconds",
+            names.STAGE_SECONDS,
             "tokenise and queue: per request; infer: per batch",
             ["stage"],
             registry=registry,
@@ -67,8 +81,14 @@ class Telemetry:
         self.truncated = Counter(
             "reranker_truncated_passages", "Passages cut to the length limit", registry=registry
         )
+        self._arrived = Counter(
+            names.ARRIVED_TOKENS,
+            "Tokens that requests brought for the engine, those refused for want of room included",
+            registry=registry,
+        )
+        self._arrivals, self._typical = 0, 0.0
         self.tokens = Counter(
-            "reranker_tokens", "Tokens sent to the engine, padding not counted", registry=registry
+            names.TOKENS, "Tokens sent to the engine, padding not counted", registry=registry
         )
         self.padded_tokens = Counter(
             "reranker_padded_tokens", "Tokens sent to the engine with padding", registry=registry
@@ -106,10 +126,48 @@ class Telemetry:
     def _value(counter: Counter) -> float:
         return next(sample.value for family in counter.collect() for sample in family.samples)
 
+    def arrived(self, tokens: int) -> None:
+        """A request has come in with `tokens` for the engine, whatever becomes of it."""
+        self._arrived.inc(tokens)
+        self._arrivals += 1
+        self._typical += (tokens - self._typical) / min(self._arrivals, _TYPICAL_OF)
+
+    def answered(self, request: RequestContext, code: int) -> None:
+        """A request has ended with the HTTP status `code`."""
+        self._requests.labels(request.dialect or "none", str(code)).inc()
+        self._request_seconds.observe(request.ended - request.began)
+        if code >= 500 and not request.turned_away:
+            self._failed.inc()
+        if code == 429 and not request.tokens:
+            # Refused before its tokens were known.
+            self._arrived.inc(self._typical)
+
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge that is read when the metrics are scraped."""
         Gauge(name, description, registry=self._registry).set_function(read)
 
-    def exposition(self) -> str:
-        """All metrics in Prometheus text format."""
-        return generate_latest(self._registry).decode("utf-8")
+    def watch_counter(self, name: str, description: str, read: Callable[[], float]) -> None:
+        """A counter that is read when the metrics are scraped."""
+        self._registry.register(_ReadCounter(name, description, read))
+
+    def exposition(self, only: Collection[str] = ()) -> str:
+        """The metrics in Prometheus text format: all, or those of the names in `only`."""
+        registry = self._registry.restricted_registry(only) if only else self._registry
+        return generate_latest(registry).decode("utf-8")
+
+
+class _ReadCounter(Collector):
+    """A counter whose value is kept elsewhere."""
+
+    def __init__(self, name: str, description: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._description = description
+        self._read = read
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        """Its names, so that it can be chosen by them."""
+        yield CounterMetricFamily(self._name, self._description)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """As prometheus_client asks for it."""
+        yield CounterMetricFamily(self._name, self._description, value=self._read())

@@ -14,6 +14,14 @@ class Throughput:
         self._mark = 0.0
         self._tokens = 0.0
         self._seconds = 0.0
+        self._busy = 0.0
+        self._busy_since: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which the engine had work, up to now."""
+        since = self._busy_since
+        return self._busy if since is None else self._busy + self._clock() - since
 
     @property
     def tokens_per_second(self) -> float:
@@ -32,7 +40,12 @@ class Throughput:
 
     def begin(self) -> None:
         """The engine goes from idle to busy."""
-        self._mark = self._clock()
+        self.end()
+        self._mark = self._busy_since = self._clock()
+
+    def end(self) -> None:
+        """The engine goes from busy to idle."""
+        self._busy, self._busy_since = self.busy_seconds, None
 
     def finish(self, tokens: int) -> None:
         """A batch of `tokens` is done; the time since the last event was spent on it."""

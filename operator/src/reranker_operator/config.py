@@ -50,6 +50,15 @@ class Config(BaseSettings):
     workers: int = Field(12, ge=1, le=64, description="reconciles at the same time")
     resync_seconds: float = Field(600, ge=10, description="every object is looked at this often")
 
+    scrape_seconds: float = Field(
+        2.0, ge=0.5, le=60, description="between two looks at the metrics of pods, where needed"
+    )
+    scrape_sleeping_seconds: float = Field(
+        0.5, ge=0.1, le=60, description="the same where all pods sleep and requests would be held"
+    )
+    scrape_deadline_seconds: float = Field(1.0, ge=0.1, le=30, description="of one pod")
+    scrape_at_once: int = Field(64, ge=1, le=1024, description="pods at the same time")
+
     leader_election: bool = True
     lease_name: str = "reranker-operator"
     lease_namespace: str = Field("default", description="the operator's own namespace")
@@ -57,6 +66,9 @@ class Config(BaseSettings):
     identity: str = Field("reranker-operator", description="this replica, usually the pod's name")
 
     http_port: int = Field(8080, description="/healthz, /readyz and /metrics")
+    scaler_port: int | None = Field(
+        None, ge=1, le=65535, description="gRPC for KEDA, an external scaler; none: off"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "json"
 
@@ -66,6 +78,11 @@ class Config(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @property
+    def operator_namespace(self) -> str:
+        """Where the operator itself runs."""
+        return self.lease_namespace
 
     def defaults(self) -> Defaults:
         """The part that decisions and builders see."""
@@ -81,4 +98,5 @@ class Config(BaseSettings):
             resolve_deadline_seconds=self.resolve_deadline_seconds,
             keep_hours=self.keep_hours,
             high_water_percent=self.high_water_percent,
+            operator_namespace=self.operator_namespace,
         )

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 
 import kopf
 from kubernetes.aio import config as kubeconfig
@@ -19,13 +20,15 @@ from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.kubernetes import KubernetesCluster
 from reranker_operator.adapters.metadata import KubernetesMetadata
 from reranker_operator.adapters.observed_client import ObservedApiClient
+from reranker_operator.adapters.scrape import Scraper
 from reranker_operator.api.meta import OWNED, RERANKER_ENGINE, RERANKER_SERVICE, Resource
 from reranker_operator.config import Config
-from reranker_operator.runtime.collectors import FleetCollector, ReplicaCollector
+from reranker_operator.runtime.collectors import FleetCollector, LoadCollector, ReplicaCollector
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.health import Health
 from reranker_operator.runtime.lag import LoopLag
 from reranker_operator.runtime.leader import Leader
+from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import WorkQueue
@@ -78,6 +81,14 @@ class Operator:
             kinds=config.watch_references,
             namespaces=config.namespaces,
         )
+        self._scraper = Scraper(config.scrape_deadline_seconds, time.time)
+        self._loads = Loads(
+            self._scraper,
+            self._queue.add,
+            metrics,
+            paces={"steady": config.scrape_seconds, "asleep": config.scrape_sleeping_seconds},
+            at_once=config.scrape_at_once,
+        )
         reconciler = Reconciler(
             cluster,
             config.defaults(),
@@ -85,6 +96,7 @@ class Operator:
             read_nodes=config.read_nodes,
             kinds=kinds,
             references=self._references,
+            loads=self._loads,
         )
         self._workers = Workers(
             self._queue, reconciler.reconcile, self._metrics, count=config.workers
@@ -105,6 +117,7 @@ class Operator:
         registry, leader = self._metrics.registry, self._leader
         registry.register(ReplicaCollector(self._health))
         registry.register(FleetCollector(self._fleet, self._health))
+        registry.register(LoadCollector(self._loads))
         runner = await server.serve(self._health, registry, self._config.http_port)
         lag = asyncio.create_task(self._lag.run())
         work = asyncio.create_task(leader.run(self._lead) if leader else self._lead())
@@ -121,6 +134,7 @@ class Operator:
         await asyncio.wait({work, stop, lag}, timeout=_STOP_SECONDS)
         if leader is not None:
             await leader.release()
+        await self._scraper.close()
         await runner.cleanup()
         return 1 if lost else 0
 
@@ -133,6 +147,7 @@ class Operator:
             asyncio.create_task(self._work()),
             asyncio.create_task(self._resync.run()),
             asyncio.create_task(self._watcher.run()),
+            asyncio.create_task(self._loads.run()),
         ]
         if self._config.watch_references:
             tasks.append(asyncio.create_task(self._references.run()))

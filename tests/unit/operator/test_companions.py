@@ -2,9 +2,11 @@
 
 import datetime
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.companions import companions
@@ -15,6 +17,7 @@ from reranker_operator.render.defaults import Defaults
 
 Json = dict[str, Any]
 Make = Callable[..., RerankerService]
+_MANIFESTS = Path(__file__).resolve().parents[3] / "manifests/base/operator.yaml"
 SELECTOR = {"reranker.dev/service": "rank", "reranker.dev/revision": "r1"}
 
 
@@ -31,7 +34,7 @@ def make(service: RerankerService) -> Make:
 
 def _everything(service: RerankerService) -> list[Json]:
     made = (
-        network.serving_policy(service),
+        network.serving_policy(service, "ops"),
         network.resolve_policy(service),
         network.build_policy(service, ["tiny"]),
         exposure.external_service(service, SELECTOR),
@@ -196,16 +199,24 @@ def test_a_budget_never_blocks_a_drain(
 
 def _ways_in(service: RerankerService) -> dict[int, Any]:
     """Peers by port; None: everybody."""
-    made = network.serving_policy(service)
+    made = network.serving_policy(service, "ops")
     assert made is not None
     assert made["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    return {
-        port["port"]: rule.get("from")
-        for rule in made["spec"].get("ingress", [])
-        for port in rule["ports"]
-    }
+    # The last rule is the operator's, whoever else is named.
+    *rules, own = made["spec"]["ingress"]
+    assert own == {"from": [OPERATOR], "ports": [{"protocol": "TCP", "port": 8002}]}
+    return {port["port"]: rule.get("from") for rule in rules for port in rule["ports"]}
 
 
+OPERATOR = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ops"}},
+    "podSelector": {
+        "matchLabels": {
+            "app.kubernetes.io/name": "reranker-operator",
+            "app.kubernetes.io/component": "operator",
+        }
+    },
+}
 MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 
 
@@ -246,10 +257,10 @@ def test_named_peers_get_in_as_they_were_named(make: Make) -> None:
 
 
 def test_serving_opens_no_connection_unless_it_is_listed(make: Make) -> None:
-    closed = network.serving_policy(make(networkPolicy={"enabled": True}))
+    closed = network.serving_policy(make(networkPolicy={"enabled": True}), "ops")
     assert closed is not None
     assert "egress" not in closed["spec"]
-    opened = network.serving_policy(make(**FULL))
+    opened = network.serving_policy(make(**FULL), "ops")
     assert opened is not None
     dns, rule = opened["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
@@ -309,3 +320,10 @@ def test_only_policies_are_made_before_there_is_an_address(
     assert found.after == ()
     # What people must mend is told early: a build may take an hour.
     assert (found.judgement.status, found.judgement.reason) == ("False", "KindMissing")
+
+
+def test_the_operators_own_pods_are_those_of_its_chart() -> None:
+    rendered = yaml.safe_load_all(_MANIFESTS.read_text(encoding="utf-8"))
+    (deployment,) = [entry for entry in rendered if entry["kind"] == "Deployment"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert OPERATOR["podSelector"]["matchLabels"].items() <= labels.items()

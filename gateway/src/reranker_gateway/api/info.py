@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from reranker_gateway import VERSION
@@ -20,6 +20,7 @@ from reranker_gateway.telemetry import CONTENT_TYPE
 METRICS_PATHS = ("/v1/metrics", "/metrics")
 #: Of the gateway itself; the model's is not known here.
 _LICENSE: Final = Path(__file__).parents[1] / "LICENSE"
+_MOST_NAMES: Final = 100
 _PLAIN_HEALTH: Final = frozenset({"tei", "infinity", "vllm"})
 
 
@@ -111,9 +112,14 @@ def _why_not_ready(gateway: Gateway) -> str | None:
 
 
 def _add_metrics(router: APIRouter, gateway: Gateway, paths: tuple[str, ...]) -> None:
-    async def metrics() -> Response:
-        """Our metrics and Triton's, one after the other: no name is in both."""
-        text = gateway.telemetry.exposition() + await gateway.engine.metrics()
+    async def metrics(names: Annotated[list[str] | None, Query(alias="name[]")] = None) -> Response:
+        """Our metrics and Triton's, one after the other: no name is in both.
+
+        `name[]`, as Prometheus' clients have it, asks for some of ours alone.
+        """
+        text = gateway.telemetry.exposition((names or ())[:_MOST_NAMES])
+        if not names:
+            text += await gateway.engine.metrics()
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     for path in paths:

@@ -128,8 +128,7 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, context: RequestContext, code: int) -> None:
         seconds, path = context.ended - context.began, scope["path"][:_LONGEST_PATH]
-        self._telemetry.requests.labels(context.dialect or "none", str(code)).inc()
-        self._telemetry.request_seconds.observe(seconds)
+        self._telemetry.answered(context, code)
         fields: dict[str, object] = {
             "requestId": context.request_id,
             "path": path,

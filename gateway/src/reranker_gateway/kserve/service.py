@@ -300,8 +300,7 @@ class Service:
 
     def _record(self, request: RequestContext, code: int) -> None:
         seconds = request.ended - request.began
-        self._gateway.telemetry.requests.labels(request.dialect, str(code)).inc()
-        self._gateway.telemetry.request_seconds.observe(seconds)
+        self._gateway.telemetry.answered(request, code)
         log_event(
             _log,
             "request",

@@ -27,6 +27,7 @@ class ConditionType(StrEnum):
     SERVING = "Serving"
     INTEGRATED = "Integrated"
     PROGRESSING = "Progressing"
+    AUTOSCALED = "Autoscaled"
     PREPARED = "Prepared"
     COMPILED = "Compiled"
     VALIDATED = "Validated"
@@ -69,6 +70,14 @@ class Reason(StrEnum):
     UNDO_IMPOSSIBLE = "UndoImpossible"
     FLOOR_REACHED = "FloorReached"
     REPLICAS_CONTESTED = "ReplicasContested"
+    LOAD_MATCHED = "LoadMatched"
+    SCALING_OUT = "ScalingOut"
+    SCALING_IN = "ScalingIn"
+    AT_MAXIMUM = "AtMaximum"
+    MEASURING = "Measuring"
+    PODS_PENDING = "PodsPending"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    AUTOSCALER_CONFLICT = "AutoscalerConflict"
     READY = "Ready"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no secret
     SECRET_KEY_NOT_FOUND = "SecretKeyNotFound"  # noqa: S105 - as above
@@ -134,6 +143,7 @@ _QUIET = frozenset(
     {
         Reason.ADDRESS_PENDING,
         Reason.INTEGRATED,
+        Reason.LOAD_MATCHED,
         Reason.PAUSED,
         Reason.PENDING,
         Reason.STABLE,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from reranker_operator.api.autoscaling import IgnoredScale
 from reranker_operator.api.exposure import IntOrPercent
 from reranker_operator.api.meta import ApiModel
 
@@ -271,5 +272,13 @@ class ScaleStatus(ApiModel):
     set_by: str | None = Field(
         default=None,
         description="Field managers that own spec.replicas; none where it is not recorded.",
+    )
+    owner: str | None = Field(
+        default=None,
+        description="Who decides: autoscaling, HorizontalPodAutoscaler, KEDA, kubectl, or the field "
+        "manager of a manifest; none where it is not recorded.",
+    )
+    ignored: IgnoredScale | None = Field(
+        default=None, description="What spec.replicas says while spec.autoscaling decides."
     )
     contest: Contest | None = Field(default=None, description="Who scales a Deployment instead.")

@@ -124,6 +124,11 @@ SERVICE_RULES = (
         "operator's own builder image; remove one of them",
     ),
     Rule(
+        "spec.autoscaling",
+        "self.min <= self.max",
+        "autoscaling.min is greater than autoscaling.max; lower the one or raise the other",
+    ),
+    Rule(
         "spec.engine.store",
         "!has(self.existingClaim) || !has(self.storageClassName)",
         "engine.store.existingClaim and engine.store.storageClassName exclude each other: "

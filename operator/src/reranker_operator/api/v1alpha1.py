@@ -16,6 +16,7 @@ from reranker_contracts import (
     Runtimes,
     Toolchain,
 )
+from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
 from reranker_operator.api.conditions import Condition
 from reranker_operator.api.engine import AcceleratorSpec, EngineSettings, StoreSpec
 from reranker_operator.api.exposure import (
@@ -123,8 +124,13 @@ class RerankerServiceSpec(ApiModel):
         le=1000,
         description=(
             "Number of serving pods. `kubectl scale rr`, an HPA or KEDA set it through the scale "
-            "subresource; leave it out of the manifest then."
+            "subresource; leave it out of the manifest then. Not looked at with `autoscaling`."
         ),
+    )
+    autoscaling: AutoscalingSpec | None = Field(
+        default=None,
+        description="Let the operator decide the number of pods by what arrives and what waits. "
+        "Default: `replicas` is the number.",
     )
     rollout: RolloutSpec = Field(default=RolloutSpec())
     expose: ExposeSpec = Field(default=ExposeSpec())
@@ -191,7 +197,9 @@ class RerankerServiceStatus(ApiModel):
         default=None, description="metadata.generation that all of this is about."
     )
     conditions: tuple[Condition, ...] = Field(
-        default=(), description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Ready."
+        default=(),
+        description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Autoscaled, "
+        "Ready.",
     )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     model: ResolvedStatus | None = None
@@ -219,6 +227,7 @@ class RerankerServiceStatus(ApiModel):
         description="In words, how the pods that the spec asks for differ from those that serve.",
     )
     scale: ScaleStatus | None = None
+    autoscaling: AutoscalingStatus | None = None
     replicas: int | None = Field(default=None, description="Pods that the address leads to.")
     ready_replicas: int | None = Field(default=None, description="Those of them that answer.")
     ready: str | None = Field(default=None, description="Ready pods of wanted pods.")

@@ -49,7 +49,7 @@ class Companions:
 
 def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
     """Kind and name of all that the spec asks for, to find out who has these names."""
-    wanted = _wanted(service, {}, ["an engine"])
+    wanted = _wanted(service, {}, ["an engine"], operator_namespace="")
     if service.spec.rollout.strategy in ("blueGreen", "canary"):
         wanted.append(exposure.preview_service(service, ""))
     return [(RESOURCES[entry["kind"]], entry["metadata"]["name"]) for entry in wanted]
@@ -59,7 +59,14 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
     """What becomes of them now. They lead to where the rollout lets the service's address lead."""
     selector = _selector(world, rollout.actions)
     led = selector is not None
-    wanted = _wanted(world.service, selector or {}, _engines(world, engine), rollout.weight)
+    engines, namespace = _engines(world, engine), world.defaults.operator_namespace
+    wanted = _wanted(
+        world.service,
+        selector or {},
+        engines,
+        operator_namespace=namespace,
+        weight=rollout.weight,
+    )
     preview = rollout.preview or (rollout.serving if _leads_to_preview(world) else None)
     if preview is not None:
         wanted.insert(0, exposure.preview_service(world.service, preview))
@@ -99,10 +106,12 @@ def _wanted(
     service: RerankerService,
     selector: Mapping[str, str],
     engines: Iterable[str],
+    *,
+    operator_namespace: str,
     weight: int | None = None,
 ) -> list[dict[str, Any]]:
     made = (
-        network.serving_policy(service),
+        network.serving_policy(service, operator_namespace),
         network.resolve_policy(service),
         network.build_policy(service, engines),
         exposure.external_service(service, selector),

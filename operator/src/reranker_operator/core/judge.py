@@ -81,7 +81,12 @@ def judge_serving(
     target = rollout.wanted or rollout.serving
     finding = obstacle(world, target)
     counted = f"{ready} of {wanted} pods are ready"
-    if wanted == 0:
+    if wanted == 0 and world.service.spec.autoscaling is not None:
+        serving = condition(
+            ConditionType.SERVING, True, Reason.SCALED_TO_ZERO,
+            "no pod is needed; the next request is held until the first one is there",
+        )  # fmt: skip
+    elif wanted == 0:
         serving = condition(
             ConditionType.SERVING, False, Reason.SCALED_TO_ZERO,
             "spec.replicas is 0; raise it to serve",

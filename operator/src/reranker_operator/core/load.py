@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from reranker_operator.api.v1alpha1 import RerankerService
+
+#: How often pods are read: as usual, or as often as it takes to notice that somebody waits.
+Pace = Literal["steady", "asleep"]
+
 
 class Sample(NamedTuple):
     """One scrape. `at` is in seconds since the epoch; counters grow until the process ends."""
@@ -72,3 +77,15 @@ def window(samples: Sequence[Sample], seconds: float) -> tuple[Sample, Sample] |
             break
         first = sample
     return (first, last) if first.at < last.at else None
+
+
+def needs_loads(service: RerankerService) -> Pace | None:
+    """How often the service's pods should be read for its next decision; None: not at all."""
+    under_way = service.status.rollout
+    if under_way is not None and under_way.gates:
+        # The new revision is judged by them, beside the former one.
+        return "steady"
+    if service.spec.autoscaling is None:
+        return None
+    scaling = service.status.autoscaling
+    return "asleep" if scaling is not None and scaling.desired == 0 else "steady"

@@ -6,12 +6,17 @@ of a manifest that is applied server-side, to leave it to an HPA, has the API se
 The fields' managers tell this moment, in which somebody owned the number and now nobody does; the
 number before is written back then. Other numbers without an owner are wishes: of a custom resource
 whose number nobody owns, the scale subresource does not record who sets it.
+
+With `spec.autoscaling` the operator decides, and `spec.replicas` is only watched: who goes on
+setting it has not noticed. When `autoscaling` is taken out, its last number is one that was let go
+of, unless the manifest has one.
 """
 
 import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from reranker_operator.api.autoscaling import IgnoredScale
 from reranker_operator.api.rollout import Contest, ScaleStatus
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.plan import ScaleService
@@ -20,6 +25,10 @@ from reranker_operator.core.world import Manifest, ServiceWorld
 _CONTEST_LASTS = datetime.timedelta(minutes=10)
 #: A person who scales a Deployment once sees it put back; twice is a fight.
 _FIGHT = 2
+#: `status.scale.owner` while the operator decides.
+AUTOSCALING = "autoscaling"
+_HPA, _KEDA = "HorizontalPodAutoscaler", "KEDA"
+_SCALERS = {"kube-controller-manager": _HPA, "keda": _KEDA, "keda-operator": _KEDA}
 
 
 def owners_of_replicas(managed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -39,15 +48,31 @@ def only_replicas(managed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def wanted_replicas(service: RerankerService) -> int:
     """The number of pods to aim at."""
+    if service.spec.autoscaling is not None:
+        decided = service.status.autoscaling
+        return begin_with(service) if decided is None else decided.desired
     left = left_alone(service)
     return service.spec.replicas if left is None else left
+
+
+def begin_with(service: RerankerService) -> int:
+    """The number with which the operator begins to decide: the one until then."""
+    bounds, before = service.spec.autoscaling, service.status.scale
+    number = service.spec.replicas if before is None else before.replicas
+    return number if bounds is None else min(max(number, bounds.min), bounds.max)
 
 
 def left_alone(service: RerankerService) -> int | None:
     """The number that its owner has just let go of, if the default stands in its place now."""
     before, managed = service.status.scale, service.metadata.managed_fields
     # None: the object came without managers, which says nothing about any field.
-    if before is None or before.set_by is None or managed is None or owners_of_replicas(managed):
+    if before is None or managed is None or owners_of_replicas(managed):
+        return None
+    if before.owner == AUTOSCALING:
+        # Nobody would wake a service that is left with no pods.
+        if before.replicas == 0:
+            return None
+    elif before.set_by is None:
         return None
     default = type(service.spec).model_fields["replicas"].default
     return before.replicas if service.spec.replicas == default != before.replicas else None
@@ -55,23 +80,56 @@ def left_alone(service: RerankerService) -> int | None:
 
 def hand_over(service: RerankerService) -> tuple[ScaleService, ...]:
     """Put the number back, so that whoever sets it next, an HPA for one, begins from it."""
-    left = left_alone(service)
+    left = None if service.spec.autoscaling else left_alone(service)
     return () if left is None else (ScaleService(service.metadata.name, left),)
 
 
 def scale_status(world: ServiceWorld, applied: Mapping[str, int]) -> ScaleStatus:
     """What is recorded; `applied` is the number of pods that each Deployment is given now."""
-    managed = world.service.metadata.managed_fields or ()
-    managers = sorted({str(entry.get("manager")) for entry in owners_of_replicas(managed)})
-    set_by = ", ".join(managers) or None
-    if world.service.status.scale and left_alone(world.service) is not None:
+    service, before = world.service, world.service.status.scale
+    owning = owners_of_replicas(service.metadata.managed_fields or ())
+    set_by = ", ".join(sorted({str(entry.get("manager")) for entry in owning})) or None
+    owner = ", ".join(sorted({_who(entry) for entry in owning})) or None
+    if service.spec.autoscaling is not None:
+        owner = AUTOSCALING
+    elif before and left_alone(service) is not None:
         # Until the number is back: this moment must not be forgotten.
-        set_by = world.service.status.scale.set_by
+        set_by, owner = before.set_by, before.owner
     return ScaleStatus(
-        replicas=wanted_replicas(world.service),
+        replicas=wanted_replicas(service),
         set_by=set_by,
+        owner=owner,
+        ignored=_ignored(world, owning) if service.spec.autoscaling is not None else None,
         contest=_contest(world, applied),
     )
+
+
+def rival(scale: ScaleStatus) -> IgnoredScale | None:
+    """Somebody who goes on setting `spec.replicas` beside the operator."""
+    other = scale.ignored
+    if other is None or not other.times:
+        return None
+    return other if other.by in (_HPA, _KEDA) or other.times >= _FIGHT else None
+
+
+def _ignored(world: ServiceWorld, owning: list[Mapping[str, Any]]) -> IgnoredScale:
+    number = world.service.spec.replicas
+    before = world.service.status.scale.ignored if world.service.status.scale else None
+    if before is None:
+        return IgnoredScale(replicas=number)
+    over = before.time is not None and world.now - before.time >= _CONTEST_LASTS
+    if before.replicas == number:
+        return IgnoredScale(replicas=number) if over else before
+    by = ", ".join(sorted({_who(entry) for entry in owning})) or None
+    times = 1 if over else before.times + 1
+    return IgnoredScale(replicas=number, by=by, times=times, time=world.now)
+
+
+def _who(entry: Mapping[str, Any]) -> str:
+    manager = str(entry.get("manager"))
+    if entry.get("subresource") != "scale":
+        return manager
+    return _SCALERS.get(manager, "kubectl" if manager.startswith("kubectl") else manager)
 
 
 def fight(scale: ScaleStatus) -> Contest | None:

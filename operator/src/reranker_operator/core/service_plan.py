@@ -11,6 +11,9 @@ from reranker_operator.api.conditions import (
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
 from reranker_operator.core import diagnose, references
+from reranker_operator.core.autoscale import observe
+from reranker_operator.core.autoscale.costs import mark_idlest
+from reranker_operator.core.autoscale.judge import judge_autoscaling
 from reranker_operator.core.changes import pending_changes
 from reranker_operator.core.companions import RECHECK, companions, other_owner
 from reranker_operator.core.judge import Sight, held_up, judge_serving, next_look
@@ -39,6 +42,7 @@ def plan_service(world: ServiceWorld) -> Plan:
     """Everything that should happen to one service now."""
     if world.service.metadata.deletion_timestamp is not None:
         return Plan(details=("garbage collection removes what the service owns",))
+    world = observe.decided(world)
     accepted = _accept(world)
     if accepted.status != "True":
         hold = roll_out(world, None)
@@ -96,12 +100,13 @@ def _conclude(
         ready = progressing.model_copy(
             update={"type": ConditionType.READY.value, "status": "False"}
         )
-    judgements += [progressing, ready]
+    judgements += [progressing, *judge_autoscaling(world, sight.scale), ready]
     actions = (
         *hand_over(world.service),
         *beside.before,
         *resolution.actions,
         *engine.actions,
+        *mark_idlest(world, rollout),
         *rollout.actions,
         *_restart_damaged(world),
         # Before the engines: a claim is only let go of while an engine owns it too.
@@ -123,6 +128,7 @@ def _conclude(
             beside.requeue_after,
             taken,
             next_look(world, rollout),
+            observe.next_look(world),
         ),
         noted=is_noted(world.service, sight.scale),
     )

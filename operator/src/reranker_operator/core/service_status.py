@@ -67,6 +67,7 @@ def status_of(
         spec_hash=serving_pods.spec_hash(service),
         pending_changes=sight.changes,
         scale=sight.scale,
+        autoscaling=service.status.autoscaling if service.spec.autoscaling else None,
         replicas=sum(entry.get("status", {}).get("replicas", 0) for entry in reached),
         ready_replicas=ready,
         ready=f"{ready}/{sight.scale.replicas}",
@@ -117,7 +118,9 @@ def _serving_stage(sight: Sight, judgements: list[Condition]) -> str:
     if sight.rollout.rolling and sight.rollout.serving is not None:
         return "Rolling"
     serving = find(judgements, ConditionType.SERVING)
-    if serving is not None and serving.status != "True":
+    if serving is not None and (
+        serving.status != "True" or serving.reason == Reason.SCALED_TO_ZERO
+    ):
         return serving.reason
     return "Serving"
 

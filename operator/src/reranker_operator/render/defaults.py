@@ -23,6 +23,8 @@ class Defaults:
     resolve_deadline_seconds: int = 1800
     keep_hours: int = 0
     high_water_percent: int = 85
+    #: Where the operator itself runs.
+    operator_namespace: str = "default"
 
     @property
     def builder_resources(self) -> dict[str, Any]:

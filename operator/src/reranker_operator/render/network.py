@@ -19,8 +19,10 @@ _MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.nam
 _DNS = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
-def serving_policy(service: RerankerService) -> Json | None:
-    """Clients reach the API, monitoring the metrics; nothing else gets in, and nothing out."""
+def serving_policy(service: RerankerService, operator_namespace: str) -> Json | None:
+    """Clients reach the API, monitoring and the operator the metrics; nobody else gets in, and
+    nothing out.
+    """
     asked, name = service.spec.network_policy, service.metadata.name
     if not asked.enabled:
         return None
@@ -28,6 +30,7 @@ def serving_policy(service: RerankerService) -> Json | None:
     ways_in = [
         *_way_in(asked.clients, _default_clients(service), api),
         *_way_in(asked.monitoring, [_MONITORING], [METRICS_PORT]),
+        *_way_in(None, [operator_peer(operator_namespace)], [METRICS_PORT]),
     ]
     spec: Json = {
         "podSelector": {"matchLabels": {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}},
@@ -38,6 +41,16 @@ def serving_policy(service: RerankerService) -> Json | None:
     if asked.egress:
         spec["egress"] = _egress(asked.egress)
     return head(service, NETWORK_POLICY, name, "network") | {"spec": spec}
+
+
+def operator_peer(namespace: str) -> Json:
+    """The operator's own pods, which read what pods say of their load."""
+    space = {"kubernetes.io/metadata.name": namespace}
+    labels = {names.APP_NAME: names.MANAGER, names.APP_COMPONENT: "operator"}
+    return {
+        "namespaceSelector": {"matchLabels": space},
+        "podSelector": {"matchLabels": labels},
+    }
 
 
 def _way_in(asked: tuple[Peer, ...] | None, default: list[Json], ports: list[int]) -> list[Json]:

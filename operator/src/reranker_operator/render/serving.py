@@ -38,7 +38,9 @@ _GRACE_SECONDS = 75
 #: What is left of it when the gateway has cut off its last request: Triton ends then.
 _AFTER_DRAIN_SECONDS = 15
 _GPU = "nvidia.com/gpu"
-_NOT_OF_PODS = {"replicas", "rollout", "expose", "disruption", "network_policy", "monitoring"}
+_NOT_OF_PODS = {
+    "replicas", "autoscaling", "rollout", "expose", "disruption", "network_policy", "monitoring",
+}  # fmt: skip
 _LARGEST_TEMPLATE = 1 << 20
 
 _TRITON = [

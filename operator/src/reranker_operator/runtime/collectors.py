@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
 from reranker_operator.runtime.fleet import EngineFacts, Fleet, ServiceFacts
 from reranker_operator.runtime.health import Health
+from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.queue import Key
 
 T = TypeVar("T")
@@ -98,6 +99,32 @@ class FleetCollector:
 
     def _shown(self, entries: Mapping[Key, T]) -> list[tuple[Key, T]]:
         return list(islice(sorted(entries.items(), key=lambda entry: entry[0]), self._most))
+
+
+class LoadCollector:
+    """What pods say of their load, of the services that are scaled or judged by it."""
+
+    def __init__(self, loads: Loads, most: int = _MOST_OBJECTS) -> None:
+        self._loads = loads
+        self._most = most
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus_client asks for it."""
+        yield _gauge("scraped_pods", "Pods whose metrics are read.", self._loads.size)
+        backlog = _family(
+            "service_backlog_seconds",
+            "Time in which the ready pods would be done with all that waits or is in the engine.",
+            *_OBJECT,
+        )
+        unread = _family(
+            "service_unread_pods", "Running pods that could not be read lately.", *_OBJECT
+        )
+        for key, signals in islice(self._loads.known(), self._most):
+            names = [key.namespace, key.name]
+            unread.add_metric(names, signals.unknown)
+            if signals.known:
+                backlog.add_metric(names, signals.backlog_seconds)
+        yield from (backlog, unread)
 
 
 def _of_services(services: Iterable[tuple[Key, ServiceFacts]]) -> Iterator[Metric]:

@@ -29,6 +29,7 @@ from reranker_operator.errors import Forbidden
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
 from reranker_operator.runtime.gather_companions import get_or_none, read_companions
+from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
 from reranker_operator.runtime.references import References
@@ -46,6 +47,7 @@ async def service_world(
     read_nodes: bool,
     kinds: OptionalKinds | None = None,
     references: References | None = None,
+    loads: Loads | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
     service = RerankerService.model_validate(raw)
@@ -70,7 +72,7 @@ async def service_world(
     stores |= {store_claim_name(service.spec.engine.store)}
     stores |= {claim for entry in deployments for claim in mounted(entry)}
     claims = [get_or_none(cluster, PVC, namespace, claim) for claim in sorted(stores)]
-    return ServiceWorld(
+    world = ServiceWorld(
         service=service,
         now=now,
         defaults=defaults,
@@ -87,7 +89,11 @@ async def service_world(
         missing_kinds=missing,
         stranger=address if not _is_ours(address, service) else None,
         versions=await _versions(references, service),
+        loads=() if loads is None else loads.of(service, pods),
     )
+    if loads is not None:
+        loads.planned(world)
+    return world
 
 
 async def engine_world(

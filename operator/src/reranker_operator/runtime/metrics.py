@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from reranker_operator import __version__, errors
 from reranker_operator.adapters.observed_client import ApiCall
+from reranker_operator.adapters.scrape import FAILURES
 from reranker_operator.api.meta import RERANKER_ENGINE, RERANKER_SERVICE
 from reranker_operator.errors import OperatorError
 
@@ -64,6 +65,18 @@ class Metrics:
             ["action", "kind"],
             registry=self.registry,
         )
+        self._scrapes = Counter(
+            "reranker_operator_scrapes",
+            "Pods whose metrics were read, by outcome: ok, or why not.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._scrape_seconds = Histogram(
+            "reranker_operator_scrape_duration_seconds",
+            "Time that reading one pod took, in vain or not.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._begin_at_zero()
 
     def api_call(self, call: ApiCall) -> None:
@@ -72,6 +85,11 @@ class Metrics:
         self._call_seconds.labels(call.verb, call.resource).observe(call.seconds)
         if call.wrote:
             self._writes.labels(call.verb, call.kind).inc()
+
+    def scraped(self, outcome: str, seconds: float) -> None:
+        """Count one pod that was read, or not."""
+        self._scrapes.labels(outcome).inc()
+        self._scrape_seconds.observe(seconds)
 
     @contextmanager
     def reconcile(self, kind: str) -> Iterator[None]:
@@ -91,6 +109,8 @@ class Metrics:
 
     def _begin_at_zero(self) -> None:
         """A series that appears with its first error has no rate."""
+        for reason in ("ok", *FAILURES):
+            self._scrapes.labels(reason)
         known = [entry.__name__ for entry in vars(errors).values() if _is_error(entry)]
         for kind in (RERANKER_SERVICE.kind, RERANKER_ENGINE.kind):
             for outcome in ("done", "error"):

@@ -40,6 +40,7 @@ from reranker_operator.errors import (
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Done, Executor
 from reranker_operator.runtime.gather import engine_world, service_world
+from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
 from reranker_operator.runtime.references import References
@@ -76,6 +77,7 @@ class Reconciler:
         references: References | None = None,
         clock: Callable[[], datetime.datetime] = utc_now,
         kinds: OptionalKinds | None = None,
+        loads: Loads | None = None,
     ) -> None:
         self._cluster = cluster
         self._defaults = defaults
@@ -84,6 +86,7 @@ class Reconciler:
         self._references = references
         self._clock = clock
         self._kinds = kinds
+        self._loads = loads
 
     async def reconcile(self, key: Key) -> float | None:
         """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
@@ -137,6 +140,8 @@ class Reconciler:
         except NotFound:
             if self._references is not None:
                 self._references.forget(key)
+            if self._loads is not None:
+                self._loads.forget(key)
             return None
 
     async def _act(self, subject: RerankerService | RerankerEngine, plan: Plan) -> Done:
@@ -165,6 +170,7 @@ class Reconciler:
                 read_nodes=self._read_nodes,
                 kinds=self._kinds,
                 references=self._references,
+                loads=self._loads,
             )
             return world.service, plan_service(world)
         engine = await engine_world(self._cluster, raw, self._defaults, now)

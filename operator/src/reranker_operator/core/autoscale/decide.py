@@ -1,0 +1,393 @@
+"""The number of pods, from what was seen and what is remembered: one pure function.
+
+    pods = ceil((arriving tokens/s + what waits / the time it may take)
+                / (tokens/s of one pod × how busy it should be))
+
+Out at once, in only after fewer were enough for some time. What is not there yet or can't be read
+holds the number where it is: pods that start are the ones that would be taken first, and a pod
+without news may be the busiest of all.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from reranker_operator.api.autoscaling import AutoscalingSpec
+from reranker_operator.core.autoscale.measure import LONG, Seen
+
+#: Seconds in which the limits per direction count.
+_PERIOD = 60.0
+#: Pods that may be added in that time in any case.
+_FEW = 4
+#: Pods are only taken when the rest would be this much less busy than they should be.
+_SLACK = 0.9
+#: Seconds without a node after which it is no use to ask for more pods.
+_SHORTAGE = 60.0
+#: Seconds for which it may be unknown whether requests are held.
+_BLIND = 60.0
+#: Of refused requests this share gets more pods.
+_REFUSED = 0.01
+#: Seconds that pods must have been ready before waits and refusals ask for still more.
+_SETTLED = 15.0
+#: What is measured counts as unchanged within this share.
+_SAME_SPEED, _SAME_START = 0.1, 0.25
+#: Moments of former needs are kept to this part of the delay, so that they are seldom written.
+_GRAIN = 5
+
+
+class Outcome(StrEnum):
+    """Where the number stands; also reasons of the condition `Autoscaled`."""
+
+    LOAD_MATCHED = "LoadMatched"
+    SCALING_OUT = "ScalingOut"
+    SCALING_IN = "ScalingIn"
+    AT_MAXIMUM = "AtMaximum"
+    SCALED_TO_ZERO = "ScaledToZero"
+    MEASURING = "Measuring"
+    PODS_PENDING = "PodsPending"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+
+
+@dataclass(frozen=True)
+class Need:
+    """Pods that were needed, and when they were needed last."""
+
+    replicas: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the next decision builds on; times in whole seconds since the epoch."""
+
+    desired: int | None = None
+    speed: float | None = None
+    measured_on: str | None = None
+    start_seconds: float | None = None
+    changed: float | None = None
+    period_from: int | None = None
+    period: float | None = None
+    recent: tuple[Need, ...] = ()
+    idle_since: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`why` is one sentence; `memory.desired` is the number.
+
+    `tells`: something was seen. It is not so right after a start of the process, and what was known
+    before stands then.
+    """
+
+    memory: Memory
+    outcome: Outcome
+    why: str
+    seen: Seen
+    tells: bool = True
+
+    @property
+    def desired(self) -> int:
+        """Pods to have."""
+        return self.memory.desired or 0
+
+
+@dataclass(frozen=True)
+class _Wish:
+    pods: int
+    because: str
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One decision in the making; `current` is the number until now."""
+
+    rules: AutoscalingSpec
+    seen: Seen
+    memory: Memory
+    current: int
+    #: Pods that were asked for and are not ready, those left out that had time enough.
+    starting: int = field(default=0)
+
+    @property
+    def least(self) -> int:
+        """Fewest pods of a service that is not idle."""
+        return max(1, self.rules.min)
+
+    def bounded(self, pods: int) -> int:
+        return min(max(pods, self.least), self.rules.max)
+
+    def pods_for(self, arriving: float, backlog: float = 0.0, *, slack: float = 1.0) -> int:
+        """Pods that this takes; 0 where it is not known what a pod can do."""
+        if not self.memory.speed:
+            return 0
+        share = self.rules.target_utilization_percent / 100 * slack
+        # A pod that takes a minute to come is not asked for to save two seconds.
+        within = max(self.rules.target_backlog_seconds, self.memory.start_seconds or 0.0)
+        rate = arriving + backlog / within
+        # The rounding of a quotient must not cost a pod.
+        return math.ceil(rate / (self.memory.speed * share) - 1e-9)
+
+
+def decide(rules: AutoscalingSpec, seen: Seen, memory: Memory, *, begin: int = 1) -> Decision:
+    """The number of pods from now on; `begin` is the one to begin with when none is remembered."""
+    before = memory
+    memory = _learn(rules, seen, memory)
+    remembered = begin if memory.desired is None else memory.desired
+    current = min(max(remembered, rules.min), rules.max)
+    case = _Case(rules, seen, memory, current, _starting(rules, seen, memory, current))
+    if current == 0:
+        return _wake(case)
+    if _is_idle(case):
+        return _concluded(case, 0, Outcome.SCALED_TO_ZERO, _idle_words(case))
+    wish = _out(case)
+    if wish.pods > current:
+        return _grow(case, wish)
+    decision = _shrink(case, wish)
+    blank = seen.unread or (seen.ready and seen.arriving_mean is None and not seen.unknown)
+    if blank and decision.desired == before.desired and not seen.pending:
+        return replace(decision, memory=before, tells=False)
+    return decision
+
+
+def _learn(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> Memory:
+    """What a pod can do, how long it takes to start, and since when the service is idle."""
+    memory = replace(memory, idle_since=_idle_since(rules, seen, memory))
+    start = seen.start_seconds
+    if start is not None and not _alike(start, memory.start_seconds, _SAME_START):
+        memory = replace(memory, start_seconds=two_digits(start))
+    speed = _speed(seen, memory)
+    if speed is None:
+        return memory
+    if _alike(speed, memory.speed, _SAME_SPEED):
+        speed = memory.speed
+    return replace(memory, speed=two_digits(speed or 0.0), measured_on=seen.revision)
+
+
+def _idle_since(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> float | None:
+    if rules.min > 0 or seen.held or seen.unready or seen.quiet is False:
+        return None
+    if seen.quiet is None or seen.unknown or memory.idle_since is not None:
+        return memory.idle_since
+    return max(seen.now - LONG, 0.0)
+
+
+def _speed(seen: Seen, memory: Memory) -> float | None:
+    if memory.speed is None or (seen.revision is not None and seen.revision != memory.measured_on):
+        return seen.speed or seen.speed_at_all
+    if seen.speed_saturated is not None:
+        return seen.speed_saturated
+    # With little to do a pod is slower than it could be, never faster.
+    return seen.speed if seen.speed is not None and seen.speed > memory.speed else None
+
+
+def _starting(rules: AutoscalingSpec, seen: Seen, memory: Memory, current: int) -> int:
+    """Also pods that were asked for and that nobody has made yet."""
+    missing = max(0, current - seen.ready - seen.unready - seen.stuck)
+    since = memory.changed if memory.changed is not None else seen.now
+    return seen.unready + (missing if seen.now - since <= rules.start_timeout_seconds else 0)
+
+
+def _wake(case: _Case) -> Decision:
+    seen = case.seen
+    if seen.held:
+        pods = case.bounded(case.pods_for(seen.arriving or 0.0, seen.backlog))
+        text = f"{_number(seen.held, 'request is held', 'requests are held')}"
+        return _concluded(case, pods, Outcome.SCALING_OUT, text)
+    if seen.held is None and seen.unheard is not None and seen.unheard >= _BLIND:
+        text = "nothing can be read of what holds requests, so a pod is there for them"
+        return _concluded(case, case.least, Outcome.METRICS_UNAVAILABLE, text)
+    return _concluded(case, 0, Outcome.SCALED_TO_ZERO, _idle_words(case))
+
+
+def _is_idle(case: _Case) -> bool:
+    """Every pod is known, idle, and has been ready, and what comes next would be held."""
+    seen, since = case.seen, case.memory.idle_since
+    return (
+        case.rules.min == 0
+        and since is not None
+        and seen.now - since >= case.rules.idle_seconds
+        and seen.quiet
+        and not seen.unknown
+        and not case.starting
+        and not seen.rolling
+        and seen.held == 0
+    )
+
+
+def _out(case: _Case) -> _Wish:
+    """Pods that the load asks for now."""
+    seen = case.seen
+    arriving = max(seen.arriving or 0.0, seen.arriving_mean or 0.0)
+    # While pods start, what waits tells of their absence, not of what they will do.
+    backlog = 0.0 if case.starting else _left(case)
+    wish = _Wish(case.pods_for(arriving, backlog), _load_words(case, arriving, backlog))
+    pressing = _pressing(case)
+    if pressing and wish.pods <= case.current:
+        wish = _Wish(case.current + max(1, case.current // 4), pressing)
+    if seen.pending_since is not None and seen.now - seen.pending_since >= _SHORTAGE:
+        return _Wish(min(wish.pods, case.current), wish.because)
+    return wish
+
+
+def _left(case: _Case) -> float:
+    """Tokens that will still wait when another pod could be ready."""
+    seen, memory = case.seen, case.memory
+    spare = seen.ready * (memory.speed or 0.0) - (seen.arriving_mean or 0.0)
+    return max(0.0, seen.backlog - max(0.0, spare) * (memory.start_seconds or 0.0))
+
+
+def _pressing(case: _Case) -> str:
+    """What asks for more pods whatever the load seems to be; it never asks for fewer."""
+    seen, limit = case.seen, case.rules.target_backlog_seconds
+    if case.starting or seen.settled < _SETTLED:
+        return ""
+    if seen.refused is not None and seen.refused > _REFUSED:
+        return f"{seen.refused:.0%} of the requests are refused"
+    if seen.queue_seconds is not None and seen.queue_seconds > limit:
+        return f"one in twenty requests waits longer than {_short(seen.queue_seconds)} s"
+    return ""
+
+
+def _grow(case: _Case, wish: _Wish) -> Decision:
+    base = _base(case)
+    most = base + max(_FEW, math.floor(base * case.rules.scale_up_limit_percent / 100))
+    pods = min(wish.pods, case.rules.max, max(most, case.current))
+    case = replace(case, memory=replace(case.memory, recent=()))
+    if wish.pods > case.rules.max:
+        text = f"{wish.because}; that takes {wish.pods} pods, and spec.autoscaling.max is lower"
+        return _concluded(case, pods, Outcome.AT_MAXIMUM, text)
+    return _concluded(case, pods, Outcome.SCALING_OUT, wish.because)
+
+
+def _shrink(case: _Case, wish: _Wish) -> Decision:
+    """Fewer pods, when they have been enough for long enough and nothing speaks against it."""
+    seen, current = case.seen, case.current
+    if seen.arriving_mean is None or not case.memory.speed:
+        return _hold(case, wish)
+    enough = case.pods_for(seen.arriving_mean, _left(case), slack=_SLACK)
+    # What pressed for more pods, or for these, is an argument for them.
+    need = min(case.bounded(max(enough, wish.pods, current if _pressing(case) else 0)), current)
+    memory = replace(case.memory, recent=_recent(case, need))
+    case = replace(case, memory=memory)
+    least = max([need, *(entry.replicas for entry in _within(case, memory.recent))])
+    if least >= current or _waits(case):
+        return _hold(case, wish)
+    base = _base(case)
+    floor = base - max(1, math.floor(base * case.rules.scale_down_limit_percent / 100))
+    pods = max(least, floor, seen.busy)
+    if pods >= current:
+        return _hold(case, wish)
+    kept = tuple(entry for entry in memory.recent if entry.replicas < pods)
+    case = replace(case, memory=replace(memory, recent=kept))
+    return _concluded(case, pods, Outcome.SCALING_IN, wish.because)
+
+
+def _waits(case: _Case) -> bool:
+    """Something is on its way or can't be seen, so that nothing may be taken away."""
+    seen, changed = case.seen, case.memory.changed
+    fresh = changed is not None and seen.now - changed < LONG
+    return bool(case.starting or seen.unknown or seen.rolling or not seen.ready or fresh)
+
+
+def _hold(case: _Case, wish: _Wish) -> Decision:
+    """The number stays; why is told by what hinders most."""
+    seen, current = case.seen, case.current
+    if seen.pending:
+        text = f"{_number(seen.pending, 'pod waits', 'pods wait')} for a node"
+        return _concluded(case, current, Outcome.PODS_PENDING, text)
+    if case.starting:
+        outcome = Outcome.SCALING_OUT if seen.ready else Outcome.MEASURING
+        text = f"{_number(case.starting, 'pod starts', 'pods start')}"
+        return _concluded(case, current, outcome, f"{text}; {wish.because}" if seen.ready else text)
+    if seen.unknown:
+        text = f"the metrics of {_number(seen.unknown, 'pod', 'pods')} can't be read"
+        return _concluded(case, current, Outcome.METRICS_UNAVAILABLE, text)
+    if seen.arriving_mean is None or not case.memory.speed:
+        return _concluded(case, current, Outcome.MEASURING, "too little was seen of the load yet")
+    if wish.pods > case.rules.max:
+        text = f"{wish.because}; that takes {wish.pods} pods, and spec.autoscaling.max is lower"
+        return _concluded(case, current, Outcome.AT_MAXIMUM, text)
+    return _concluded(case, current, Outcome.LOAD_MATCHED, wish.because)
+
+
+def _concluded(case: _Case, pods: int, outcome: Outcome, why: str) -> Decision:
+    memory, now = case.memory, case.seen.now
+    if pods != memory.desired:
+        if memory.period is None or now - memory.period >= _PERIOD:
+            memory = replace(memory, period_from=case.current, period=now)
+        memory = replace(memory, desired=pods, changed=now)
+    if pods == 0:
+        memory = replace(memory, recent=())
+    return Decision(memory, outcome, why, case.seen)
+
+
+def _base(case: _Case) -> int:
+    """Pods at the beginning of the minute in which the limits count."""
+    memory = case.memory
+    if memory.period is None or memory.period_from is None:
+        return case.current
+    return case.current if case.seen.now - memory.period >= _PERIOD else memory.period_from
+
+
+def _recent(case: _Case, need: int) -> tuple[Need, ...]:
+    """Needs within the delay, greatest first, each with when it was last; the last is the present.
+
+    Nothing is kept while as many pods are needed as there are. A need that comes back for a moment
+    is only noted when a part of the delay has passed: noise would be written down all the time.
+    """
+    now, current = case.seen.now, case.current
+    kept = [entry for entry in case.memory.recent if entry.replicas <= current]
+    if not kept:
+        return () if need >= current else (Need(current, now), Need(need, now))
+    *_, present = kept
+    if need < present.replicas:
+        return (*kept[:-1], Need(present.replicas, now), Need(need, now))
+    if need == present.replicas:
+        return tuple(kept)
+    noted = next((entry for entry in reversed(kept) if entry.replicas >= need), None)
+    grain = case.rules.scale_down_delay_seconds / _GRAIN
+    if noted is not None and now - noted.time < grain:
+        return tuple(kept)
+    if need >= current:
+        return ()
+    return (*(entry for entry in kept if entry.replicas > need), Need(need, now))
+
+
+def _within(case: _Case, recent: tuple[Need, ...]) -> list[Need]:
+    delay = case.rules.scale_down_delay_seconds
+    return [entry for entry in recent if case.seen.now - entry.time < delay]
+
+
+def _load_words(case: _Case, arriving: float, backlog: float) -> str:
+    speed = case.memory.speed
+    if not speed:
+        return "it is not known yet what a pod can do"
+    share = case.rules.target_utilization_percent
+    waiting = f", {_short(backlog)} tokens wait" if backlog else ""
+    return (
+        f"{_short(arriving)} tokens/s arrive{waiting}, and a pod does {_short(speed)} tokens/s, of "
+        f"which {share} % count"
+    )
+
+
+def _idle_words(case: _Case) -> str:
+    return f"no request for {case.rules.idle_seconds} s; the next one starts a pod"
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _short(value: float) -> str:
+    """Two digits are all that is meant."""
+    rounded = two_digits(value)
+    return f"{rounded:,.0f}" if rounded >= 10 or rounded == round(rounded) else f"{rounded:g}"
+
+
+def two_digits(value: float) -> float:
+    """Rounded to two significant digits."""
+    return float(f"{value:.2g}")
+
+
+def _alike(value: float, known: float | None, share: float) -> bool:
+    return known is not None and abs(value - known) <= share * known

@@ -1,0 +1,260 @@
+"""From samples of counters to the few numbers that the decision is made of.
+
+Nothing here knows Kubernetes, so the same arithmetic runs in the simulation. What can't be read is
+never taken for nothing: a ready pod without news is `unknown`, and arrivals are counted up by the
+share of those that are known.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from reranker_operator.core.load import PodLoad, Sample
+
+#: Seconds; a pod without a newer sample is unknown.
+FRESH = 10.0
+#: Seconds of a quick look at what arrives, in four parts whose spread tells how sure it is.
+QUICK = 8.0
+_PARTS = 4
+#: Seconds of a long one: what arrives on the whole, and whether a service is idle.
+LONG = 60.0
+#: Seconds of samples without which nothing is said about what arrives.
+_LEAST = 6.0
+#: Seconds in which work that waits was never less than this counts as waiting.
+_STANDING = 6.0
+#: Share of its time that a pod is busy from which its speed counts, and from which also a lower
+#: one does: with little to do batches are small and slow.
+_BUSY, _SATURATED = 0.3, 0.7
+#: Requests within the quick look without which nothing is said about waits and refusals.
+_ENOUGH = 10
+#: A pod with more seconds of work than this is busy.
+_BUSY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A pod that the address leads to or will lead to; times in seconds since the epoch.
+
+    `since`: when it got ready, or when it last was not.
+    """
+
+    name: str
+    ready: bool
+    created: float
+    since: float
+    no_node_since: float | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was observed at one moment; None where nothing can be said."""
+
+    now: float
+    ready: int = 0
+    unknown: int = 0
+    #: Those of them that nobody has tried to read yet, by a process that has only just begun.
+    unread: int = 0
+    #: Pods that are not ready and young enough to get ready.
+    unready: int = 0
+    #: Pods that are not ready and had time enough.
+    stuck: int = 0
+    pending: int = 0
+    pending_since: float | None = None
+    busy: int = 0
+    #: Tokens per second, as far as a quick look is sure of it, and over the last minute.
+    arriving: float | None = None
+    arriving_mean: float | None = None
+    backlog: float = 0.0
+    #: Requests that activators hold; None while no activator can be read.
+    held: int | None = None
+    #: Seconds since an activator was read; None while none ever was.
+    unheard: float | None = None
+    queue_seconds: float | None = None
+    refused: float | None = None
+    #: Tokens per second of one pod, by pods whose word counts: for a higher one, and for any.
+    speed: float | None = None
+    speed_saturated: float | None = None
+    #: The same by any pod, idle ones too, whose figure may be of a warm-up.
+    speed_at_all: float | None = None
+    start_seconds: float | None = None
+    #: Seconds since the youngest of the ready pods got ready.
+    settled: float = math.inf
+    #: Nothing came and nothing is in progress, anywhere, for as long as can be seen.
+    quiet: bool | None = None
+    #: Another revision is on its way to the traffic.
+    rolling: bool = False
+    revision: str | None = None
+
+
+def see(
+    pods: Sequence[PodView],
+    loads: Iterable[PodLoad],
+    now: float,
+    *,
+    start_timeout: float,
+    rolling: bool = False,
+    revision: str | None = None,
+) -> Seen:
+    """Look at the pods of the traffic and at what holds requests for them."""
+    loads = list(loads)
+    by_pod = {load.pod: load for load in loads if load.role == "serving"}
+    ready = [pod for pod in pods if pod.ready]
+    known = [load for pod in ready if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH)]
+    activators = [load for load in loads if load.role == "activator" and load.samples]
+    holding = [load for load in activators if load.is_known(now, FRESH)]
+    waiting = [pod for pod in pods if not pod.ready]
+    homeless = [pod.no_node_since for pod in waiting if pod.no_node_since is not None]
+    seen = Seen(
+        now=now,
+        ready=len(ready),
+        unknown=len(ready) - len(known),
+        unread=sum(pod.name not in by_pod for pod in ready),
+        unready=sum(now - pod.since <= start_timeout for pod in waiting),
+        stuck=sum(now - pod.since > start_timeout for pod in waiting),
+        pending=len(homeless),
+        pending_since=min(homeless, default=None),
+        held=round(sum(_last(load).in_progress for load in holding)) if holding else None,
+        unheard=min((now - _last(load).at for load in activators), default=None),
+        start_seconds=min((pod.since - pod.created for pod in ready), default=None),
+        settled=min((now - pod.since for pod in ready), default=math.inf),
+        rolling=rolling,
+        revision=revision,
+    )
+    if not ready:
+        # What is held is all that is known of what arrives.
+        return _with_flow(seen, [_life(load.samples) for load in holding], 1.0)
+    lives = [_life(load.samples) for load in known]
+    return _with_speed(_with_flow(seen, lives, len(known) / len(ready)), lives)
+
+
+def _with_flow(seen: Seen, lives: list[list[Sample]], share: float) -> Seen:
+    """What arrives, waits and is refused; `share` of the ready pods is known."""
+    if not lives or not share:
+        return seen
+    now = min(life[-1].at for life in lives)
+    span = max(now - life[0].at for life in lives)
+    seen = replace(seen, backlog=sum(_standing(life) for life in lives) / share)
+    if span < _LEAST:
+        return seen
+    quick, long = min(QUICK, span), min(LONG, span)
+    requests = _grown(lives, now - quick, "requests")
+    refused = _grown(lives, now - quick, "refused")
+    return replace(
+        seen,
+        quiet=_is_quiet(lives, now),
+        arriving=_surely(lives, now, quick) / share,
+        arriving_mean=_grown(lives, now - long, "arrived_tokens") / long / share,
+        queue_seconds=_ninety_fifth(lives, now - quick),
+        refused=refused / requests if requests >= _ENOUGH else None,
+    )
+
+
+def _with_speed(seen: Seen, lives: list[list[Sample]]) -> Seen:
+    figures = [(life[-1].tokens_per_second, _busy_share(life)) for life in lives]
+    figures = [(speed, busy) for speed, busy in figures if speed > 0]
+    seen = replace(
+        seen,
+        speed=_mean(speed for speed, busy in figures if busy >= _BUSY),
+        speed_saturated=_mean(speed for speed, busy in figures if busy >= _SATURATED),
+        speed_at_all=_mean(speed for speed, _ in figures),
+    )
+    if seen.speed_at_all is None:
+        return seen
+    limit = seen.speed_at_all * _BUSY_SECONDS
+    return replace(seen, busy=sum(life[-1].backlog_tokens > limit for life in lives))
+
+
+def _last(load: PodLoad) -> Sample:
+    return load.samples[-1]
+
+
+def _moment(sample: Sample) -> float:
+    return sample.at
+
+
+def _life(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples of the present process: a counter that fell tells of another one."""
+    for at in range(len(samples) - 1, 0, -1):
+        before, after = samples[at - 1], samples[at]
+        if before.requests > after.requests or before.arrived_tokens > after.arrived_tokens:
+            return list(samples[at:])
+    return list(samples)
+
+
+def _grown(lives: Iterable[Sequence[Sample]], since: float, counter: str) -> float:
+    """By how much a counter has grown in all pods; of a younger pod since it was first seen."""
+    return sum(
+        float(getattr(life[-1], counter)) - _value_at(life, since, counter) for life in lives
+    )
+
+
+def _value_at(life: Sequence[Sample], at: float, counter: str) -> float:
+    """A counter at some moment, on the line between two samples."""
+    index = bisect_right(life, at, key=_moment)
+    if index in (0, len(life)):
+        return float(getattr(life[max(0, index - 1)], counter))
+    before, after = life[index - 1], life[index]
+    low, high = float(getattr(before, counter)), float(getattr(after, counter))
+    return low + (high - low) * (at - before.at) / (after.at - before.at)
+
+
+def _surely(lives: list[list[Sample]], now: float, quick: float) -> float:
+    """Tokens per second of which the quick look is sure: its mean less the error of the mean.
+
+    A few large requests are no change of the load, and look like one for a while.
+    """
+    edges = [now - quick + quick * part / _PARTS for part in range(_PARTS + 1)]
+    totals = [sum(_value_at(life, edge, "arrived_tokens") for life in lives) for edge in edges]
+    parts = [(after - before) * _PARTS / quick for before, after in pairwise(totals)]
+    mean = sum(parts) / _PARTS
+    variance = sum((part - mean) ** 2 for part in parts) / (_PARTS - 1)
+    return max(0.0, mean - math.sqrt(variance / _PARTS))
+
+
+def _standing(life: Sequence[Sample]) -> float:
+    """The least that waited in the last seconds: what is only passing through does not count."""
+    latest = life[-1].at
+    recent = [sample.backlog_tokens for sample in life if latest - sample.at <= _STANDING]
+    return min(recent) if len(recent) > 1 else 0.0
+
+
+def _is_quiet(lives: list[list[Sample]], now: float) -> bool:
+    if any(life[-1].in_progress or life[-1].backlog_tokens for life in lives):
+        return False
+    return all(_grown(lives, now - LONG, name) == 0 for name in ("arrived_tokens", "requests"))
+
+
+def _busy_share(life: Sequence[Sample]) -> float:
+    """Share of the last minute in which the engine had work."""
+    since = max(life[0].at, life[-1].at - LONG)
+    seconds = life[-1].at - since
+    return _grown([life], since, "busy_seconds") / seconds if seconds else 0.0
+
+
+def _ninety_fifth(lives: list[list[Sample]], since: float) -> float | None:
+    """Seconds that 95 % of the requests waited at most, on the line between two bounds."""
+    counts: dict[float, float] = {}
+    for life in lives:
+        first = next((sample for sample in life if sample.at >= since), life[-1])
+        former = dict(first.queue_buckets)
+        for bound, count in life[-1].queue_buckets:
+            counts[bound] = counts.get(bound, 0.0) + count - former.get(bound, 0.0)
+    total = max(counts.values(), default=0.0)
+    if total < _ENOUGH:
+        return None
+    low, below = 0.0, 0.0
+    for bound in sorted(counts):
+        count = counts[bound]
+        if count >= 0.95 * total:
+            if math.isinf(bound):
+                return low
+            return low + (bound - low) * (0.95 * total - below) / (count - below or 1.0)
+        low, below = bound, count
+    return low
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return sum(found) / len(found) if found else None
