@@ -69,6 +69,8 @@ class Controllers:
         self.missing_secrets: set[str] = set()
         #: What kubelet and scheduler say of pods instead of running them, by stage or `serving`.
         self.told: dict[str, Json] = {}
+        #: What is told of serving pods is so of those only that are not ready.
+        self.only_new_pods = False
         #: How a Job of this stage ends, the store's claim, and (reason, message) of Events.
         self.job_ends: dict[str, Json] = {}
         self.claim_told: Json | None = None
@@ -264,7 +266,7 @@ class Controllers:
             if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
         ]
         for pod in pods:
-            if "serving" in self.told:
+            if "serving" in self.told and not (self.only_new_pods and _is_ready(pod)):
                 self._set_pod(pod, self.told["serving"])
                 if self.event_of_pods is not None:
                     self._report(pod, *self.event_of_pods)

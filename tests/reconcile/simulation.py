@@ -45,6 +45,7 @@ from reranker_operator.shell.handlers import keys_of
 
 from .controllers import NAMESPACE, Controllers
 from .fake_metadata import FakeMetadata, change_of
+from .traffic import Traffic
 
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _PICTURED = (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, *COMPANIONS)
@@ -88,6 +89,7 @@ class Simulation(Controllers):
         self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
         self._deadlines: dict[Key, datetime.datetime] = {}
+        self.traffic: Traffic | None = None
         self.restart_operator()
 
     def fork(self) -> "Simulation":
@@ -108,6 +110,12 @@ class Simulation(Controllers):
         twin.cluster = self.cluster.fork(lambda: twin.now)
         twin.restart_operator()
         return twin
+
+    def send(self, per_second: float) -> Traffic:
+        """From now on somebody asks the service `rank`, and its pods tell of it."""
+        self.traffic = Traffic(self, per_second)
+        self.restart_operator()
+        return self.traffic
 
     # What people do.
 
@@ -143,6 +151,11 @@ class Simulation(Controllers):
 
     def resolve_again(self, value: str, name: str = "rank") -> None:
         patch = {"metadata": {"annotations": {RESOLVE_AGAIN: value}}}
+        self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
+
+    def annotate(self, key: str, value: str | None, name: str = "rank") -> None:
+        """As people and GitOps do."""
+        patch = {"metadata": {"annotations": {key: value}}}
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
 
     def delete_service(self, name: str = "rank") -> None:
@@ -249,6 +262,7 @@ class Simulation(Controllers):
             references=self.references,
             clock=lambda: self.now,
             kinds=self._kinds,
+            loads=self.traffic,  # type: ignore[arg-type]
         )
 
     async def resync(self) -> None:
