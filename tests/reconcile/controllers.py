@@ -8,6 +8,7 @@ should fail, hang or rot.
 import datetime
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,8 +70,8 @@ class Controllers:
         self.missing_secrets: set[str] = set()
         #: What kubelet and scheduler say of pods instead of running them, by stage or `serving`.
         self.told: dict[str, Json] = {}
-        #: What is told of serving pods is so of those only that are not ready.
-        self.only_new_pods = False
+        #: Of which serving pods that is so.
+        self.told_of: Callable[[Json], bool] = lambda _: True
         #: How a Job of this stage ends, the store's claim, and (reason, message) of Events.
         self.job_ends: dict[str, Json] = {}
         self.claim_told: Json | None = None
@@ -266,7 +267,7 @@ class Controllers:
             if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
         ]
         for pod in pods:
-            if "serving" in self.told and not (self.only_new_pods and _is_ready(pod)):
+            if "serving" in self.told and self.told_of(pod):
                 self._set_pod(pod, self.told["serving"])
                 if self.event_of_pods is not None:
                     self._report(pod, *self.event_of_pods)
@@ -274,7 +275,7 @@ class Controllers:
             elif self.pods_start and pod["status"] == {"phase": "Pending"}:
                 self._start_serving(pod)
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
-        ready = sum(_is_ready(pod) for pod in pods)
+        ready = sum(is_ready(pod) for pod in pods)
         meta = entry["metadata"]
         status = {
             "observedGeneration": meta["generation"],
@@ -355,7 +356,8 @@ def _owned(entry: Json, owner: Json) -> bool:
     return owner["metadata"]["uid"] in uids
 
 
-def _is_ready(pod: Json) -> bool:
+def is_ready(pod: Json) -> bool:
+    """It answers."""
     conditions = pod["status"].get("conditions", [])
     told = next((entry["status"] for entry in conditions if entry["type"] == "Ready"), "True")
     return bool(pod["status"]["phase"] == "Running" and told == "True")

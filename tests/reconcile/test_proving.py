@@ -13,7 +13,7 @@ from reranker_operator.api.rollout import FailedRevision
 from .controllers import NAMESPACE, PARITY
 from .simulation import Simulation
 from .symptoms import placed
-from .traffic import Answers, Traffic
+from .traffic import Answers, Traffic, passages_of
 
 STRATEGIES = ["surge", "noSurge", "canary", "blueGreen"]
 ROUTE = {"route": {"parentRefs": [{"name": "gate"}]}}
@@ -25,8 +25,9 @@ PATIENCE = 120
 
 async def _serving(sim: Simulation, **spec: Any) -> str:
     sim.create_service(**spec)
-    await sim.converge()
-    assert sim.condition("Ready") == ("True", "Ready")
+    # Of a route that no Gateway accepts there is no end.
+    await (sim.settle() if "expose" in spec else sim.converge())
+    assert sim.condition("Serving") == ("True", "Available")
     return str(sim.service().status.revision)
 
 
@@ -38,11 +39,12 @@ async def _busy(sim: Simulation, seconds: float = 60) -> Traffic:
 
 
 async def _let(sim: Simulation, seconds: float) -> None:
-    """Time goes on in steps of the scrapes, at most up to the operator's own deadlines."""
+    """Time goes on, from one of the operator's own deadlines to the next."""
+    await sim.settle()
     end = sim.now + datetime.timedelta(seconds=seconds)
     while (left := (end - sim.now).total_seconds()) > 0:
         wake = sim.next_wake
-        await sim.advance(min(left, 5.0, wake if wake and wake > 0 else 5.0))
+        await sim.advance(left if wake is None else min(left, max(wake, 0.1)))
 
 
 async def _until_given_up(sim: Simulation) -> tuple[FailedRevision, float]:
@@ -164,7 +166,7 @@ async def test_a_revision_that_loads_and_never_answers_is_given_up(
             sim.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], status)
     await sim.settle()
     sim.told["serving"] = _loading(sim)
-    sim.only_new_pods = True
+    sim.told_of = lambda pod: passages_of(pod) == str(BAD)
     sim.edit_service(serving={"maxPassages": BAD})
     failure, seconds = await _until_given_up(sim)
     sim.told.clear()
@@ -206,7 +208,7 @@ async def test_a_revision_that_crashes_is_given_up_long_before_the_deadline(
         "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": ended},
     }  # fmt: skip
     sim.told["serving"] = placed(main=[crash])
-    sim.only_new_pods = True
+    sim.told_of = lambda pod: passages_of(pod) == str(BAD)
     sim.edit_service(serving={"maxPassages": BAD})
     failure, seconds = await _until_given_up(sim)
     sim.told.clear()
@@ -406,7 +408,7 @@ async def test_blue_green_waits_at_the_preview(sim: Simulation) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("after", [0, 30, 70, 130])
+@pytest.mark.parametrize("after", [0, 70])
 async def test_an_edit_in_between_leaves_no_third_revision(
     strategy: str, after: int, sim: Simulation
 ) -> None:

@@ -15,7 +15,7 @@ from reranker_operator.core.load import PodLoad, Sample
 from reranker_operator.names import REVISION_LABEL
 from reranker_operator.runtime.queue import Key
 
-from .controllers import NAMESPACE, Controllers
+from .controllers import NAMESPACE, Controllers, is_ready
 
 _TOKENS = 2000
 _KEPT_SECONDS = 70
@@ -80,7 +80,7 @@ class Traffic:
             state = self._pods.setdefault(name, _Pod(revision, [Sample(now)]))
             done, last = count * shares.get(name, 0.0), state.samples[-1]
             self.sent[revision] = self.sent.get(revision, 0.0) + done
-            answers = self.answers.get(_passages(pod), Answers())
+            answers = self.answers.get(passages_of(pod), Answers())
             tokens = done * _TOKENS * (1 - answers.failing)
             sample = Sample(
                 now,
@@ -111,6 +111,7 @@ class Traffic:
                 pod["metadata"]["name"]
                 for pod in self._running()
                 if selector.items() <= _labels(pod).items()
+                and is_ready(pod)
                 and "deletionTimestamp" not in pod["metadata"]
             ]
             for pod in behind:
@@ -132,7 +133,8 @@ def _labels(pod: Json) -> dict[str, str]:
     return labels
 
 
-def _passages(pod: Json) -> str:
+def passages_of(pod: Json) -> str:
+    """The `maxPassages` that a pod was made with."""
     gateway = pod["spec"]["containers"][0]
     found = [entry for entry in gateway["env"] if entry["name"] == "RERANKER_MAX_PASSAGES"]
     return str(found[0]["value"])
