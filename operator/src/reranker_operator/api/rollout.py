@@ -250,6 +250,9 @@ class RolloutProgress(ApiModel):
         default=None, description="Since when a gate fails."
     )
     gates: tuple[GateStatus, ...] = Field(default=(), description="What it is judged by.")
+    gates_time: datetime.datetime | None = Field(
+        default=None, description="When their numbers were so; they are looked at more often."
+    )
     before: Measured | None = Field(
         default=None, description="What the former revision did before, to compare with."
     )

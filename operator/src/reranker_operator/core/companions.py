@@ -60,17 +60,20 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
     selector = _selector(world, rollout.actions)
     led = selector is not None
     engines, namespace = _engines(world, engine), world.defaults.operator_namespace
+    live = {_title(entry): entry for entry in world.companions}
+    preview = _preview(world, rollout)
+    # Another service may have that name, and none of our requests may come to it.
+    blocked = preview is not None and _one(world, preview, live.get(_title(preview)))[0]
     wanted = _wanted(
         world.service,
         selector or {},
         engines,
         operator_namespace=namespace,
-        weight=rollout.weight,
+        weight=None if blocked else rollout.weight,
     )
-    preview = rollout.preview or (rollout.serving if _leads_to_preview(world) else None)
     if preview is not None:
-        wanted.insert(0, exposure.preview_service(world.service, preview))
-    live = {_title(entry): entry for entry in world.companions}
+        # Before the routes that lead to it.
+        wanted.insert(0, preview)
     problems: list[Condition] = []
     actions: list[Action] = []
     for manifest in wanted:
@@ -88,6 +91,12 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
         url=outside_url(world),
         requeue_after=RECHECK if problems else None,
     )
+
+
+def _preview(world: ServiceWorld, rollout: Rollout) -> dict[str, Any] | None:
+    """The Service of the revision on its way, as long as anybody may be led to it."""
+    revision = rollout.preview or (rollout.serving if _leads_to_preview(world) else None)
+    return None if revision is None else exposure.preview_service(world.service, revision)
 
 
 def _leads_to_preview(world: ServiceWorld) -> bool:

@@ -15,6 +15,7 @@ from reranker_operator.core.rollouts.view import View
 
 #: Metrics are looked at as often while a revision is judged by them.
 _LOOK_SECONDS = 5.0
+_TELL = datetime.timedelta(seconds=20)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def advance(view: View, why: str, *, given: int, held_by_floor: bool) -> Step:
         return Step(_next(view, here), why)
     if waits:
         here = here.model_copy(update={"awaits_promotion": True})
-    return Step(here, why, remaining=remaining, decides_after=_next_look(view, here))
+    return Step(
+        _calm(view.stand, here), why, remaining=remaining, decides_after=_next_look(view, here)
+    )
 
 
 def _observe(view: View, found: Finding | None, why: str, given: int) -> RolloutProgress:
@@ -88,6 +91,7 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         trouble_since=now if hopeless else None,
         failing_since=now if failing else None,
         gates=judged,
+        gates_time=now if judged else None,
         before=_before(view),
     )
     if before is None or before.held:
@@ -103,6 +107,18 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     if same and not further and not lost:
         kept |= {"since": before.since, "asked": before.asked}
     return here.model_copy(update=kept)
+
+
+def _calm(before: RolloutProgress | None, here: RolloutProgress) -> RolloutProgress:
+    """Numbers alone are not written each time that they are looked at."""
+    if before is None or before.gates_time is None or here.gates_time is None:
+        return here
+    same = [(gate.name, gate.state) for gate in before.gates] == [
+        (gate.name, gate.state) for gate in here.gates
+    ]
+    if not same or here.gates_time - before.gates_time >= _TELL:
+        return here
+    return here.model_copy(update={"gates": before.gates, "gates_time": before.gates_time})
 
 
 def _before(view: View) -> Measured | None:
