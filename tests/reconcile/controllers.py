@@ -8,6 +8,7 @@ should fail, hang or rot.
 import datetime
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +72,8 @@ class Controllers:
         self.missing_secrets: set[str] = set()
         #: What kubelet and scheduler say of pods instead of running them, by stage or `serving`.
         self.told: dict[str, Json] = {}
+        #: Of which serving pods that is so.
+        self.told_of: Callable[[Json], bool] = lambda _: True
         #: How a Job of this stage ends, the store's claim, and (reason, message) of Events.
         self.job_ends: dict[str, Json] = {}
         self.claim_told: Json | None = None
@@ -123,7 +126,7 @@ class Controllers:
         pods = sorted(
             pod["metadata"]["name"]
             for pod in self.cluster.select(POD, NAMESPACE, address["spec"]["selector"])
-            if _is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+            if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
         )
         entries = [
             {"conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": name}}
@@ -304,7 +307,7 @@ class Controllers:
             if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
         ]
         for pod in pods:
-            if "serving" in self.told and pod["spec"].get("initContainers"):
+            if "serving" in self.told and pod["spec"].get("initContainers") and self.told_of(pod):
                 self._set_pod(pod, self.told["serving"])
                 if self.event_of_pods is not None:
                     self._report(pod, *self.event_of_pods)
@@ -312,7 +315,7 @@ class Controllers:
             elif self._starts(pod) and pod["status"] == {"phase": "Pending"}:
                 self._start_serving(pod)
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
-        ready = sum(_is_ready(pod) for pod in pods)
+        ready = sum(is_ready(pod) for pod in pods)
         meta = entry["metadata"]
         status = {
             "observedGeneration": meta["generation"],
@@ -405,7 +408,8 @@ def _worth(pod: Json) -> tuple[bool, int]:
     return pod["status"]["phase"] == "Running", int(cost or 0)
 
 
-def _is_ready(pod: Json) -> bool:
+def is_ready(pod: Json) -> bool:
+    """It answers."""
     conditions = pod["status"].get("conditions", [])
     told = next((entry["status"] for entry in conditions if entry["type"] == "Ready"), "True")
     return bool(pod["status"]["phase"] == "Running" and told == "True")

@@ -52,6 +52,7 @@ from reranker_operator.shell.handlers import keys_of
 
 from .controllers import NAMESPACE, Controllers
 from .fake_metadata import FakeMetadata, change_of
+from .traffic import Traffic
 
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _PICTURED = (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, *COMPANIONS)
@@ -95,6 +96,9 @@ class _Scrapes:
             return ()
         return tuple(self._load(pod) for pod in pods if pod["status"].get("phase") == "Running")
 
+    def planned(self, _world: object) -> None:
+        """Nobody is woken by loads here: the deadlines are enough."""
+
     def forget(self, key: Key) -> None:
         """Nothing is kept."""
 
@@ -132,6 +136,7 @@ class Simulation(Controllers):
         self._deadlines: dict[Key, datetime.datetime] = {}
         #: What scrapes find: requests that each activator holds, and whether pods have work.
         self.requests_held, self.busy = 0, True
+        self.traffic: Traffic | None = None
         self.restart_operator()
 
     def fork(self) -> "Simulation":
@@ -154,6 +159,12 @@ class Simulation(Controllers):
         twin.cluster = self.cluster.fork(lambda: twin.now)
         twin.restart_operator()
         return twin
+
+    def send(self, per_second: float) -> Traffic:
+        """From now on somebody asks the service `rank`, and its pods tell of it."""
+        self.traffic = Traffic(self, per_second)
+        self.restart_operator()
+        return self.traffic
 
     # What people do.
 
@@ -189,6 +200,11 @@ class Simulation(Controllers):
 
     def resolve_again(self, value: str, name: str = "rank") -> None:
         patch = {"metadata": {"annotations": {RESOLVE_AGAIN: value}}}
+        self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
+
+    def annotate(self, key: str, value: str | None, name: str = "rank") -> None:
+        """As people and GitOps do."""
+        patch = {"metadata": {"annotations": {key: value}}}
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
 
     def delete_service(self, name: str = "rank") -> None:
@@ -295,7 +311,7 @@ class Simulation(Controllers):
             references=self.references,
             clock=lambda: self.now,
             kinds=self._kinds,
-            loads=_Scrapes(self),  # type: ignore[arg-type]  # what the reconciler calls of it
+            loads=self.traffic or _Scrapes(self),  # type: ignore[arg-type]  # what is called of it
         )
 
     async def resync(self) -> None:

@@ -28,6 +28,14 @@ APPLIED_HASH = f"{GROUP}/applied-hash"
 SPEC_HASH = f"{GROUP}/spec-hash"
 #: Set by people: another value has the source resolved again.
 RESOLVE_AGAIN = f"{GROUP}/resolve-again"
+#: Set by people: REVISION, or REVISION/STEP: goes on without waiting any longer (up to that step).
+PROMOTE = f"{GROUP}/rollout-promote"
+#: Set by people: REVISION is given up.
+ABORT = f"{GROUP}/rollout-abort"
+#: Set by people: another value has a revision that was given up tried again.
+RETRY = f"{GROUP}/rollout-retry"
+#: Set by people: REVISION serves again, or REVISION/HASH: while the spec has this hash.
+UNDO = f"{GROUP}/rollout-undo"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 #: On a Deployment: the pod template that it was made from, packed.
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
@@ -116,6 +124,11 @@ def activator(service: str) -> str:
 def pods_service(service: str) -> str:
     """Service by which the activator reaches the pods that serve."""
     return f"{service}-pods"
+
+
+def preview_service(service: str) -> str:
+    """Service that leads to the revision that is on its way."""
+    return f"{service}-preview"
 
 
 def resolve_policy(service: str) -> str:

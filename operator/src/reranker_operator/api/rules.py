@@ -94,6 +94,30 @@ SERVICE_RULES = (
         "or remove the route",
     ),
     Rule(
+        "spec.rollout",
+        "!has(self.canary) || self.strategy == 'canary'",
+        "rollout.canary has the steps of the strategy canary; set rollout.strategy to canary, or "
+        "remove it",
+    ),
+    Rule(
+        "spec.rollout",
+        "!has(self.blueGreen) || self.strategy == 'blueGreen'",
+        "rollout.blueGreen is for the strategy blueGreen; set rollout.strategy to blueGreen, or "
+        "remove it",
+    ),
+    Rule(
+        "spec.rollout",
+        "!has(self.minAvailable) || self.strategy == 'noSurge'",
+        "rollout.minAvailable is for the strategy noSurge, since the others never go below "
+        "replicas; set rollout.strategy to noSurge, or remove it",
+    ),
+    Rule(
+        "spec.rollout.canary",
+        "self.steps.map(step, step.weight).isSorted()",
+        "rollout.canary.steps must not take traffic away again; put them in the order of their "
+        "weights",
+    ),
+    Rule(
         "spec",
         "!has(self.engine.image) || !has(self.model.secretRef)",
         "engine.image and model.secretRef exclude each other, since the token is only given to the "

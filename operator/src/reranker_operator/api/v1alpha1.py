@@ -38,6 +38,7 @@ from reranker_operator.api.pods import (
 )
 from reranker_operator.api.rollout import (
     ColdStart,
+    FailedRevision,
     RevisionRecord,
     RolloutProgress,
     RolloutSpec,
@@ -214,7 +215,13 @@ class RerankerServiceStatus(ApiModel):
         default=(), description="Revisions that got the traffic, the newest first."
     )
     rollout: RolloutProgress | None = Field(
-        default=None, description="The revision that is on its way."
+        default=None, description="The revision that is on its way, or is still judged."
+    )
+    failed: tuple[FailedRevision, ...] = Field(
+        default=(), description="Revisions that were given up, the newest first."
+    )
+    spec_hash: str | None = Field(
+        default=None, description="Hash of the part of the spec that makes pods."
     )
     pending_changes: tuple[str, ...] = Field(
         default=(),

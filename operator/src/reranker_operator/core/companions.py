@@ -27,6 +27,7 @@ from reranker_operator.core.addresses import address_problems, amiss, outside_ur
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.revisions import led_to
+from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
 from reranker_operator.render import activator, exposure, network, upkeep
 
@@ -57,18 +58,30 @@ def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
     wanted = _wanted(service, {}, {}, ["an engine"], operator_namespace="")
     if service.may_sleep:
         wanted += _activators(service, {}, operator_namespace="")
+    if service.spec.rollout.strategy in ("blueGreen", "canary"):
+        wanted.append(exposure.preview_service(service, ""))
     return [(RESOURCES[entry["kind"]], entry["metadata"]["name"]) for entry in wanted]
 
 
-def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action]) -> Companions:
+def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Companions:
     """What becomes of them now. They lead to where the rollout lets the service's address lead."""
-    selector = _selector(world, rollout)
+    selector = _selector(world, rollout.actions)
     led = selector is not None
     engines, namespace = _engines(world, engine), world.defaults.operator_namespace
     service, reached = world.service, activation.leading(world, selector or {})
-    wanted = _wanted(service, selector or {}, reached, engines, operator_namespace=namespace)
+    wanted = _wanted(
+        service,
+        selector or {},
+        reached,
+        engines,
+        operator_namespace=namespace,
+        weight=rollout.weight,
+    )
     if activation.is_needed(world):
         wanted += _activators(service, selector or {}, operator_namespace=namespace)
+    preview = rollout.preview or (rollout.serving if _leads_to_preview(world) else None)
+    if preview is not None:
+        wanted.insert(0, exposure.preview_service(service, preview))
     live = {_title(entry): entry for entry in world.companions}
     problems: list[Condition] = []
     actions: list[Action] = []
@@ -90,6 +103,18 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action
     )
 
 
+def _leads_to_preview(world: ServiceWorld) -> bool:
+    """A route still has it as a backend, and no request may come to an address that is gone."""
+    title = {"name": names.preview_service(world.service.metadata.name)}
+    return any(
+        title.items() <= backend.items()
+        for entry in world.companions
+        if entry["kind"] in (HTTP_ROUTE.kind, GRPC_ROUTE.kind)
+        for rule in entry["spec"].get("rules") or ()
+        for backend in rule.get("backendRefs") or ()
+    )
+
+
 def _wanted(
     service: RerankerService,
     selector: Mapping[str, str],
@@ -97,6 +122,7 @@ def _wanted(
     engines: Iterable[str],
     *,
     operator_namespace: str,
+    weight: int | None = None,
 ) -> list[dict[str, Any]]:
     """`selector` is of the pods that serve, `reached` of those that addresses lead to."""
     made = (
@@ -107,8 +133,8 @@ def _wanted(
         upkeep.budget(service, selector, wanted_replicas(service)),
         upkeep.service_monitor(service),
         exposure.ingress(service),
-        exposure.http_route(service),
-        exposure.grpc_route(service),
+        exposure.http_route(service, weight),
+        exposure.grpc_route(service, weight),
     )
     return [manifest for manifest in made if manifest is not None]
 

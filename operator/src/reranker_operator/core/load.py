@@ -83,6 +83,10 @@ def window(samples: Sequence[Sample], seconds: float) -> tuple[Sample, Sample] |
 
 def needs_loads(service: RerankerService) -> Pace | None:
     """How often the service's pods should be read for its next decision; None: not at all."""
+    under_way = service.status.rollout
+    if under_way is not None and under_way.gates:
+        # The new revision is judged by them, beside the former one.
+        return "steady"
     if service.spec.autoscaling is None:
         return None
     scaling = service.status.autoscaling

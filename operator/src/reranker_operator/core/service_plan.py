@@ -93,7 +93,7 @@ def _conclude(
         world.service.spec.rollout.paused,
     )
     serving, progressing = judge_serving(world, sight, steps)
-    beside = companions(world, engine.name, rollout.actions)
+    beside = companions(world, engine.name, rollout)
     judgements = [accepted, *held_up(world, steps), serving, beside.judgement]
     ready = summarise(judgements, _ORDER)
     if ready.status == "True" and sight.unfinished and not carries_out_spec(world):

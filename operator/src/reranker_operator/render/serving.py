@@ -134,7 +134,7 @@ def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
     """
     meta, revision = service.metadata, revision_of(template)
     packed = _packed(canonical_json(template))
-    surge = service.spec.rollout.strategy == "surge"
+    surge = service.spec.rollout.strategy != "noSurge"
     selector = pod_selector(meta.name, revision)
     tags = template["metadata"]["labels"] | selector
     template = template | {"metadata": template["metadata"] | {"labels": tags}}

@@ -1,0 +1,160 @@
+"""What a rollout looks at: who serves, who is to, how far that is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE
+from reranker_operator.api.rollout import RolloutProgress
+from reranker_operator.core.activation import pods_to_run
+from reranker_operator.core.revisions import asked_of, has_all, is_shared, live_deployments
+from reranker_operator.core.rollouts.stages import STRAIGHT, Stage, stages
+from reranker_operator.core.rollouts.wish import Wish, proven
+from reranker_operator.core.world import Manifest, ServiceWorld
+from reranker_operator.render.pods import Json
+
+_STRAIGHT = "straight"
+
+
+@dataclass(frozen=True)
+class View:
+    """`target` is to get the traffic from `base`, which is None where nothing else could serve.
+
+    `stand` is what the status says of the target's way, as it was read. `trusted`: the target was
+    proven before.
+    """
+
+    world: ServiceWorld
+    live: Mapping[str, Manifest]
+    serving: str | None
+    target: str
+    template: Json | None
+    base: str | None
+    total: int
+    stand: RolloutProgress | None
+    trusted: bool
+
+    @property
+    def shared(self) -> bool:
+        """The address leads to all revisions."""
+        return is_shared(self.world)
+
+    @property
+    def arrived(self) -> bool:
+        """The address leads to the target alone."""
+        return self.serving == self.target and not self.shared
+
+    @property
+    def straight(self) -> bool:
+        """Nothing is judged: it was proven before, or there is nothing to compare with."""
+        return self.trusted or self.base is None
+
+    @property
+    def strategy(self) -> str:
+        """Of the way that the target takes."""
+        return _STRAIGHT if self.straight else self.world.service.spec.rollout.strategy
+
+    @property
+    def hands_over(self) -> bool:
+        """Without room for more pods: the revisions share their number."""
+        return self.world.service.spec.rollout.strategy == "noSurge"
+
+    @property
+    def routed(self) -> bool:
+        """A route of the Gateway API can divide the requests."""
+        service, missing = self.world.service, self.world.missing_kinds
+        expose = service.spec.expose
+        by_http = expose.route is not None and HTTP_ROUTE.kind not in missing
+        by_grpc = expose.grpc_route is not None and service.spec.serving.grpc
+        return by_http or (by_grpc and GRPC_ROUTE.kind not in missing)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All that the target goes through."""
+        if self.straight:
+            return STRAIGHT
+        return stages(self.world.service.spec.rollout, self.total, routed=self.routed)
+
+    @property
+    def number(self) -> int:
+        """Of the present stage."""
+        last = len(self.stages) - 1
+        if self.arrived:
+            return last
+        if self.stand is None or self.stand.strategy != self.strategy:
+            return 0
+        return min(self.stand.step, last)
+
+    @property
+    def stage(self) -> Stage:
+        """The present one."""
+        return self.stages[self.number]
+
+    @property
+    def entry(self) -> Manifest | None:
+        """The target's Deployment."""
+        return self.live.get(self.target)
+
+    @property
+    def has_pods(self) -> bool:
+        """All pods of the present stage are ready, as observed."""
+        entry, count = self.entry, self.stage.count(self.total)
+        return entry is not None and asked_of(entry) >= count and has_all(entry)
+
+    @property
+    def complete(self) -> bool:
+        """All pods of the stage are ready, and the address is where it should be."""
+        return self.has_pods and (self.stage.address != "new" or self.arrived)
+
+    @property
+    def weight(self) -> int:
+        """Percent of the requests that a route should give to the target.
+
+        Never more than its ready pods are meant for: a share without pods would be refused.
+        """
+        if self.has_pods:
+            return self.stage.weight
+        before = self.stages[self.number - 1] if self.number else None
+        entry = self.entry
+        if before is None or entry is None or _ready(entry) < before.count(self.total):
+            return 0
+        return before.weight
+
+
+def look(world: ServiceWorld, wish: Wish, serving: str | None) -> View | None:
+    """The view; None where there is nothing to serve."""
+    if wish.revision is None:
+        return None
+    live, status = live_deployments(world), world.service.status
+    stand = status.rollout
+    if stand is not None and stand.revision != wish.revision:
+        stand = None
+    last = proven(world.service)
+    return View(
+        world,
+        live,
+        serving,
+        wish.revision,
+        wish.template,
+        _base(live, serving, wish.revision, last),
+        pods_to_run(world),
+        stand,
+        trusted=wish.revision == last or (wish.undone and wish.given_up is None),
+    )
+
+
+def _base(
+    live: Mapping[str, Manifest], serving: str | None, target: str, last: str | None
+) -> str | None:
+    """The revision that keeps the service up until the target does.
+
+    The one that was proven last, even where another one has the traffic that is still judged: that
+    one is superseded, and nobody can say whether it was good.
+    """
+    others = [revision for revision in live if revision != target]
+    if last in others and (last == serving or has_all(live[last]) or serving not in others):
+        return last
+    return serving if serving in others else None
+
+
+def _ready(entry: Manifest) -> int:
+    return int(entry.get("status", {}).get("readyReplicas", 0))
