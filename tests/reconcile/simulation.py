@@ -32,6 +32,8 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.core.recheck import Calm, recheck
+from reranker_operator.core.world import ServiceWorld
 from reranker_operator.errors import OperatorError
 from reranker_operator.names import (
     APP_COMPONENT,
@@ -39,6 +41,7 @@ from reranker_operator.names import (
     MANAGER,
     RESOLVE_AGAIN,
     REVISION_LABEL,
+    SERVICE_LABEL,
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.fleet import Fleet
@@ -90,17 +93,30 @@ class _Scrapes:
 
     def __init__(self, sim: "Simulation") -> None:
         self._sim = sim
+        self._calm: dict[Key, tuple[Calm, RerankerService]] = {}
 
     def of(self, service: RerankerService, pods: Iterable[Json]) -> tuple[PodLoad, ...]:
         if service.spec.autoscaling is None:
             return ()
         return tuple(self._load(pod) for pod in pods if pod["status"].get("phase") == "Running")
 
-    def planned(self, _world: object) -> None:
-        """Nobody is woken by loads here: the deadlines are enough."""
+    def planned(self, world: ServiceWorld) -> None:
+        meta, calm = world.service.metadata, recheck(world)
+        if calm is not None:
+            key = Key(RERANKER_SERVICE.kind, meta.namespace, meta.name)
+            self._calm[key] = (calm, world.service)
 
     def forget(self, key: Key) -> None:
-        """Nothing is kept."""
+        self._calm.pop(key, None)
+
+    def restless(self) -> list[Key]:
+        """Services whose loads would change the decision."""
+        now = self._sim.now.timestamp()
+        return [
+            key
+            for key, (calm, service) in self._calm.items()
+            if not calm(self.of(service, self._sim.pods_of(service.metadata.name)), now)
+        ]
 
     def _load(self, pod: Json) -> PodLoad:
         labels, now = pod["metadata"]["labels"], self._sim.now.timestamp()
@@ -305,13 +321,14 @@ class Simulation(Controllers):
         self.references = References(
             FakeMetadata(self.cluster), self.queue.add, kinds=self.watched_references
         )
+        self._scrapes = _Scrapes(self)
         self._reconciler = Reconciler(
             self.cache,
             self.defaults,
             references=self.references,
             clock=lambda: self.now,
             kinds=self._kinds,
-            loads=self.traffic or _Scrapes(self),  # type: ignore[arg-type]  # what is called of it
+            loads=self.traffic or self._scrapes,  # type: ignore[arg-type]  # what is called of it
         )
 
     async def resync(self) -> None:
@@ -348,6 +365,12 @@ class Simulation(Controllers):
         for key in [key for key, due in self._deadlines.items() if due <= self.now]:
             del self._deadlines[key]
             self.queue.add(key)
+        for key in self._scrapes.restless():
+            self.queue.add(key)
+
+    def pods_of(self, service: str) -> list[Json]:
+        """Pods that a service's own are read from."""
+        return self.cluster.select(POD, NAMESPACE, {SERVICE_LABEL: service})
 
     async def survive(self, seconds: float) -> None:
         """Let time pass while the API server does not answer; the controllers go on."""
