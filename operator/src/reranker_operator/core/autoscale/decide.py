@@ -208,7 +208,7 @@ def _is_idle(case: _Case) -> bool:
         case.rules.min == 0
         and since is not None
         and seen.now - since >= case.rules.idle_seconds
-        and seen.quiet
+        and seen.quiet is True
         and not seen.unknown
         and not case.starting
         and not seen.rolling
