@@ -88,7 +88,7 @@ def pods(stage: Stage) -> Iterator[Pods]:
 
 def _scale(stage: Stage, **metadata: str) -> None:
     """The sample, as impatient as a test is."""
-    sample: Json = yaml.safeload_of((ROOT / "manifests/samples/keda.yaml").read_text())
+    sample: Json = yaml.safe_load((ROOT / "manifests/samples/keda.yaml").read_text())
     sample["spec"] |= {"pollingInterval": 1, "cooldownPeriod": 5, "minReplicaCount": 0}
     sample["spec"]["advanced"] = {"horizontalPodAutoscalerConfig": {
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}  # fmt: skip
