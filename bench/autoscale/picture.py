@@ -6,7 +6,8 @@ from xml.sax.saxutils import escape
 
 from simulate import Result
 
-_COLOURS = ("#0a7d4f", "#c2410c", "#1d4ed8", "#7c3aed", "#a16207")
+#: By the first word of a rule's name.
+_COLOURS = {"ours": "#0a7d4f", "KubeAI": "#c2410c", "HPA": "#1d4ed8", "KEDA": "#a16207"}
 _WIDE, _HIGH, _COLUMNS = 250, 200, 4
 _LEFT, _TOP, _ROOM = 44, 30, 18
 #: Shares below this are drawn as this: nought has no place on a logarithmic scale.
@@ -25,7 +26,7 @@ def draw(results: Sequence[Sequence[Result]]) -> str:
     for at, row in enumerate(results):
         x, y = at % _COLUMNS * _WIDE, at // _COLUMNS * _HIGH
         parts.append(f'<g transform="translate({x},{y})">{_diagram(row)}</g>')
-    parts.append(_legend([result.rule for result in results[0]], rows * _HIGH + 14))
+    parts.append(_legend(rows * _HIGH + 14))
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -43,14 +44,19 @@ def _diagram(row: Sequence[Result]) -> str:
         x = _LEFT + (right - _LEFT) * part
         parts.append(_text(x, bottom + 12, f"{most * part:.1f}", end=True))
     parts.append(_text(right, bottom + 24, "replica-hours", end=True))
-    for colour, result in zip(_COLOURS, row, strict=True):
+    lines: dict[str, list[str]] = {}
+    for result in row:
+        colour = _COLOURS[_family(result)]
         x = _LEFT + (right - _LEFT) * result.replica_hours / most
         y = _height(result.late, bottom)
+        lines.setdefault(colour, []).append(f"{x:.1f} {y:.1f}")
         parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}" fill-opacity="0.85">'
             f"<title>{escape(result.rule)}: {result.replica_hours:.2f} replica-hours, "
             f"{result.late:.2%} late</title></circle>"
         )
+    for colour, points in lines.items():
+        parts.append(f'<path d="M{"L".join(points)}" fill="none" stroke="{colour}"/>')
     return "".join(parts)
 
 
@@ -59,13 +65,26 @@ def _height(share: float, bottom: float) -> float:
     return bottom - (bottom - _TOP) * part
 
 
-def _legend(names: Sequence[str], y: float) -> str:
+def _family(result: Result) -> str:
+    return result.rule.split(",")[0]
+
+
+def _legend(y: float) -> str:
     parts, x = [], 14.0
-    for colour, name in zip(_COLOURS, names, strict=True):
+    names = {
+        "KubeAI": "KubeAI, requests in progress, mean of 10 minutes",
+        "HPA": "HPA on CPU",
+        "KEDA": "KEDA on requests per second",
+    }
+    for family, colour in _COLOURS.items():
+        name = names.get(family, family)
         parts.append(f'<circle cx="{x}" cy="{y}" r="5" fill="{colour}"/>')
         parts.append(_text(x + 9, y + 4, name))
         x += 34 + 6 * len(name)
-    words = "up: requests answered late or refused; right: what was spent. Left and low is better."
+    words = (
+        "Up: share of requests that were answered late or refused. Right: what was spent. Left and "
+        "low is better. Lines join the settings of one rule."
+    )
     return "".join([*parts, _text(9, y + 22, words)])
 
 

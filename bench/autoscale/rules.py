@@ -56,7 +56,7 @@ class KubeAi:
 
     idlest_first = False
 
-    def __init__(self, target: float = 3.0) -> None:
+    def __init__(self, target: float) -> None:
         self.name = f"KubeAI, {target:g} in progress"
         self._target = target
         self._seen: deque[int] = deque(maxlen=60)

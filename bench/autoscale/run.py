@@ -6,8 +6,10 @@ less often.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from pathlib import Path
 
 from picture import draw
@@ -17,9 +19,12 @@ from traces import TRACES, Trace
 
 _RULES: tuple[Callable[[], Rule], ...] = (
     Ours,
-    KubeAi,
+    lambda: KubeAi(1.5),
+    lambda: KubeAi(3),
     lambda: HpaCpu(50),
+    lambda: HpaCpu(65),
     lambda: HpaCpu(80),
+    lambda: KedaRequests(6),
     lambda: KedaRequests(10),
 )
 _STARTS = (20.0, 60.0)
@@ -66,24 +71,39 @@ def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--picture", type=Path, help="write an SVG there")
-    parser.add_argument("--only", help="the trace of this name")
+    parser.add_argument("--only", help="the load of this name")
+    parser.add_argument("--keep", type=Path, help="results; what is in there is not played again")
     options = parser.parse_args()
-    results = [
-        play(trace, start)
-        for trace in TRACES
-        if options.only in (None, trace.name)
-        for start in _STARTS
-    ]
+    kept = _read(options.keep)
+    results = []
+    for trace in TRACES:
+        for start in _STARTS if options.only in (None, trace.name) else ():
+            title = f"{trace.name}, {start:.0f} s"
+            kept[title] = kept.get(title) or play(trace, start)
+            results.append(kept[title])
+            _write(options.keep, kept)
     print(table(results))
     if options.picture:
         options.picture.write_text(draw(results), encoding="utf-8")
     status = 0
-    for row in results:
-        ours = row[0]
-        if better := beaten_by(ours, row[1:]):
+    for ours, *others in results:
+        if better := beaten_by(ours, others):
             status = 1
             print(f"{ours.trace}, {ours.start_seconds:.0f} s: beaten by {', '.join(better)}")
     return status
+
+
+def _read(path: Path | None) -> dict[str, list[Result]]:
+    if path is None or not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {title: [Result(*row) for row in rows] for title, rows in found.items()}
+
+
+def _write(path: Path | None, kept: dict[str, list[Result]]) -> None:
+    if path is not None:
+        rows = {title: [astuple(row) for row in found] for title, found in kept.items()}
+        path.write_text(json.dumps(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
 from reranker_operator.core.autoscale.measure import LONG, Seen
+from reranker_operator.core.autoscale.words import counted, short, two_digits
 
 #: Seconds in which the limits per direction count.
 _PERIOD = 60.0
@@ -193,7 +194,7 @@ def _wake(case: _Case) -> Decision:
     seen = case.seen
     if seen.held:
         pods = case.bounded(min(case.pods_for(seen.arriving or 0.0, seen.backlog), _most(case)))
-        text = f"{_number(seen.held, 'request is held', 'requests are held')}"
+        text = f"{counted(seen.held, 'request is held', 'requests are held')}"
         return _concluded(case, pods, Outcome.SCALING_OUT, text)
     if seen.held is None and seen.unheard is not None and seen.unheard >= _BLIND:
         text = "nothing can be read of what holds requests, so a pod is there for them"
@@ -208,7 +209,7 @@ def _is_idle(case: _Case) -> bool:
         case.rules.min == 0
         and since is not None
         and seen.now - since >= case.rules.idle_seconds
-        and seen.quiet
+        and seen.quiet is True
         and not seen.unknown
         and not case.starting
         and not seen.rolling
@@ -250,7 +251,7 @@ def _pressing(case: _Case) -> str:
     if seen.refused is not None and seen.refused > _REFUSED and full >= _HALF:
         return f"{seen.refused:.0%} of the requests are refused"
     if seen.queue_seconds is not None and seen.queue_seconds > limit and full >= 1:
-        return f"one in twenty requests waits longer than {_short(seen.queue_seconds)} s"
+        return f"one in twenty requests waits longer than {short(seen.queue_seconds)} s"
     return ""
 
 
@@ -297,14 +298,14 @@ def _hold(case: _Case, wish: _Wish) -> Decision:
     """The number stays; why is told by what hinders most."""
     seen, current = case.seen, case.current
     if seen.pending:
-        text = f"{_number(seen.pending, 'pod waits', 'pods wait')} for a node"
+        text = f"{counted(seen.pending, 'pod waits', 'pods wait')} for a node"
         return _concluded(case, current, Outcome.PODS_PENDING, text)
     if case.starting:
         outcome = Outcome.SCALING_OUT if seen.ready else Outcome.MEASURING
-        text = f"{_number(case.starting, 'pod starts', 'pods start')}"
+        text = f"{counted(case.starting, 'pod starts', 'pods start')}"
         return _concluded(case, current, outcome, f"{text}; {wish.because}" if seen.ready else text)
     if seen.unknown:
-        text = f"the metrics of {_number(seen.unknown, 'pod', 'pods')} can't be read"
+        text = f"the metrics of {counted(seen.unknown, 'pod', 'pods')} can't be read"
         return _concluded(case, current, Outcome.METRICS_UNAVAILABLE, text)
     if seen.arriving_mean is None or not case.memory.speed:
         return _concluded(case, current, Outcome.MEASURING, "too little was seen of the load yet")
@@ -373,30 +374,15 @@ def _load_words(case: _Case, arriving: float, backlog: float) -> str:
     if not speed:
         return "it is not known yet what a pod can do"
     share = case.rules.target_utilization_percent
-    waiting = f", {_short(backlog)} tokens wait" if backlog else ""
+    waiting = f", {short(backlog)} tokens wait" if backlog else ""
     return (
-        f"{_short(arriving)} tokens/s arrive{waiting}, and a pod does {_short(speed)} tokens/s, of "
+        f"{short(arriving)} tokens/s arrive{waiting}, and a pod does {short(speed)} tokens/s, of "
         f"which {share} % count"
     )
 
 
 def _idle_words(case: _Case) -> str:
     return f"no request for {case.rules.idle_seconds} s; the next one starts a pod"
-
-
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
-def _short(value: float) -> str:
-    """Two digits are all that is meant."""
-    rounded = two_digits(value)
-    return f"{rounded:,.0f}" if rounded >= 10 or rounded == round(rounded) else f"{rounded:g}"
-
-
-def two_digits(value: float) -> float:
-    """Rounded to two significant digits."""
-    return float(f"{value:.2g}")
 
 
 def _alike(value: float, known: float | None, share: float) -> bool:

@@ -7,7 +7,8 @@ when something is decided or remembered that was not so before, not for numbers 
 import datetime
 
 from reranker_operator.api.autoscaling import AutoscalingStatus, RecentNeed
-from reranker_operator.core.autoscale.decide import Decision, Memory, Need, two_digits
+from reranker_operator.core.autoscale.decide import Decision, Memory, Need
+from reranker_operator.core.autoscale.words import two_digits
 
 #: What arrives is written anew when it is that many times what was written, or less by as much.
 _FACTOR = 1.5
