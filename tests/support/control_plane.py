@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class ControlPlane:
                  advertise_client_urls=etcd, listen_peer_urls=peers,
                  initial_advertise_peer_urls=peers, initial_cluster=f"default={peers}",
                  unsafe_no_fsync="true", log_level="warn")  # fmt: skip
-        self.run("kube-apiserver", **self._flags(port, etcd))
+        self.run("kube-apiserver", *_named(self._flags(port, etcd)))
         eventually(
             self._answers, within=_START_SECONDS, describe=lambda: self.log("kube-apiserver")
         )
@@ -72,10 +72,9 @@ class ControlPlane:
     def run(self, program: str, *arguments: str, environment: dict[str, str] | None = None,
             **flags: str) -> None:  # fmt: skip
         """A program of the folder of binaries, until the end."""
-        named = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         with (self.root / f"{program}.log").open("wb") as log:
             process = subprocess.Popen(
-                [BINARIES / program, *arguments, *named], stdout=log, stderr=log,
+                [BINARIES / program, *arguments, *_named(flags)], stdout=log, stderr=log,
                 env=os.environ | (environment or {}),
             )  # fmt: skip
         self._processes.append(process)
@@ -127,6 +126,10 @@ class ControlPlane:
             *("-keyout", str(self.root / "front/tls.key")),
             *("-out", str(self.root / "front/tls.crt")),
         )
+
+
+def _named(flags: Mapping[str, str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
 
 
 def _openssl(*arguments: str) -> None:

@@ -37,8 +37,8 @@ def _answer(values: Values, path: str) -> Json | None:
     url = urlsplit(path)
     match unquote(url.path).strip("/").split("/"):
         case ["apis", group, version] if _VERSIONS.get(group) == version:
-            about = {"kind": "APIResourceList", "apiVersion": "v1"}
-            return about | {
+            listed = {"kind": "APIResourceList", "apiVersion": "v1"}
+            return listed | {
                 "groupVersion": f"{group}/{version}", "resources": _resources(values, group),
             }  # fmt: skip
         case ["apis", group, _, "namespaces", space, "pods", "*", metric] if group == _CUSTOM:
@@ -52,7 +52,7 @@ def _answer(values: Values, path: str) -> Json | None:
         case ["apis", group, _, "namespaces", _, metric] if group == _EXTERNAL:
             values.asked.append(metric)
             found = values.external.get(metric)
-            about = {"metricName": metric, "metricLabels": {}, "timestamp": _WHEN}
+            about: Json = {"metricName": metric, "metricLabels": {}, "timestamp": _WHEN}
             items = [] if found is None else [about | {"value": found}]
             return _listed(group, "ExternalMetricValueList", items)
     return None

@@ -158,7 +158,7 @@ def _target(asked: Any) -> Target:
     return _understood(lambda: external.read(dict(asked.scalerMetadata)))
 
 
-def _understood(read: Callable[[], Any]) -> Any:
+def _understood(read: Callable[[], T]) -> T:
     try:
         return read()
     except UnclearError as error:
