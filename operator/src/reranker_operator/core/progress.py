@@ -99,8 +99,8 @@ def _record(view: View, step: Step) -> RevisionRecord:
 def _kept(world: ServiceWorld, history: tuple[RevisionRecord, ...]) -> tuple[RevisionRecord, ...]:
     """As many as are wanted; the newest with what is needed to go back to them."""
     asked = world.service.spec.rollout
-    engines = {entry.metadata.name for entry in world.engines}
-    records = []
+    uid, records = world.service.metadata.uid, []
+    engines = {name for name, owners in world.engine_owners.items() if uid in owners}
     for number, record in enumerate(history[: asked.history + 1]):
         if number > asked.keep_engines or record.engine not in engines:
             records.append(record.model_copy(update={"template": None}))
