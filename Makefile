@@ -55,7 +55,7 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt
 .PHONY: venv
 venv: $(VENV)/.ready ## The Python environment of tests and tools, in .venv.
 
-.PHONY: test lint test-rules test-conformance test-unit test-reconcile test-builder test-cluster test-e2e test-nightly
+.PHONY: test lint test-rules test-conformance test-unit test-reconcile test-builder test-cluster test-keda test-e2e test-nightly
 test: ## Everything: lint, unit, reconcile, cluster, e2e.
 	@hack/test
 
@@ -86,13 +86,18 @@ test-builder: ## The builder's golden tests, inside its image.
 test-cluster: $(VENV)/.ready ## CRDs, admission and RBAC on the cluster's API server.
 	@$(PY) -m pytest tests/cluster
 
+test-keda: $(VENV)/.ready ## Real KEDA beside the operator's external scaler; builds it once, many minutes.
+	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) binaries
+	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) keda
+	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(PY) -m pytest tests/keda
+
 test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 	@$(PY) -m pytest tests/e2e
 
 test-nightly: $(VENV)/.ready ## Ten thousand stories for the operator; hours.
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest tests/reconcile/test_properties.py
 
-.PHONY: test-cluster-bringup bench bench-operator fuzz bench-serving
+.PHONY: test-cluster-bringup bench bench-operator bench-autoscale fuzz bench-serving
 test-cluster-bringup: ## The local cluster itself: two side by side, power loss, a clean end.
 	@hack/local-cluster/selftest
 
@@ -104,6 +109,9 @@ bench-serving: $(VENV)/.ready ## Serving beside the engine bare and other rerank
 
 fuzz: $(VENV)/.ready ## A hundred thousand malformed requests against a gateway of its own; BENCH="--requests N".
 	@$(PY) bench/fuzz.py $(BENCH)
+
+bench-autoscale: $(VENV)/.ready ## Autoscalers on the same loads, simulated; BENCH="--only day".
+	@$(PY) bench/autoscale/run.py --picture docs/autoscaling.svg $(BENCH)
 
 bench-operator: $(VENV)/.ready ## The operator with a thousand services on a real control plane.
 	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) binaries

@@ -96,6 +96,11 @@ PODS: list[tuple[Json, str]] = [
         ({}, "spec.model: Required value"),
         ({"model": HUB, "replicas": "three"}, "spec.replicas: Invalid value"),
         ({"model": HUB, "replicas": -1}, "spec.replicas in body should be greater than or equal"),
+        ({"model": HUB, "autoscaling": {}}, "spec.autoscaling.max: Required value"),
+        (
+            {"model": HUB, "autoscaling": {"min": 3, "max": 2}},
+            "autoscaling.min is greater than autoscaling.max",
+        ),
         ({"model": HUB, "engine": {"maxLength": 4}}, "spec.engine.maxLength"),
         ({"model": HUB, "engine": {"runtime": "tflite"}}, "spec.engine.runtime: Unsupported value"),
         ({"model": HUB, "accelerator": {"count": 2}}, "need accelerator.type nvidia"),

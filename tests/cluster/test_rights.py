@@ -33,6 +33,7 @@ def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> No
         assert _may(api, user, "create", "deployments", api.namespace)
         assert _may(api, user, "patch", "rerankerservices/status", api.namespace)
         assert _may(api, user, "list", "events", api.namespace)
+        assert _may(api, user, "patch", "pods", api.namespace)
         for resource in ("ingresses.networking.k8s.io", "networkpolicies.networking.k8s.io",
                          "poddisruptionbudgets.policy"):  # fmt: skip
             assert _may(api, user, "patch", resource, api.namespace), resource
@@ -41,6 +42,7 @@ def test_cluster_wide_rights_are_the_least(cluster: Cluster, api: Kubectl) -> No
             ("list", "secrets"),
             ("watch", "secrets"),
             ("create", "pods"),
+            ("update", "pods"),
             ("create", "pods/exec"),
             ("update", "rerankerservices"),
             ("delete", "rerankerservices"),
@@ -80,7 +82,9 @@ def test_namespaced_mode_stays_in_its_namespaces(cluster: Cluster, api: Kubectl)
     )
     try:
         assert _may(api, user, "create", "jobs", api.namespace)
+        assert _may(api, user, "patch", "pods", api.namespace)
         assert not _may(api, user, "create", "jobs", "default")
+        assert not _may(api, user, "patch", "pods", "default")
         assert not _may(api, user, "list", "rerankerservices", "default")
         assert not _may(api, user, "list", "nodes", "default")
         watch = f"watchNamespaces={{{api.namespace}}}"

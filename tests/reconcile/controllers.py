@@ -292,8 +292,8 @@ class Controllers:
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
         wanted = entry["spec"].get("replicas", 1)
         pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-        # As a ReplicaSet does: those first that don't serve yet.
-        for pod in sorted(pods, key=lambda pod: pod["status"]["phase"] != "Running")[wanted:]:
+        # As a ReplicaSet does: those first that don't serve yet, then those that cost least.
+        for pod in sorted(pods, key=_worth, reverse=True)[wanted:]:
             self._end_pod(pod)
         refusal = self.refusal if wanted > len(pods) else None
         for _ in range(0 if refusal else wanted - len(pods)):
@@ -398,6 +398,11 @@ class Controllers:
 def _owned(entry: Json, owner: Json) -> bool:
     uids = {reference["uid"] for reference in entry["metadata"].get("ownerReferences", [])}
     return owner["metadata"]["uid"] in uids
+
+
+def _worth(pod: Json) -> tuple[bool, int]:
+    cost = pod["metadata"].get("annotations", {}).get("controller.kubernetes.io/pod-deletion-cost")
+    return pod["status"]["phase"] == "Running", int(cost or 0)
 
 
 def _is_ready(pod: Json) -> bool:

@@ -281,6 +281,19 @@ def _paused() -> dict[str, list[Json]]:
     return world
 
 
+def _scaling() -> dict[str, list[Json]]:
+    why = "3,000 tokens/s arrive, and a pod does 1,000 tokens/s, of which 70 % count"
+    world = _ready()
+    raw = world["rerankerservices"][0]
+    raw["spec"]["autoscaling"] = {"min": 1, "max": 8}
+    raw["status"]["scale"] = {"replicas": 5, "owner": "autoscaling"}
+    raw["status"]["autoscaling"] = {"desired": 5, "reason": "ScalingOut", "why": why}
+    text = f"5 pods: {why}"
+    raw["status"]["conditions"].insert(5, condition("Autoscaled", "True", "ScalingOut", text))
+    world["deployments"][0]["spec"]["replicas"] = 5
+    return world
+
+
 def _deleting() -> dict[str, list[Json]]:
     world = _ready()
     world["rerankerservices"][0]["metadata"] |= {
@@ -300,5 +313,6 @@ WORLDS: dict[str, dict[str, list[Json]]] = {
     "rolling": _rolling(),
     "ready": _ready(),
     "paused": _paused(),
+    "scaling": _scaling(),
     "deleting": _deleting(),
 }

@@ -128,6 +128,16 @@ REGISTRY = Tool(
 MINIO = Tool("minio", {"minio": "github.com/minio/minio"}, "github.com/minio/minio")
 #: Real servers that tests start on a port of their own.
 TEST_TOOLS = (REGISTRY, MINIO)
+#: By itself: it takes longer to build than all the others together.
+KEDA = Tool(
+    "keda",
+    {
+        "keda-operator": "github.com/kedacore/keda/v2/cmd/operator",
+        "keda-adapter": "github.com/kedacore/keda/v2/cmd/adapter",
+    },
+    "github.com/kedacore/keda/v2",
+    ("github.com/kedacore/keda/v2/version.Version={version}",),
+)
 
 
 def stamp_of(program: str) -> str:
@@ -227,7 +237,8 @@ def _build(tool: Tool, directory: Path, log: Path, console: Console) -> None:
             cwd=tool.module,
             env=environment,
         )
-        for name in tool.programs:
-            Path(making, name).replace(directory / name)
+        for name, package in tool.programs.items():
+            built = name if len(tool.programs) == 1 else package.rpartition("/")[2]
+            Path(making, built).replace(directory / name)
     files.write_json(_stamp_path(tool, directory), {"stamp": tool.stamp, "version": tool.version})
     console.say(f"built {tool.name} {tool.version} in {console.elapsed - began:.0f} s")

@@ -59,6 +59,8 @@ def _run(options: argparse.Namespace, layout: Layout, console: Console) -> int:
             backend.binaries()
         elif options.command == "test-servers":
             binaries.ensure(layout.bin, layout.logs, console, binaries.TEST_TOOLS)
+        elif options.command == "keda":
+            binaries.ensure(layout.bin, layout.logs, console, (binaries.KEDA,))
         elif options.command == "load-image":
             backend.load_images(options.image)
         else:
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="show every component, and whether it is ready")
     commands.add_parser("binaries", help="build the cluster's programs, start nothing")
     commands.add_parser("test-servers", help="build the servers that tests start")
+    commands.add_parser("keda", help="build KEDA, which its tests start; many minutes")
     load = commands.add_parser("load-image", help="make images available to pods")
     load.add_argument(
         "image", nargs="+", help="an archive (OCI or Docker), or a name in buildah's store"

@@ -14,6 +14,7 @@ from kubectl_rr.snapshot import (
     Model,
     Revision,
     Role,
+    Scaling,
     Service,
     Serving,
     Snapshot,
@@ -134,7 +135,10 @@ def _same_namespace(service: Json, objects: Iterable[Json]) -> list[Json]:
 def _service(raw: Json, objects: Objects) -> Service:
     meta, spec, status = table(raw, "metadata"), table(raw, "spec"), table(raw, "status")
     name, mine = text(meta, "name"), _same_namespace(raw, objects.pods)
+    scaling = _scaling(spec, status)
     replicas = number(spec, "replicas")
+    if scaling is not None and scaling.most:
+        replicas = scaling.desired
     engines = (_engine(entry, mine) for entry in engines_of(raw, objects.engines))
     return Service(
         namespace=text(meta, "namespace"),
@@ -161,6 +165,23 @@ def _service(raw: Json, objects: Objects) -> Service:
         paused=at(spec, "rollout", "paused") is True,
         pending=pending_changes(raw),
         serving=_serving(table(spec, "serving")),
+        scaling=scaling,
+    )
+
+
+def _scaling(spec: Json, status: Json) -> Scaling | None:
+    bounds, decided = table(spec, "autoscaling"), table(status, "autoscaling")
+    if not bounds or not decided:
+        owner = text(status, "scale", "owner")
+        return Scaling(owner) if owner and not bounds else None
+    least = number(bounds, "min")
+    return Scaling(
+        owner="autoscaling",
+        least=1 if least is None else int(least),
+        most=integer(bounds, "max"),
+        desired=integer(decided, "desired"),
+        reason=text(decided, "reason"),
+        why=text(decided, "why"),
     )
 
 

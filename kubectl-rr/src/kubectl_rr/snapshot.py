@@ -117,6 +117,18 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """Who decides about the number of pods; all but `owner` only where the operator does."""
+
+    owner: str
+    least: int = 0
+    most: int = 0
+    desired: int = 0
+    reason: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Service:
     """A RerankerService and everything that was made for it."""
 
@@ -139,6 +151,7 @@ class Service:
     paused: bool = False
     pending: tuple[str, ...] = ()
     serving: Serving = Serving()
+    scaling: Scaling | None = None
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type."""

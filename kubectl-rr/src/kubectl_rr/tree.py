@@ -71,6 +71,7 @@ def _service(service: Service, snapshot: Snapshot, *, namespaces: bool) -> Tree:
     for note in _remarks(service):
         root.add(Text(note, style=BUSY))
     _add_model(root, service, snapshot)
+    _add_scaling(root, service)
     for engine in service.engines:
         _add_engine(root, engine, service, snapshot)
     known = {engine.name for engine in service.engines}
@@ -99,6 +100,30 @@ def _remarks(service: Service) -> Iterable[str]:
         yield f"paused: {waits}, see `kubectl rr diff {service.name}`"
     elif service.paused:
         yield "paused"
+
+
+def _add_scaling(root: Tree, service: Service) -> None:
+    """Who decides about the number of pods, and why it is what it is."""
+    scaling = service.scaling
+    if scaling is None:
+        return
+    if not scaling.most:
+        root.add(words("pods", f"{service.wanted} wanted", (f"by {scaling.owner}", FAINT)))
+        return
+    told = service.condition("Autoscaled")
+    bad = told is not None and runbook.failing(told.status, told.reason)
+    busy = scaling.reason in ("ScalingOut", "ScalingIn", "Measuring")
+    style = BAD if bad else BUSY if busy else OK
+    reason = told.reason if bad and told is not None else scaling.reason
+    root.add(
+        words(
+            "pods",
+            (f"{scaling.desired} wanted", "bold"),
+            (f"of {scaling.least} to {scaling.most}", FAINT),
+            (reason, style),
+            scaling.why,
+        )
+    )
 
 
 def _add_model(root: Tree, service: Service, snapshot: Snapshot) -> None:

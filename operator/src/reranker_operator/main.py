@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import time
+from typing import Any
 
 import kopf
 from kubernetes.aio import config as kubeconfig
@@ -57,6 +58,7 @@ class Operator:
         own: dict[Resource, dict[str, str] | None] = {RERANKER_SERVICE: None, RERANKER_ENGINE: None}
         cluster = CachingCluster(live, own | dict.fromkeys(OWNED, labels))
         self._config = config
+        self._live, self._cluster = live, cluster
         self._queue = WorkQueue()
         self._metrics = metrics
         self._fleet = Fleet()
@@ -119,6 +121,7 @@ class Operator:
         registry.register(FleetCollector(self._fleet, self._health))
         registry.register(LoadCollector(self._loads))
         runner = await server.serve(self._health, registry, self._config.http_port)
+        scaler = await self._answer_keda()
         lag = asyncio.create_task(self._lag.run())
         work = asyncio.create_task(leader.run(self._lead) if leader else self._lead())
         stop = asyncio.create_task(self._stopped.wait())
@@ -134,9 +137,24 @@ class Operator:
         await asyncio.wait({work, stop, lag}, timeout=_STOP_SECONDS)
         if leader is not None:
             await leader.release()
+        if scaler is not None:
+            await scaler.stop(None)
         await self._scraper.close()
         await runner.cleanup()
         return 1 if lost else 0
+
+    async def _answer_keda(self) -> Any:
+        """Every replica does, where it is asked for."""
+        if self._config.scaler_port is None:
+            return None
+        # Only then: it takes memory.
+        from reranker_operator.shell import scaler  # noqa: PLC0415
+
+        # Only the leader's memory is kept right.
+        asked = scaler.Scaler(
+            lambda: self._cluster if self._health.leading else self._live, self._loads, time.time
+        )
+        return await scaler.serve(asked, self._config.scaler_port)
 
     async def _lead(self) -> None:
         """The work of the leader. Its end, for whatever reason, ends the process."""

@@ -1,7 +1,8 @@
 """Which pods are read, how often, what is kept of it, and who is woken."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import itertools
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -162,14 +163,17 @@ async def test_a_pod_that_does_not_answer_is_unknown_and_asked_less_often(stage:
         silent, well = stage.book.want(RANK, 2.0, [pod("1"), pod("2")])
         assert (silent.samples, well.is_known(stage.pods.now, 3.0)) == ((), True)
         asked = stage.pods.read_at["10.0.0.1"]
-        pauses = [after - before for before, after in zip(asked, asked[1:], strict=False)]
+        pauses = [after - before for before, after in itertools.pairwise(asked)]
         assert pauses == sorted(pauses)
         assert 8 <= pauses[-1] <= 12
         stage.pods.answers["10.0.0.1"] = {}
         await stage.go_on(12)
         assert stage.book.want(RANK, 2.0, [pod("1"), pod("2")])[0].samples
     text = generate_latest(stage.metrics.registry).decode()
-    assert 'reranker_operator_scrapes_total{outcome="unreachable"} 5.0' in text or "unreachable" in text
+    assert (
+        'reranker_operator_scrapes_total{outcome="unreachable"} 5.0' in text
+        or "unreachable" in text
+    )
 
 
 async def test_pods_that_hang_hold_up_their_own_service_and_not_others() -> None:
@@ -245,7 +249,7 @@ async def test_who_asks_gets_what_is_so_now(stage: Stage) -> None:
     stage.pods.now += 5
     await asyncio.gather(*(stage.book.ask(RANK, [pod("1")]) for _ in range(10)))
     assert len(stage.pods.read_at["10.0.0.1"]) == 2
-    first, second = await stage.book.ask(RANK, [pod("1"), pod("2")])
+    _, second = await stage.book.ask(RANK, [pod("1"), pod("2")])
     assert len(second.samples) == 1, "a new pod is read, however new the others' samples are"
     assert list(stage.book.known()) == [], "nobody wants it all the time"
 
@@ -278,7 +282,7 @@ def test_the_history_keeps_the_last_seconds_and_the_ends_of_a_minute() -> None:
     assert at[-7:] == [986, 988, 990, 992, 994, 996, 998], "all of the last seconds"
     assert 58 <= 998 - at[0] <= 66
     assert len(at) <= 20
-    gaps = [after - before for before, after in zip(at, at[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(at)]
     assert max(gaps) <= 8
 
 
@@ -294,7 +298,7 @@ def test_the_history_is_bounded_and_survives_a_clock_that_is_put_back() -> None:
 def test_buckets_that_have_not_changed_are_kept_once() -> None:
     history = History()
     for at in (1.0, 2.0, 3.0):
-        buckets = tuple((bound / 7, 5.0) for bound in range(9)) + ((9.9, at),)
+        buckets = (*((bound / 7, 5.0) for bound in range(9)), (9.9, at))
         history.add(Sample(at=at, queue_buckets=buckets))
     first, second, third = history.samples
     assert second.queue_buckets[0] is first.queue_buckets[0] is third.queue_buckets[0]
@@ -316,5 +320,3 @@ async def test_series_of_services_are_bounded(stage: Stage) -> None:
     assert [series % name in text for name in "abc"] == [True, True, False]
     assert 'reranker_operator_service_unread_pods{name="a",namespace="shop"} 1.0' in text
     assert "reranker_operator_scraped_pods 6.0" in text
-
-

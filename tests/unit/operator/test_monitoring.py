@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
-from reranker_operator.runtime.collectors import FleetCollector, ReplicaCollector
+from reranker_operator.runtime.collectors import FleetCollector, LoadCollector, ReplicaCollector
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.health import Health
 from reranker_operator.runtime.lag import LoopLag
+from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.resync import Resync
@@ -42,6 +43,9 @@ def _exported() -> Iterator[str]:
     registry: CollectorRegistry = metrics.registry
     registry.register(ReplicaCollector(health))
     registry.register(FleetCollector(fleet, health))
+    paces: Any = {}
+    loads = Loads(cluster, queue.add, metrics, paces=paces, at_once=1, clock=lambda: 0.0)
+    registry.register(LoadCollector(loads))
     for family in registry.collect():
         yield f"{family.name}_total" if family.type == "counter" else family.name
 

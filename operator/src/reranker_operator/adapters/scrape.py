@@ -140,19 +140,15 @@ def _sample(
     at: float,
     role: Role,
 ) -> Sample:
-    if role == "activator":
-        if names.HELD not in told:
-            raise ScrapeError("malformed")
-        return Sample(at=at, in_progress=told[names.HELD])
-    if names.READY not in told:
+    if (names.READY if role == "serving" else names.HELD) not in told:
         raise ScrapeError("malformed")
     # One without the counter is of an older version.
     failed = sum(count for code, count in codes.items() if code >= 500 and code != 503)
     return Sample(
         at=at,
-        ready=told[names.READY] == 1.0,
+        ready=role == "activator" or told[names.READY] == 1.0,
         backlog_tokens=told.get(names.BACKLOG_TOKENS, 0.0),
-        in_progress=told.get(names.IN_PROGRESS, 0.0),
+        in_progress=told.get(names.IN_PROGRESS if role == "serving" else names.HELD, 0.0),
         tokens_per_second=told.get(names.TOKENS_PER_SECOND, 0.0),
         arrived_tokens=told.get(names.ARRIVED_TOKENS, 0.0),
         tokens=told.get(names.TOKENS, 0.0),

@@ -101,9 +101,7 @@ class AutoscalingStatus(ApiModel):
         default=0, description="Those of them whose metrics could not be read."
     )
     starting_pods: int = Field(default=0, description="Pods that were asked for and not ready.")
-    pending_pods: int = Field(
-        default=0, description="Those of them for which no node had room."
-    )
+    pending_pods: int = Field(default=0, description="Those of them for which no node had room.")
     held_requests: int = Field(default=0, description="Requests held while no pod answers.")
     queue_seconds: float | None = Field(
         default=None, description="Seconds that nineteen of twenty requests waited at most."

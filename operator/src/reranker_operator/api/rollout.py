@@ -95,8 +95,8 @@ class ScaleStatus(ApiModel):
     )
     owner: str | None = Field(
         default=None,
-        description="Who decides: autoscaling, HorizontalPodAutoscaler, KEDA, kubectl, or the field "
-        "manager of a manifest; none where it is not recorded.",
+        description="Who decides: autoscaling, HorizontalPodAutoscaler, KEDA, kubectl, or the "
+        "field manager of a manifest; none where it is not recorded.",
     )
     ignored: IgnoredScale | None = Field(
         default=None, description="What spec.replicas says while spec.autoscaling decides."

@@ -49,6 +49,8 @@ class PodLoad:
     role: Literal["serving", "activator"]
     revision: str | None
     samples: tuple[Sample, ...] = ()
+    #: Times in a row that it could not be read.
+    failures: int = 0
 
     @property
     def last(self) -> Sample | None:

@@ -51,11 +51,7 @@ class Signals:
 
 def signals(loads: Sequence[PodLoad], now: float) -> Signals:
     """`now` in seconds since the epoch."""
-    fresh = [
-        (load, load.samples[-1])
-        for load in loads
-        if load.is_known(now, FRESH_SECONDS)
-    ]
+    fresh = [(load, load.samples[-1]) for load in loads if load.is_known(now, FRESH_SECONDS)]
     serving = [(load, last) for load, last in fresh if load.role == "serving"]
     ready = [(load, last) for load, last in serving if last.ready]
     rates = [_rates(load, last) for load, last in ready]

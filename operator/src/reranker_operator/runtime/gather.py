@@ -75,7 +75,7 @@ async def service_world(
     stores |= {store_claim_name(service.spec.engine.store)}
     stores |= {claim for entry in deployments for claim in mounted(entry)}
     claims = [get_or_none(cluster, PVC, namespace, claim) for claim in sorted(stores)]
-    return ServiceWorld(
+    world = ServiceWorld(
         service=service,
         now=now,
         defaults=defaults,
@@ -95,6 +95,9 @@ async def service_world(
         endpoints=await _endpoints(cluster, service, address, deployments),
         loads=() if loads is None else loads.of(service, pods),
     )
+    if loads is not None:
+        loads.planned(world)
+    return world
 
 
 async def engine_world(

@@ -55,6 +55,4 @@ def _shared(before: Sample, after: Sample) -> tuple[tuple[float, float], ...]:
         return old
     if len(old) != len(new):
         return new
-    return tuple(
-        mine if mine == theirs else theirs for mine, theirs in zip(old, new, strict=True)
-    )
+    return tuple(mine if mine == theirs else theirs for mine, theirs in zip(old, new, strict=True))

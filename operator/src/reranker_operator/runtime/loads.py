@@ -24,15 +24,14 @@ from reranker_operator.adapters.scrape import Pods, Role, ScrapeError
 from reranker_operator.api.meta import RERANKER_SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.load import Pace, PodLoad, needs_loads
+from reranker_operator.core.recheck import Calm, recheck
 from reranker_operator.core.signals import Signals, much_the_same, signals
+from reranker_operator.core.world import ServiceWorld
 from reranker_operator.runtime.history import History
 from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.queue import Key, Lane
 
 logger = logging.getLogger(__name__)
-
-#: Whether nobody need look at a service whose loads are these now, in seconds since the epoch.
-Calm = Callable[[tuple[PodLoad, ...], float], bool]
 
 #: Of one service at the same time.
 _ABREAST = 16
@@ -70,9 +69,7 @@ def targets(pods: Iterable[Mapping[str, Any]]) -> Iterator[Target]:
             for entry in status.get("containerStatuses") or ()
         )
         if role is not None and running and (address := status.get("podIP")):
-            yield Target(
-                meta["name"], meta["uid"], address, role, labels.get(names.REVISION_LABEL)
-            )
+            yield Target(meta["name"], meta["uid"], address, role, labels.get(names.REVISION_LABEL))
 
 
 @dataclass(slots=True)
@@ -84,8 +81,9 @@ class _Pod:
     next_try: float = 0.0
 
     def load(self) -> PodLoad:
+        target = self.target
         return PodLoad(
-            self.target.pod, self.target.role, self.target.revision, self.history.samples
+            target.pod, target.role, target.revision, self.history.samples, self.failures
         )
 
 
@@ -137,9 +135,14 @@ class Loads:
         self, service: RerankerService, pods: Iterable[Mapping[str, Any]]
     ) -> tuple[PodLoad, ...]:
         """What is known of its pods; from now on they are read as often as its spec needs."""
-        meta, pace = service.metadata, needs_loads(service)
-        key = Key(RERANKER_SERVICE.kind, meta.namespace, meta.name)
-        return self.want(key, self._paces[pace] if pace else None, pods)
+        pace = needs_loads(service)
+        return self.want(_key(service), self._paces[pace] if pace else None, pods)
+
+    def planned(self, world: ServiceWorld) -> None:
+        """What is planned now is by this world: the service is woken when it would be another."""
+        service = self._services.get(_key(world.service))
+        if service is not None:
+            service.calm = recheck(world)
 
     def want(
         self,
@@ -248,11 +251,13 @@ class Loads:
 
     async def _round(self, key: Key, service: _Service) -> None:
         began = self._clock()
+        calm = False
         try:
             waiting = iter([pod for pod in service.pods.values() if pod.next_try <= began])
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(_ABREAST, len(service.pods))):
                     group.create_task(self._read_some(waiting))
+            calm = self._is_calm(service)
         except Exception:
             # A defect of ours with one service must not stop the others.
             logger.exception("loads of %s", key)
@@ -262,7 +267,7 @@ class Loads:
             return
         # Where a round takes longer than its time, the next one begins at once.
         self._schedule(key, service, max(0.0, began + service.seconds - service.read))
-        if not self._is_calm(service):
+        if not calm:
             self._add(key, Lane.NEXT)
 
     async def _read_some(self, waiting: Iterator[_Pod]) -> None:
@@ -307,6 +312,10 @@ class Loads:
     def _drop_unasked(self, key: Key, service: _Service) -> None:
         if self._clock() - service.asked > _ASKED_SECONDS:
             self.forget(key)
+
+
+def _key(service: RerankerService) -> Key:
+    return Key(RERANKER_SERVICE.kind, service.metadata.namespace, service.metadata.name)
 
 
 def _keep(service: _Service, pods: Iterable[Mapping[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """The number of pods, from what was seen and what is remembered: one pure function.
 
     pods = ceil((arriving tokens/s + what waits / the time it may take)
-                / (tokens/s of one pod × how busy it should be))
+                / (tokens/s of one pod * how busy it should be))
 
 Out at once, in only after fewer were enough for some time. What is not there yet or can't be read
 holds the number where it is: pods that start are the ones that would be taken first, and a pod
@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
 from reranker_operator.core.autoscale.measure import LONG, Seen
+from reranker_operator.core.autoscale.words import counted, short, two_digits
 
 #: Seconds in which the limits per direction count.
 _PERIOD = 60.0
@@ -27,6 +28,8 @@ _SHORTAGE = 60.0
 _BLIND = 60.0
 #: Of refused requests this share gets more pods.
 _REFUSED = 0.01
+#: If pods are at least this part as busy as they should be.
+_HALF = 0.5
 #: Seconds that pods must have been ready before waits and refusals ask for still more.
 _SETTLED = 15.0
 #: What is measured counts as unchanged within this share.
@@ -190,8 +193,8 @@ def _starting(rules: AutoscalingSpec, seen: Seen, memory: Memory, current: int) 
 def _wake(case: _Case) -> Decision:
     seen = case.seen
     if seen.held:
-        pods = case.bounded(case.pods_for(seen.arriving or 0.0, seen.backlog))
-        text = f"{_number(seen.held, 'request is held', 'requests are held')}"
+        pods = case.bounded(min(case.pods_for(seen.arriving or 0.0, seen.backlog), _most(case)))
+        text = f"{counted(seen.held, 'request is held', 'requests are held')}"
         return _concluded(case, pods, Outcome.SCALING_OUT, text)
     if seen.held is None and seen.unheard is not None and seen.unheard >= _BLIND:
         text = "nothing can be read of what holds requests, so a pod is there for them"
@@ -206,7 +209,7 @@ def _is_idle(case: _Case) -> bool:
         case.rules.min == 0
         and since is not None
         and seen.now - since >= case.rules.idle_seconds
-        and seen.quiet
+        and seen.quiet is True
         and not seen.unknown
         and not case.starting
         and not seen.rolling
@@ -237,21 +240,23 @@ def _left(case: _Case) -> float:
 
 
 def _pressing(case: _Case) -> str:
-    """What asks for more pods whatever the load seems to be; it never asks for fewer."""
+    """What asks for more pods whatever the load seems to be; it never asks for fewer.
+
+    Where pods have little to do, a large request waits for itself, and more of them are no help.
+    """
     seen, limit = case.seen, case.rules.target_backlog_seconds
+    full = (seen.at_work or 0.0) * 100 / case.rules.target_utilization_percent
     if case.starting or seen.settled < _SETTLED:
         return ""
-    if seen.refused is not None and seen.refused > _REFUSED:
+    if seen.refused is not None and seen.refused > _REFUSED and full >= _HALF:
         return f"{seen.refused:.0%} of the requests are refused"
-    if seen.queue_seconds is not None and seen.queue_seconds > limit:
-        return f"one in twenty requests waits longer than {_short(seen.queue_seconds)} s"
+    if seen.queue_seconds is not None and seen.queue_seconds > limit and full >= 1:
+        return f"one in twenty requests waits longer than {short(seen.queue_seconds)} s"
     return ""
 
 
 def _grow(case: _Case, wish: _Wish) -> Decision:
-    base = _base(case)
-    most = base + max(_FEW, math.floor(base * case.rules.scale_up_limit_percent / 100))
-    pods = min(wish.pods, case.rules.max, max(most, case.current))
+    pods = min(wish.pods, case.rules.max, max(_most(case), case.current))
     case = replace(case, memory=replace(case.memory, recent=()))
     if wish.pods > case.rules.max:
         text = f"{wish.because}; that takes {wish.pods} pods, and spec.autoscaling.max is lower"
@@ -293,14 +298,14 @@ def _hold(case: _Case, wish: _Wish) -> Decision:
     """The number stays; why is told by what hinders most."""
     seen, current = case.seen, case.current
     if seen.pending:
-        text = f"{_number(seen.pending, 'pod waits', 'pods wait')} for a node"
+        text = f"{counted(seen.pending, 'pod waits', 'pods wait')} for a node"
         return _concluded(case, current, Outcome.PODS_PENDING, text)
     if case.starting:
         outcome = Outcome.SCALING_OUT if seen.ready else Outcome.MEASURING
-        text = f"{_number(case.starting, 'pod starts', 'pods start')}"
+        text = f"{counted(case.starting, 'pod starts', 'pods start')}"
         return _concluded(case, current, outcome, f"{text}; {wish.because}" if seen.ready else text)
     if seen.unknown:
-        text = f"the metrics of {_number(seen.unknown, 'pod', 'pods')} can't be read"
+        text = f"the metrics of {counted(seen.unknown, 'pod', 'pods')} can't be read"
         return _concluded(case, current, Outcome.METRICS_UNAVAILABLE, text)
     if seen.arriving_mean is None or not case.memory.speed:
         return _concluded(case, current, Outcome.MEASURING, "too little was seen of the load yet")
@@ -319,6 +324,12 @@ def _concluded(case: _Case, pods: int, outcome: Outcome, why: str) -> Decision:
     if pods == 0:
         memory = replace(memory, recent=())
     return Decision(memory, outcome, why, case.seen)
+
+
+def _most(case: _Case) -> int:
+    """Pods that there may be within this minute."""
+    base = max(1, _base(case))
+    return base + max(_FEW, math.floor(base * case.rules.scale_up_limit_percent / 100))
 
 
 def _base(case: _Case) -> int:
@@ -363,30 +374,15 @@ def _load_words(case: _Case, arriving: float, backlog: float) -> str:
     if not speed:
         return "it is not known yet what a pod can do"
     share = case.rules.target_utilization_percent
-    waiting = f", {_short(backlog)} tokens wait" if backlog else ""
+    waiting = f", {short(backlog)} tokens wait" if backlog else ""
     return (
-        f"{_short(arriving)} tokens/s arrive{waiting}, and a pod does {_short(speed)} tokens/s, of "
+        f"{short(arriving)} tokens/s arrive{waiting}, and a pod does {short(speed)} tokens/s, of "
         f"which {share} % count"
     )
 
 
 def _idle_words(case: _Case) -> str:
     return f"no request for {case.rules.idle_seconds} s; the next one starts a pod"
-
-
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
-def _short(value: float) -> str:
-    """Two digits are all that is meant."""
-    rounded = two_digits(value)
-    return f"{rounded:,.0f}" if rounded >= 10 or rounded == round(rounded) else f"{rounded:g}"
-
-
-def two_digits(value: float) -> float:
-    """Rounded to two significant digits."""
-    return float(f"{value:.2g}")
 
 
 def _alike(value: float, known: float | None, share: float) -> bool:

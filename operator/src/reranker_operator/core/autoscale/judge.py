@@ -1,4 +1,4 @@
-"""The condition `Autoscaled`: whether the number of pods follows the load, and why it is what it is."""
+"""The condition `Autoscaled`: whether the number of pods follows the load, and why it is that."""
 
 from reranker_operator.api.conditions import Condition, ConditionStatus, ConditionType, Reason
 from reranker_operator.api.conditions import condition as judged
@@ -29,7 +29,9 @@ def judge_autoscaling(world: ServiceWorld, scale: ScaleStatus) -> list[Condition
         return []
     kind = ConditionType.AUTOSCALED
     if (other := rival(scale)) is not None:
-        text = f"{other.by or 'somebody'} sets spec.replicas, which spec.autoscaling takes no heed of"
+        text = (
+            f"{other.by or 'somebody'} sets spec.replicas, which spec.autoscaling takes no heed of"
+        )
         remedy = "remove the HorizontalPodAutoscaler or ScaledObject, or spec.autoscaling"
         return [judged(kind, False, Reason.AUTOSCALER_CONFLICT, advise(text, remedy))]
     outcome = Outcome(status.reason)

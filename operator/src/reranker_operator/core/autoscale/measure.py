@@ -29,6 +29,8 @@ _STANDING = 6.0
 _BUSY, _SATURATED = 0.3, 0.7
 #: Requests within the quick look without which nothing is said about waits and refusals.
 _ENOUGH = 10
+#: Times that a pod which was never read must have been tried until that is told.
+_TRIES = 3
 #: A pod with more seconds of work than this is busy.
 _BUSY_SECONDS = 1.0
 
@@ -54,7 +56,7 @@ class Seen:
     now: float
     ready: int = 0
     unknown: int = 0
-    #: Those of them that nobody has tried to read yet, by a process that has only just begun.
+    #: Those of them that were hardly tried yet, by a process that has only just begun.
     unread: int = 0
     #: Pods that are not ready and young enough to get ready.
     unready: int = 0
@@ -71,6 +73,8 @@ class Seen:
     held: int | None = None
     #: Seconds since an activator was read; None while none ever was.
     unheard: float | None = None
+    #: Share of the last seconds in which the ready pods had work.
+    at_work: float | None = None
     queue_seconds: float | None = None
     refused: float | None = None
     #: Tokens per second of one pod, by pods whose word counts: for a higher one, and for any.
@@ -101,9 +105,7 @@ def see(
     loads = list(loads)
     by_pod = {load.pod: load for load in loads if load.role == "serving"}
     ready = [pod for pod in pods if pod.ready]
-    known = [
-        load for pod in ready if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH)
-    ]
+    known = [load for pod in ready if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH)]
     activators = [load for load in loads if load.role == "activator" and load.samples]
     holding = [load for load in activators if load.is_known(now, FRESH)]
     waiting = [pod for pod in pods if not pod.ready]
@@ -112,7 +114,7 @@ def see(
         now=now,
         ready=len(ready),
         unknown=len(ready) - len(known),
-        unread=sum(pod.name not in by_pod for pod in ready),
+        unread=sum(_is_unread(by_pod.get(pod.name)) for pod in ready),
         unready=sum(now - pod.since <= start_timeout for pod in waiting),
         stuck=sum(now - pod.since > start_timeout for pod in waiting),
         pending=len(homeless),
@@ -145,6 +147,7 @@ def _with_flow(seen: Seen, lives: list[list[Sample]], share: float) -> Seen:
     refused = _grown(lives, now - quick, "refused")
     return replace(
         seen,
+        at_work=_grown(lives, now - quick, "busy_seconds") / quick / len(lives),
         quiet=_is_quiet(lives, now),
         arriving=_surely(lives, now, quick) / share,
         arriving_mean=_grown(lives, now - long, "arrived_tokens") / long / share,
@@ -168,6 +171,10 @@ def _with_speed(seen: Seen, lives: list[list[Sample]]) -> Seen:
     return replace(seen, busy=sum(life[-1].backlog_tokens > limit for life in lives))
 
 
+def _is_unread(load: PodLoad | None) -> bool:
+    return load is None or (not load.samples and load.failures < _TRIES)
+
+
 def _last(load: PodLoad) -> Sample:
     return load.samples[-1]
 
@@ -178,6 +185,10 @@ def _moment(sample: Sample) -> float:
 
 def _life(samples: Sequence[Sample]) -> list[Sample]:
     """Samples of the present process: a counter that fell tells of another one."""
+    first, last = samples[0], samples[-1]
+    if first.requests <= last.requests and first.arrived_tokens <= last.arrived_tokens:
+        # One that has counted more since than the one before is not told apart; it hardly matters.
+        return list(samples)
     for at in range(len(samples) - 1, 0, -1):
         before, after = samples[at - 1], samples[at]
         if before.requests > after.requests or before.arrived_tokens > after.arrived_tokens:
@@ -217,9 +228,8 @@ def _surely(lives: list[list[Sample]], now: float, quick: float) -> float:
 
 def _standing(life: Sequence[Sample]) -> float:
     """The least that waited in the last seconds: what is only passing through does not count."""
-    latest = life[-1].at
-    recent = [sample.backlog_tokens for sample in life if latest - sample.at <= _STANDING]
-    return min(recent) if len(recent) > 1 else 0.0
+    recent = life[bisect_right(life, life[-1].at - _STANDING, key=_moment) :]
+    return min(sample.backlog_tokens for sample in recent) if len(recent) > 1 else 0.0
 
 
 def _is_quiet(lives: list[list[Sample]], now: float) -> bool:

@@ -1,12 +1,14 @@
 """The pods of a service as the decision sees them, and the world after the decision."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
 from reranker_operator.core.autoscale.decide import decide
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
 from reranker_operator.core.autoscale.record import memory_of, status_of
 from reranker_operator.core.causes.pods import condition_of, moment
+from reranker_operator.core.load import PodLoad
 from reranker_operator.core.replicas import begin_with
 from reranker_operator.core.revisions import (
     in_traffic,
@@ -18,27 +20,60 @@ from reranker_operator.core.revisions import (
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving
 
 _ENDED = frozenset({"Succeeded", "Failed"})
-#: Seconds until the number is looked at again when nobody says that the load has changed.
-LOOK_SECONDS = 5.0
+#: Seconds until the number is looked at again when nobody says that it would be another one. Each
+#: round of reading the pods asks that, see `Outlook.holds`.
+LOOK_SECONDS = 60.0
 
 
 def decided(world: ServiceWorld) -> ServiceWorld:
     """The world in which the number of pods is the one that is right now."""
-    service = world.service
-    if service.spec.autoscaling is None:
+    service, found = world.service, outlook(world)
+    if found is None:
         return world
-    before = service.status.autoscaling
-    decision = decide(
-        service.spec.autoscaling, seen_in(world), memory_of(before), begin=begin_with(service)
-    )
-    status = service.status.model_copy(update={"autoscaling": status_of(decision, before)})
+    decided_now = found.decide(world.loads, world.now.timestamp())
+    status = service.status.model_copy(update={"autoscaling": decided_now})
     return replace(world, service=service.model_copy(update={"status": status}))
 
 
-def seen_in(world: ServiceWorld) -> Seen:
-    """What the decision is made from; the service has `spec.autoscaling`."""
-    spec, now = world.service.spec.autoscaling, world.now.timestamp()
-    assert spec is not None
+@dataclass(frozen=True)
+class Outlook:
+    """All but the loads that the decision is made from: little, so that it can be kept."""
+
+    rules: AutoscalingSpec
+    before: AutoscalingStatus | None
+    begin: int
+    views: tuple[PodView, ...]
+    rolling: bool
+    revision: str | None
+
+    def seen(self, loads: Sequence[PodLoad], now: float) -> Seen:
+        """With these loads, `now` in seconds since the epoch."""
+        return see(
+            self.views,
+            loads,
+            now,
+            start_timeout=self.rules.start_timeout_seconds,
+            rolling=self.rolling,
+            revision=self.revision,
+        )
+
+    def decide(self, loads: Sequence[PodLoad], now: float) -> AutoscalingStatus:
+        """The number of pods that is right then, and why; `before` itself if nothing is new."""
+        decision = decide(
+            self.rules, self.seen(loads, now), memory_of(self.before), begin=self.begin
+        )
+        return status_of(decision, self.before)
+
+    def holds(self, loads: Sequence[PodLoad], now: float) -> bool:
+        """Whether nobody need look at the service: it would be decided as it was."""
+        return self.before is not None and self.decide(loads, now) is self.before
+
+
+def outlook(world: ServiceWorld) -> Outlook | None:
+    """None where the operator does not decide the number of pods."""
+    service, spec, now = world.service, world.service.spec.autoscaling, world.now.timestamp()
+    if spec is None:
+        return None
     under_way = world.service.status.rollout
     revision = serving_revision(world)
     rolling = (
@@ -48,14 +83,21 @@ def seen_in(world: ServiceWorld) -> Seen:
         # One that gets no further for that long must not keep the pods of the other for ever.
         and now - under_way.since.timestamp() <= spec.start_timeout_seconds
     )
-    return see(
-        list(_views(world, revision)),
-        world.loads,
-        now,
-        start_timeout=spec.start_timeout_seconds,
+    return Outlook(
+        rules=spec,
+        before=service.status.autoscaling,
+        begin=begin_with(service),
+        views=tuple(_views(world, revision)),
         rolling=rolling,
         revision=revision,
     )
+
+
+def seen_in(world: ServiceWorld) -> Seen:
+    """What the decision is made from; the service has `spec.autoscaling`."""
+    found = outlook(world)
+    assert found is not None  # noqa: S101 (of the caller)
+    return found.seen(world.loads, world.now.timestamp())
 
 
 def next_look(world: ServiceWorld) -> float | None:

@@ -1,13 +1,14 @@
 """Between the decision and `status.autoscaling`, which is all that lasts.
 
-The status is read by the next decision, so a restart between two changes nothing. It is written when
-something is decided or remembered that was not so before, and not for numbers that go up and down.
+The status is read by the next decision, so a restart between two changes nothing. It is written
+when something is decided or remembered that was not so before, not for numbers that go up and down.
 """
 
 import datetime
 
 from reranker_operator.api.autoscaling import AutoscalingStatus, RecentNeed
-from reranker_operator.core.autoscale.decide import Decision, Memory, Need, two_digits
+from reranker_operator.core.autoscale.decide import Decision, Memory, Need
+from reranker_operator.core.autoscale.words import two_digits
 
 #: What arrives is written anew when it is that many times what was written, or less by as much.
 _FACTOR = 1.5
@@ -35,13 +36,11 @@ def memory_of(status: AutoscalingStatus | None) -> Memory:
 def status_of(decision: Decision, before: AutoscalingStatus | None) -> AutoscalingStatus:
     """What is written down; what stands already, as long as it is as good."""
     seen, memory = decision.seen, decision.memory
-    now = _moment(seen.now)
-    assert now is not None
     status = AutoscalingStatus(
         desired=decision.desired,
         reason=decision.outcome.value,
         why=decision.why,
-        time=now,
+        time=_utc(seen.now),
         arriving_tokens_per_second=_short(seen.arriving_mean),
         backlog_tokens=_short(seen.backlog),
         tokens_per_second=memory.speed,
@@ -58,7 +57,7 @@ def status_of(decision: Decision, before: AutoscalingStatus | None) -> Autoscali
         period_from=memory.period_from,
         period_time=_moment(memory.period),
         recent=tuple(
-            RecentNeed(replicas=need.replicas, time=_moment(need.time)) for need in memory.recent
+            RecentNeed(replicas=need.replicas, time=_utc(need.time)) for need in memory.recent
         ),
         idle_since=_moment(memory.idle_since),
     )
@@ -100,6 +99,8 @@ def _seconds(moment: datetime.datetime | None) -> float | None:
 
 
 def _moment(seconds: float | None) -> datetime.datetime | None:
-    if seconds is None:
-        return None
+    return None if seconds is None else _utc(seconds)
+
+
+def _utc(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)

@@ -1,0 +1,217 @@
+"""KEDA's external scaler over gRPC: whether a service is in use, and how much work its pods have.
+
+Each replica of the operator answers. The leader has the pods in memory and reads those of services
+that it scales itself all the time; a standby asks the API server, and either reads pods when it is
+asked. So it does not matter where KEDA's one connection leads, and none moves with the Lease.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+import grpc.aio
+
+from reranker_operator import names
+from reranker_operator.adapters.cluster import Cluster
+from reranker_operator.api.meta import POD, RERANKER_SERVICE
+from reranker_operator.core import external
+from reranker_operator.core.external import Outside, Target, UnclearError
+from reranker_operator.core.signals import signals
+from reranker_operator.errors import Forbidden, NotFound, OperatorError
+from reranker_operator.runtime.loads import Loads
+from reranker_operator.runtime.queue import Key
+from reranker_operator.shell import externalscaler_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+SERVICE: Final = "externalscaler.ExternalScaler"
+#: Seconds between two looks for those who want to be told.
+_TELL_SECONDS: Final = 2.0
+#: Seconds after which a rate is known that was not: reads in between would be the former one.
+_RATE_SECONDS: Final = 1.6
+_MOST_BYTES: Final = 64 << 10
+#: KEDA has one connection for all that have the same address, and a stream for each push trigger.
+_MOST_CALLS: Final = 4096
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+Context = Any
+T = TypeVar("T")
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer
+    """What the caller is told."""
+
+    def __init__(self, code: Any, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Scaler:
+    """The four methods. `cluster` gives whatever is best to ask at the moment."""
+
+    def __init__(
+        self,
+        cluster: Callable[[], Cluster],
+        loads: Loads,
+        wall: Callable[[], float],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._cluster = cluster
+        self._loads = loads
+        self._wall = wall
+        self._sleep = sleep
+
+    def handlers(self) -> tuple[Any, ...]:
+        """For `grpc.aio.Server.add_generic_rpc_handlers`."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        reference = pb.ScaledObjectRef.FromString
+        methods = {
+            "IsActive": unary(_guarded(self._is_active), reference, _serialised),
+            "StreamIsActive": stream(self._stream_is_active, reference, _serialised),
+            "GetMetricSpec": unary(_guarded(self._spec), reference, _serialised),
+            "GetMetrics": unary(
+                _guarded(self._metrics), pb.GetMetricsRequest.FromString, _serialised
+            ),
+        }
+        return (grpc.method_handlers_generic_handler(SERVICE, methods),)
+
+    async def _is_active(self, asked: Any) -> Any:
+        return pb.IsActiveResponse(result=(await self._look(asked, _target(asked))).active)
+
+    async def _stream_is_active(self, asked: Any, context: Context) -> AsyncIterator[Any]:
+        """At once, and whenever it changes; what can't be seen for a while changes nothing."""
+        told: bool | None = None
+        while True:
+            try:
+                active = (await self._look(asked, _target(asked))).active
+            except _Refusal as refusal:
+                if told is None or refusal.code != grpc.StatusCode.UNAVAILABLE:
+                    await context.abort(refusal.code, str(refusal))
+            else:
+                if active != told:
+                    told = active
+                    yield pb.IsActiveResponse(result=active)
+            await self._sleep(_TELL_SECONDS)
+
+    async def _spec(self, asked: Any) -> Any:
+        target = _target(asked)
+        await self._check(asked.namespace, target.service)
+        specs = [
+            pb.MetricSpec(
+                metricName=name,
+                targetSize=max(1, round(target.of(name))),
+                targetSizeFloat=target.of(name),
+            )
+            for name in (external.BACKLOG, external.UTILIZATION)
+        ]
+        return pb.GetMetricSpecResponse(metricSpecs=specs)
+
+    async def _metrics(self, request: Any) -> Any:
+        asked, name = request.scaledObjectRef, request.metricName
+        target = _target(asked)
+        _understood(lambda: target.of(name))
+        outside = await self._look(asked, target)
+        value = outside.value(name, target)
+        if value is None and outside.signals.known:
+            await self._sleep(_RATE_SECONDS)
+            outside = await self._look(asked, target)
+            value = outside.value(name, target)
+        if value is None:
+            raise _Refusal(
+                grpc.StatusCode.UNAVAILABLE,
+                f"of {outside.pods} pods of {target.service} none is ready and can be read",
+            )
+        found = pb.MetricValue(metricName=name, metricValue=round(value), metricValueFloat=value)
+        return pb.GetMetricsResponse(metricValues=[found])
+
+    async def _look(self, asked: Any, target: Target) -> Outside:
+        namespace, service = asked.namespace, target.service
+        await self._check(namespace, service)
+        mine = {names.SERVICE_LABEL: service}
+        pods = await _answered(self._cluster().list(POD, namespace, mine))
+        pods = [pod for pod in pods if pod["metadata"].get("ownerReferences")]
+        loads = await self._loads.ask(Key(RERANKER_SERVICE.kind, namespace, service), pods)
+        return Outside(signals(loads, self._wall()), external.serving(pods))
+
+    async def _check(self, namespace: str, service: str) -> None:
+        """There is such a service, and it is scaled from outside."""
+        found = await _answered(self._cluster().get(RERANKER_SERVICE, namespace, service))
+        if (found.get("spec") or {}).get("autoscaling") is not None:
+            raise _Refusal(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"RerankerService {service} has spec.autoscaling: the operator decides the number "
+                "of its pods; remove that field, or the ScaledObject",
+            )
+
+
+def _target(asked: Any) -> Target:
+    if not _NAMESPACE.fullmatch(asked.namespace):
+        raise _Refusal(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            f"namespace: {asked.namespace[:100]!r} is not that of a ScaledObject",
+        )
+    return _understood(lambda: external.read(dict(asked.scalerMetadata)))
+
+
+def _understood(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except UnclearError as error:
+        raise _Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
+
+
+async def _answered(question: Awaitable[T]) -> T:
+    """What the API server says, or why the caller does not hear it."""
+    code = grpc.StatusCode
+    try:
+        return await question
+    except NotFound as error:
+        raise _Refusal(
+            code.NOT_FOUND, f"{error}; it must be in the ScaledObject's namespace"
+        ) from None
+    except Forbidden as error:
+        raise _Refusal(
+            code.PERMISSION_DENIED, f"{error}; the operator may not watch this namespace"
+        ) from None
+    except OperatorError as error:
+        raise _Refusal(code.UNAVAILABLE, str(error)) from None
+
+
+def _guarded(method: Callable[[Any], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def answer(request: Any, context: Context) -> Any:
+        try:
+            return await method(request)
+        except _Refusal as refusal:
+            await context.abort(refusal.code, str(refusal))
+        except Exception:
+            logger.exception("an answer to KEDA failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the operator's log")
+
+    return answer
+
+
+def _serialised(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
+
+
+async def serve(scaler: Scaler, port: int, host: str = "[::]") -> Any:
+    """Listen; the caller stops the server. `port` 0 takes a free one, told as `server.port`."""
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=_MOST_CALLS,
+        options=[
+            ("grpc.max_receive_message_length", _MOST_BYTES),
+            ("grpc.max_metadata_size", 16 << 10),
+            ("grpc.max_concurrent_streams", _MOST_CALLS),
+            ("grpc.compression_enabled_algorithms_bitset", 1),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    server.add_generic_rpc_handlers(scaler.handlers())
+    server.port = server.add_insecure_port(f"{host}:{port}")
+    await server.start()
+    return server

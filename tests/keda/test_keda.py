@@ -1,0 +1,178 @@
+"""Real KEDA and the real HPA controller, scaling by what the operator's external scaler says.
+
+On a control plane without nodes: the operator reads metrics of pods whose status is written by
+hand. It stands by, since somebody else has the Lease, and so leaves the service's objects alone.
+"""
+
+import datetime
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from support.certificates import issue
+from support.cluster import ROOT
+from support.control_plane import ControlPlane, control_plane, free_ports
+from support.kubectl import Json, eventually
+from support.metrics_api import api_service, endpoint
+from support.operator_process import start_operator
+from support.unscheduled import Pods, pods_of
+
+from reranker_contracts import metrics as names
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+_NAME, _LEASE = "minimal", "elsewhere"
+_SOON = 90
+
+
+class Stage:
+    """KEDA's two programs and the operator."""
+
+    def __init__(self, plane: ControlPlane, operator: "subprocess.Popen[bytes]", port: int) -> None:
+        self.plane, self.kubectl, self._operator = plane, plane.kubectl, operator
+        self.scaler = f"127.0.0.1:{port}"
+
+    def end(self) -> None:
+        self._operator.kill()
+        self._operator.wait()
+
+    def log(self) -> str:
+        return "\n".join(map(self.plane.log, ("keda-operator", "keda-adapter", "operator")))
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with control_plane() as plane:
+        _start_keda(plane)
+        (port,) = free_ports(1)
+        stage = Stage(plane, _start_standby(plane, port), port)
+        try:
+            yield stage
+        finally:
+            stage.end()
+
+
+def _start_keda(plane: ControlPlane) -> None:
+    folder = subprocess.run(
+        ["go", "list", "-m", "-f", "{{.Dir}}", "github.com/kedacore/keda/v2"],
+        cwd=ROOT / "hack/local-cluster/binaries/keda", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    definitions = str(Path(folder.stdout.strip()) / "config/crd/bases")
+    plane.kubectl("apply", "--server-side", "-f", definitions)
+    certificates = plane.root / "keda"
+    issue(certificates, "keda", "IP:127.0.0.1")
+    (certificates / "ca.crt").write_bytes((certificates / "tls.crt").read_bytes())
+    metrics, probe, service, secure, own = (str(port) for port in free_ports(5))
+    kubeconfig = str(plane.kubeconfig)
+    environment = {"KUBECONFIG": kubeconfig, "WATCH_NAMESPACE": "", "POD_NAMESPACE": "default",
+                   "KEDA_CLUSTER_OBJECT_NAMESPACE": "default"}  # fmt: skip
+    plane.run("keda-operator", environment=environment, cert_dir=str(certificates),
+              metrics_bind_address=f"127.0.0.1:{metrics}",
+              health_probe_bind_address=f"127.0.0.1:{probe}",
+              metrics_service_bind_address=f"127.0.0.1:{service}")  # fmt: skip
+    plane.run("keda-adapter", environment=environment, cert_dir=str(certificates),
+              secure_port=secure, port=own, metrics_service_address=f"127.0.0.1:{service}",
+              authentication_kubeconfig=kubeconfig, authorization_kubeconfig=kubeconfig,
+              lister_kubeconfig=kubeconfig)  # fmt: skip
+    endpoint(plane.kubectl, "keda", int(secure))
+    api_service(plane.kubectl, "external.metrics.k8s.io", "v1beta1", "keda")
+
+
+def _start_standby(plane: ControlPlane, port: int) -> "subprocess.Popen[bytes]":
+    hour = 3600
+    now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    plane.kubectl.apply(
+        {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": _LEASE},
+            "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": hour, "renewTime": now,
+                     "acquireTime": now, "leaseTransitions": 0},
+        }
+    )  # fmt: skip
+    settings = {
+        "lease_name": _LEASE,
+        "lease_seconds": str(hour),
+        "http_port": "0",
+        "scaler_port": str(port),
+        "namespaces": "default",
+        "log_format": "text",
+    }
+    with (plane.root / "operator.log").open("wb") as log:
+        return start_operator(plane.kubeconfig, settings, stdout=log, stderr=log)
+
+
+@pytest.fixture
+def pods(stage: Stage) -> Iterator[Pods]:
+    with pods_of(stage.kubectl, _NAME) as made:
+        made.follow()
+        yield made
+        stage.kubectl("delete", "scaledobject", _NAME, "--ignore-not-found")
+
+
+def _load(*, backlog: float = 0.0, busy: float = 0.0) -> dict[str, float]:
+    """Of a pod that does 100 tokens a second; it has been `busy` since the epoch."""
+    return {
+        names.READY: 1,
+        names.TOKENS_PER_SECOND: 100,
+        names.BACKLOG_TOKENS: 100 * backlog,
+        names.BUSY_SECONDS: busy * time.time(),
+    }
+
+
+def _scale(stage: Stage, **metadata: str) -> None:
+    """The sample, as impatient as a test is."""
+    sample: Json = yaml.safe_load((ROOT / "manifests/samples/keda.yaml").read_text())
+    sample["spec"] |= {"pollingInterval": 1, "cooldownPeriod": 5, "minReplicaCount": 0}
+    sample["spec"]["advanced"] = {"horizontalPodAutoscalerConfig": {
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}  # fmt: skip
+    (trigger,) = sample["spec"]["triggers"]
+    trigger["metadata"] |= {"scalerAddress": stage.scaler} | metadata
+    stage.kubectl.apply(sample)
+
+
+def _until(stage: Stage, pods: Pods, wanted: int) -> None:
+    def describe() -> str:
+        found = stage.kubectl("get", "scaledobject,hpa", "-o", "yaml")
+        return f"{pods.wanted()} pods; {found}\n{stage.log()}"
+
+    eventually(lambda: pods.follow() == wanted, within=_SOON, describe=describe, every=1)
+
+
+def test_pods_follow_the_work_down_to_none_and_wake_when_somebody_waits(
+    stage: Stage, pods: Pods
+) -> None:
+    pods.told[f"{_NAME}-0"] = _load(backlog=5)
+    pods.told |= {f"{_NAME}-{number}": _load() for number in (1, 2)}
+    _scale(stage)
+    # ceil(5 s / 2 s).
+    _until(stage, pods, 3)
+
+    # What can't be read is not idle: the number stays, whatever the others say.
+    pods.told = pods.told | dict.fromkeys(f"{_NAME}-{number}" for number in range(3))
+    time_of = time.monotonic() + 15
+    eventually(lambda: time.monotonic() > time_of or pods.follow() != 3, within=30, every=1)
+    assert pods.wanted() == 3
+
+    pods.told |= {f"{_NAME}-{number}": _load() for number in range(3)}
+    _until(stage, pods, 0)
+
+    # Held by an activator: one pod, though nothing else is known.
+    pods.told[f"{_NAME}-activator"] = {names.HELD: 1}
+    pods.add(f"{_NAME}-activator", "activator")
+    _until(stage, pods, 1)
+
+
+def test_metadata_that_is_not_understood_is_told_to_the_user(stage: Stage, pods: Pods) -> None:
+    _scale(stage, targetBacklogSecond="1")
+
+    def told() -> bool:
+        events = json.dumps(stage.kubectl.list("events"))
+        return "metadata.targetBacklogSecond is not known here" in events + stage.log()
+
+    eventually(told, within=_SOON, describe=stage.log, every=1)
+    assert pods.wanted() == 1

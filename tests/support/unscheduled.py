@@ -1,0 +1,122 @@
+"""RerankerServices and their pods on a control plane without nodes: status is written by hand."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from support.kubectl import Json, Kubectl
+
+_PORT = 8002
+
+
+class Pods:
+    """The pods of one service, each with an address of its own on loopback for its metrics."""
+
+    def __init__(self, kubectl: Kubectl, service: str) -> None:
+        self._kubectl, self._service = kubectl, service
+        self._servers: dict[str, ThreadingHTTPServer] = {}
+        #: Metrics of pods by name; None: it does not answer as it should.
+        self.told: dict[str, dict[str, float] | None] = {}
+
+    def make_service(self) -> None:
+        """One whose number of pods nobody has decided yet."""
+        self._kubectl.apply(
+            {
+                "apiVersion": "reranker.dev/v1alpha1",
+                "kind": "RerankerService",
+                "metadata": {"name": self._service},
+                "spec": {"model": {"source": "hf://org/model"}},
+            }
+        )
+
+    def wanted(self) -> int:
+        """Pods that the spec wants."""
+        number: int = self._kubectl.get("rr", self._service)["spec"]["replicas"]
+        return number
+
+    def follow(self) -> int:
+        """As operator and kubelet: as many pods as the spec wants, all of them ready."""
+        wanted, selector = self.wanted(), f"reranker.dev/service={self._service}"
+        self._patch("rr", self._service, {"replicas": wanted, "selector": selector})
+        have = {pod["metadata"]["name"] for pod in self._kubectl.list("pods", selector)}
+        want = {f"{self._service}-{number}" for number in range(wanted)}
+        for name in sorted(want - have):
+            self.add(name, "serving")
+        for name in sorted(have - want - {f"{self._service}-activator"}):
+            self._kubectl("delete", "pod", name, "--force", "--grace-period=0")
+        return wanted
+
+    def add(self, name: str, component: str) -> None:
+        """A pod that no node has, and that runs all the same."""
+        labels = {"reranker.dev/service": self._service, "app.kubernetes.io/component": component}
+        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "it", "uid": "it"}
+        self._kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
+                "spec": {
+                    "schedulerName": "nobody",
+                    "containers": [{"name": "gateway", "image": "none"}],
+                },
+            }
+        )
+        running = {"name": "gateway", "image": "none", "imageID": "", "ready": True,
+                   "restartCount": 0, "state": {"running": {}}}  # fmt: skip
+        address = self._serve(name)
+        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+                  "startTime": "2026-01-05T12:00:00Z", "containerStatuses": [running],
+                  "conditions": [{"type": "Ready", "status": "True"}]}  # fmt: skip
+        self._patch("pod", name, status)
+
+    def clear(self) -> None:
+        """Nothing of it is left."""
+        kinds = ("rr", self._service, "--ignore-not-found")
+        self._kubectl("delete", *kinds)
+        selector = f"reranker.dev/service={self._service}"
+        self._kubectl("delete", "pods", "-l", selector, "--force", "--grace-period=0")
+        for server in self._servers.values():
+            server.shutdown()
+            server.server_close()
+        self._servers.clear()
+
+    def _patch(self, kind: str, name: str, status: Json) -> None:
+        patch = json.dumps({"status": status})
+        self._kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
+
+    def _serve(self, name: str) -> str:
+        if name in self._servers:
+            return str(self._servers[name].server_address[0])
+        address = f"127.9.{len(self._servers)}.9"
+        told = self.told
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = told.get(name)
+                body = "".join(f"{key} {value}\n" for key, value in (found or {}).items())
+                self.send_response(500 if found is None else 200)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        server = ThreadingHTTPServer((address, _PORT), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self._servers[name] = server
+        return address
+
+
+@contextmanager
+def pods_of(kubectl: Kubectl, service: str) -> Iterator[Pods]:
+    """A service without pods, for a while."""
+    pods = Pods(kubectl, service)
+    pods.make_service()
+    try:
+        yield pods
+    finally:
+        pods.clear()
