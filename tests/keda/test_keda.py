@@ -4,11 +4,11 @@ On a control plane without nodes: the operator reads metrics of pods whose statu
 hand. It stands by, since somebody else has the Lease, and so leaves the service's objects alone.
 """
 
-import datetime
 import json
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,29 +16,29 @@ import yaml
 from support.certificates import issue
 from support.cluster import ROOT
 from support.control_plane import ControlPlane, control_plane, free_ports
-from support.kubectl import Json, eventually
+from support.kubectl import Json, Kubectl, eventually
 from support.metrics_api import api_service, endpoint
-from support.operator_process import start_operator
-from support.unscheduled import Pods, pods_of
+from support.standby import standby
+from support.unscheduled import Pods, load_of, pods_of
 
 from reranker_contracts import metrics as names
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-_NAME, _LEASE = "minimal", "elsewhere"
+_NAME = "minimal"
 _SOON = 90
 
 
+@dataclass(frozen=True)
 class Stage:
     """KEDA's two programs and the operator."""
 
-    def __init__(self, plane: ControlPlane, operator: "subprocess.Popen[bytes]", port: int) -> None:
-        self.plane, self.kubectl, self._operator = plane, plane.kubectl, operator
-        self.scaler = f"127.0.0.1:{port}"
+    plane: ControlPlane
+    scaler: str
 
-    def end(self) -> None:
-        self._operator.kill()
-        self._operator.wait()
+    @property
+    def kubectl(self) -> Kubectl:
+        return self.plane.kubectl
 
     def log(self) -> str:
         return "\n".join(map(self.plane.log, ("keda-operator", "keda-adapter", "operator")))
@@ -48,12 +48,8 @@ class Stage:
 def stage() -> Iterator[Stage]:
     with control_plane() as plane:
         _start_keda(plane)
-        (port,) = free_ports(1)
-        stage = Stage(plane, _start_standby(plane, port), port)
-        try:
-            yield stage
-        finally:
-            stage.end()
+        with standby(plane) as scaler:
+            yield Stage(plane, scaler)
 
 
 def _start_keda(plane: ControlPlane) -> None:
@@ -82,30 +78,6 @@ def _start_keda(plane: ControlPlane) -> None:
     api_service(plane.kubectl, "external.metrics.k8s.io", "v1beta1", "keda")
 
 
-def _start_standby(plane: ControlPlane, port: int) -> "subprocess.Popen[bytes]":
-    hour = 3600
-    now = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-    plane.kubectl.apply(
-        {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": _LEASE},
-            "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": hour, "renewTime": now,
-                     "acquireTime": now, "leaseTransitions": 0},
-        }
-    )  # fmt: skip
-    settings = {
-        "lease_name": _LEASE,
-        "lease_seconds": str(hour),
-        "http_port": "0",
-        "scaler_port": str(port),
-        "namespaces": "default",
-        "log_format": "text",
-    }
-    with (plane.root / "operator.log").open("wb") as log:
-        return start_operator(plane.kubeconfig, settings, stdout=log, stderr=log)
-
-
 @pytest.fixture
 def pods(stage: Stage) -> Iterator[Pods]:
     with pods_of(stage.kubectl, _NAME) as made:
@@ -114,19 +86,9 @@ def pods(stage: Stage) -> Iterator[Pods]:
         stage.kubectl("delete", "scaledobject", _NAME, "--ignore-not-found")
 
 
-def _load(*, backlog: float = 0.0, busy: float = 0.0) -> dict[str, float]:
-    """Of a pod that does 100 tokens a second; it has been `busy` since the epoch."""
-    return {
-        names.READY: 1,
-        names.TOKENS_PER_SECOND: 100,
-        names.BACKLOG_TOKENS: 100 * backlog,
-        names.BUSY_SECONDS: busy * time.time(),
-    }
-
-
 def _scale(stage: Stage, **metadata: str) -> None:
     """The sample, as impatient as a test is."""
-    sample: Json = yaml.safe_load((ROOT / "manifests/samples/keda.yaml").read_text())
+    sample: Json = yaml.safeload_of((ROOT / "manifests/samples/keda.yaml").read_text())
     sample["spec"] |= {"pollingInterval": 1, "cooldownPeriod": 5, "minReplicaCount": 0}
     sample["spec"]["advanced"] = {"horizontalPodAutoscalerConfig": {
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}  # fmt: skip
@@ -146,8 +108,8 @@ def _until(stage: Stage, pods: Pods, wanted: int) -> None:
 def test_pods_follow_the_work_down_to_none_and_wake_when_somebody_waits(
     stage: Stage, pods: Pods
 ) -> None:
-    pods.told[f"{_NAME}-0"] = _load(backlog=5)
-    pods.told |= {f"{_NAME}-{number}": _load() for number in (1, 2)}
+    pods.told[f"{_NAME}-0"] = load_of(backlog=5)
+    pods.told |= {f"{_NAME}-{number}": load_of() for number in (1, 2)}
     _scale(stage)
     # ceil(5 s / 2 s).
     _until(stage, pods, 3)
@@ -158,7 +120,7 @@ def test_pods_follow_the_work_down_to_none_and_wake_when_somebody_waits(
     eventually(lambda: time.monotonic() > time_of or pods.follow() != 3, within=30, every=1)
     assert pods.wanted() == 3
 
-    pods.told |= {f"{_NAME}-{number}": _load() for number in range(3)}
+    pods.told |= {f"{_NAME}-{number}": load_of() for number in range(3)}
     _until(stage, pods, 0)
 
     # Held by an activator: one pod, though nothing else is known.

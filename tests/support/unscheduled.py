@@ -2,14 +2,29 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from reranker_contracts import metrics as names
 from support.kubectl import Json, Kubectl
 
 _PORT = 8002
+
+
+def load_of(*, backlog: float = 0.0, busy: float = 0.0) -> dict[str, float]:
+    """Metrics of a pod that does 100 tokens a second and was busy for this share of all time.
+
+    `backlog` is in seconds.
+    """
+    return {
+        names.READY: 1,
+        names.TOKENS_PER_SECOND: 100,
+        names.BACKLOG_TOKENS: 100 * backlog,
+        names.BUSY_SECONDS: busy,
+    }
 
 
 class Pods:
@@ -91,12 +106,14 @@ class Pods:
         if name in self._servers:
             return str(self._servers[name].server_address[0])
         address = f"127.9.{len(self._servers)}.9"
-        told = self.told
+        pods = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = told.get(name)
-                body = "".join(f"{key} {value}\n" for key, value in (found or {}).items())
+                found = pods.told.get(name)
+                body = "".join(
+                    f"{key} {_now(key, value)}\n" for key, value in (found or {}).items()
+                )
                 self.send_response(500 if found is None else 200)
                 self.end_headers()
                 self.wfile.write(body.encode())
@@ -109,6 +126,11 @@ class Pods:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self._servers[name] = server
         return address
+
+
+def _now(name: str, value: float) -> float:
+    """Of a counter what it has come to since the epoch."""
+    return value * time.time() if name.endswith("_total") else value
 
 
 @contextmanager
