@@ -266,3 +266,50 @@ async def test_keys_and_tls_are_the_gateways(sleeper: Sleeper, tmp_path: Path) -
 async def test_settings_are_checked(sleeper: Sleeper) -> None:
     activator = await sleeper.activator(BACKEND_URL="nowhere")
     assert await activator.process.wait() == 2
+
+
+def peak_memory(process: GatewayProcess) -> int:
+    """The most bytes that it ever had in memory."""
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) << 10
+
+
+async def test_a_flood_does_not_fill_the_memory(sleeper: Sleeper) -> None:
+    activator = await sleeper.activator()
+    await activator.until_ready()
+    quiet = peak_memory(activator)
+    large, clients = b"x" * (1 << 20), 300
+    head = b"POST /v1/ranking HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(large)
+    streams: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    codes: list[bytes] = []
+
+    async def send() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", activator.port)
+        streams.append((reader, writer))
+        writer.write(head + large)
+        answer = asyncio.create_task(reader.read(12))
+        try:
+            # Who is refused early need not be read to the end.
+            await writer.drain()
+            codes.append(await asyncio.wait_for(answer, 5))
+        except (TimeoutError, ConnectionError):
+            answer.cancel()
+
+    # Connections that say nothing, beside more bodies than may be held.
+    for _ in range(500):
+        streams.append(await asyncio.open_connection("127.0.0.1", activator.port))
+    await asyncio.gather(*(send() for _ in range(clients)))
+    held = await metric(activator, "reranker_held_bytes")
+    assert 0 < held <= (64 + 4) << 20
+    assert await metric(activator, "reranker_held_requests") <= 68
+    # Others are still on their way, or had the connection ended before they read.
+    assert set(codes) == {b"HTTP/1.1 429"}
+    # The bodies, their copies and the connections; the limit of the pod is 384 MiB.
+    assert peak_memory(activator) - quiet < 192 << 20
+    assert (await activator.client.get("/v1/health/live")).status_code == 200
+    for _, writer in streams:
+        writer.close()
+    while await metric(activator, "reranker_activator_in_progress"):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    assert await metric(activator, "reranker_held_bytes") == 0
