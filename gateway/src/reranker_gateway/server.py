@@ -18,6 +18,7 @@ from reranker_gateway.api.models import names_of
 from reranker_gateway.app import create_app
 from reranker_gateway.connection import (
     KEEP_ALIVE_SECONDS,
+    ClientProtocol,
     ConnectionLimits,
     client_protocol,
 )
@@ -105,7 +106,10 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
     api = _server(create_app(gateway), limits, lifespan="on", certificate=certificate)
     metrics = _server(metrics_app(gateway), limits, lifespan="off")
     _announce(gateway)
-    tasks = [asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics]))]
+    tasks = [
+        asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics])),
+        asyncio.create_task(_send_idle_away(gateway.drain, api)),
+    ]
     if certificate is not None:
         tasks.append(asyncio.create_task(certificate.watch()))
     if kserve is not None:
@@ -149,6 +153,18 @@ async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
         _log.warning("drain timeout: %d requests are cut off", drain.active)
     for server in servers:
         server.should_exit = True
+
+
+async def _send_idle_away(drain: Drain, api: _Server) -> None:
+    """Clients of kept connections learn by an answer that they are to go; the silent ones by this.
+
+    First while requests are still taken: one that crosses with the end on its way is served then.
+    """
+    for moment in (drain.delayed, drain.closed):
+        await moment.wait()
+        for connection in tuple(api.server_state.connections):
+            if isinstance(connection, ClientProtocol):
+                connection.end_if_idle()
 
 
 async def _send_away(drain: Drain, kserve: Any) -> None:

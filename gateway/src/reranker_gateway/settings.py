@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     )
     tokenizer_threads: int = Field(1, ge=1, le=64, description="threads")
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
+    engine_patience_seconds: float = Field(
+        20, ge=0, description="requests wait so long for a Triton that starts again"
+    )
     min_kendall_tau: float = Field(
         0.995, ge=-1, le=1, description="of an engine that is measured in the pod"
     )

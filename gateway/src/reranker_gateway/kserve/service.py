@@ -231,7 +231,7 @@ class Service:
             began_ns=time.time_ns(),
         )
         response, refusal = None, None
-        gateway.drain.enter()
+        gateway.drain.enter(context.peer())
         try:
             with request_context(request):
                 response = await self._in_time(request, headers, context)
