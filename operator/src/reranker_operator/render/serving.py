@@ -29,6 +29,7 @@ from reranker_operator.render.pods import (
     pod_spec,
     store_claim_name,
 )
+from reranker_operator.render.supervision import supervised
 
 HTTP_PORT = 8000
 GRPC_PORT = 8001
@@ -270,7 +271,9 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
     result = customise(result, serving.gateway)
     # Where it is plain HTTP: the kubelet would ask over TLS only if told, and trusts anybody then.
     port = "metrics" if serving.tls else "http"
-    ready = {"path": "/v1/health/ready", "port": port}
+    # While a pod that ends is still ready, Kubernetes leads to it for want of another one; when
+    # there is one, the end itself takes the pod out of the endpoints.
+    ready = {"path": "/v1/health/ready?leaving=ready", "port": port}
     live = {"path": "/v1/health/live", "port": port}
     probes = {
         # Starved of CPU, Python takes minutes to start; a restart would only begin them anew.
@@ -324,7 +327,7 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
         defaults,
         resources=resources,
         mounts=mounts,
-        command=_TRITON,
+        command=supervised(_TRITON),
         env=[
             {
                 "name": "RERANKER_THREADS",
