@@ -5,7 +5,6 @@ table of `docs/benchmarks.md` is printed.
 """
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,6 +79,13 @@ class Life:
         self.services.apply(_NAME, self._spec)
         self.services.wait_ready(_NAME)
         self.until_gone(before)
+
+    def upgrade(self, cluster: Cluster, tag: str) -> None:
+        """Another operator, whose defaults are another revision."""
+        before = self.revision
+        cluster.install("reranker-operator", tag=tag)
+        self.until_gone(before)
+        self.until_settled(1)
 
     def until_gone(self, revision: str) -> None:
         """Another revision serves, and no pod of this one is left."""
@@ -181,14 +187,11 @@ def test_triton_image_change(life: Life) -> None:
 def test_operator_upgrade(life: Life, cluster: Cluster) -> None:
     """All images of the chart; the pods follow, since their `verify` step is one of them."""
     life.edit("serving", gateway=dict(_SMALL), triton=dict(_SMALL))
-    before = life.revision
     try:
         with life.counted("operator upgrade"):
-            cluster.install("reranker-operator", tag="next")
-            life.until_gone(before)
-            life.until_settled(1)
+            life.upgrade(cluster, "next")
     finally:
-        cluster.install("reranker-operator", tag="dev")
+        life.upgrade(cluster, "dev")
 
 
 def test_triton_crash(life: Life) -> None:
