@@ -4,7 +4,10 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import grpc
 
 REQUEST = {
     "model": "demo",
@@ -74,6 +77,31 @@ async def test_a_kept_connection_is_closed_before_it_would_be_refused(
     writer.close()
     triton.model.open.set()
     assert (await running).status_code == 200
+    assert await gateway.process.wait() == 0
+
+
+async def test_who_will_be_killed_sends_everybody_away(
+    start_gateway: Callable[..., Any], triton: Any, tmp_path: Path
+) -> None:
+    await triton.start()
+    doomed = tmp_path / "doomed"
+    doomed.touch()
+    gateway = await start_gateway(DRAIN_DELAY_SECONDS=60, DOOMED_FILE=doomed)
+    await gateway.until_ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(b"GET /v1/health/live HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
+        await channel.channel_ready()
+        gateway.process.send_signal(signal.SIGTERM)
+        await gateway.until_ready(503)
+        assert not doomed.exists(), "that was another drain's"
+        doomed.touch()
+        assert (await reader.read()).endswith(b"}")
+        writer.close()
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    assert (await gateway.client.post("/v1/ranking", json=REQUEST)).status_code == 200
+    gateway.process.send_signal(signal.SIGTERM)
     assert await gateway.process.wait() == 0
 
 

@@ -46,8 +46,8 @@ class Drain:
         self.phase = Phase.SERVING
         #: Set when the delay is over: whoever has been silent may be sent away.
         self.delayed = asyncio.Event()
-        #: Set from CLOSED on.
-        self.closed = asyncio.Event()
+        #: Set from CLOSED on, and when the process will be killed: nobody should stay.
+        self.parting = asyncio.Event()
 
     @property
     def active(self) -> int:
@@ -85,6 +85,11 @@ class Drain:
         """Do not wait any longer: the second signal."""
         self._hurry.set()
 
+    def part(self) -> None:
+        """The process will be killed: send away all who stay, and serve while it goes on."""
+        self.delayed.set()
+        self.parting.set()
+
     async def run(self) -> bool:
         """Go from serving to empty. False when the time was over before the last answer."""
         self.phase = Phase.LEAVING
@@ -95,7 +100,7 @@ class Drain:
         self.delayed.set()
         await self._until_quiet(begun + _LONGEST_LEAVING * self._timeout)
         self.phase = Phase.CLOSED
-        self.closed.set()
+        self.parting.set()
         await self._wait(self._idle, self.remaining)
         return self._active == 0
 

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
@@ -35,6 +36,8 @@ from reranker_gateway.triton import TritonEngine
 #: Time for answers in progress to be written out once the drain is over.
 _FLUSH_SECONDS = 2
 _BACKLOG = 2048
+#: Between looks for the file that foretells a kill.
+_LOOK_SECONDS = 0.1
 #: Files that are open beside connections: libraries, event loop, gRPC.
 _OWN_DESCRIPTORS = 128
 _log = logging.getLogger(__name__)
@@ -107,7 +110,7 @@ async def serve(settings: Settings, files: EngineFiles) -> None:
     metrics = _server(metrics_app(gateway), limits, lifespan="off")
     _announce(gateway)
     tasks = [
-        asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics])),
+        asyncio.create_task(_drain_on_signal(gateway.drain, [api, metrics], settings.doomed_file)),
         asyncio.create_task(_send_idle_away(gateway.drain, api)),
     ]
     if certificate is not None:
@@ -135,7 +138,7 @@ def _kserve(gateway: Gateway, connections: int) -> Any:
     return server
 
 
-async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
+async def _drain_on_signal(drain: Drain, servers: list[_Server], doomed: Path | None) -> None:
     """First signal: drain. Second: stop waiting for anything."""
     first = asyncio.Event()
 
@@ -149,10 +152,24 @@ async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
         loop.add_signal_handler(number, on_signal)
     await first.wait()
     log_event(_log, "draining", inProgress=drain.active)
+    if doomed is not None:
+        # It may be an old one: of a Triton that was ended alone.
+        doomed.unlink(missing_ok=True)  # noqa: ASYNC240 (local, and once)
+    watch = asyncio.create_task(_part_when_doomed(drain, doomed))
     if not await drain.run():
         _log.warning("drain timeout: %d requests are cut off", drain.active)
+    watch.cancel()
     for server in servers:
         server.should_exit = True
+
+
+async def _part_when_doomed(drain: Drain, doomed: Path | None) -> None:
+    if doomed is None:
+        return
+    while not doomed.exists():  # noqa: ASYNC110, ASYNC240 (another container's, and local)
+        await asyncio.sleep(_LOOK_SECONDS)
+    _log.warning("the pod was deleted by force: %d requests in progress", drain.active)
+    drain.part()
 
 
 async def _send_idle_away(drain: Drain, api: _Server) -> None:
@@ -160,7 +177,7 @@ async def _send_idle_away(drain: Drain, api: _Server) -> None:
 
     First while requests are still taken: one that crosses with the end on its way is served then.
     """
-    for moment in (drain.delayed, drain.closed):
+    for moment in (drain.delayed, drain.parting):
         await moment.wait()
         for connection in tuple(api.server_state.connections):
             if isinstance(connection, ClientProtocol):
@@ -168,11 +185,11 @@ async def _send_idle_away(drain: Drain, api: _Server) -> None:
 
 
 async def _send_away(drain: Drain, kserve: Any) -> None:
-    """Once the drain is closed: clients take their next calls elsewhere, the others are finished.
+    """Once nobody should stay: clients take their next calls elsewhere, the others are finished.
 
     Until then a client that was told to go could come back to this pod, and find it closed.
     """
-    await drain.closed.wait()
+    await drain.parting.wait()
     await kserve.stop(drain.remaining)
 
 

@@ -14,9 +14,9 @@ async def test_waits_for_the_last_answer(eventually: Callable[..., Any]) -> None
     drain.enter()
     drain.enter()
     run = asyncio.create_task(drain.run())
-    assert not drain.closed.is_set()
+    assert not drain.parting.is_set()
     await eventually(lambda: drain.phase is Phase.CLOSED)
-    assert drain.closed.is_set()
+    assert drain.parting.is_set()
     assert 0 < drain.remaining <= 100
     drain.leave()
     await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_it_serves_on_while_somebody_comes_anew() -> None:
     drain.leave()
     await drain.delayed.wait()
     assert drain.phase is Phase.LEAVING
-    await drain.closed.wait()
+    await drain.parting.wait()
     assert loop.time() - begun > 2
     assert await run
 
@@ -66,7 +66,7 @@ async def test_who_stays_on_a_connection_does_not_delay_the_end(peer: str | None
     await asyncio.sleep(0)
     drain.enter(peer)
     drain.leave()
-    await drain.closed.wait()
+    await drain.parting.wait()
     assert await run
     # Or three quarters of the time: some of it is for what is in progress.
     assert (loop.time() - begun < 0.2) is (peer is not None)

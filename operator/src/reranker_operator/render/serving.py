@@ -34,6 +34,9 @@ from reranker_operator.render.supervision import supervised
 HTTP_PORT = 8000
 GRPC_PORT = 8001
 METRICS_PORT = 8002
+_TRITON_PORT = 9001
+#: On a volume of the pod that gateway and Triton share.
+_DOOMED = "/tmp/doomed"  # noqa: S108
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
 #: What is left of it when the gateway has cut off its last request: Triton ends then.
@@ -51,7 +54,7 @@ _TRITON = [
     "--strict-readiness=true",
     "--exit-on-error=true",
     "--http-address=127.0.0.1", "--http-port=9000",
-    "--grpc-address=127.0.0.1", "--grpc-port=9001",
+    "--grpc-address=127.0.0.1", f"--grpc-port={_TRITON_PORT}",
     "--metrics-address=127.0.0.1", "--metrics-port=9002",
     "--exit-timeout-secs=10",
 ]  # fmt: skip
@@ -236,7 +239,8 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
     serving, model = service.spec.serving, service.spec.model
     settings: dict[str, object] = {
         "ENGINE_DIR": "/engine",
-        "TRITON_URL": "127.0.0.1:9001",
+        "TRITON_URL": f"127.0.0.1:{_TRITON_PORT}",
+        "DOOMED_FILE": _DOOMED,
         "TRITON_METRICS_URL": "http://127.0.0.1:9002/metrics",
         "DIALECTS": ",".join(serving.dialects) or None,
         "TRUNCATE": serving.truncate,
@@ -327,7 +331,7 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
         defaults,
         resources=resources,
         mounts=mounts,
-        command=supervised(_TRITON),
+        command=supervised(_TRITON, port=_TRITON_PORT, doomed=_DOOMED),
         env=[
             {
                 "name": "RERANKER_THREADS",

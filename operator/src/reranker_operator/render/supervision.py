@@ -6,6 +6,9 @@ place, the pod stays ready, and the gateway has its requests wait.
 
 Whatever is not a rare crash ends the container as ever, with the server's status and the end of its
 log, for the kubelet to pause and the operator to explain.
+
+A sidecar is told to end when the gateway has ended, or, where a pod is deleted by force, beside it,
+a second before both are killed. Then it serves on, and a file tells the gateway of its fate.
 """
 
 from typing import Final
@@ -15,16 +18,29 @@ _STARTED_SECONDS: Final = 10
 #: A second crash within this time is the kubelet's.
 _RARE_SECONDS: Final = 300
 
+#: Longer than both have left.
+_TENTHS_FOR_THE_CLIENT: Final = 30
+
 # Without "$(" and "$$", which Kubernetes would replace.
 _SCRIPT: Final = f"""\
 stop= again=
-trap 'stop=1; kill -TERM "$server" 2>/dev/null' TERM
+doomed=$1 port=$2
+shift 2
+trap 'stop=1' TERM
 while :; do
   begun=$SECONDS
   "$@" & server=$!
-  [ -z "$stop" ] || kill -TERM "$server"
-  wait "$server"; status=$?
-  if [ -n "$stop" ]; then wait "$server"; exit; fi
+  [ -n "$stop" ] || wait "$server"; status=$?
+  if [ -n "$stop" ]; then
+    for (( tenth = 0; tenth < {_TENTHS_FOR_THE_CLIENT}; tenth++ )); do
+      grep -q " 0100007F:$port [0-9A-F:]* 01 " /proc/net/tcp || break
+      : > "$doomed"
+      sleep 0.1
+    done
+    kill -TERM "$server"
+    wait "$server"
+    exit
+  fi
   (( lived = SECONDS - begun ))
   (( lived >= {_STARTED_SECONDS} )) || exit "$status"
   [ -z "$again" ] || (( SECONDS - again >= {_RARE_SECONDS} )) || exit "$status"
@@ -37,6 +53,10 @@ done
 """
 
 
-def supervised(command: list[str]) -> list[str]:
-    """The command that runs `command` and starts it again after a crash."""
-    return ["bash", "-c", _SCRIPT, "supervisor", *command]
+def supervised(command: list[str], *, port: int, doomed: str) -> list[str]:
+    """The command that runs `command` and starts it again after a crash.
+
+    `port`: where its client connects on loopback. `doomed`: the file that is made when the client
+    will be killed.
+    """
+    return ["bash", "-c", _SCRIPT, "supervisor", doomed, f"{port:04X}", *command]
