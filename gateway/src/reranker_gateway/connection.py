@@ -12,6 +12,7 @@ probe is always answered. The body of a request that is being read is timed wher
 
 import asyncio
 import itertools
+import select
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -135,6 +136,11 @@ class ClientProtocol(H11Protocol):
             self.transport.close()
         self._owe(None)
 
+    def end_if_idle(self) -> None:
+        """Close when the last request was answered and no further one has arrived."""
+        if self._owed is Owed.NEXT and not _has_arrived(self.transport):
+            self.end()
+
     def shutdown(self) -> None:
         """The server ends; a refused client has nothing more to get."""
         if self._refused:
@@ -226,6 +232,13 @@ class ClientProtocol(H11Protocol):
 def client_protocol(limits: ConnectionLimits) -> type[ClientProtocol]:
     """The protocol of a listener with `limits`, as uvicorn takes it."""
     return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, "silent": Silent()})
+
+
+def _has_arrived(transport: asyncio.BaseTransport) -> bool:
+    """Whether there are bytes that have not been read: to close would be to lose them."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Connection(h11.Connection):

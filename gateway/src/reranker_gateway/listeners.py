@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 
 from reranker_gateway.connection import (
     KEEP_ALIVE_SECONDS,
+    ClientProtocol,
     ConnectionLimits,
     client_protocol,
 )
@@ -26,6 +28,8 @@ from reranker_gateway.tls import HANDSHAKE_SECONDS, Certificate
 #: Time for answers in progress to be written out once the drain is over.
 _FLUSH_SECONDS = 2
 _BACKLOG = 2048
+#: Between looks for the file that foretells a kill.
+_LOOK_SECONDS = 0.1
 #: Files that are open beside connections: libraries, event loop, gRPC.
 _OWN_DESCRIPTORS = 128
 _log = logging.getLogger(__name__)
@@ -113,7 +117,11 @@ class Listeners:
         )
         api = _server(api_app, limits, lifespan=lifespan, certificate=self._certificate)
         metrics = _server(metrics_app, limits, lifespan="off")
-        tasks = [asyncio.create_task(_drain_on_signal(drain, [api, metrics]))]
+        doomed = self._settings.doomed_file
+        tasks = [
+            asyncio.create_task(_drain_on_signal(drain, [api, metrics], doomed)),
+            asyncio.create_task(_send_idle_away(drain, api)),
+        ]
         if self._certificate is not None:
             tasks.append(asyncio.create_task(self._certificate.watch()))
         kserve = self._kserve
@@ -128,7 +136,7 @@ class Listeners:
         _log.info("stopped")
 
 
-async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
+async def _drain_on_signal(drain: Drain, servers: list[_Server], doomed: Path | None) -> None:
     """First signal: drain. Second: stop waiting for anything."""
     first = asyncio.Event()
 
@@ -142,18 +150,44 @@ async def _drain_on_signal(drain: Drain, servers: list[_Server]) -> None:
         loop.add_signal_handler(number, on_signal)
     await first.wait()
     log_event(_log, "draining", inProgress=drain.active)
+    if doomed is not None:
+        # It may be an old one: of a Triton that was ended alone.
+        doomed.unlink(missing_ok=True)  # noqa: ASYNC240 (local, and once)
+    watch = asyncio.create_task(_part_when_doomed(drain, doomed))
     if not await drain.run():
         _log.warning("drain timeout: %d requests are cut off", drain.active)
+    watch.cancel()
     for server in servers:
         server.should_exit = True
 
 
+async def _part_when_doomed(drain: Drain, doomed: Path | None) -> None:
+    if doomed is None:
+        return
+    while not doomed.exists():  # noqa: ASYNC110, ASYNC240 (another container's, and local)
+        await asyncio.sleep(_LOOK_SECONDS)
+    _log.warning("the pod was deleted by force: %d requests in progress", drain.active)
+    drain.part()
+
+
+async def _send_idle_away(drain: Drain, api: _Server) -> None:
+    """Clients of kept connections learn by an answer that they are to go; the silent ones by this.
+
+    First while requests are still taken: one that crosses with the end on its way is served then.
+    """
+    for moment in (drain.delayed, drain.parting):
+        await moment.wait()
+        for connection in tuple(api.server_state.connections):
+            if isinstance(connection, ClientProtocol):
+                connection.end_if_idle()
+
+
 async def _send_away(drain: Drain, kserve: Any) -> None:
-    """Once the drain is closed: clients take their next calls elsewhere, the others are finished.
+    """Once nobody should stay: clients take their next calls elsewhere, the others are finished.
 
     Until then a client that was told to go could come back to this pod, and find it closed.
     """
-    await drain.closed.wait()
+    await drain.parting.wait()
     await kserve.stop(drain.remaining)
 
 

@@ -9,14 +9,14 @@ like length (`batching`). A request whose client has gone takes its waiting pair
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from reranker_contracts import ServedModel
 from reranker_gateway.assembly import BatchAssembler
 from reranker_gateway.batching import BatchLimits, choose_batch
 from reranker_gateway.clock import Clock
 from reranker_gateway.engine import Batch, Engine, FloatArray, check_scores
-from reranker_gateway.errors import EngineError, EngineTimeoutError
+from reranker_gateway.errors import EngineError, EngineTimeoutError, EngineUnavailableError
 from reranker_gateway.pairs import Job, Pair, PairQueue
 from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.score_cache import ScoreCache
@@ -26,6 +26,10 @@ from reranker_gateway.tokenise import TokenisedRequest
 from reranker_gateway.turns import CallerTurns
 
 IN_FLIGHT = 2
+
+
+async def _at_once() -> bool:
+    return True
 
 
 class Scheduler:
@@ -42,7 +46,9 @@ class Scheduler:
         telemetry: Telemetry,
         clock: Clock,
         on_failure: Callable[[], None] = lambda: None,
+        engine_works: Callable[[], Awaitable[bool]] = _at_once,
     ) -> None:
+        """`engine_works` waits for an engine that went away; it says no when that took too long."""
         self._engine = engine
         self._assembler = BatchAssembler(model)
         self._limits = limits
@@ -51,6 +57,8 @@ class Scheduler:
         self._telemetry = telemetry
         self._clock = clock
         self._on_failure = on_failure
+        self._engine_works = engine_works
+        self._second_attempt = asyncio.Lock()
         self._queue = PairQueue()
         self._turns: CallerTurns[Job] = CallerTurns(limits.token_budget)
         self._running: set[asyncio.Task[None]] = set()
@@ -159,8 +167,9 @@ class Scheduler:
             scores = await self._attempt(batch)
         except EngineTimeoutError:
             raise
+        except EngineUnavailableError as error:
+            scores = await self._attempt_later(batch, error)
         except EngineError:
-            # Once more: a restarted Triton fails the first call on the old connection.
             scores = await self._attempt(batch)
         self._telemetry.infer_seconds.observe(self._clock() - started)
         self._telemetry.tokens.inc(real)
@@ -168,6 +177,17 @@ class Scheduler:
         self._telemetry.batch_rows.observe(batch.rows)
         self._throughput.finish(real)
         return scores
+
+    async def _attempt_later(self, batch: Batch, error: EngineError) -> FloatArray:
+        """Once more, when the engine is back.
+
+        One after the other: a batch that brings the engine down must not take the others that were
+        lost with it along a second time.
+        """
+        async with self._second_attempt:
+            if not await self._engine_works():
+                raise error
+            return await self._attempt(batch)
 
     async def _attempt(self, batch: Batch) -> FloatArray:
         try:

@@ -81,8 +81,14 @@ class Settings(BaseSettings):
     drain_timeout_seconds: float = Field(
         60, ge=0, description="longest time from SIGTERM to the exit; keep it under the pod's grace"
     )
+    doomed_file: Path | None = Field(
+        None, description="appears during a drain when the process will be killed within a second"
+    )
     tokenizer_threads: int = Field(1, ge=1, le=64, description="threads")
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
+    engine_patience_seconds: float = Field(
+        20, ge=0, description="requests wait so long for a Triton that starts again"
+    )
     min_kendall_tau: float = Field(
         0.995, ge=-1, le=1, description="of an engine that is measured in the pod"
     )

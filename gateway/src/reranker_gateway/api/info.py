@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -21,6 +21,8 @@ METRICS_PATHS = ("/v1/metrics", "/metrics")
 #: Of the gateway itself; the model's is not known here.
 _LICENSE: Final = Path(__file__).parents[1] / "LICENSE"
 _MOST_NAMES: Final = 100
+#: A pod that ends but still serves may be told apart: Kubernetes leads there while it has no other.
+LeavingIs = Literal["ready", "unready"]
 _PLAIN_HEALTH: Final = frozenset({"tei", "infinity", "vllm"})
 
 
@@ -80,8 +82,8 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
             503: {"model": NimError, "description": "starting, draining, or the engine is away"}
         },
     )
-    async def ready() -> Response:
-        reason = _why_not_ready(gateway)
+    async def ready(leaving: LeavingIs = "unready") -> Response:
+        reason = _why_not_ready(gateway, leaving)
         if reason is not None:
             return _not_ready(reason)
         return JSONResponse(_health("Service is ready.", "ready"))
@@ -106,8 +108,9 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
         return PlainTextResponse("")
 
 
-def _why_not_ready(gateway: Gateway) -> str | None:
-    if gateway.drain.phase is not Phase.SERVING:
+def _why_not_ready(gateway: Gateway, leaving: LeavingIs = "unready") -> str | None:
+    phase = gateway.drain.phase
+    if phase is Phase.CLOSED or (phase is Phase.LEAVING and leaving == "unready"):
         return "Service is shutting down."
     if not gateway.readiness.ready:
         return "Service is not ready: the engine is loading or away."

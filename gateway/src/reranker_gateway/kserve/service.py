@@ -259,7 +259,7 @@ class Front(ABC):
             began_ns=time.time_ns(),
         )
         response, refusal = None, None
-        parts.drain.enter()
+        parts.drain.enter(context.peer())
         try:
             with request_context(request):
                 response = await self._in_time(request, headers, context)

@@ -29,10 +29,14 @@ from reranker_operator.render.pods import (
     pod_spec,
     store_claim_name,
 )
+from reranker_operator.render.supervision import supervised
 
 HTTP_PORT = 8000
 GRPC_PORT = 8001
 METRICS_PORT = 8002
+_TRITON_PORT = 9001
+#: On a volume of the pod that gateway and Triton share.
+_DOOMED = "/tmp/doomed"  # noqa: S108
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
 #: What is left of it when the gateway has cut off its last request: Triton ends then.
@@ -52,7 +56,7 @@ _TRITON = [
     "--strict-readiness=true",
     "--exit-on-error=true",
     "--http-address=127.0.0.1", "--http-port=9000",
-    "--grpc-address=127.0.0.1", "--grpc-port=9001",
+    "--grpc-address=127.0.0.1", f"--grpc-port={_TRITON_PORT}",
     "--metrics-address=127.0.0.1", "--metrics-port=9002",
     "--exit-timeout-secs=10",
 ]  # fmt: skip
@@ -237,7 +241,8 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
     serving, model = service.spec.serving, service.spec.model
     settings: dict[str, object] = {
         "ENGINE_DIR": "/engine",
-        "TRITON_URL": "127.0.0.1:9001",
+        "TRITON_URL": f"127.0.0.1:{_TRITON_PORT}",
+        "DOOMED_FILE": _DOOMED,
         "TRITON_METRICS_URL": "http://127.0.0.1:9002/metrics",
         "DIALECTS": ",".join(serving.dialects) or None,
         "TRUNCATE": serving.truncate,
@@ -272,7 +277,9 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
     result = customise(result, serving.gateway)
     # Where it is plain HTTP: the kubelet would ask over TLS only if told, and trusts anybody then.
     port = "metrics" if serving.tls else "http"
-    ready = {"path": "/v1/health/ready", "port": port}
+    # While a pod that ends is still ready, Kubernetes leads to it for want of another one; when
+    # there is one, the end itself takes the pod out of the endpoints.
+    ready = {"path": "/v1/health/ready?leaving=ready", "port": port}
     live = {"path": "/v1/health/live", "port": port}
     probes = {
         # Starved of CPU, Python takes minutes to start; a restart would only begin them anew.
@@ -326,7 +333,7 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
         defaults,
         resources=resources,
         mounts=mounts,
-        command=_TRITON,
+        command=supervised(_TRITON, port=_TRITON_PORT, doomed=_DOOMED),
         env=[
             {
                 "name": "RERANKER_THREADS",
