@@ -14,6 +14,12 @@ from reranker_gateway.settings import Settings
 
 _STREAMS_PER_CONNECTION: Final = 128
 _IDLE_MS: Final = 300_000
+#: After this long, less or more by a tenth, a client is told to open its next connection; it may
+#: finish what it has begun for as long as a batch may take. Then the connection ends, and with it
+#: the calls whose answers were not taken.
+_AGE_MS: Final = 300_000
+#: A connection of which nothing has been heard for so long is asked, and has the same time again.
+_SILENT_MS: Final = 60_000
 _log = logging.getLogger(__name__)
 
 
@@ -25,12 +31,9 @@ def create_server(gateway: Gateway, names: ModelNames, connections: int | None =
     """A `grpc.aio.Server` for `gateway`, not started; `connections` if not as in the settings."""
     settings = gateway.settings
     most = settings.max_connections if connections is None else connections
-    server = grpc.aio.server(
-        # As over HTTP, half of the connections may have a request in progress.
-        maximum_concurrent_rpcs=max(1, most // 2),
-        options=_options(settings, most),
-    )
-    server.add_generic_rpc_handlers(Service(gateway, names).handlers())
+    server = grpc.aio.server(options=_options(settings, most))
+    # As over HTTP, half of the connections may have a request in progress.
+    server.add_generic_rpc_handlers(Service(gateway, names, max(1, most // 2)).handlers())
     return server
 
 
@@ -84,6 +87,10 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", int(settings.read_idle_seconds * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.max_connection_age_ms", _AGE_MS),
+        ("grpc.max_connection_age_grace_ms", int(settings.infer_timeout_seconds * 1000)),
+        ("grpc.keepalive_time_ms", _SILENT_MS),
+        ("grpc.keepalive_timeout_ms", _SILENT_MS),
         # A small message could unpack to many large ones: no compression.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.so_reuseport", 0),

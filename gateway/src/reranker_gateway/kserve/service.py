@@ -37,6 +37,7 @@ from reranker_gateway.errors import (
 )
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.kserve import tensors
+from reranker_gateway.kserve.calls import Calls, Context
 from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.logs import log_event
 from reranker_gateway.request_context import RequestContext, long_passages, request_context
@@ -64,7 +65,6 @@ _STATUS: Final = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 Headers = list[tuple[bytes, bytes]]
-Context = Any  # grpc.aio.ServicerContext, which has no types
 _log = logging.getLogger("reranker_gateway.request")
 
 
@@ -96,11 +96,15 @@ _INTERNAL: Final = _Refusal(
 class Service:
     """Answers the three services' methods for one gateway."""
 
-    def __init__(self, gateway: Gateway, names: ModelNames, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, gateway: Gateway, names: ModelNames, most: int, clock: Clock = time.monotonic
+    ) -> None:
+        """`most`: calls in progress."""
         self._gateway = gateway
         self._names = names
         self._clock = clock
         idle_seconds = gateway.settings.read_idle_seconds
+        self._calls = Calls(most, gateway.settings.read_timeout_seconds)
         self._uploads = Uploads(_UPLOADS, idle_seconds)
         # Of their own, so that probes need not wait for texts.
         self._small_uploads = Uploads(_UPLOADS, idle_seconds)
@@ -123,13 +127,13 @@ class Service:
             "ServerMetadata": self._unary(service_pb2.ServerMetadataRequest, self._server_metadata),
             "ModelMetadata": self._unary(service_pb2.ModelMetadataRequest, self._model_metadata),
             "ModelInfer": grpc.stream_unary_rpc_method_handler(
-                self._infer, response_serializer=_serialised
+                self._calls.bounded(self._infer), response_serializer=_serialised
             ),
         }
         health = {"Check": self._unary(health_pb2.HealthCheckRequest, self._check, is_open=True)}
         reflected = {
             "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                self._reflect, response_serializer=_serialised
+                self._calls.bounded(self._reflect), response_serializer=_serialised
             )
         }
         return [
@@ -153,7 +157,9 @@ class Service:
                 refusal = _Refusal.of(error)
             return await refusal.abort(context)
 
-        return grpc.stream_unary_rpc_method_handler(method, response_serializer=_serialised)
+        return grpc.stream_unary_rpc_method_handler(
+            self._calls.bounded(method), response_serializer=_serialised
+        )
 
     async def _small(self, context: Context) -> Any:
         """The next message, or EOF. Raises BodyTimeoutError, BodyTooLargeError."""
@@ -171,9 +177,12 @@ class Service:
             while (data := await self._small(context)) is not grpc.aio.EOF:
                 request = tensors.parse(reflection_pb2.ServerReflectionRequest, data)
                 async for answer in self._reflection.ServerReflectionInfo(_only(request), context):
-                    await context.write(answer)
+                    async with asyncio.timeout(self._gateway.settings.read_timeout_seconds):
+                        await context.write(answer)
         except GatewayError as error:
             refusal = _Refusal.of(error)
+        except TimeoutError:  # the client leaves its answers where they are
+            return
         else:
             return
         await refusal.abort(context)
