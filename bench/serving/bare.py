@@ -163,7 +163,7 @@ class Bare:
 
         def draw() -> tuple[Feeds, int, int] | None:
             with lock:
-                over = time.perf_counter() > started + seconds
+                over = done and time.perf_counter() > started + seconds
                 if over and not (whole and len(done) % len(ready)):
                     return None
                 one = ready[len(done) % len(ready)]

@@ -52,7 +52,7 @@ class Target:
 
 
 async def closed(target: Target, clients: int, seconds: float) -> Outcome:
-    """`clients` at a time, for at least `seconds`, and until every body went as often as the others.
+    """`clients` at a time, for at least `seconds`, and until each body went equally often.
 
     So two servers, or two runs of one, have done the same work, however fast they are.
     """
@@ -63,7 +63,11 @@ async def closed(target: Target, clients: int, seconds: float) -> Outcome:
 
         async def client() -> None:
             nonlocal sent
-            while time.perf_counter() < started + seconds or sent % len(target.bodies):
+            while (
+                not sent
+                or sent % len(target.bodies)
+                or time.perf_counter() < started + seconds
+            ):
                 number, sent = sent, sent + 1
                 await _ask(session, target, number, time.perf_counter(), outcome)
 

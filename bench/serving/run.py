@@ -37,10 +37,10 @@ from workloads import Asked, requests
 _HERE = Path(__file__).parent
 _PARTS = ("ceiling", "single", "peers", "latency", "overload")
 _CLIENTS = 4
-#: Bodies of a round, and of a short try.
-_BODIES, _TRY = 8, 3
-#: Requests of `latency`, and what part of a server's best they are.
-_TIMED, _LOAD = 24, 0.6
+#: Requests of a peer's try.
+_TRY = 3
+#: What part of its best a server is asked for in `latency`.
+_LOAD = 0.6
 #: W5 lasts so many times `--seconds`.
 _OVERLOAD = 3
 #: The queue of W5: a few seconds of a CPU's work.
@@ -69,6 +69,8 @@ class Bench:
         self.logs = logs
         self.rounds: int = arguments.rounds
         self.seconds: float = arguments.seconds
+        self.bodies: int = arguments.bodies
+        self.timed: int = arguments.timed
         self.engines = engines(self.directory)
         #: What a user gets who asks for nothing.
         self.chosen = arguments.engine or next(iter(self.engines))
@@ -109,7 +111,8 @@ class Bench:
 
     def tune(self) -> None:
         """Each peer in each of its ways, one after the other; the fastest on W3 is its best."""
-        asked, best = requests("W3", _TRY, seed=77), tuned(self.directory)
+        asked = requests("W3", min(_TRY, self.bodies), seed=77)
+        best = tuned(self.directory)
         for peer in PEERS:
             rates: dict[Way, float] = {}
             for way in peer.ways:
@@ -129,7 +132,7 @@ class Bench:
         engine = self.engines[name]
         with ours(self.directory, engine, self.logs) as server:
             for workload in ("W1", "W3"):
-                asked = requests(workload, _BODIES)
+                asked = requests(workload, self.bodies)
                 # A round of the ceiling's own, so that the way found is the best of all pairs.
                 way = str(self.bare(engine, asked, "--seconds", "0")["way"])
                 self._over_bare(f"{workload}, {name}", server, engine, asked, way)
@@ -160,7 +163,7 @@ class Bench:
         for turn in range(self.rounds):
             asked = requests("W4", 100, seed=turn)
             tries = ("--way", "padded:2048:1", "--seconds", "0")
-            alone = float(self.bare(self.engine, asked[:40], *tries)["single_ms"])
+            alone = float(self.bare(self.engine, asked, *tries)["single_ms"])
             goal = target(server, asked, self.model)
             one = asyncio.run(closed(goal, 1, 0))
             bare.append(alone)
@@ -172,7 +175,7 @@ class Bench:
         """W3: pairs per second of ours, the first one, over each."""
         rates: dict[str, list[float]] = {server.name: [] for server in servers}
         for turn in range(self.rounds):
-            asked = requests("W3", _BODIES, seed=100 + turn)
+            asked = requests("W3", self.bodies, seed=100 + turn)
             for server in servers:
                 rates[server.name].append(self.saturate(server, asked).pairs_per_second)
         mine = rates[servers[0].name]
@@ -183,13 +186,13 @@ class Bench:
 
     def latency(self, servers: list[Server]) -> None:
         """W3 at a part of what each can take: the same requests, the same pauses in proportion."""
-        asked = requests("W3", _TIMED, seed=999)
+        asked = requests("W3", self.timed, seed=999)
         pairs = statistics.mean(len(one.passages) for one in asked)
         known = json.loads((self.directory / "results.json").read_text())
         for server in servers:
             best = statistics.median(known[f"W3: pairs/s of {server.name}"])
             goal = target(server, asked, self.model)
-            found = asyncio.run(poisson(goal, _LOAD * best / pairs, _TIMED))
+            found = asyncio.run(poisson(goal, _LOAD * best / pairs, self.timed))
             tail = [percentile(found.answered, share) for share in (0.5, 0.9, 0.99)]
             shown = ", ".join(f"{value:.2f}" for value in tail)
             shown += f" of {len(found.answered)}, failed {found.failed.total()}"
@@ -198,9 +201,9 @@ class Bench:
 
     def overload(self, server: Server) -> None:
         """W5: twice what it can take."""
-        asked = requests("W3", 4 * _BODIES, seed=5)
+        asked = requests("W3", 4 * self.bodies, seed=5)
         pairs = statistics.mean(len(one.passages) for one in asked)
-        peak = self.saturate(server, asked[:_BODIES])
+        peak = self.saturate(server, asked[:self.bodies])
         rate = 2 * peak.pairs_per_second / pairs
         goal = target(server, asked, self.model)
         found = asyncio.run(poisson(goal, rate, round(rate * _OVERLOAD * self.seconds)))
@@ -218,7 +221,8 @@ def side_by_side(bench: Bench, parts: Sequence[str], server: Server) -> None:
     """`peers` and `latency`, with everybody running."""
     best = tuned(bench.directory)
     with contextlib.ExitStack() as stack:
-        compared, untuned = [server], []
+        compared: list[Server] = [server]
+        untuned: list[Server] = []
         for peer in PEERS:
             first, way = peer.ways[0], best.get(peer.name, peer.ways[0])
             others = [] if way == first or not _as_it_comes(peer) else [first]
@@ -243,6 +247,8 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--bodies", type=int, default=8, help="requests of a round")
+    parser.add_argument("--timed", type=int, default=24, help="requests of latency")
     parser.add_argument("--only", nargs="*", default=_PARTS, choices=("tune", *_PARTS))
     parser.add_argument("--engine", help="of single, peers, latency and overload")
     arguments = parser.parse_args()

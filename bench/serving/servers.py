@@ -1,9 +1,9 @@
 """Servers that are compared: how each is started, and in which ways it can be configured.
 
-    DIR/store/engines/   ours, one for each target that could be built
-    DIR/container        the Triton image, unpacked
-    DIR/peers, infinity  Python environments of the others, and DIR/tei its program
-    DIR/peer-model       the model as they want it
+DIR/store/engines/   ours, one for each target that could be built
+DIR/container        the Triton image, unpacked
+DIR/peers, infinity  Python environments of the others, and DIR/tei its program
+DIR/peer-model       the model as they want it
 """
 
 import contextlib
@@ -54,8 +54,7 @@ def engines(directory: Path) -> dict[str, Path]:
     for folder in (directory / "store/engines").iterdir():
         manifest = ArtefactManifest.model_validate_json((folder / MANIFEST).read_text())
         assert isinstance(manifest.identity, EngineIdentity)  # noqa: S101 - an engine's
-        target = manifest.identity.target
-        found[f"{target.runtime} {target.precision}"] = folder
+        found[f"{manifest.identity.runtime} {manifest.identity.precision}"] = folder
     return dict(sorted(found.items(), key=lambda entry: not entry[0].startswith("openvino")))
 
 
@@ -79,11 +78,11 @@ def triton(directory: Path, engine: Path, log: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def ours(directory: Path, engine: Path, logs: Path, **settings: object) -> Iterator[Server]:
-    """Gateway and Triton as in a pod."""
+def ours(directory: Path, engine: Path, logs: Path, **settings: int) -> Iterator[Server]:
+    """Gateway and Triton as in a pod; `settings` of the gateway, without their prefix."""
     with (
         triton(directory, engine, logs / f"triton-{engine.name[:8]}.log") as port,
-        gateway(engine, port, logs / f"gateway-{engine.name[:8]}.log", **settings) as found,
+        gateway(engine, port, logs / f"gateway-{engine.name[:8]}.log", None, **settings) as found,
     ):
         process, url = found
         yield Server("ours", url, "nim", process.pid)
@@ -125,8 +124,8 @@ class Peer:
             program = directory / "tei/text-embeddings-router"
             # Without these two it refuses what the workload asks for.
             bounds = ("--max-client-batch-size", 256, "--max-concurrent-requests", 4096)
-            where = ("--hostname", "127.0.0.1", "--port", port, "--prometheus-port", free_port())
-            return [program, "--model-id", model, *where, *bounds], None
+            listen = ("--hostname", "127.0.0.1", "--port", port, "--prometheus-port", free_port())
+            return [program, "--model-id", model, *listen, *bounds], None
         program = directory / "peers/bin/python"
         return [program, _HERE / "peer_server.py", kind, directory / "peer-model", port], None
 

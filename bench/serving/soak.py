@@ -5,8 +5,8 @@
 Goes on until both are reached, at most three times as long. Most requests are ranked; some are
 wrong, some hang up before the answer, some come on a connection of their own. Memory and open files
 of the gateway are looked at every second. After the first fifth, which fills caches and pools, the
-slope of a straight line through them says what a leak would: `MiB per 100,000 requests` and `MiB
-per hour`. Fails when the last tenth holds more than `--most-mib` above the second one, or files
+slope of a straight line through them says what a leak would, by the hour and by 100,000 requests.
+Fails when the last tenth holds more than `--most-mib` above the second one, or files
 stay open.
 """
 
@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -31,6 +31,8 @@ _HERE = Path(__file__).parent
 _BODIES = 400
 _PATIENCE = 3
 _MIB = 1 << 20
+#: Open at the end beyond those of the beginning: connections come and go.
+_MORE_FILES = 16
 
 
 @dataclass
@@ -41,6 +43,22 @@ class Soak:
     codes: Counter[str] = field(default_factory=Counter)
     #: Seconds since the beginning, requests so far, MiB, open files.
     looks: list[tuple[float, int, float, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What it comes to."""
+
+    seconds: int
+    requests: int
+    codes: dict[str, int]
+    #: Of resident memory: at the start, early, late, at most.
+    mib: list[float]
+    growth_mib: float
+    mib_per_hour: float
+    mib_per_100k_requests: float
+    #: Open ones, early and late.
+    files: list[int]
 
 
 def texts(chance: random.Random) -> Asked:
@@ -82,8 +100,8 @@ async def client(url: str, asked: Sequence[tuple[str, bytes]], soak: Soak, seed:
         while True:
             path, body = chance.choice(asked)
             way = chance.random()
-            patience = chance.random() * 0.02 if way < 0.03 else 60  # noqa: PLR2004
-            own = {"Connection": "close"} if way > 0.97 else {}  # noqa: PLR2004
+            patience = chance.random() * 0.02 if way < 0.03 else 60
+            own = {"Connection": "close"} if way > 0.97 else {}
             try:
                 async with asyncio.timeout(patience):
                     async with session.post(url + path, data=body, headers=headers | own) as answer:
@@ -116,24 +134,22 @@ async def load(url: str, pid: int, model: str, arguments: argparse.Namespace) ->
     return soak
 
 
-def verdict(soak: Soak) -> dict[str, object]:
+def verdict(soak: Soak) -> Verdict:
     """The line through what was seen after the first fifth."""
     looks = soak.looks[len(soak.looks) // 5 :]
     seconds, sent, mib, files = (list(column) for column in zip(*looks, strict=True))
     tenth = max(1, len(looks) // 10)
     early, late = statistics.median(mib[:tenth]), statistics.median(mib[-tenth:])
-    return {
-        "seconds": round(soak.looks[-1][0]),
-        "requests": soak.sent,
-        "codes": dict(sorted(soak.codes.items())),
-        "MiB at the start, early, late, most": [
-            round(value, 1) for value in (soak.looks[0][2], early, late, max(mib))
-        ],
-        "MiB per hour": round(statistics.linear_regression(seconds, mib).slope * 3600, 2),
-        "MiB per 100,000 requests": round(statistics.linear_regression(sent, mib).slope * 1e5, 2),
-        "growth in MiB": round(late - early, 2),
-        "open files early, late": [max(files[:tenth]), max(files[-tenth:])],
-    }
+    return Verdict(
+        seconds=round(soak.looks[-1][0]),
+        requests=soak.sent,
+        codes=dict(sorted(soak.codes.items())),
+        mib=[round(value, 1) for value in (soak.looks[0][2], early, late, max(mib))],
+        growth_mib=round(late - early, 2),
+        mib_per_hour=round(statistics.linear_regression(seconds, mib).slope * 3600, 2),
+        mib_per_100k_requests=round(statistics.linear_regression(sent, mib).slope * 1e5, 2),
+        files=[max(files[:tenth]), max(files[-tenth:])],
+    )
 
 
 def main() -> int:
@@ -154,12 +170,10 @@ def main() -> int:
         ):
             model = json.loads((arguments.engine / "model.json").read_text())["name"]
             found = verdict(asyncio.run(load(url, process.pid, model, arguments)))
-    print(json.dumps(found, indent=2))
-    wrong = [code for code in dict(found["codes"]) if code.startswith("5")]  # type: ignore[call-overload]
-    files = found["open files early, late"]
-    short = found["requests"] < arguments.requests  # type: ignore[operator]
-    leaks = found["growth in MiB"] > arguments.most_mib or files[1] > files[0] + 16  # type: ignore[operator,index]
-    return int(bool(wrong) or short or leaks)
+    print(json.dumps(asdict(found), indent=2))
+    wrong = [code for code in found.codes if code.startswith("5")]
+    leaks = found.growth_mib > arguments.most_mib or found.files[1] > found.files[0] + _MORE_FILES
+    return int(bool(wrong) or leaks or found.requests < arguments.requests)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,7 @@ class Asked:
 
     def tei(self) -> bytes:
         """As text-embeddings-inference takes it."""
-        return json.dumps(
-            {"query": self.query, "texts": self.passages, "truncate": True}
-        ).encode()
+        return json.dumps({"query": self.query, "texts": self.passages, "truncate": True}).encode()
 
 
 def requests(workload: str, count: int, seed: int = 20260101) -> list[Asked]:

@@ -34,7 +34,7 @@ class Handshake(asyncio.Protocol):
         """Count it, make room when there are too many, and begin."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is a socket's
         self._transport = transport
-        self._protocol.connections.add(self)
+        self._protocol.connections.add(self)  # type: ignore[arg-type]  # all that uvicorn calls is there
         make_room(self._protocol)
         self._protocol.silent.put(self, Owed.FIRST)
         self._task = asyncio.get_running_loop().create_task(self._shake(transport))
@@ -75,7 +75,7 @@ class Handshake(asyncio.Protocol):
             return
         finally:
             self._protocol.silent.put(self, None)
-            self._protocol.connections.discard(self)
+            self._protocol.connections.discard(self)  # type: ignore[arg-type]
         if secure is None or self._ended:
             return
         secure.set_protocol(self._protocol)
