@@ -20,10 +20,11 @@ from reranker_gateway.connection import (
     client_protocol,
 )
 from reranker_gateway.drain import Drain
+from reranker_gateway.handshake import Handshake
 from reranker_gateway.kserve.server import GrpcListenError, listen
 from reranker_gateway.logs import log_event
 from reranker_gateway.settings import Settings
-from reranker_gateway.tls import HANDSHAKE_SECONDS, Certificate
+from reranker_gateway.tls import Certificate
 
 #: Time for answers in progress to be written out once the drain is over.
 _FLUSH_SECONDS = 2
@@ -49,7 +50,7 @@ class _Server(uvicorn.Server):
 
 
 class _TlsServer(_Server):
-    """uvicorn that waits for a TLS handshake, or its end, as long as we say and not for minutes."""
+    """uvicorn whose handshakes are connections like all others."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on `sockets`."""
@@ -61,17 +62,12 @@ class _TlsServer(_Server):
         def protocol() -> asyncio.Protocol:
             kind: Any = config.http_protocol_class
             state = self.lifespan.state
-            return kind(config=config, server_state=self.server_state, app_state=state)  # type: ignore[no-any-return]
+            inner = kind(config=config, server_state=self.server_state, app_state=state)
+            assert config.ssl is not None  # noqa: S101 - made for TLS only
+            return Handshake(inner, config.ssl)
 
         self.servers = [
-            await loop.create_server(
-                protocol,
-                sock=listener,
-                ssl=config.ssl,
-                backlog=config.backlog,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=HANDSHAKE_SECONDS,
-            )
+            await loop.create_server(protocol, sock=listener, backlog=config.backlog)
             for listener in sockets or ()
         ]
         self.started = True

@@ -79,7 +79,7 @@ async def activate(settings: ActivatorSettings) -> None:
                 front,
                 settings,
                 listeners.connections,
-                connection_seconds=_CONNECTION_SECONDS,
+                age_seconds=_CONNECTION_SECONDS,
             )
         )
     log_event(_log, "starting", backend=settings.backend_url, port=settings.http_port)

@@ -14,6 +14,12 @@ from reranker_gateway.settings import Settings
 
 _STREAMS_PER_CONNECTION: Final = 128
 _IDLE_MS: Final = 300_000
+#: After this long, less or more by a tenth, a client is told to open its next connection; it may
+#: finish what it has begun for as long as a batch may take. Then the connection ends, and with it
+#: the calls whose answers were not taken.
+_AGE_SECONDS: Final = 300.0
+#: A connection of which nothing has been heard for so long is asked, and has the same time again.
+_SILENT_MS: Final = 60_000
 _log = logging.getLogger(__name__)
 
 
@@ -31,23 +37,13 @@ def server_of(
     settings: Settings,
     connections: int | None = None,
     *,
-    connection_seconds: float | None = None,
+    age_seconds: float = _AGE_SECONDS,
 ) -> Any:
-    """The same for any front; clients are sent to a new connection after `connection_seconds`."""
+    """The same for any front; clients are sent to a new connection after `age_seconds`."""
     most = settings.max_connections if connections is None else connections
-    server = grpc.aio.server(
-        # As over HTTP, half of the connections may have a request in progress.
-        maximum_concurrent_rpcs=max(1, most // 2),
-        options=[
-            *_options(settings, most),
-            *(
-                [("grpc.max_connection_age_ms", int(connection_seconds * 1000))]
-                if connection_seconds is not None
-                else []
-            ),
-        ],
-    )
-    server.add_generic_rpc_handlers(front.handlers())
+    server = grpc.aio.server(options=_options(settings, most, age_seconds))
+    # As over HTTP, half of the connections may have a request in progress.
+    server.add_generic_rpc_handlers(front.handlers(max(1, most // 2)))
     return server
 
 
@@ -92,7 +88,7 @@ def _pair(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
 
 
-def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
+def _options(settings: Settings, connections: int, age_seconds: float) -> list[tuple[str, int]]:
     limit = settings.grpc_max_message_bytes
     return [
         ("grpc.max_receive_message_length", limit),
@@ -101,6 +97,10 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", int(settings.read_idle_seconds * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.max_connection_age_ms", int(age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.infer_timeout_seconds * 1000)),
+        ("grpc.keepalive_time_ms", _SILENT_MS),
+        ("grpc.keepalive_timeout_ms", _SILENT_MS),
         # A small message could unpack to many large ones: no compression.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.so_reuseport", 0),

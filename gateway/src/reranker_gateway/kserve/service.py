@@ -40,6 +40,7 @@ from reranker_gateway.errors import (
 )
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.kserve import tensors
+from reranker_gateway.kserve.calls import Calls, Context
 from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.logs import log_event
 from reranker_gateway.request_context import RequestContext, long_passages, request_context
@@ -68,7 +69,6 @@ STATUS: Final = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 Headers = list[tuple[bytes, bytes]]
-Context = Any  # grpc.aio.ServicerContext, which has no types
 _log = logging.getLogger("reranker_gateway.request")
 
 
@@ -143,26 +143,33 @@ class Front(ABC):
     async def _answer(self, context: Context) -> Any:
         """Reads the call's message and answers it: a message, or its bytes."""
 
-    def handlers(self) -> list[Any]:
-        """One generic handler per service, as grpc takes them."""
+    def handlers(self, most: int) -> list[Any]:
+        """One generic handler per service, as grpc takes them; `most` calls at a time."""
+        calls = Calls(most, self._parts.settings.read_timeout_seconds)
         kserve = {
             "ServerLive": self._unary(
-                service_pb2.ServerLiveRequest, self._server_live, is_open=True
+                calls, service_pb2.ServerLiveRequest, self._server_live, is_open=True
             ),
             "ServerReady": self._unary(
-                service_pb2.ServerReadyRequest, self._server_ready, is_open=True
+                calls, service_pb2.ServerReadyRequest, self._server_ready, is_open=True
             ),
-            "ModelReady": self._unary(service_pb2.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._unary(service_pb2.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": self._unary(service_pb2.ModelMetadataRequest, self._model_metadata),
+            "ModelReady": self._unary(calls, service_pb2.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": self._unary(
+                calls, service_pb2.ServerMetadataRequest, self._server_metadata
+            ),
+            "ModelMetadata": self._unary(
+                calls, service_pb2.ModelMetadataRequest, self._model_metadata
+            ),
             "ModelInfer": grpc.stream_unary_rpc_method_handler(
-                self._infer, response_serializer=_serialised
+                calls.bounded(self._infer), response_serializer=_serialised
             ),
         }
-        health = {"Check": self._unary(health_pb2.HealthCheckRequest, self._check, is_open=True)}
+        health = {
+            "Check": self._unary(calls, health_pb2.HealthCheckRequest, self._check, is_open=True)
+        }
         reflected = {
             "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                self._reflect, response_serializer=_serialised
+                calls.bounded(self._reflect), response_serializer=_serialised
             )
         }
         return [
@@ -171,7 +178,9 @@ class Front(ABC):
             grpc.method_handlers_generic_handler(REFLECTION, reflected),
         ]
 
-    def _unary(self, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = False) -> Any:
+    def _unary(
+        self, calls: Calls, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = False
+    ) -> Any:
         """A method of one small message; an open one is answered without a key."""
 
         async def method(_messages: Any, context: Context) -> Any:
@@ -186,7 +195,9 @@ class Front(ABC):
                 refusal = _Refusal.of(error)
             return await refusal.abort(context)
 
-        return grpc.stream_unary_rpc_method_handler(method, response_serializer=_serialised)
+        return grpc.stream_unary_rpc_method_handler(
+            calls.bounded(method), response_serializer=_serialised
+        )
 
     async def _small(self, context: Context) -> Any:
         """The next message, or EOF. Raises BodyTimeoutError, BodyTooLargeError."""
@@ -204,9 +215,12 @@ class Front(ABC):
             while (data := await self._small(context)) is not grpc.aio.EOF:
                 request = tensors.parse(reflection_pb2.ServerReflectionRequest, data)
                 async for answer in self._reflection.ServerReflectionInfo(_only(request), context):
-                    await context.write(answer)
+                    async with asyncio.timeout(self._parts.settings.read_timeout_seconds):
+                        await context.write(answer)
         except GatewayError as error:
             refusal = _Refusal.of(error)
+        except TimeoutError:  # the client leaves its answers where they are
+            return
         else:
             return
         await refusal.abort(context)
