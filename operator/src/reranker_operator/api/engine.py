@@ -7,6 +7,7 @@ from pydantic import Field
 from reranker_operator.api.fields import Name, NameOrEmpty, QualifiedName, Quantity
 from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
+from reranker_operator.api.registry import RegistrySpec
 
 
 class ParityThresholds(ApiModel):
@@ -63,6 +64,10 @@ class EngineSettings(ApiModel):
         default=ParityThresholds(), description="An engine below these never serves."
     )
     store: StoreSpec = Field(default=StoreSpec(), description="Where engines are kept.")
+    registry: RegistrySpec | None = Field(
+        default=None,
+        description="OCI registry that finished engines come from and go to. Default: none.",
+    )
     image: str | None = Field(
         default=None, max_length=1024, description="Builder image instead of the operator's own."
     )

@@ -35,6 +35,7 @@ from reranker_operator.api.pods import (
     ProxySpec,
     TritonSettings,
 )
+from reranker_operator.api.registry import EngineRegistry
 from reranker_operator.api.rollout import (
     RevisionRecord,
     RolloutProgress,
@@ -267,6 +268,9 @@ class EngineBuild(ApiModel):
     gpu: BuildGpu | None = Field(
         default=None, description="Where the engine is compiled, when that takes a GPU."
     )
+    registry: EngineRegistry | None = Field(
+        default=None, description="Where finished engines come from and go to."
+    )
 
 
 class RerankerEngineSpec(ApiModel):
@@ -288,6 +292,30 @@ class StageStatus(ApiModel):
     seconds: float = Field(description="Seconds that it took.")
 
 
+class EngineOrigin(ApiModel):
+    """The registry that an engine came from."""
+
+    reference: str = Field(description="oci://HOST/REPOSITORY:TAG.")
+    checked_with: str | None = Field(
+        default=None, description="The public key that its signature was checked with, by name."
+    )
+
+
+class EngineRegistryStatus(ApiModel):
+    """How the registry stands to the engine."""
+
+    asked: str | None = Field(
+        default=None, description="Hash of the settings with which it was asked, and had none."
+    )
+    origin: EngineOrigin | None = Field(
+        default=None, description="Where the files came from. None: they were built here."
+    )
+    pushed: str | None = Field(
+        default=None, description="Hash of repository and signing key that it was pushed with."
+    )
+    push: Attempts | None = Field(default=None, description="Failures to push.")
+
+
 class RerankerEngineStatus(ApiModel):
     """What was observed of the build."""
 
@@ -295,7 +323,7 @@ class RerankerEngineStatus(ApiModel):
         default=None, description="metadata.generation that all of this is about."
     )
     conditions: tuple[Condition, ...] = Field(
-        default=(), description="Prepared, Compiled, Validated, Ready."
+        default=(), description="Prepared, Compiled, Validated, Ready; Pulled, Pushed."
     )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     stages: tuple[StageStatus, ...] = Field(default=(), description="Stages that have ended.")
@@ -313,6 +341,9 @@ class RerankerEngineStatus(ApiModel):
         default=None, description="How closely it ranks like the original."
     )
     size_bytes: int | None = Field(default=None, description="Size of its files in bytes.")
+    registry: EngineRegistryStatus | None = Field(
+        default=None, description="How the registry stands to it."
+    )
 
 
 class ObjectMeta(ApiModel):

@@ -19,6 +19,7 @@ from reranker_operator.render import engines as render
 
 #: Characters of a condition's message that the API server takes.
 _LONGEST = 4096
+_PULLED, _PUSHED = ConditionType.PULLED, ConditionType.PUSHED
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,15 @@ def _ask_for(
     engine: RerankerEngine | None,
 ) -> EngineStep:
     service = world.service
-    before = engine.spec.source.references if engine else None
-    versions = references.of_source(world, before)
-    manifest = render.engine(service, status, identity, world.defaults, versions)
+    before, shared = (engine.spec.source, engine.spec.build.registry) if engine else (None, None)
+    manifest = render.engine(
+        service,
+        status,
+        identity,
+        world.defaults,
+        references=references.of_source(world, before.references if before else None),
+        registry_references=references.of_registry(world, shared.references if shared else None),
+    )
     planned = _planned(manifest)
     owned = service.metadata.uid in world.engine_owners.get(name, frozenset())
     if service.spec.rollout.paused and not owned and not _serves(world, name):
@@ -236,7 +243,35 @@ def judge_engine(world: ServiceWorld, name: str, engine: RerankerEngine | None) 
             reason=ready.reason,
             message=f"{name}: {ready.message}",
         )
-    return _judge_parity(world, name, engine)
+    return _judge_origin(world, name, engine) or _judge_parity(world, name, engine)
+
+
+def _judge_origin(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition | None:
+    """An engine of the registry that another service took without asking for this signature."""
+    asked, told = world.service.spec.engine.registry, engine.status.registry
+    trusted = asked.require_signed if asked else None
+    origin = told.origin if told else None
+    if trusted is None or origin is None or origin.checked_with == trusted.title:
+        return None
+    text = advise(
+        f"{name} came from {origin.reference} for another service, and was not checked with "
+        f"{trusted.title}",
+        "give all services that share it the same spec.engine.registry, then delete this "
+        "RerankerEngine",
+    )
+    return condition(ConditionType.ENGINE_READY, False, StageReason.SIGNATURE_INVALID, text)
+
+
+def _about_registry(engine: RerankerEngine) -> str:
+    """What went amiss with the registry, which no engine waits for."""
+    told = [find(engine.status.conditions, kind) for kind in (_PULLED, _PUSHED)]
+    return "".join(
+        f"; not {entry.type.lower()} ({entry.reason}): {entry.message}"
+        for entry in told
+        if entry is not None
+        and entry.status == "False"
+        and entry.reason != StageReason.ARTEFACT_NOT_FOUND
+    )
 
 
 def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition:
@@ -254,7 +289,8 @@ def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Con
         and parity.ndcg10_delta <= limits.max_ndcg_delta
     )
     if passed:
-        return condition(kind, True, Reason.BUILT, f"{name}: {numbers}")
+        text = f"{name}: {numbers}{_about_registry(engine)}"
+        return condition(kind, True, Reason.BUILT, text)
     return condition(
         kind,
         False,

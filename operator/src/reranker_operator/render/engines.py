@@ -32,6 +32,7 @@ from reranker_operator.api.v1alpha1 import (
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import Json, owner_reference, store_claim_name
+from reranker_operator.render.registry import registry_of
 from reranker_operator.source import RemoteSource, parse
 
 
@@ -133,9 +134,14 @@ def engine(
     status: RerankerServiceStatus,
     identity: EngineIdentity,
     defaults: Defaults,
+    *,
     references: str | None = None,
+    registry_references: str | None = None,
 ) -> dict[str, Any]:
-    """The RerankerEngine of one of the service's `identities`; `references` as in its source."""
+    """The RerankerEngine of one of the service's `identities`.
+
+    `references` as in its source, the other ones as in its registry.
+    """
     if status.model is None:
         raise ValueError("the model is not resolved")
     digest = digest_of(identity)
@@ -144,6 +150,9 @@ def engine(
     build: Json = {"image": spec.engine.image or defaults.builder_image}
     if spec.engine.resources:
         build["resources"] = spec.engine.resources.to_dict()
+    registry = registry_of(service, registry_references)
+    if registry is not None:
+        build["registry"] = registry.to_dict()
     if identity.runtime == "tensorrt":
         build["gpu"] = _build_gpu(service, status).to_dict()
     # Only such a store keeps files that neither garbage collection nor a later publish removes.
