@@ -36,7 +36,7 @@ def source() -> Iterator[Cause]:
         StageReason.SOURCE_UNSUPPORTED, StageReason.MODEL_INVALID, StageReason.NOT_A_CROSS_ENCODER,
         StageReason.EMBEDDING_MODEL, StageReason.LISTWISE_MODEL, StageReason.CUSTOM_CODE,
         StageReason.ARCHITECTURE_UNSUPPORTED, StageReason.UNSAFE_WEIGHTS,
-        StageReason.ADAPTER_INVALID, StageReason.SCORING_UNKNOWN,
+        StageReason.ADAPTER_INVALID, StageReason.SCORING_UNKNOWN, StageReason.PROBES_INVALID,
         StageReason.MAX_LENGTH_TOO_LONG, StageReason.MAX_LENGTH_TOO_SHORT,
     }  # fmt: skip
     for reason in (

@@ -84,6 +84,8 @@ class Controllers:
         self.toolchain = TOOLCHAIN
         self.runtimes = RUNTIMES
         self.revisions: dict[str, str] = {}
+        #: sha256 of the user's own probe set.
+        self.probes = "a" * 64
         self.store = "reranker-engines"
         self.stored: defaultdict[str, set[str]] = defaultdict(set)
         self.made: dict[tuple[str, str], datetime.datetime] = {}
@@ -205,7 +207,7 @@ class Controllers:
 
     def _work(self, stage: str, args: list[str], store: str) -> StageResult:
         if stage == Stage.RESOLVE:
-            return _result(stage, resolved=self._resolved(_option(args, "--source")))
+            return _result(stage, resolved=self._resolved(args))
         if stage == Stage.VALIDATE:
             return _result(stage, parity=self.parities.get(self._precision, self.parity))
         if stage == Stage.PUBLISH:
@@ -259,13 +261,15 @@ class Controllers:
             if path.split("/")[1] in kept or self.made[store, path] >= limit
         }
 
-    def _resolved(self, source: str) -> ResolvedModel:
+    def _resolved(self, args: list[str]) -> ResolvedModel:
+        source = _option(args, "--source")
         return ResolvedModel(
             revision=self.revisions.get(source, short_hash(source, 40)),
             name=source.rsplit("/", 1)[1],
             architecture="BertForSequenceClassification",
             family="bert",
             max_length=512,
+            probes=self.probes if "--probes" in args else None,
             toolchain=self.toolchain,
             runtimes=self.runtimes,
         )

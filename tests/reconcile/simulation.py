@@ -99,6 +99,7 @@ class Simulation(Controllers):
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
         twin.missing_secrets = set(self.missing_secrets)
+        twin.probes = self.probes
         twin.registry_is_full = self.registry_is_full
         twin.registry, twin.signed = dict(self.registry), set(self.signed)
         twin.told, twin.job_ends = dict(self.told), dict(self.job_ends)

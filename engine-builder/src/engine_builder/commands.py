@@ -24,8 +24,10 @@ from engine_builder.model_arguments import (
     adapter,
     add_adapter,
     add_length,
+    add_probes,
     add_scoring,
     add_source,
+    probes,
     scoring,
 )
 from engine_builder.outcome import Outcome
@@ -50,6 +52,7 @@ def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
     add_length(parser)
     add_scoring(parser)
     add_adapter(parser)
+    add_probes(parser)
 
 
 def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -62,6 +65,7 @@ def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
         max_length=args.max_length,
         scoring=scoring(args),
         adapter=adapter(args),
+        own_probes=probes(args),
         progress=progress,
     )
 
@@ -106,6 +110,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_length(parser)
     add_scoring(parser)
+    add_probes(parser, fixed=True)
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -119,6 +124,7 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
             max_length=args.max_length,
             scoring=scoring(args),
             adapter=args.adapter_dir,
+            own_probes=probes(args),
             progress=progress,
         )
 
@@ -186,12 +192,13 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
 def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.publish import publish
 
+    kept = retention(args)
     identity = _read_identity(args.identity)
     return publish(
         args.source,
         args.store,
         identity,
-        retention=retention(args),
+        retention=kept,
         key=signing_key(args),
         progress=progress,
     )
@@ -232,6 +239,7 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         max_length=args.max_length,
         scoring=scoring(args),
         adapter=adapter(args),
+        own_probes=probes(args),
         wanted=Wanted(
             runtime=None if args.runtime == "auto" else args.runtime,
             precision=None if args.precision == "auto" else args.precision,

@@ -4,10 +4,26 @@ from typing import Literal
 
 from pydantic import Field
 
-from reranker_operator.api.fields import Name, NameOrEmpty, QualifiedName, Quantity
+from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, Quantity
 from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
 from reranker_operator.api.registry import RegistrySpec
+
+
+class ProbesFile(ApiModel):
+    """One key of a ConfigMap in the same namespace."""
+
+    name: Name = Field(description="Name of the ConfigMap.")
+    key: Key = Field(
+        default="probes.jsonl",
+        description='Key inside it: a JSON object a line, with "query" and "passages".',
+    )
+
+
+class ProbesSpec(ApiModel):
+    """Queries of one's own by which engines are measured beside the built-in ones."""
+
+    config_map: ProbesFile = Field(description="In this ConfigMap.")
 
 
 class ParityThresholds(ApiModel):
@@ -18,6 +34,10 @@ class ParityThresholds(ApiModel):
     )
     max_ndcg_delta: float = Field(
         default=0.002, ge=0, le=1, description="Largest loss of NDCG@10 against the reference."
+    )
+    probes: ProbesSpec | None = Field(
+        default=None,
+        description="Measure on queries of your own, too; each set must reach the thresholds.",
     )
 
 

@@ -17,7 +17,7 @@ from reranker_contracts import (
     Toolchain,
 )
 from reranker_operator.api.conditions import Condition
-from reranker_operator.api.engine import AcceleratorSpec, EngineSettings, StoreSpec
+from reranker_operator.api.engine import AcceleratorSpec, EngineSettings, ProbesSpec, StoreSpec
 from reranker_operator.api.exposure import (
     DisruptionSpec,
     ExposeSpec,
@@ -157,6 +157,7 @@ class ResolvedStatus(ApiModel):
     adapter: str | None = Field(
         default=None, description="Commit of the LoRA adapter, or hash of its files."
     )
+    probes: str | None = Field(default=None, description="sha256 of the user's own probe set.")
     toolchain: Toolchain
     runtimes: Runtimes
     resolved_time: datetime.datetime | None = Field(
@@ -238,12 +239,13 @@ class EngineSource(ApiModel):
     image_pull_secret: Name | None = Field(
         default=None, description="Pull secret of an oci:// source."
     )
+    probes: ProbesSpec | None = Field(default=None, description="The user's own probe set.")
     proxy: ProxySpec | None = Field(default=None, description="The way out of the cluster.")
     ca_bundle: CaBundle | None = Field(default=None, description="Authorities to trust.")
     references: str | None = Field(
         default=None,
-        description="Hash of the versions of what secretRef and caBundle name; with another one "
-        "a failed build is tried again at once.",
+        description="Hash of the versions of what secretRef, probes and caBundle name; with "
+        "another one a failed build is tried again at once.",
     )
 
 

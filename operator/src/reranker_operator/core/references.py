@@ -56,6 +56,11 @@ def of_source(world: ServiceWorld, before: str | None) -> str | None:
     return _versions_of(world, _source_uses(world.service), before)
 
 
+def of_probes(world: ServiceWorld) -> str | None:
+    """The same of the user's own probe set; None where there is none, or nothing is known of it."""
+    return _versions_of(world, _probes_uses(world.service), None)
+
+
 def of_registry(world: ServiceWorld, before: str | None) -> str | None:
     """The same of what the registry's login and keys are in."""
     return _versions_of(world, _registry_uses(world.service), before)
@@ -101,7 +106,14 @@ def _source_uses(service: RerankerService) -> Iterator[Use]:
     spec = service.spec
     if spec.model.secret_ref is not None:
         yield Use("spec.model.secretRef", Reference("Secret", spec.model.secret_ref.name))
+    yield from _probes_uses(service)
     yield from _bundle_uses(spec.ca_bundle)
+
+
+def _probes_uses(service: RerankerService) -> Iterator[Use]:
+    if (probes := service.spec.engine.parity.probes) is not None:
+        reference = Reference("ConfigMap", probes.config_map.name)
+        yield Use("spec.engine.parity.probes", reference)
 
 
 def _registry_uses(service: RerankerService) -> Iterator[Use]:

@@ -42,6 +42,7 @@ def _prepare_of(service: RerankerService, model: ResolvedStatus) -> PrepareIdent
         adapter=model.adapter,
         max_length=service.spec.engine.max_length,
         scoring=scoring_of(service),
+        probes=model.probes,
         toolchain=model.toolchain,
         builder=service.spec.engine.image,
     )
@@ -105,6 +106,7 @@ def source_of(service: RerankerService, references: str | None = None) -> Engine
     """Where the service's files come from, and the way there."""
     model = service.spec.model
     adapter = model.adapter.source if model.adapter else None
+    probes = service.spec.engine.parity.probes
     remote = any(isinstance(parse(uri), RemoteSource) for uri in (model.source, adapter) if uri)
     return EngineSource(
         source=model.source,
@@ -113,9 +115,10 @@ def source_of(service: RerankerService, references: str | None = None) -> Engine
         endpoint=model.endpoint,
         region=model.region,
         image_pull_secret=model.image_pull_secret,
+        probes=probes,
         proxy=service.spec.proxy if remote else None,
         ca_bundle=service.spec.ca_bundle if remote else None,
-        references=references if remote else None,
+        references=references if remote or probes else None,
     )
 
 
@@ -216,9 +219,10 @@ def resolution_of(engine: RerankerEngine) -> ResolvedModel | None:
     except ValidationError:
         return None
     prepare, name = engine.spec.prepare, engine.spec.model_name
-    fits = (found.revision, found.adapter, found.toolchain, found.name) == (
+    fits = (found.revision, found.adapter, found.probes, found.toolchain, found.name) == (
         prepare.revision,
         prepare.adapter,
+        prepare.probes,
         prepare.toolchain,
         name,
     )

@@ -12,7 +12,13 @@ from reranker_operator import names
 from reranker_operator.api.kubernetes import ResourceRequirements
 from reranker_operator.api.registry import EngineRegistry
 from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
-from reranker_operator.render.access import Access, adapter_access, once, source_access
+from reranker_operator.render.access import (
+    Access,
+    adapter_access,
+    once,
+    probes_access,
+    source_access,
+)
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.engines import gpu_labels, scoring_of, settings_key
 from reranker_operator.render.pods import (
@@ -103,6 +109,8 @@ def resolve_job(
     if spec.engine.max_length:
         args += ["--max-length", str(spec.engine.max_length)]
     args += _scoring_arguments(scoring_of(service))
+    probes = probes_access(source)
+    args += probes.arguments
     labels = names.labels("resolve", meta.name) | {
         names.SERVICE_LABEL: meta.name,
         names.STAGE_LABEL: "resolve",
@@ -115,11 +123,11 @@ def resolve_job(
             stages.stage(
                 "resolve",
                 args,
-                *once(access.mounts, adapter.mounts),
+                *once(access.mounts, adapter.mounts, probes.mounts),
                 env=once(access.env, adapter.env),
             )
         ],
-        volumes=[*_scratch(), *once(access.volumes, adapter.volumes)],
+        volumes=[*_scratch(), *once(access.volumes, adapter.volumes, probes.volumes)],
         pull_secrets=_pull_secrets(source),
     )
     name = names.resolve_job(meta.name, key, attempt)
@@ -154,12 +162,22 @@ def prepare_job(
     if spec.prepare.max_length:
         export_args += ["--max-length", str(spec.prepare.max_length)]
     export_args += _scoring_arguments(spec.prepare.scoring)
+    probes = probes_access(spec.source)
+    export_args += probes.arguments
+    if spec.prepare.probes:
+        # Another one than was resolved would be published under a wrong name.
+        export_args += ["--probes-digest", spec.prepare.probes]
+    export = stages.stage("export", export_args, *probes.mounts)
     publish = stages.publish("/work/prepared", spec.prepare.to_json(), retention)
     pod = pod_spec(
         defaults,
-        init_containers=[*access.init, *fetched, stages.stage("export", export_args)],
+        init_containers=[*access.init, *fetched, export],
         containers=[publish],
-        volumes=[*_scratch(), _store(engine), *once(access.volumes, adapter.volumes)],
+        volumes=[
+            *_scratch(),
+            _store(engine),
+            *once(access.volumes, adapter.volumes, probes.volumes),
+        ],
         pull_secrets=_pull_secrets(spec.source),
     )
     return _engine_job(engine, "prepare", attempt, pod, defaults)

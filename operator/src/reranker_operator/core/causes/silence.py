@@ -124,7 +124,11 @@ def _was_ready(pod: Manifest, started: datetime.datetime | None) -> bool:
 def _told(pod: Manifest, event: Manifest) -> Finding | None:
     reason, text, name = event.get("reason"), str(event.get("message", "")), pod["metadata"]["name"]
     if reason in _MOUNT:
-        mine = "spec.engine.registry" if is_build(pod) else "spec.serving.pod.volumes"
+        mine = (
+            "spec.engine.registry, spec.engine.parity.probes"
+            if is_build(pod)
+            else "spec.serving.pod.volumes"
+        )
         return volumes.unmountable(text, f"{mine} or spec.caBundle")
     if reason == "FailedCreatePodSandBox":
         remedy = f"see `kubectl describe pod {name}`, the node's network and runtime"
