@@ -80,7 +80,11 @@ def main() -> int:
     """1 when the FP32 engine of a family is not made."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", action="append", help="only this one (default: all)")
+    parser.add_argument("--list", action="store_true", help="print the families' names and end")
     args = parser.parse_args()
+    if args.list:
+        print("\n".join(family.name for family in FAMILIES))
+        return 0
     # Threads wait for each other longer than a tiny model computes.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print(_HEADER, flush=True)

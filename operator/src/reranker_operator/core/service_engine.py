@@ -54,6 +54,7 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     targets = render.identities(world.service, status)
     if not targets:
         return EngineStep(_no_target(world, resolution.model.runtimes))
+    left_out = _left_out(world, resolution.model.runtimes)
     refusals: dict[str, str] = {}
     kept: list[Action] = []
     for identity in targets:
@@ -64,7 +65,7 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
             step = _ask_for(world, status, identity, name, engine)
             return replace(
                 step,
-                judgement=_with_refusals(step.judgement, refusals),
+                judgement=_with_refusals(step.judgement, [*left_out, *refusals.values()]),
                 passed_over=tuple(refusals),
                 actions=(*kept, *step.actions),
             )
@@ -72,6 +73,16 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         # Other settings, or a GPU with more memory, may make it one for this service after all.
         kept += _ask_for(world, status, identity, name, engine).actions
     raise AssertionError("the last target is always asked for")
+
+
+def _left_out(world: ServiceWorld, runtimes: Runtimes) -> list[str]:
+    """What `auto` would take on GPUs of one kind, and why it does not here."""
+    spec = world.service.spec
+    wanted = spec.accelerator.type == "nvidia" and spec.engine.runtime == "auto"
+    if not wanted or runtimes.tensorrt is None or gpus.gpu_of(world) is not None:
+        return []
+    what, remedy = gpus.why_unknown(world)
+    return [f"tensorrt: {what} ({remedy})"]
 
 
 def _no_target(world: ServiceWorld, runtimes: Runtimes) -> Condition:
@@ -112,11 +123,11 @@ def _refusal(world: ServiceWorld, engine: RerankerEngine | None) -> str | None:
     return f"{engine.spec.identity.runtime} {engine.spec.identity.precision}: {cause}"
 
 
-def _with_refusals(judgement: Condition, refusals: dict[str, str]) -> Condition:
+def _with_refusals(judgement: Condition, refusals: list[str]) -> Condition:
     """Says what was tried before, so that nobody wonders at a slower target."""
     if not refusals:
         return judgement
-    text = f"{judgement.message}; passed over {'; '.join(refusals.values())}"
+    text = f"{judgement.message}; passed over {'; '.join(refusals)}"
     return judgement.model_copy(update={"message": text[:_LONGEST]})
 
 
