@@ -165,6 +165,7 @@ async def test_where_nothing_is_built_the_registry_is_asked_until_it_has_the_eng
     for _ in range(3):
         await sim.settle()
         assert sim.condition("EngineReady") == ("False", "ArtefactNotFound")
+        assert _told(sim, "Pulled")[:2] == ("False", "ArtefactNotFound")
         pauses.append(sim.next_wake)
         await sim.advance(sim.next_wake or 0)
     assert pauses == [10, 20, 40]

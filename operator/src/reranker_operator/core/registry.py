@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from reranker_contracts import ParityReport, Stage, StageReason
 from reranker_operator import names
-from reranker_operator.api.conditions import ConditionType, Reason, condition, is_true
+from reranker_operator.api.conditions import ConditionType, Reason, condition, find, is_true
 from reranker_operator.api.meta import JOB
 from reranker_operator.api.registry import EngineRegistry
 from reranker_operator.api.v1alpha1 import Attempts, EngineOrigin, EngineRegistryStatus
@@ -68,9 +68,12 @@ def pull(world: EngineWorld, progress: Progress, registry: EngineRegistry) -> Pr
     name = names.registry_job(world.engine.metadata.name, "pull", attempt)
     view = view_of(world, name)
     progress = _without_others(world, progress, name)
-    progress = replace(progress, stage="pull").judged(
-        condition(ConditionType.PULLED, "Unknown", Reason.RUNNING, "the registry is asked")
-    )
+    progress = replace(progress, stage="pull")
+    before = find(progress.judgements, ConditionType.PULLED)
+    # Where it is asked again and again, what it said last stands until it says something else.
+    if registry.build or before is None or before.status != "False":
+        asking = condition(ConditionType.PULLED, "Unknown", Reason.RUNNING, "the registry is asked")
+        progress = progress.judged(asking)
     if view.state == "absent":
         job = pull_job(world.engine, attempt, world.defaults, store.retention(world))
         return start(world, progress, kind, Create(job))
