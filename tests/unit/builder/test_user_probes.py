@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,34 @@ def test_resolve_reports_which_set_it_was(make_source: MakeSource, tmp_path: Pat
     assert main([*arguments, "--probes", str(path)]) == 5
     refused = StageResult.model_validate_json(result.read_bytes())
     assert refused.reason is StageReason.PROBES_INVALID
+
+
+@pytest.mark.builder
+def test_an_engine_is_measured_on_both_sets(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path, store, result = written(tmp_path, LINE), tmp_path / "store", tmp_path / "result.json"
+    arguments = ["build", f"--source={make_model('bert')}", f"--out={store}"]
+    assert main([*arguments, f"--probes={path}", f"--result={result}"]) == 0
+    report = StageResult.model_validate_json(result.read_bytes()).parity
+    assert report is not None
+    assert report.queries == len(load_probes().queries) + 1
+    (prepared,) = (store / "prepared").iterdir()
+    probes = ProbeSet.model_validate_json((prepared / "probe.json").read_bytes())
+    assert (probes.own, probes.queries[-1].query) == (1, "refunds")
+    manifest = json.loads((prepared / "manifest.json").read_bytes())
+    assert manifest["identity"]["probes"] == hashlib.sha256(LINE.encode()).hexdigest()
+
+
+@pytest.mark.builder
+def test_a_set_that_the_model_scores_alike_is_refused(
+    make_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Texts whose tokens are equal are equal to the model."""
+    alike = json.dumps({"query": "refunds", "passages": ["Money", "money"]})
+    path, result = written(tmp_path, alike), tmp_path / "result.json"
+    arguments = ["build", f"--source={make_model('bert')}", f"--out={tmp_path / 'store'}"]
+    assert main([*arguments, f"--probes={path}", f"--result={result}"]) == 5
+    refused = StageResult.model_validate_json(result.read_bytes())
+    assert refused.reason is StageReason.PROBES_INVALID
+    assert "scores all passages of each query" in refused.message
