@@ -91,10 +91,17 @@ class Controllers:
         self.toolchain = TOOLCHAIN
         self.runtimes = RUNTIMES
         self.revisions: dict[str, str] = {}
+        #: sha256 of the user's own probe set.
+        self.probes = "a" * 64
         self.store = "reranker-engines"
         self.stored: defaultdict[str, set[str]] = defaultdict(set)
         self.made: dict[tuple[str, str], datetime.datetime] = {}
         self.damaged: set[str] = set()
+        #: What the registry has, by reference, and what it has signed.
+        self.registry: dict[str, ParityReport] = {}
+        #: It has whatever anybody asks for.
+        self.registry_is_full = False
+        self.signed: set[str] = set()
         self._numbers = itertools.count(1)
 
     def step(self) -> bool:
@@ -243,7 +250,7 @@ class Controllers:
 
     def _work(self, stage: str, args: list[str], store: str) -> StageResult:
         if stage == Stage.RESOLVE:
-            return _result(stage, resolved=self._resolved(_option(args, "--source")))
+            return _result(stage, resolved=self._resolved(args))
         if stage == Stage.VALIDATE:
             return _result(stage, parity=self.parities.get(self._precision, self.parity))
         if stage == Stage.PUBLISH:
@@ -255,6 +262,8 @@ class Controllers:
             self.made[store, path] = self.now
             self.damaged.discard(path)
             return _result(stage, size_bytes=1000)
+        if stage in (Stage.PULL, Stage.PUSH):
+            return self._pull(args, store) if stage == Stage.PULL else self._push(args, store)
         if stage == Stage.COMPILE:
             self._precision = _option(args, "--precision")
             return self._check(stage, _option(args, "--prepared").removeprefix("/store/"), store)
@@ -263,6 +272,25 @@ class Controllers:
             kept = {path for path in self.stored[store] if path.split("/")[1] not in gone}
             self.stored[store] = kept
         return _result(stage)
+
+    def _push(self, args: list[str], store: str) -> StageResult:
+        path, reference = args[1].removeprefix("/store/"), args[2]
+        self.registry[reference] = self.parity
+        self.signed |= {reference} if "--sign-key" in args else set()
+        return self._check(Stage.PUSH, path, store)
+
+    def _pull(self, args: list[str], store: str) -> StageResult:
+        reference, path = args[1], f"engines/{_option(args, '--digest')}"
+        found = self.registry.get(reference, self.parity if self.registry_is_full else None)
+        if found is None:
+            return _result(Stage.PULL, reason=StageReason.ARTEFACT_NOT_FOUND)
+        if "--key" in args and reference not in self.signed:
+            return _result(Stage.PULL, reason=StageReason.SIGNATURE_INVALID)
+        self._tidy(args, store)
+        self.stored[store].add(path)
+        self.made[store, path] = self.now
+        self.damaged.discard(path)
+        return _result(Stage.PULL, parity=found, size_bytes=1000)
 
     def _tidy(self, args: list[str], store: str) -> None:
         """As publish does with --keep and --made-before."""
@@ -276,13 +304,15 @@ class Controllers:
             if path.split("/")[1] in kept or self.made[store, path] >= limit
         }
 
-    def _resolved(self, source: str) -> ResolvedModel:
+    def _resolved(self, args: list[str]) -> ResolvedModel:
+        source = _option(args, "--source")
         return ResolvedModel(
             revision=self.revisions.get(source, short_hash(source, 40)),
             name=source.rsplit("/", 1)[1],
             architecture="BertForSequenceClassification",
             family="bert",
             max_length=512,
+            probes=self.probes if "--probes" in args else None,
             toolchain=self.toolchain,
             runtimes=self.runtimes,
         )

@@ -166,6 +166,9 @@ class Simulation(Controllers):
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
         twin.missing_secrets = set(self.missing_secrets)
+        twin.probes = self.probes
+        twin.registry_is_full = self.registry_is_full
+        twin.registry, twin.signed = dict(self.registry), set(self.signed)
         twin.told, twin.job_ends = dict(self.told), dict(self.job_ends)
         twin.claim_told, twin.event_of_pods = self.claim_told, self.event_of_pods
         twin.events_of_claims = self.events_of_claims

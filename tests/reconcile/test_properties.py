@@ -179,6 +179,10 @@ ENGINES = st.sampled_from(
         {"resources": {"limits": {"memory": "2Gi"}}},
         {"store": {"storageClassName": "fast"}},
         {"store": {"storageClassName": None}},
+        {"registry": {"repository": "oci://registry.example/a", "push": True}},
+        {"registry": {"repository": "oci://registry.example/a", "pull": False, "push": True}},
+        {"registry": {"repository": "oci://registry.example/b", "pull": True, "push": False}},
+        {"registry": None},
     ]
 )
 BESIDE = st.sampled_from(
@@ -209,9 +213,12 @@ FAULTS = st.sampled_from(
         Fault("lost"),
         Fault("refused", StageReason.STORE_FULL),
         Fault("refused", StageReason.UNSAFE_WEIGHTS),
+        Fault("refused", StageReason.REGISTRY_UNREACHABLE),
     ]
 )
-STAGES = st.sampled_from(["resolve", "fetch", "publish", "compile", "validate", "remove"])
+STAGES = st.sampled_from(
+    ["resolve", "pull", "fetch", "publish", "compile", "validate", "push", "remove"]
+)
 ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(lambda name, model: _edit(name, model=model), NAMES, MODELS),
     st.builds(lambda name, engine: _edit(name, engine=engine), NAMES, ENGINES),

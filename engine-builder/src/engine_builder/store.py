@@ -82,14 +82,21 @@ class Store:
         finally:
             _remove_tree(staging)
 
-    def adopt(self, staging: Path, manifest: ArtefactManifest) -> bool:
+    def adopt(self, staging: Path, manifest: ArtefactManifest, *, instead: bool = False) -> bool:
         """Publish a complete directory below tmp/, as a download makes it; see `publish`.
 
-        It is moved, or left where an intact artefact was there already.
+        It is moved, or left where an intact artefact was there already, unless it is to be there
+        `instead`.
         """
-        if self.is_intact(manifest.identity.kind, manifest.digest) and _refresh(
-            self.path_of(manifest.identity.kind, manifest.digest)
-        ):
+        target = self.path_of(manifest.identity.kind, manifest.digest)
+        if instead:
+            verify_artefact(staging, manifest.digest)
+            discarded = self._discard(target)
+            fresh = self._seal(staging, manifest)
+            if discarded is not None:
+                _remove_tree(discarded)
+            return fresh
+        if self.is_intact(manifest.identity.kind, manifest.digest) and _refresh(target):
             return False
         return self._seal(staging, manifest)
 

@@ -106,6 +106,11 @@ def stage_job(engine_name: str, step: str, attempt: int) -> str:
     return f"{engine_name}-{step}-{attempt}"
 
 
+def registry_job(engine_name: str, step: str, attempt: str) -> str:
+    """Job of an engine that talks to the registry, `step` being pull or push."""
+    return f"{engine_name}-{step}-{short_hash(attempt, 6)}"
+
+
 def deployment(service: str, revision: str) -> str:
     """Deployment of one revision."""
     return f"{service}-{revision}"

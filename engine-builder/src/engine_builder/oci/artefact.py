@@ -14,7 +14,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +25,7 @@ from engine_builder.oci.client import MANIFEST_TYPE, MAX_MANIFEST, Registry, dig
 from engine_builder.progress import Progress, human_size
 from engine_builder.provenance import Evidence, PublicKey, examine
 from engine_builder.provenance.evidence import judge
+from engine_builder.retention import Retention
 from engine_builder.store import Store
 from reranker_contracts import ArtefactManifest, IntegrityError, StageReason
 from reranker_contracts.base import canonical_json
@@ -61,6 +62,15 @@ class Remote:
     config: bytes
     manifest: ArtefactManifest
     layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pull must be: signed by `key`, of this digest; `retention` is kept to first."""
+
+    key: PublicKey | None = None
+    digest: str | None = None
+    retention: Retention | None = None
 
 
 def push(
@@ -126,17 +136,24 @@ def pull(
     version: str,
     store: Store,
     progress: Progress,
-    key: PublicKey | None = None,
+    wanted: Wanted = Wanted(),
 ) -> tuple[Remote, Evidence, bool]:
     """Download an artefact into the store; False when it was there already, intact.
 
-    The signature is checked before a file is downloaded. A pull that broke off goes on where it
-    was; the artefact appears in the store when all of it is there and right.
+    Digest and signature are checked before a file is downloaded. A pull that broke off goes on
+    where it was; the artefact appears in the store when all of it is there and right. One that is
+    there without the signature that is wanted gives way.
     """
     with progress.step("reading the registry's manifest"):
-        remote, evidence = look_up(registry, version, key)
+        remote, evidence = look_up(registry, version, wanted.key)
     kind, digest = remote.manifest.identity.kind, remote.manifest.digest
-    if store.is_intact(kind, digest):
+    if wanted.digest not in (None, digest):
+        raise _wrong(registry, f"it is {digest[:16]}…, not {wanted.digest[:16]}…")
+    if wanted.retention is not None:
+        kept = wanted.retention.keep | {digest}
+        store.tidy(replace(wanted.retention, keep=kept))
+    there = store.is_intact(kind, digest)
+    if there and _is_signed(store.path_of(kind, digest), wanted.key):
         return remote, evidence, False
     with _staging(store, remote.digest) as staging:
         for layer in remote.layers:
@@ -146,7 +163,7 @@ def pull(
                 registry.fetch_blob(layer.digest, layer.size, layer.path, target, progress)
         (staging / MANIFEST).write_bytes(remote.config)
         try:
-            fresh = store.adopt(staging, remote.manifest)
+            fresh = store.adopt(staging, remote.manifest, instead=there)
         except IntegrityError as error:
             # What an earlier pull left there was changed since; the next one begins anew.
             shutil.rmtree(staging, ignore_errors=True)
@@ -155,6 +172,15 @@ def pull(
                 f"{store.root}: a file changed while it was written ({error}); check the volume",
             ) from error
     return remote, evidence, fresh
+
+
+def _is_signed(directory: Path, key: PublicKey | None) -> bool:
+    """Whether an artefact that is intact has a signature by `key`, if one is asked for."""
+    try:
+        examine(directory, key=key)
+    except StageError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

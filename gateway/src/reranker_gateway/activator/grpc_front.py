@@ -12,7 +12,8 @@ from reranker_gateway.activator.hold import NotTakenError
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Phase
 from reranker_gateway.errors import GatewayError, NotReadyError
-from reranker_gateway.kserve.service import INFER, STATUS, Context, Front, no_message
+from reranker_gateway.kserve.calls import Context
+from reranker_gateway.kserve.service import INFER, STATUS, Front, no_message
 from reranker_gateway.request_context import current_request
 
 #: Metadata of the call that are of this connection only, or made anew.

@@ -31,6 +31,8 @@ class ConditionType(StrEnum):
     PREPARED = "Prepared"
     COMPILED = "Compiled"
     VALIDATED = "Validated"
+    PULLED = "Pulled"
+    PUSHED = "Pushed"
     READY = "Ready"
 
 
@@ -263,6 +265,8 @@ def changes_worth_telling(
         and not (entry.type == ConditionType.PROGRESSING and entry.status == "True")
         and entry.reason not in _QUIET
         and known.get(entry.type) != (entry.status, entry.reason)
+        # Somebody has to be the first to build it.
+        and (entry.type, entry.reason) != (ConditionType.PULLED, StageReason.ARTEFACT_NOT_FOUND)
         and not (entry.type == ConditionType.READY and _is_said_by_another(entry, after))
     ]
     reached = [entry for entry in news if entry.status == "True"]

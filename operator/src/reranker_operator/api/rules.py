@@ -129,6 +129,39 @@ SERVICE_RULES = (
         "autoscaling.min is greater than autoscaling.max; lower the one or raise the other",
     ),
     Rule(
+        "spec",
+        "!has(self.engine.image) || !has(self.engine.registry) "
+        "|| (!has(self.engine.registry.secretName) && !has(self.engine.registry.signKey))",
+        "engine.image excludes engine.registry.secretName and engine.registry.signKey, since "
+        "login and key are only given to the operator's own builder image; remove them",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "self.pull || self.push",
+        "engine.registry does nothing with pull and push both false; remove it, or set one",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "self.build || (self.pull && !self.push)",
+        "engine.registry.build false waits for what others push: set pull to true and push to "
+        "false",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "!has(self.signKey) || self.push",
+        "engine.registry.signKey signs what is pushed; set push to true, or remove it",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "!has(self.requireSigned) || self.pull",
+        "engine.registry.requireSigned is about what is pulled; set pull to true, or remove it",
+    ),
+    Rule(
+        "spec.engine.registry.requireSigned",
+        "has(self.configMap) != has(self.secret)",
+        "engine.registry.requireSigned names either a configMap or a secret with the public key",
+    ),
+    Rule(
         "spec.engine.store",
         "!has(self.existingClaim) || !has(self.storageClassName)",
         "engine.store.existingClaim and engine.store.storageClassName exclude each other: "
