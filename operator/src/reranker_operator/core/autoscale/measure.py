@@ -6,10 +6,11 @@ share of those that are known.
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from reranker_operator.core.load import PodLoad, Sample
 
@@ -92,6 +93,21 @@ class Seen:
     revision: str | None = None
 
 
+class _Life(NamedTuple):
+    """Samples of one process, and their times beside them, to be found quickly."""
+
+    samples: Sequence[Sample]
+    times: list[float]
+
+    @property
+    def first(self) -> Sample:
+        return self.samples[0]
+
+    @property
+    def last(self) -> Sample:
+        return self.samples[-1]
+
+
 def see(
     pods: Sequence[PodView],
     loads: Iterable[PodLoad],
@@ -133,12 +149,12 @@ def see(
     return _with_speed(_with_flow(seen, lives, len(known) / len(ready)), lives)
 
 
-def _with_flow(seen: Seen, lives: list[list[Sample]], share: float) -> Seen:
+def _with_flow(seen: Seen, lives: list[_Life], share: float) -> Seen:
     """What arrives, waits and is refused; `share` of the ready pods is known."""
     if not lives or not share:
         return seen
-    now = min(life[-1].at for life in lives)
-    span = max(now - life[0].at for life in lives)
+    now = min(life.last.at for life in lives)
+    span = max(now - life.first.at for life in lives)
     seen = replace(seen, backlog=sum(_standing(life) for life in lives) / share)
     if span < _LEAST:
         return seen
@@ -156,8 +172,8 @@ def _with_flow(seen: Seen, lives: list[list[Sample]], share: float) -> Seen:
     )
 
 
-def _with_speed(seen: Seen, lives: list[list[Sample]]) -> Seen:
-    figures = [(life[-1].tokens_per_second, _busy_share(life)) for life in lives]
+def _with_speed(seen: Seen, lives: list[_Life]) -> Seen:
+    figures = [(life.last.tokens_per_second, _busy_share(life)) for life in lives]
     figures = [(speed, busy) for speed, busy in figures if speed > 0]
     seen = replace(
         seen,
@@ -168,7 +184,7 @@ def _with_speed(seen: Seen, lives: list[list[Sample]]) -> Seen:
     if seen.speed_at_all is None:
         return seen
     limit = seen.speed_at_all * _BUSY_SECONDS
-    return replace(seen, busy=sum(life[-1].backlog_tokens > limit for life in lives))
+    return replace(seen, busy=sum(life.last.backlog_tokens > limit for life in lives))
 
 
 def _is_unread(load: PodLoad | None) -> bool:
@@ -179,41 +195,38 @@ def _last(load: PodLoad) -> Sample:
     return load.samples[-1]
 
 
-def _moment(sample: Sample) -> float:
-    return sample.at
-
-
-def _life(samples: Sequence[Sample]) -> list[Sample]:
+def _life(samples: Sequence[Sample]) -> _Life:
     """Samples of the present process: a counter that fell tells of another one."""
     first, last = samples[0], samples[-1]
-    if first.requests <= last.requests and first.arrived_tokens <= last.arrived_tokens:
+    if first.requests > last.requests or first.arrived_tokens > last.arrived_tokens:
         # One that has counted more since than the one before is not told apart; it hardly matters.
-        return list(samples)
-    for at in range(len(samples) - 1, 0, -1):
-        before, after = samples[at - 1], samples[at]
-        if before.requests > after.requests or before.arrived_tokens > after.arrived_tokens:
-            return list(samples[at:])
-    return list(samples)
+        began = max(
+            at
+            for at, (before, after) in enumerate(pairwise(samples), 1)
+            if before.requests > after.requests or before.arrived_tokens > after.arrived_tokens
+        )
+        samples = samples[began:]
+    return _Life(samples, [sample.at for sample in samples])
 
 
-def _grown(lives: Iterable[Sequence[Sample]], since: float, counter: str) -> float:
+def _grown(lives: Iterable[_Life], since: float, counter: str) -> float:
     """By how much a counter has grown in all pods; of a younger pod since it was first seen."""
     return sum(
-        float(getattr(life[-1], counter)) - _value_at(life, since, counter) for life in lives
+        float(getattr(life.last, counter)) - _value_at(life, since, counter) for life in lives
     )
 
 
-def _value_at(life: Sequence[Sample], at: float, counter: str) -> float:
+def _value_at(life: _Life, at: float, counter: str) -> float:
     """A counter at some moment, on the line between two samples."""
-    index = bisect_right(life, at, key=_moment)
-    if index in (0, len(life)):
-        return float(getattr(life[max(0, index - 1)], counter))
-    before, after = life[index - 1], life[index]
+    index = bisect_right(life.times, at)
+    if index in (0, len(life.times)):
+        return float(getattr(life.samples[max(0, index - 1)], counter))
+    before, after = life.samples[index - 1], life.samples[index]
     low, high = float(getattr(before, counter)), float(getattr(after, counter))
     return low + (high - low) * (at - before.at) / (after.at - before.at)
 
 
-def _surely(lives: list[list[Sample]], now: float, quick: float) -> float:
+def _surely(lives: list[_Life], now: float, quick: float) -> float:
     """Tokens per second of which the quick look is sure: its mean less the error of the mean.
 
     A few large requests are no change of the load, and look like one for a while.
@@ -226,32 +239,32 @@ def _surely(lives: list[list[Sample]], now: float, quick: float) -> float:
     return max(0.0, mean - math.sqrt(variance / _PARTS))
 
 
-def _standing(life: Sequence[Sample]) -> float:
+def _standing(life: _Life) -> float:
     """The least that waited in the last seconds: what is only passing through does not count."""
-    recent = life[bisect_right(life, life[-1].at - _STANDING, key=_moment) :]
+    recent = life.samples[bisect_right(life.times, life.times[-1] - _STANDING) :]
     return min(sample.backlog_tokens for sample in recent) if len(recent) > 1 else 0.0
 
 
-def _is_quiet(lives: list[list[Sample]], now: float) -> bool:
-    if any(life[-1].in_progress or life[-1].backlog_tokens for life in lives):
+def _is_quiet(lives: list[_Life], now: float) -> bool:
+    if any(life.last.in_progress or life.last.backlog_tokens for life in lives):
         return False
     return all(_grown(lives, now - LONG, name) == 0 for name in ("arrived_tokens", "requests"))
 
 
-def _busy_share(life: Sequence[Sample]) -> float:
+def _busy_share(life: _Life) -> float:
     """Share of the last minute in which the engine had work."""
-    since = max(life[0].at, life[-1].at - LONG)
-    seconds = life[-1].at - since
+    since = max(life.first.at, life.last.at - LONG)
+    seconds = life.last.at - since
     return _grown([life], since, "busy_seconds") / seconds if seconds else 0.0
 
 
-def _ninety_fifth(lives: list[list[Sample]], since: float) -> float | None:
+def _ninety_fifth(lives: list[_Life], since: float) -> float | None:
     """Seconds that 95 % of the requests waited at most, on the line between two bounds."""
     counts: dict[float, float] = {}
     for life in lives:
-        first = next((sample for sample in life if sample.at >= since), life[-1])
+        first = life.samples[min(bisect_left(life.times, since), len(life.times) - 1)]
         former = dict(first.queue_buckets)
-        for bound, count in life[-1].queue_buckets:
+        for bound, count in life.last.queue_buckets:
             counts[bound] = counts.get(bound, 0.0) + count - former.get(bound, 0.0)
     total = max(counts.values(), default=0.0)
     if total < _ENOUGH:
