@@ -32,6 +32,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.core.world import ServiceWorld
 from reranker_operator.errors import OperatorError
 from reranker_operator.names import (
     APP_COMPONENT,
@@ -94,6 +95,9 @@ class _Scrapes:
         if service.spec.autoscaling is None:
             return ()
         return tuple(self._load(pod) for pod in pods if pod["status"].get("phase") == "Running")
+
+    def planned(self, world: ServiceWorld) -> None:
+        """Nothing is kept."""
 
     def forget(self, key: Key) -> None:
         """Nothing is kept."""

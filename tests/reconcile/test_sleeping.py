@@ -5,14 +5,23 @@ from typing import Any
 
 import pytest
 
-from reranker_operator.api.meta import DEPLOYMENT, ENDPOINT_SLICE, NETWORK_POLICY, POD, SERVICE
+from reranker_operator.api.meta import (
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    NETWORK_POLICY,
+    POD,
+    RERANKER_SERVICE,
+    SERVICE,
+)
 from reranker_operator.errors import Unavailable
 from reranker_operator.names import APP_COMPONENT
+from reranker_operator.runtime.queue import Key
 
 from .controllers import NAMESPACE
 from .fake_cluster import Call
 from .simulation import Simulation
 
+KEY = Key(RERANKER_SERVICE.kind, NAMESPACE, "rank")
 RULES = {"min": 0, "max": 3, "idleSeconds": 60, "scaleDownDelaySeconds": 0}
 #: What of the status tells of the end and not of the way there.
 _LASTING = ("revision", "stage", "url", "ready", "replicas", "readyReplicas", "selector", "engine")
@@ -20,16 +29,22 @@ _LASTING = ("revision", "stage", "url", "ready", "replicas", "readyReplicas", "s
 LOOK = 5.0
 
 
+async def look(sim: Simulation) -> None:
+    """Time passes, and what was scraped is worth a look."""
+    sim.queue.add(KEY)
+    await sim.advance(LOOK)
+
+
 async def run(sim: Simulation, seconds: float) -> None:
     for _ in range(int(seconds / LOOK)):
-        await sim.advance(LOOK)
+        await look(sim)
 
 
 async def until(sim: Simulation, condition: Callable[[], bool], *, within: float = 300) -> None:
     for _ in range(int(within / LOOK)):
         if condition():
             return
-        await sim.advance(LOOK)
+        await look(sim)
     raise AssertionError(sim.picture())
 
 
