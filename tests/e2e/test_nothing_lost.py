@@ -4,7 +4,7 @@ The tests go through the life of one service, in this order; each leaves it serv
 table of `docs/benchmarks.md` is printed.
 """
 
-import sys
+import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -154,14 +154,18 @@ def _is_ready(pod: Json) -> bool:
 
 
 @pytest.fixture(scope="module")
-def life(cluster: Cluster, shared_services: Services) -> Iterator[Life]:
+def life(
+    cluster: Cluster, shared_services: Services, request: pytest.FixtureRequest
+) -> Iterator[Life]:
     """The service of all tests here."""
     for image in _IMAGES:
         tag_image(f"{PREFIX}/{image}:dev", f"{PREFIX}/{image}:next")
     cluster.load(*(f"{PREFIX}/{image}:next" for image in _IMAGES))
     life = Life(shared_services)
     yield life
-    print("", TABLE_HEAD, *life.rows, sep="\n", file=sys.__stderr__)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("", TABLE_HEAD, *life.rows, sep="\n")
 
 
 def test_model_change(life: Life) -> None:
@@ -196,13 +200,26 @@ def test_operator_upgrade(life: Life, cluster: Cluster) -> None:
 
 def test_triton_crash(life: Life) -> None:
     (name,) = life.pods
+    # What crashes sooner has not started.
+    eventually(lambda: _triton_age(life.pods[name]).total_seconds() > 12, within=60)
     with life.counted("Triton crash, 1 pod"):
         life.kubectl("exec", name, "-c", "triton", "--", "bash", "-c", _KILL_TRITON)
-        eventually(lambda: "started again" in life.kubectl("logs", name, "-c", "triton"), within=30)
+        log = ("logs", name, "-c", "triton", "--tail=20")
+        eventually(
+            lambda: "started again" in life.kubectl(*log),
+            within=60,
+            describe=lambda: life.kubectl(*log),
+        )
     (pod,) = life.pods.values()
     statuses = [*pod["status"]["initContainerStatuses"], *pod["status"]["containerStatuses"]]
     assert pod["metadata"]["name"] == name
     assert [status["restartCount"] for status in statuses] == [0, 0, 0]
+
+
+def _triton_age(pod: Json) -> datetime.timedelta:
+    statuses = {status["name"]: status for status in pod["status"]["initContainerStatuses"]}
+    started = datetime.datetime.fromisoformat(statuses["triton"]["state"]["running"]["startedAt"])
+    return datetime.datetime.now(datetime.UTC) - started
 
 
 _KILL_TRITON = """
