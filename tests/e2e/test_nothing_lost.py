@@ -38,6 +38,8 @@ class Life:
         self.services = services
         self.kubectl = services.kubectl
         self.rows: list[str] = []
+        #: Different answers to the last question, in the last change.
+        self.seen = 0
         self._spec: Json = {
             "model": {"source": source("first"), "servedName": _MODEL},
             "serving": {"gateway": dict(_SMALL), "triton": dict(_SMALL)},
@@ -67,6 +69,7 @@ class Life:
         known = {question: (before[question], after[question]) for question in _QUESTIONS}
         count = Count(traffic.sent, known)
         self.rows.append(table_row(title, count))
+        self.seen = count.different(_QUESTIONS[-1])
         assert count.failures == []
         # There is room for all: nobody should have to come again.
         assert count.refusals == []
@@ -169,8 +172,15 @@ def life(
 
 
 def test_model_change(life: Life) -> None:
+    before = life.kubectl.get("rr", _NAME)["status"]
     with life.counted("model change"):
         life.edit("model", source=source("second"))
+    after = life.kubectl.get("rr", _NAME)["status"]
+    assert after["engine"] != before["engine"]
+    (left,) = life.kubectl.list("deployments")
+    assert left["metadata"]["name"] == f"{_NAME}-{after['revision']}"
+    assert life.seen == 2, "both models have answered"
+    eventually(lambda: len(life.kubectl.list("rre")) == 1, within=120)
 
 
 def test_engine_change(life: Life) -> None:
