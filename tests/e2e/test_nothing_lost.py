@@ -4,7 +4,7 @@ The tests go through the life of one service, in this order; each leaves it serv
 table of `docs/benchmarks.md` is printed.
 """
 
-import sys
+import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +38,8 @@ class Life:
         self.services = services
         self.kubectl = services.kubectl
         self.rows: list[str] = []
+        #: Different answers to the last question, in the last change.
+        self.seen = 0
         self._spec: Json = {
             "model": {"source": source("first"), "servedName": _MODEL},
             "serving": {"gateway": dict(_SMALL), "triton": dict(_SMALL)},
@@ -67,6 +69,7 @@ class Life:
         known = {question: (before[question], after[question]) for question in _QUESTIONS}
         count = Count(traffic.sent, known)
         self.rows.append(table_row(title, count))
+        self.seen = count.different(_QUESTIONS[-1])
         assert count.failures == []
         # There is room for all: nobody should have to come again.
         assert count.refusals == []
@@ -154,19 +157,30 @@ def _is_ready(pod: Json) -> bool:
 
 
 @pytest.fixture(scope="module")
-def life(cluster: Cluster, shared_services: Services) -> Iterator[Life]:
+def life(
+    cluster: Cluster, shared_services: Services, request: pytest.FixtureRequest
+) -> Iterator[Life]:
     """The service of all tests here."""
     for image in _IMAGES:
         tag_image(f"{PREFIX}/{image}:dev", f"{PREFIX}/{image}:next")
     cluster.load(*(f"{PREFIX}/{image}:next" for image in _IMAGES))
     life = Life(shared_services)
     yield life
-    print("", TABLE_HEAD, *life.rows, sep="\n", file=sys.__stderr__)
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("", TABLE_HEAD, *life.rows, sep="\n")
 
 
 def test_model_change(life: Life) -> None:
+    before = life.kubectl.get("rr", _NAME)["status"]
     with life.counted("model change"):
         life.edit("model", source=source("second"))
+    after = life.kubectl.get("rr", _NAME)["status"]
+    assert after["engine"] != before["engine"]
+    (left,) = life.kubectl.list("deployments")
+    assert left["metadata"]["name"] == f"{_NAME}-{after['revision']}"
+    assert life.seen == 2, "both models have answered"
+    eventually(lambda: len(life.kubectl.list("rre")) == 1, within=120)
 
 
 def test_engine_change(life: Life) -> None:
@@ -196,13 +210,26 @@ def test_operator_upgrade(life: Life, cluster: Cluster) -> None:
 
 def test_triton_crash(life: Life) -> None:
     (name,) = life.pods
+    # What crashes sooner has not started.
+    eventually(lambda: _triton_age(life.pods[name]).total_seconds() > 12, within=60)
     with life.counted("Triton crash, 1 pod"):
         life.kubectl("exec", name, "-c", "triton", "--", "bash", "-c", _KILL_TRITON)
-        eventually(lambda: "started again" in life.kubectl("logs", name, "-c", "triton"), within=30)
+        log = ("logs", name, "-c", "triton", "--tail=20")
+        eventually(
+            lambda: "started again" in life.kubectl(*log),
+            within=60,
+            describe=lambda: life.kubectl(*log),
+        )
     (pod,) = life.pods.values()
     statuses = [*pod["status"]["initContainerStatuses"], *pod["status"]["containerStatuses"]]
     assert pod["metadata"]["name"] == name
     assert [status["restartCount"] for status in statuses] == [0, 0, 0]
+
+
+def _triton_age(pod: Json) -> datetime.timedelta:
+    statuses = {status["name"]: status for status in pod["status"]["initContainerStatuses"]}
+    started = datetime.datetime.fromisoformat(statuses["triton"]["state"]["running"]["startedAt"])
+    return datetime.datetime.now(datetime.UTC) - started
 
 
 _KILL_TRITON = """

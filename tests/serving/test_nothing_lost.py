@@ -2,13 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
 from support.balancer import Balancer
-from support.traffic import KINDS, Count, Kind, Question, Traffic
+from support.traffic import Count, Question, Traffic
 
 Start = Callable[..., Any]
 QUESTIONS = [Question("demo", "a", ("b", "d d", "c")), Question("demo", "c c", ("d",) * 7)]
@@ -31,10 +30,8 @@ async def behind_one_address(*gateways: Any) -> AsyncIterator[tuple[Balancer, Ba
         await grpc.stop()
 
 
-async def traffic_at(
-    http: Balancer, grpc: Balancer, meanwhile: Callable[[], Any], kinds: Sequence[Kind] = KINDS
-) -> Count:
-    traffic = Traffic("127.0.0.1", QUESTIONS, per_second=30, kinds=kinds,
+async def traffic_at(http: Balancer, grpc: Balancer, meanwhile: Callable[[], Any]) -> Count:
+    traffic = Traffic("127.0.0.1", QUESTIONS, per_second=30,
                       http_port=http.port, grpc_port=grpc.port)  # fmt: skip
     with traffic:
         await meanwhile()
@@ -45,10 +42,7 @@ async def traffic_at(
     return Count(traffic.sent, KNOWN)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_gateway_that_ends_loses_nothing(
-    start_gateway: Start, triton: Any, kind: Kind
-) -> None:
+async def test_a_gateway_that_ends_loses_nothing(start_gateway: Start, triton: Any) -> None:
     await triton.start()
     first = await start_gateway(DRAIN_DELAY_SECONDS=1, LOG_LEVEL="WARNING")
     second = await start_gateway(DRAIN_DELAY_SECONDS=1, LOG_LEVEL="WARNING")
@@ -66,7 +60,7 @@ async def test_a_gateway_that_ends_loses_nothing(
             assert await first.process.wait() == 0
             await asyncio.sleep(0.5)
 
-        count = await traffic_at(http, grpc, end_one, [kind])
+        count = await traffic_at(http, grpc, end_one)
     assert (count.failures, count.refusals) == ([], [])
     assert count.ok > 30
 

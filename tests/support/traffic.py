@@ -114,6 +114,15 @@ class Count:
         """Those that a client may repeat."""
         return [f"{sent.kind}: {sent.why}" for sent in self.sent if sent.refused]
 
+    def different(self, question: Question) -> int:
+        """How many different answers this question got."""
+        found: list[Scores] = []
+        for sent in self.sent:
+            scores = sent.scores if sent.question == question else None
+            if scores and not any(is_close(scores, other) for other in found):
+                found.append(scores)
+        return len(found)
+
     def percentile_ms(self, share: float) -> float:
         """Latency of the answered ones; NaN when there are none."""
         found = sorted(sent.seconds for sent in self.sent if sent.scores is not None)

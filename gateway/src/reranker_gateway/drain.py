@@ -16,6 +16,8 @@ from typing import Final
 
 #: After nobody came anew for so long, the endpoints have moved away.
 _QUIET_SECONDS: Final = 2.0
+#: From the last word to those who stay, to the first refusal.
+_CROSSING_SECONDS: Final = 0.5
 #: The rest of the time is for requests in progress.
 _LONGEST_LEAVING: Final = 0.75
 
@@ -99,8 +101,11 @@ class Drain:
         await self._wait(self._hurry, self._settled - begun)
         self.delayed.set()
         await self._until_quiet(begun + _LONGEST_LEAVING * self._timeout)
-        self.phase = Phase.CLOSED
         self.parting.set()
+        if self._delay:
+            # What was sent before its sender was told to go has still to arrive.
+            await self._wait(self._hurry, min(_CROSSING_SECONDS, self.remaining))
+        self.phase = Phase.CLOSED
         await self._wait(self._idle, self.remaining)
         return self._active == 0
 

@@ -48,12 +48,23 @@ def test_the_end_waits_for_the_server() -> None:
     assert (out, server.returncode) == ("bye\n", 5)
 
 
-def test_a_server_whose_client_is_still_there_serves_on(tmp_path: Path) -> None:
+def listen(address: str) -> socket.socket:
+    """On a free port; one of IPv4 that is written as one of IPv6 as gRPC does it."""
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.bind((address, 0))
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize("written_as", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_a_server_whose_client_is_still_there_serves_on(tmp_path: Path, written_as: str) -> None:
     """As in a pod that is deleted by force; the file tells the client."""
     doomed = tmp_path / "doomed"
     script = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
+    with listen(written_as) as listener:
+        address = listener.getsockname()[:2]
         with (
             start(script, port=address[1], doomed=str(doomed)) as server,
             socket.create_connection(address) as client,

@@ -33,7 +33,8 @@ while :; do
   [ -n "$stop" ] || wait "$server"; status=$?
   if [ -n "$stop" ]; then
     for (( tenth = 0; tenth < {_TENTHS_FOR_THE_CLIENT}; tenth++ )); do
-      grep -q " 0100007F:$port [0-9A-F:]* 01 " /proc/net/tcp || break
+      # Also where a loopback address is written as one of IPv6.
+      grep -qs "0100007F:$port [0-9A-F:]* 01 " /proc/net/tcp /proc/net/tcp6 || break
       : > "$doomed"
       sleep 0.1
     done
