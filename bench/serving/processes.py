@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_START_SECONDS = 180
+_START_SECONDS = 600
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
