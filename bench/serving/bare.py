@@ -1,13 +1,14 @@
 """The ceiling: the same engine by the runtime's own Python API, with everything sorted beforehand.
 
     python bench/serving/bare.py ENGINE --requests FILE [--seconds 10] [--way WAY]
-    python bench/serving/bare.py ENGINE --requests FILE --check
+    python bench/serving/bare.py ENGINE --requests FILE --find [--seconds 2] | --check
 
 No HTTP, no Triton, no tokenisation: ids lie ready, ordered by length. Ways are batches of exactly
 one length, and neighbours padded to the longest, each with several token budgets, as one batch on
-all threads or as many batches as threads on one each. Without `--way` short tries find the best
-one, and what is measured with that is the ceiling. `single_ms` is one pair at a time. `--check`
-scores pairs in shuffled batches, and tells the largest difference that the company of others makes.
+all threads or as many batches as threads on one each. `--find` tries each for so many seconds and
+tells the best; what is measured with that is the ceiling. `single_ms` is one pair at a time.
+`--check` scores pairs in shuffled batches, and tells the largest difference that the company of
+others makes.
 
 Runs where requirements/bench-peers.txt is installed; prints JSON.
 """
@@ -225,8 +226,8 @@ def main() -> None:
     parser.add_argument("--requests", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--way", help="SHAPE:BUDGET:STREAMS; default: the best of short tries")
-    parser.add_argument("--tries", type=float, default=2, help="seconds of each try")
+    parser.add_argument("--way", default="padded:2048:1", help="SHAPE:BUDGET:STREAMS")
+    parser.add_argument("--find", action="store_true")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     asked = json.loads(arguments.requests.read_text(encoding="utf-8"))
@@ -235,11 +236,11 @@ def main() -> None:
     if arguments.check:
         largest, spread = bare.company()
         found = {"largest_difference": largest, "spread_of_scores": spread}
+    elif arguments.find:
+        found = {"way": bare.best(arguments.seconds)}
     else:
-        way = arguments.way or bare.best(arguments.tries)
-        pairs, tokens = bare.rate(way, arguments.seconds, whole=True)
+        pairs, tokens = bare.rate(arguments.way, arguments.seconds, whole=True)
         found = {
-            "way": way,
             "pairs_per_second": pairs,
             "tokens_per_second": tokens,
             "single_ms": bare.single_ms(),

@@ -63,11 +63,7 @@ async def closed(target: Target, clients: int, seconds: float) -> Outcome:
 
         async def client() -> None:
             nonlocal sent
-            while (
-                not sent
-                or sent % len(target.bodies)
-                or time.perf_counter() < started + seconds
-            ):
+            while not sent or sent % len(target.bodies) or time.perf_counter() < started + seconds:
                 number, sent = sent, sent + 1
                 await _ask(session, target, number, time.perf_counter(), outcome)
 

@@ -30,7 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from load import Outcome, Target, closed, percentile, poisson
-from processes import counters, cpu_seconds
+from processes import counters, cpu_seconds, end_with_servers
 from servers import PEERS, Peer, Server, Way, engines, ours, tuned, up
 from workloads import Asked, requests
 
@@ -69,6 +69,7 @@ class Bench:
         self.logs = logs
         self.rounds: int = arguments.rounds
         self.seconds: float = arguments.seconds
+        self.tries: float = arguments.tries
         self.bodies: int = arguments.bodies
         self.timed: int = arguments.timed
         self.engines = engines(self.directory)
@@ -133,8 +134,8 @@ class Bench:
         with ours(self.directory, engine, self.logs) as server:
             for workload in ("W1", "W3"):
                 asked = requests(workload, self.bodies)
-                # A round of the ceiling's own, so that the way found is the best of all pairs.
-                way = str(self.bare(engine, asked, "--seconds", "0")["way"])
+                tries = ("--find", "--seconds", str(self.tries))
+                way = str(self.bare(engine, asked, *tries)["way"])
                 self._over_bare(f"{workload}, {name}", server, engine, asked, way)
 
     def _over_bare(
@@ -162,8 +163,7 @@ class Bench:
         extra, bare = [], []
         for turn in range(self.rounds):
             asked = requests("W4", 100, seed=turn)
-            tries = ("--way", "padded:2048:1", "--seconds", "0")
-            alone = float(self.bare(self.engine, asked, *tries)["single_ms"])
+            alone = float(self.bare(self.engine, asked, "--seconds", "0")["single_ms"])
             goal = target(server, asked, self.model)
             one = asyncio.run(closed(goal, 1, 0))
             bare.append(alone)
@@ -203,7 +203,7 @@ class Bench:
         """W5: twice what it can take."""
         asked = requests("W3", 4 * self.bodies, seed=5)
         pairs = statistics.mean(len(one.passages) for one in asked)
-        peak = self.saturate(server, asked[:self.bodies])
+        peak = self.saturate(server, asked[: self.bodies])
         rate = 2 * peak.pairs_per_second / pairs
         goal = target(server, asked, self.model)
         found = asyncio.run(poisson(goal, rate, round(rate * _OVERLOAD * self.seconds)))
@@ -247,11 +247,13 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--tries", type=float, default=2.5, help="seconds of each way of bare.py")
     parser.add_argument("--bodies", type=int, default=8, help="requests of a round")
     parser.add_argument("--timed", type=int, default=24, help="requests of latency")
     parser.add_argument("--only", nargs="*", default=_PARTS, choices=("tune", *_PARTS))
     parser.add_argument("--engine", help="of single, peers, latency and overload")
     arguments = parser.parse_args()
+    end_with_servers()
     parts = arguments.only
     with tempfile.TemporaryDirectory(prefix="bench-serving-") as folder:
         bench = Bench(arguments, Path(folder))

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import aiohttp
-from processes import free_port, gateway, running
+from processes import end_with_servers, free_port, gateway, running
 from workloads import QUERY, WORDS, Asked
 
 _HERE = Path(__file__).parent
@@ -161,6 +161,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--most-mib", type=float, default=8)
     arguments = parser.parse_args()
+    end_with_servers()
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder)
