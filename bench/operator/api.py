@@ -12,6 +12,7 @@ _TIMEOUT = 60.0
 
 _ROOTS = {
     "rerankerservices": "/apis/reranker.dev/v1alpha1",
+    "nimservices": "/apis/apps.nvidia.com/v1alpha1",
     "rerankerengines": "/apis/reranker.dev/v1alpha1",
     "deployments": "/apis/apps/v1",
     "replicasets": "/apis/apps/v1",

@@ -63,11 +63,15 @@ def service(namespace: str, name: str, model: int, replicas: int = 1) -> Json:
     }
 
 
+async def add_nodes(api: Api, count: int) -> None:
+    await in_parallel(partial(api.create, "nodes", node(number)) for number in range(count))
+
+
 async def prepare(api: Api, nodes: int, spaces: list[str], models: int) -> None:
     """Definitions, nodes, and in each namespace a store with engines that one service has built."""
     for file in sorted((ROOT / "crds").glob("reranker*.yaml")):
         await api.create("customresourcedefinitions", yaml.safe_load(file.read_text()))
-    await in_parallel(partial(api.create, "nodes", node(number)) for number in range(nodes))
+    await add_nodes(api, nodes)
     for space in spaces:
         await api.create("namespaces", {"metadata": {"name": space}})
     for space in spaces:

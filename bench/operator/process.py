@@ -29,6 +29,21 @@ class Calls:
         )
 
 
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def memory_of(pid: int, peak: bool = False) -> float:
+    """MiB of a process that are resident now, or were at most."""
+    wanted = "VmHWM" if peak else "VmRSS"
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(wanted):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no {wanted}")
+
+
 class OperatorProcess:
     """One replica."""
 
@@ -57,23 +72,18 @@ class OperatorProcess:
             end(self._process)
 
     @property
-    def _proc(self) -> Path:
+    def _pid(self) -> int:
         if self._process is None or self._process.poll() is not None:
             raise RuntimeError(f"the operator has ended; see {self._log}")
-        return Path(f"/proc/{self._process.pid}")
+        return self._process.pid
 
     def cpu(self) -> float:
         """Seconds of processor time so far."""
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return cpu_of(self._pid)
 
     def memory(self, peak: bool = False) -> float:
         """MiB resident now, or at most so far."""
-        wanted = "VmHWM" if peak else "VmRSS"
-        for line in (self._proc / "status").read_text().splitlines():
-            if line.startswith(wanted):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError(f"no {wanted}")
+        return memory_of(self._pid, peak)
 
     async def calm(self) -> bool:
         """All that was there at the start was looked at, and nothing is due."""

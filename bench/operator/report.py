@@ -1,4 +1,4 @@
-"""The table: our figure, the bar, and the NIM Operator's."""
+"""The table: our figure, the bar, and the NIM Operator's, here or as it was measured elsewhere."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -43,8 +43,10 @@ ROWS = [
 _HEADS = ("figure", "ours", "bar", "NIM Operator", "")
 
 
-def table(values: Mapping[str, float | None]) -> tuple[str, bool]:
-    """As text, and whether every bar is held."""
+def table(
+    values: Mapping[str, float | None], beside: Mapping[str, float] | None = None
+) -> tuple[str, bool]:
+    """As text, and whether every bar is held. `beside`: the NIM Operator's figures in this run."""
     lines, passed = [_HEADS], True
     for row in ROWS:
         value = values.get(row.name)
@@ -53,7 +55,12 @@ def table(values: Mapping[str, float | None]) -> tuple[str, bool]:
         ours = "not measured" if value is None else f"{value:.4g} {row.unit}".strip()
         sign = "≥" if row.least else "≤"
         bar = f"{sign} {row.bar:g} {row.unit}".strip()
-        lines.append((row.figure, ours, bar, row.nim, "" if held else "missed"))
+        nim, verdict = row.nim, "" if held else "missed"
+        if (theirs := (beside or {}).get(row.name)) is not None:
+            nim = f"here {theirs:.4g} {row.unit}, elsewhere {row.nim}"
+            if value is not None:
+                verdict = f"{value / theirs:.2f} of it {verdict}".rstrip()
+        lines.append((row.figure, ours, bar, nim, verdict))
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADS))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

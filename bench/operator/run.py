@@ -9,7 +9,8 @@ control plane shares the machine's cores with the operator. `make cluster` must 
 control plane's programs; KWOK is built by the first run. About ten minutes.
 
 Beside our figures stand those of the NIM Operator (main of August 2026) with 1,000 NIMServices on
-such a control plane on two cores, and the bar for ours.
+such a control plane on two cores, and the bar for ours. Machines differ: with `--nim-operator DIR`,
+a checkout of it, it gets as many services first, on a control plane of its own on this machine.
 """
 
 import argparse
@@ -18,19 +19,23 @@ import json
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 # What a test's operator talks through is of use here, too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 import fixtures
+import nim
 from control_plane import ROOT, ControlPlane, build_kwok
 from process import OperatorProcess
 from report import table
 from scenarios import Bench, Results
 
 
-async def measure(arguments: argparse.Namespace, results: Results) -> None:
+async def measure(
+    arguments: argparse.Namespace, results: Results, beside: dict[str, float]
+) -> None:
     """All rows."""
     # Nothing that was started may be left behind.
     task = asyncio.current_task()
@@ -38,6 +43,9 @@ async def measure(arguments: argparse.Namespace, results: Results) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     build_kwok(arguments.binaries)
     spaces = fixtures.namespaces(arguments.namespaces)
+    if arguments.nim_operator:
+        _say("the NIM Operator")
+        beside.update(await _measure_nim(arguments, spaces))
     async with ControlPlane(arguments.binaries, arguments.qps) as plane:
         settings = {"lease_namespace": "default", "log_format": "text"}
         operator = OperatorProcess(
@@ -49,14 +57,24 @@ async def measure(arguments: argparse.Namespace, results: Results) -> None:
             await fixtures.prepare(plane.api, arguments.nodes, spaces, arguments.models)
             operator.start()
             await operator.until_calm(300)
-            await _rows(bench, arguments.services)
+            await _rows(bench, arguments.services, only_apply=arguments.only_apply)
         finally:
             operator.stop()
             if arguments.logs:
                 shutil.copytree(plane.logs, arguments.logs, dirs_exist_ok=True)
 
 
-async def _rows(bench: Bench, services: int) -> None:
+async def _measure_nim(arguments: argparse.Namespace, spaces: list[str]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with ControlPlane(arguments.binaries, arguments.qps) as plane:
+            await fixtures.add_nodes(plane.api, arguments.nodes)
+            found = await nim.measure(
+                plane, arguments.nim_operator.resolve(), Path(folder), spaces, arguments.services
+            )
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+async def _rows(bench: Bench, services: int, *, only_apply: bool) -> None:
     steps = {
         f"apply {services} services": lambda: bench.apply(services),
         "steady state": bench.steady,
@@ -72,6 +90,8 @@ async def _rows(bench: Bench, services: int) -> None:
     for name, step in steps.items():
         _say(name)
         await step()
+        if only_apply:
+            return
 
 
 def _say(text: str) -> None:
@@ -88,16 +108,19 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=18080, help="of the operator's metrics")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--logs", type=Path, help="keep the programs' logs there")
+    parser.add_argument("--nim-operator", type=Path, help="a checkout of it to measure first")
+    parser.add_argument("--only-apply", action="store_true", help="end after the first step")
     parser.add_argument("--binaries", type=Path, default=ROOT / ".cluster/bin")
     arguments = parser.parse_args()
-    results = Results()
+    results, beside = Results(), dict[str, float]()
     try:
-        asyncio.run(measure(arguments, results))
+        asyncio.run(measure(arguments, results, beside))
     finally:
         # Of what was measured before something went wrong, too.
         if arguments.json:
-            arguments.json.write_text(json.dumps(results.values, indent=2) + "\n")
-        text, passed = table(results.values)
+            figures = results.values | {f"nim_{name}": value for name, value in beside.items()}
+            arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        text, passed = table(results.values, beside)
         sys.stdout.write(text)
     raise SystemExit(0 if passed else 1)
 
