@@ -9,6 +9,7 @@ from reranker_operator import names
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import DEPLOYMENT, HTTP_ROUTE, POD, SERVICE
 from reranker_operator.api.rollout import FailedRevision
+from reranker_operator.errors import Rejected
 
 from .controllers import NAMESPACE, PARITY
 from .simulation import Simulation
@@ -227,6 +228,17 @@ async def test_an_engine_of_worse_parity_never_gets_pods(sim: Simulation) -> Non
     assert sim.condition("Ready") == ("False", "ParityRefused")
     assert "Kendall tau 0.9100 (at least 0.995)" in sim.message("Ready")
     assert (_numbers(sim), set(traffic.sent)) == ({good: 1}, {good})
+
+
+async def test_what_is_refused_beside_the_pods_delays_no_verdict(sim: Simulation) -> None:
+    good = await _serving(sim)
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = ERRORS
+    sim.cluster.refusals["apply", "Ingress"] = Rejected("spec.rules: Invalid value")
+    hosts = {"ingress": {"hosts": ["a.example.com"]}}
+    sim.edit_service(serving={"maxPassages": BAD}, expose=hosts)
+    _, seconds = await _until_given_up(sim)
+    assert (seconds <= PATIENCE, _address(sim)) == (True, good)
 
 
 # Who decides.

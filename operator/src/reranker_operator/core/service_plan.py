@@ -133,6 +133,8 @@ def _conclude(
             activation.next_look(world),
         ),
         noted=is_noted(world.service, sight.scale),
+        # A revision that is judged must not wait for what is amiss elsewhere.
+        on_time=sight.progress.decides_after is not None,
     )
 
 

@@ -51,14 +51,14 @@ def advance(view: View, why: str, *, given: int, held_by_floor: bool) -> Step:
     verdict = _verdict(view, here, found, remaining)
     may = settings.auto_rollback or (verdict is not None and verdict.gate == "abort")
     if verdict is not None and may and not view.straight:
-        return Step(None, why, failed=_failure(view, verdict, why))
+        return Step(None, why, failed=_failure(view, verdict, why), decides_after=0.0)
     failing = here.failing_since is not None and not _promoted(view)
     over = _time_is_over(view, here)
     waits = view.stage.until_promoted and over and not _promoted(view)
     if view.complete and over and not failing and not waits:
         if view.number == len(view.stages) - 1:
             return Step(None, why, proven=True)
-        return Step(_next(view, here), why)
+        return Step(_next(view, here), why, decides_after=0.0)
     if waits:
         here = here.model_copy(update={"awaits_promotion": True})
     return Step(

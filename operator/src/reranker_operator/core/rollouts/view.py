@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reranker_operator import names
 from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE
 from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.activation import pods_to_run
@@ -80,9 +81,23 @@ class View:
         last = len(self.stages) - 1
         if self.arrived:
             return last
-        if self.stand is None or self.stand.strategy != self.strategy:
-            return 0
-        return min(self.stand.step, last)
+        found = 0
+        if self.stand is not None and self.stand.strategy == self.strategy:
+            found = min(self.stand.step, last)
+        while found < last and self._is_passed(self.stages[found]):
+            found += 1
+        return found
+
+    def _is_passed(self, stage: Stage) -> bool:
+        """Nothing of it is judged or waited for, but pods that are there: no decision is needed."""
+        failing = self.stand is not None and self.stand.failing_since is not None
+        judged = stage.seconds or stage.until_promoted or failing
+        aborted = self.world.service.metadata.annotations.get(names.ABORT) == self.target
+        return not judged and not aborted and self._has(stage)
+
+    def _has(self, stage: Stage) -> bool:
+        entry, count = self.entry, stage.count(self.total)
+        return entry is not None and asked_of(entry) >= count and has_all(entry)
 
     @property
     def stage(self) -> Stage:
@@ -97,8 +112,7 @@ class View:
     @property
     def has_pods(self) -> bool:
         """All pods of the present stage are ready, as observed."""
-        entry, count = self.entry, self.stage.count(self.total)
-        return entry is not None and asked_of(entry) >= count and has_all(entry)
+        return self._has(self.stage)
 
     @property
     def complete(self) -> bool:
