@@ -179,9 +179,9 @@ class Simulation(Controllers):
         twin.restart_operator()
         return twin
 
-    def send(self, per_second: float) -> Traffic:
-        """From now on somebody asks the service `rank`, and its pods tell of it."""
-        self.traffic = Traffic(self, per_second)
+    def send(self, per_second: float, name: str = "rank") -> Traffic:
+        """From now on somebody asks the service, and its pods tell of it."""
+        self.traffic = Traffic(self, per_second, name)
         self.restart_operator()
         return self.traffic
 

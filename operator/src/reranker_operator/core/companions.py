@@ -69,20 +69,23 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
     led = selector is not None
     engines, namespace = _engines(world, engine), world.defaults.operator_namespace
     service, reached = world.service, activation.leading(world, selector or {})
+    live = {_title(entry): entry for entry in world.companions}
+    preview = _preview(world, rollout)
+    # Another service may have that name, and none of our requests may come to it.
+    blocked = preview is not None and _one(world, preview, live.get(_title(preview)))[0]
     wanted = _wanted(
         service,
         selector or {},
         reached,
         engines,
         operator_namespace=namespace,
-        weight=rollout.weight,
+        weight=None if blocked else rollout.weight,
     )
     if activation.is_needed(world):
         wanted += _activators(service, selector or {}, operator_namespace=namespace)
-    preview = rollout.preview or (rollout.serving if _leads_to_preview(world) else None)
     if preview is not None:
-        wanted.insert(0, exposure.preview_service(service, preview))
-    live = {_title(entry): entry for entry in world.companions}
+        # Before the routes that lead to it.
+        wanted.insert(0, preview)
     problems: list[Condition] = []
     actions: list[Action] = []
     for manifest in wanted:
@@ -101,6 +104,12 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
         requeue_after=RECHECK if problems else None,
         led=led,
     )
+
+
+def _preview(world: ServiceWorld, rollout: Rollout) -> dict[str, Any] | None:
+    """The Service of the revision on its way, as long as anybody may be led to it."""
+    revision = rollout.preview or (rollout.serving if _leads_to_preview(world) else None)
+    return None if revision is None else exposure.preview_service(world.service, revision)
 
 
 def _leads_to_preview(world: ServiceWorld) -> bool:
