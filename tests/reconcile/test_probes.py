@@ -35,7 +35,7 @@ def _container(sim: Simulation, stage: str, name: str) -> Json:
 
 async def _serving(sim: Simulation) -> str:
     """Digest of the engine that a service with its own probes gets."""
-    sim.create_service(engine=ENGINE)
+    sim.create_service(engine=ENGINE, rollout={"keepEngines": 0})
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
     return sim.engines()[0].spec.digest
