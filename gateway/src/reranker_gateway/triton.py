@@ -28,7 +28,8 @@ _CHANNEL: Final = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 #: Codes that say nothing about the batch: the call may be repeated elsewhere or later.
-_AWAY: Final = frozenset({"UNAVAILABLE", "CANCELLED"})
+#: A model that is not known is one that Triton has lost, or unloads on its way out.
+_AWAY: Final = frozenset({"UNAVAILABLE", "CANCELLED", "NOT_FOUND"})
 _LATE: Final = "DEADLINE_EXCEEDED"
 _log = logging.getLogger(__name__)
 
