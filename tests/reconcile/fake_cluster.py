@@ -454,9 +454,9 @@ def _copy(node: T) -> T:
 
 
 def _merged(live: Any, patch: Any) -> Any:
-    if not isinstance(live, dict) or not isinstance(patch, dict):
+    if not isinstance(patch, dict):
         return patch
-    result = dict(live)
+    result = dict(live) if isinstance(live, dict) else {}
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
