@@ -200,7 +200,7 @@ ROLLOUTS: st.SearchStrategy[Json] = st.one_of(
     st.sampled_from(STRATEGIES).map(lambda strategy: {"strategy": strategy}),
     st.sampled_from(
         [
-            {"paused": True}, {"paused": False}, {"bakeSeconds": 0}, {"bakeSeconds": None},
+            {"paused": True}, {"paused": False}, {"bakeSeconds": 0}, {"bakeSeconds": 60},
             {"keepEngines": 0}, {"autoRollback": False}, {"autoRollback": True},
         ]
     ),
