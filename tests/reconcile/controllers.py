@@ -117,12 +117,12 @@ class Controllers:
 
     def _step_service(self, address: Json) -> None:
         """Its endpoints: the ready pods that it selects."""
-        meta = address["metadata"]
-        if not self.endpoints_follow:
+        meta, selector = address["metadata"], address["spec"].get("selector")
+        if not self.endpoints_follow or not selector:
             return
         pods = sorted(
             pod["metadata"]["name"]
-            for pod in self.cluster.select(POD, NAMESPACE, address["spec"]["selector"])
+            for pod in self.cluster.select(POD, NAMESPACE, selector)
             if _is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
         )
         entries = [
