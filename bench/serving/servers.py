@@ -151,9 +151,7 @@ def up(
     except OSError as error:
         print(f"{peer.name} is not there: {error}", file=sys.stderr)
     except RuntimeError as error:
-        log = Path(str(error).rpartition(" ")[2])
-        last = log.read_text(errors="replace").strip().splitlines()[-3:]
-        print(f"{peer.name} {way} does not start: {last}", file=sys.stderr)
+        print(f"{peer.name} does not start: {error}", file=sys.stderr)
     return None
 
 
