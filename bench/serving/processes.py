@@ -58,20 +58,20 @@ def running(
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
+    # The first one knows how to end the others, and what to tidy up after them.
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(20)
-    except subprocess.TimeoutExpired:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} has ended; see {log}")
+            raise RuntimeError(f"{process.args!r} has ended: {_last_words(log)}")
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
                 if answer.status == 200:
@@ -79,7 +79,11 @@ def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
         except (OSError, urllib.error.URLError):
             pass
         time.sleep(0.2)
-    raise RuntimeError(f"{url} does not answer after {_START_SECONDS} s; see {log}")
+    raise RuntimeError(f"no answer in {_START_SECONDS} s from {process.args!r}: {_last_words(log)}")
+
+
+def _last_words(log: Path) -> str:
+    return " / ".join(log.read_text(errors="replace").strip().splitlines()[-5:])
 
 
 @contextlib.contextmanager

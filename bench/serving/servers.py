@@ -22,6 +22,7 @@ from reranker_contracts import ArtefactManifest, EngineIdentity
 from reranker_contracts.manifest import MANIFEST
 
 _HERE = Path(__file__).parent
+_SHARED, _REGIONS = Path("/dev/shm"), "triton_*_backend_shm_region_*"  # noqa: S108
 Dialect = Literal["nim", "rerank", "tei"]
 #: Arguments beyond those that a server needs to start.
 Way = tuple[str, ...]
@@ -73,8 +74,15 @@ def triton(directory: Path, engine: Path, log: Path) -> Iterator[int]:
         *("--http-address=127.0.0.1", f"--http-port={http}"),
         *("--grpc-address=127.0.0.1", f"--grpc-port={grpc}"),
     ]
-    with running(command, log=log, until=f"http://127.0.0.1:{http}/v2/health/ready"):
-        yield grpc
+    former = set(_SHARED.glob(_REGIONS))
+    try:
+        with running(command, log=log, until=f"http://127.0.0.1:{http}/v2/health/ready"):
+            yield grpc
+    finally:
+        # Ended by force, as a container's processes are when the tool that runs it is told to end,
+        # Triton leaves what it shared with its backend.
+        for region in set(_SHARED.glob(_REGIONS)) - former:
+            region.unlink()
 
 
 @contextlib.contextmanager
@@ -151,9 +159,7 @@ def up(
     except OSError as error:
         print(f"{peer.name} is not there: {error}", file=sys.stderr)
     except RuntimeError as error:
-        log = Path(str(error).rpartition(" ")[2])
-        last = log.read_text(errors="replace").strip().splitlines()[-3:]
-        print(f"{peer.name} {way} does not start: {last}", file=sys.stderr)
+        print(f"{peer.name} does not start: {error}", file=sys.stderr)
     return None
 
 
