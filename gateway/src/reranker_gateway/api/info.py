@@ -118,7 +118,10 @@ def _why_not_ready(gateway: Gateway, leaving: LeavingIs = "unready") -> str | No
 
 
 def _add_metrics(router: APIRouter, gateway: Gateway, paths: tuple[str, ...]) -> None:
-    async def metrics(names: Annotated[list[str] | None, Query(alias="name[]")] = None) -> Response:
+    # Not in the schema: a list of one and a bare value look the same in a query.
+    chosen = Query(alias="name[]", include_in_schema=False)
+
+    async def metrics(names: Annotated[list[str] | None, chosen] = None) -> Response:
         """Our metrics and Triton's, one after the other: no name is in both.
 
         `name[]`, as Prometheus' clients have it, asks for some of ours alone.
