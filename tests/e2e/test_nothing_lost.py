@@ -214,7 +214,7 @@ def test_triton_crash(life: Life) -> None:
     eventually(lambda: _triton_age(life.pods[name]).total_seconds() > 12, within=60)
     with life.counted("Triton crash, 1 pod"):
         life.kubectl("exec", name, "-c", "triton", "--", "bash", "-c", _KILL_TRITON)
-        log = ("logs", name, "-c", "triton", "--tail=20")
+        log = ("logs", name, "-c", "triton")
         eventually(
             lambda: "started again" in life.kubectl(*log),
             within=60,
