@@ -209,12 +209,33 @@ def test_operator_upgrade(life: Life, cluster: Cluster) -> None:
 
 
 def test_triton_crash(life: Life) -> None:
+    _crash(life, "tritonserver", "Triton crash, 1 pod")
+
+
+def _triton_age(pod: Json) -> datetime.timedelta:
+    statuses = {status["name"]: status for status in pod["status"]["initContainerStatuses"]}
+    started = datetime.datetime.fromisoformat(statuses["triton"]["state"]["running"]["startedAt"])
+    return datetime.datetime.now(datetime.UTC) - started
+
+
+#: The kernel knows fifteen characters of a program's name.
+_KILL = """
+for process in /proc/[0-9]*; do
+  read -r name < "$process/comm"
+  [ "$name" != NAME ] || kill -KILL "${process#/proc/}"
+done
+"""
+
+
+def _crash(life: Life, program: str, title: str) -> None:
+    """Kill a program in the only pod; its containers go on."""
     (name,) = life.pods
     # What crashes sooner has not started.
     eventually(lambda: _triton_age(life.pods[name]).total_seconds() > 12, within=60)
-    with life.counted("Triton crash, 1 pod"):
-        life.kubectl("exec", name, "-c", "triton", "--", "bash", "-c", _KILL_TRITON)
-        log = ("logs", name, "-c", "triton", "--tail=20")
+    with life.counted(title):
+        kill = _KILL.replace("NAME", program)
+        life.kubectl("exec", name, "-c", "triton", "--", "bash", "-c", kill)
+        log = ("logs", name, "-c", "triton")
         eventually(
             lambda: "started again" in life.kubectl(*log),
             within=60,
@@ -226,23 +247,14 @@ def test_triton_crash(life: Life) -> None:
     assert [status["restartCount"] for status in statuses] == [0, 0, 0]
 
 
-def _triton_age(pod: Json) -> datetime.timedelta:
-    statuses = {status["name"]: status for status in pod["status"]["initContainerStatuses"]}
-    started = datetime.datetime.fromisoformat(statuses["triton"]["state"]["running"]["startedAt"])
-    return datetime.datetime.now(datetime.UTC) - started
-
-
-_KILL_TRITON = """
-for process in /proc/[0-9]*; do
-  read -r name < "$process/comm"
-  [ "$name" != tritonserver ] || kill -KILL "${process#/proc/}"
-done
-"""
-
-
 def test_drain_of_the_only_pod(life: Life) -> None:
     with life.counted("`kubectl drain`, 1 pod"):
         life.drain()
+
+
+def test_backend_crash(life: Life) -> None:
+    """The backend's process, which on CPU is one of its own; in another pod than before."""
+    _crash(life, "triton_python_b", "crash of Triton's backend, 1 pod")
 
 
 def test_scaling(life: Life) -> None:

@@ -58,6 +58,21 @@ async def test_requests_wait_for_a_triton_that_starts_again(
     assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]
 
 
+async def test_requests_wait_for_a_triton_that_has_lost_its_model(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    """As one does whose backend process died, before it ends itself."""
+    await triton.start()
+    gateway = await start_gateway()
+    await gateway.until_ready()
+    triton.model.loaded = False
+    asked = asyncio.create_task(gateway.client.post("/v1/ranking", json=REQUEST))
+    _, waiting = await asyncio.wait([asked], timeout=0.5)
+    assert waiting
+    triton.model.loaded = True
+    assert (await asked).status_code == 200
+
+
 async def test_a_kept_connection_is_closed_before_it_would_be_refused(
     start_gateway: Callable[..., Any], triton: Any
 ) -> None:

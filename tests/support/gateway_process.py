@@ -33,15 +33,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.open = asyncio.Event()
         self.open.set()
         self.calls = 0
+        self.loaded = True
         #: Changes each answer before it is sent.
         self.damage: Callable[[Any], None] = lambda answer: None
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return service_pb2.ModelReadyResponse(ready=request.name == "reranker")
+        return service_pb2.ModelReadyResponse(ready=self.loaded and request.name == "reranker")
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.calls += 1
         await self.open.wait()
+        if not self.loaded:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model: no available versions")
         arrays = {
             tensor.name: np.frombuffer(content, np.int32).reshape(tensor.shape)
             for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True)
