@@ -75,7 +75,7 @@ class Handshake(asyncio.Protocol):
             return
         finally:
             self._protocol.silent.put(self, None)
-            self._protocol.connections.discard(self)  # type: ignore[arg-type]
+            self._protocol.connections.discard(self)
         if secure is None or self._ended:
             return
         secure.set_protocol(self._protocol)
