@@ -185,6 +185,13 @@ def push(world: EngineWorld, progress: Progress) -> Progress:
         return progress.judged(condition(ConditionType.PUSHED, True, Reason.DONE, text))
     if registry.sign_key is not None and not _may_be_signed(status.origin, registry):
         return _not_signed(world, progress)
+    return _follow_push(world, progress, registry, reference)
+
+
+def _follow_push(
+    world: EngineWorld, progress: Progress, registry: EngineRegistry, reference: str
+) -> Progress:
+    status = _status(progress)
     key = render.asked_key(registry)
     attempts = status.push if status.push and status.push.key == key else Attempts(key=key)
     attempt = f"{key}/{attempts.failures + 1}"
