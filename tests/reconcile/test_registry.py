@@ -6,7 +6,7 @@ import pytest
 
 from reranker_contracts import StageReason
 from reranker_operator.api.conditions import find
-from reranker_operator.api.meta import JOB, POD
+from reranker_operator.api.meta import JOB, POD, RERANKER_ENGINE
 
 from .controllers import NAMESPACE, PARITY, Fault
 from .simulation import Simulation
@@ -249,6 +249,42 @@ async def test_what_came_from_the_registry_is_not_brought_back() -> None:
     sim.create_service(engine=_registry(push=True))
     await sim.converge()
     assert "push" not in _jobs(sim)
+    assert _told(sim, "Pushed")[:2] == ("True", "Done")
+
+
+@pytest.mark.parametrize("target", ["engines", "mirror"])
+async def test_what_came_unchecked_is_not_signed(target: str) -> None:
+    """Else who may write to the registry has our signature under an engine of theirs."""
+    sim = await _filled()
+    theirs = set(sim.registry)
+    sim.create_service(engine=_registry())
+    await sim.converge()
+    signing = {"push": True, "signKey": {"name": "signing"}}
+    repository = f"oci://registry.example/{target}"
+    sim.edit_service(engine={"registry": {"repository": repository, **signing}})
+    await sim.converge()
+    assert "push" not in _jobs(sim)
+    assert sim.signed == set()
+    status, reason, message = _told(sim, "Pushed")
+    assert (status, reason) == ("False", "SignatureInvalid")
+    assert "neither signed nor pushed" in message
+    assert "not pushed (SignatureInvalid)" in sim.message("EngineReady")
+    assert sim.condition("Ready") == ("True", "Ready"), "it serves as before"
+    # As the message says: built here it is signed.
+    sim.edit_service(engine={"registry": {"repository": repository, "pull": False, **signing}})
+    sim.cluster.remove(RERANKER_ENGINE, NAMESPACE, sim.engines()[0].metadata.name)
+    await sim.converge()
+    assert "compile" in _jobs(sim)
+    assert _told(sim, "Pushed")[:2] == ("True", "Done")
+    assert sim.signed == {next(iter(theirs)).replace("/engines:", f"/{target}:")}
+
+
+async def test_what_came_with_a_trusted_signature_is_signed_too() -> None:
+    sim = await _filled()
+    sim.signed = set(sim.registry)
+    sim.create_service(engine=_registry(push=True, signKey={"name": "signing"}, **KEY))
+    await sim.converge()
+    assert _jobs(sim) == ["pull", "push"]
     assert _told(sim, "Pushed")[:2] == ("True", "Done")
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import datetime
+import errno
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from support import servers
 from engine_builder import transfer
 from engine_builder.cli import main
 from engine_builder.errors import StageError
-from engine_builder.oci import Registry, look_up, parse_reference
+from engine_builder.oci import Registry, artefact, look_up, parse_reference
 from engine_builder.provenance import examine, load_public_key
 from reranker_contracts import Stage, StageReason, StageResult, digest_of, verify_artefact
 
@@ -194,6 +196,47 @@ def test_a_pull_makes_room_first(engine: Path, reference: str, tmp_path: Path) -
     # One that is there is needed, whatever the list says.
     assert job(tmp_path, "pull", reference, "--store", store, *keep).ok
     assert (store / "engines" / DIGEST).is_dir()
+
+
+def test_a_pull_looks_at_the_room_before_it_downloads(
+    engine: Path, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier pull left needs no room again, and is not left where there is too little."""
+    assert job(tmp_path, "push", engine, reference).ok
+    store, size = tmp_path / "other", verify_artefact(engine).size
+    usage = shutil.disk_usage(tmp_path)
+
+    def with_room_for(room: int) -> StageResult:
+        left = usage._replace(free=artefact.RESERVE + room)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path: left)
+        return job(tmp_path, "pull", reference, "--store", store)
+
+    left_over = store / "tmp" / uuid.uuid5(uuid.NAMESPACE_URL, tag_digest(reference)).hex
+    left_over.mkdir(parents=True)
+    (left_over / "model.json").write_bytes(b"{")
+    refused = with_room_for(size // 2)
+    assert refused.reason is StageReason.STORE_FULL
+    assert "free, the download takes" in refused.message
+    assert [path for path in store.rglob("*") if path.is_file()] == []
+    assert list((store / "tmp").iterdir()) == []
+    assert with_room_for(size + 100_000).ok
+    verify_artefact(store / "engines" / DIGEST, DIGEST)
+
+
+def test_a_store_that_gets_full_during_a_pull_is_left_clean(
+    engine: Path, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert job(tmp_path, "push", engine, reference).ok
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # When everything is downloaded: the disk says so as late as that.
+    monkeypatch.setattr(os, "fsync", full)
+    store = tmp_path / "other"
+    refused = job(tmp_path, "pull", reference, "--store", store)
+    assert refused.reason is StageReason.STORE_FULL
+    assert list((store / "tmp").iterdir()) == []
 
 
 def test_retention_needs_both_of_its_arguments(reference: str, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from reranker_operator.api.pods import (
     ProxySpec,
     TritonSettings,
 )
-from reranker_operator.api.registry import EngineRegistry
+from reranker_operator.api.registry import EngineRegistry, RequireSigned
 from reranker_operator.api.rollout import (
     ColdStart,
     FailedRevision,
@@ -321,6 +321,10 @@ class EngineOrigin(ApiModel):
     checked_with: str | None = Field(
         default=None, description="The public key that its signature was checked with, by name."
     )
+
+    def is_checked_with(self, trusted: RequireSigned) -> bool:
+        """Whether the signature was checked with this key."""
+        return self.checked_with == trusted.title
 
 
 class EngineRegistryStatus(ApiModel):

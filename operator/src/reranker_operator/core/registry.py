@@ -183,6 +183,15 @@ def push(world: EngineWorld, progress: Progress) -> Progress:
     if status.pushed == render.pushed_key(registry):
         text = f"the registry has it as {reference}"
         return progress.judged(condition(ConditionType.PUSHED, True, Reason.DONE, text))
+    if registry.sign_key is not None and not _may_be_signed(status.origin, registry):
+        return _not_signed(world, progress)
+    return _follow_push(world, progress, registry, reference)
+
+
+def _follow_push(
+    world: EngineWorld, progress: Progress, registry: EngineRegistry, reference: str
+) -> Progress:
+    status = _status(progress)
     key = render.asked_key(registry)
     attempts = status.push if status.push and status.push.key == key else Attempts(key=key)
     attempt = f"{key}/{attempts.failures + 1}"
@@ -205,6 +214,29 @@ def push(world: EngineWorld, progress: Progress) -> Progress:
         attempts = backoff.failed(attempts, why.reason.value, why.message, world.now)
         progress = _with_status(progress, push=attempts)
     return _push_again(world, progress, attempts, name)
+
+
+def _may_be_signed(origin: EngineOrigin | None, registry: EngineRegistry) -> bool:
+    """What was built here, or came with a signature that is trusted here."""
+    return origin is None or (
+        registry.require_signed is not None and origin.is_checked_with(registry.require_signed)
+    )
+
+
+def _not_signed(world: EngineWorld, progress: Progress) -> Progress:
+    """Whoever may write to the registry would have our signature under whatever they put there."""
+    status = _status(progress)
+    came = status.origin.reference if status.origin else ""
+    text = advise(
+        f"the engine came from {came} and was not checked with a key that is trusted here, so it "
+        "is neither signed nor pushed",
+        "set pull to false in spec.engine.registry, or requireSigned to the key of who built it, "
+        "then delete this RerankerEngine",
+    )
+    # A Job of former settings would sign it.
+    progress = _without_others(world, progress, "", step="push")
+    told = condition(ConditionType.PUSHED, False, StageReason.SIGNATURE_INVALID, text)
+    return progress.judged(told)
 
 
 def _push_again(world: EngineWorld, progress: Progress, attempts: Attempts, name: str) -> Progress:

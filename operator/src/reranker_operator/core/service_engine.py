@@ -262,7 +262,7 @@ def _judge_origin(world: ServiceWorld, name: str, engine: RerankerEngine) -> Con
     asked, told = world.service.spec.engine.registry, engine.status.registry
     trusted = asked.require_signed if asked else None
     origin = told.origin if told else None
-    if trusted is None or origin is None or origin.checked_with == trusted.title:
+    if trusted is None or origin is None or origin.is_checked_with(trusted):
         return None
     text = advise(
         f"{name} came from {origin.reference} for another service, and was not checked with "
