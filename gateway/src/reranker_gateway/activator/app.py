@@ -6,7 +6,8 @@ that requests are taken. All else is handed on while a pod is there, and wakes n
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -64,10 +65,12 @@ class Activator:
     callers: Callers
     telemetry: ActivatorTelemetry
 
-    def admit(self, entry: Entry) -> None:
-        """The body is complete. Raises OverloadedError when too many wait."""
+    @contextmanager
+    def admitting(self) -> Iterator[Entry]:
+        """From before the body to the answer; refusals tell when a pod should be there."""
         try:
-            entry.arrived()
+            with self.admission.enter() as entry:
+                yield entry
         except OverloadedError as error:
             if not self.hold.ready:
                 error.retry_after = max(error.retry_after or 1, self.hold.cold_start.retry_after())
@@ -150,9 +153,8 @@ class _Front:
         if activator.drain.phase is Phase.CLOSED:
             raise NotReadyError("the server is shutting down; retry on another replica")
         activator.hold.check(self._patience(scope))
-        with activator.admission.enter() as entry:
+        with activator.admitting() as entry:
             body = await read_body(request, activator.settings, entry)
-            activator.admit(entry)
             work = activator.hold.deliver(
                 lambda: self._attempt(request, scope, body), self._patience(scope)
             )

@@ -52,12 +52,12 @@ class HoldingFront(Front):
             raise NotReadyError("the server is shutting down; retry on another replica")
         patience = self._patience(context)
         activator.hold.check(patience)
-        with activator.admission.enter() as entry:
+        with activator.admitting() as entry:
             data = await self._uploads.receive(context.read)
             if data is grpc.aio.EOF:
                 raise no_message()
             entry.add(len(data))
-            activator.admit(entry)
+            entry.arrived()
             return await activator.hold.deliver(
                 lambda: self._attempt(context, data), self._patience(context)
             )
