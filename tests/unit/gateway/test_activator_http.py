@@ -1,6 +1,7 @@
 """The activator's HTTP in the test's own process, before a small server that stands for a pod."""
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,8 +23,8 @@ class Pod:
         self.url = ""
         self.ready = True
         self.heads: list[str] = []
-        #: For the next requests; then `OK`.
-        self.answers: deque[bytes] = deque()
+        #: For the next requests, None for silence; then `OK`.
+        self.answers: deque[bytes | None] = deque()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -34,7 +35,10 @@ class Pod:
             writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
         else:
             self.heads.append(head)
-            writer.write(self.answers.popleft() if self.answers else OK)
+            answer = self.answers.popleft() if self.answers else OK
+            if answer is None:
+                await reader.read()
+            writer.write(answer or b"")
         writer.close()
 
 
@@ -86,3 +90,18 @@ async def test_whom_there_is_no_place_for_is_told_when_a_pod_should_be_there(
         assert 29 <= int(refused.headers["retry-after"]) <= 31
         pod.ready = True
         assert [(await task).status_code for task in waiting] == [200]
+
+
+async def test_a_pod_that_falls_silent_is_not_waited_for_for_ever(
+    activator_of: Callable[..., Activator], pod: Pod
+) -> None:
+    pod.answers.append(None)
+    activator = activator_of(infer_timeout_seconds=0.2)
+    async with asyncio.timeout(10), client_of(activator) as client:
+        assert (await client.post("/v1/ranking", json={})).status_code == 200
+    assert len(pod.heads) == 2
+    answer = await activator.backend.send("GET", b"/", [], b"")
+    opened = answer.extensions["network_stream"].get_extra_info("socket")
+    assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+    await answer.aclose()
