@@ -105,3 +105,56 @@ async def test_a_pod_that_falls_silent_is_not_waited_for_for_ever(
     assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
     await answer.aclose()
+
+
+async def test_a_pod_that_goes_amid_its_answer_is_followed_by_another(
+    activator_of: Callable[..., Activator], pod: Pod
+) -> None:
+    pod.answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+    async with client_of(activator_of()) as client:
+        answer = await client.post("/v1/ranking", json={})
+    assert (answer.status_code, answer.text, len(pod.heads)) == (200, "{}", 2)
+
+
+async def test_a_long_answer_is_handed_on_whole(
+    activator_of: Callable[..., Activator], pod: Pod
+) -> None:
+    size = 3 << 20
+    pod.answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    async with client_of(activator_of()) as client:
+        assert (await client.post("/v1/ranking", json={})).content == b"x" * size
+
+
+@pytest.mark.parametrize("target", [b"/v1/ranking#a", b"*", b"http://a/v1/ranking", b"//a/b"])
+async def test_a_target_that_is_no_path_is_refused(
+    activator_of: Callable[..., Activator], pod: Pod, target: bytes
+) -> None:
+    app = create_app(activator_of())
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/ranking", "raw_path": target}
+    async with asyncio.timeout(10):
+        await app(scope | {"query_string": b"", "headers": []}, receive, send)
+    assert said[0]["status"] == 400
+    assert pod.heads == []
+
+
+async def test_headers_of_one_connection_stay_there(
+    activator_of: Callable[..., Activator], pod: Pod
+) -> None:
+    pod.answers.append(
+        b"HTTP/1.1 200 OK\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-Far: 2\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    headers = {"Connection": "close, X-One", "X-One": "1", "X-Other": "2"}
+    async with client_of(activator_of()) as client:
+        answer = await client.post("/v1/ranking", json={}, headers=headers)
+    assert ("x-hop" in answer.headers, answer.headers["x-far"]) == (False, "2")
+    (head,) = pod.heads
+    assert ("x-one" in head.lower(), "x-other: 2" in head.lower()) == (False, True)

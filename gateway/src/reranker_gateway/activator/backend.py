@@ -51,6 +51,16 @@ class Backend:
         """What the pods are expected to show, as PEM; None without TLS."""
         return None if self._tls_dir is None else (self._tls_dir / "tls.crt").read_bytes()
 
+    def takes(self, target: bytes) -> bool:
+        """Whether `target` is a path that can be asked for: no other form, and no fragment."""
+        if not target.startswith(b"/") or target.startswith(b"//") or b"#" in target:
+            return False
+        try:
+            self._url.copy_with(raw_path=target)
+        except (httpx.InvalidURL, UnicodeDecodeError):
+            return False
+        return True
+
     async def ready(self) -> bool:
         """Whether a pod says that it is ready."""
         try:
