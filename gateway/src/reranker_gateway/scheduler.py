@@ -178,18 +178,18 @@ class Scheduler:
 
     async def _attempt_alone(self, pairs: list[Pair], error: EngineError) -> None:
         try:
-            if all(job.done.done() for pair in pairs for job, _ in pair.claims):
-                raise error
-            if not await self._engine_works():
-                raise error
+            needless = all(job.done.done() for pair in pairs for job, _ in pair.claims)
+            if needless or not await self._engine_works():
+                self._lost(pairs, error)
+                return
             scores = await self._infer(pairs)
         except EngineTimeoutError as again:
             self._lost(pairs, again)
-        except EngineUnavailableError as again:
+        except EngineUnavailableError:
             twice = EngineError(
                 "the engine went down twice while it had this request; do not send it again"
             )
-            self._lost(pairs, again if again is error else twice)
+            self._lost(pairs, twice)
         except Exception as again:  # as above
             self._lost(pairs, again)
         else:
