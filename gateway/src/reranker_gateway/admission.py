@@ -65,7 +65,12 @@ class Entry:
         self.held += count
 
     def arrived(self) -> None:
-        """The body is complete: from now on it stays, and is worked on. Raises OverloadedError."""
+        """The body is complete: from now on it stays, and is worked on. Raises OverloadedError.
+
+        Nothing when it was said before: one request has one place.
+        """
+        if self._working:
+            return
         self.check()
         self._admission.begin_work(self, self._caller)
         self._working = True

@@ -106,8 +106,17 @@ class Drain:
             # What was sent before its sender was told to go has still to arrive.
             await self._wait(self._hurry, min(_CROSSING_SECONDS, self.remaining))
         self.phase = Phase.CLOSED
-        await self._wait(self._idle, self.remaining)
+        await self._until_idle()
         return self._active == 0
+
+    async def _until_idle(self) -> None:
+        """Until the last answer, the end of the time, or the second signal."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._idle, self._hurry)]
+        try:
+            await asyncio.wait(waits, timeout=self.remaining, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
 
     async def _until_quiet(self, latest: float) -> None:
         """Until nobody comes anew, but not beyond `latest`, and not at all without a delay."""

@@ -40,6 +40,18 @@ async def test_a_second_signal_ends_the_delay() -> None:
     assert await run
 
 
+async def test_a_second_signal_ends_the_wait_for_requests_in_progress(
+    eventually: Callable[..., Any],
+) -> None:
+    drain = Drain(delay_seconds=0, timeout_seconds=100)
+    drain.enter()
+    run = asyncio.create_task(drain.run())
+    await eventually(lambda: drain.phase is Phase.CLOSED)
+    drain.hurry()
+    async with asyncio.timeout(5):
+        assert not await run
+
+
 async def test_it_serves_on_while_somebody_comes_anew() -> None:
     """As the only pod of a service is asked until its successor is ready."""
     loop = asyncio.get_running_loop()

@@ -175,3 +175,88 @@ def test_a_start_is_foretold_by_those_before(time: Time) -> None:
     time.now += 100
     start.end()
     assert start.last == 4
+
+
+async def test_a_pod_that_is_not_ready_says_nothing_of_the_others(
+    pods: Pods, time: Time, eventually: Eventually
+) -> None:
+    """The address leads to any of them."""
+    hold = hold_of(pods, time, expected=5000)
+    pods.ready = True
+    assert await hold.look()
+    pods.ready = False
+    pods.refusals = [NotTakenError(None)]
+    asked = asyncio.create_task(hold.deliver(pods.take(1), None))
+    await eventually(lambda: hold.waiting == 1)
+    hold.check(1)
+    time.now += 1
+    pods.ready = True
+    assert await asked == 1
+    # That was no start.
+    assert (hold.cold_start.last, hold.cold_start.remaining()) == (None, 5000)
+
+
+async def test_when_nobody_is_there_any_more_it_is_told_as_ever(
+    pods: Pods, time: Time, eventually: Eventually
+) -> None:
+    hold = hold_of(pods, time, expected=5000)
+    pods.ready = True
+    assert await hold.look()
+    pods.ready = False
+    pods.refusals = [NotTakenError(None)]
+    asked = asyncio.create_task(hold.deliver(pods.take(1), None))
+    await eventually(lambda: not hold.ready)
+    time.now += 3
+    with pytest.raises(SleepingError, match="it is being started"):
+        await asked
+    hold.close()
+
+
+async def test_who_was_held_is_not_sent_away(
+    pods: Pods, time: Time, eventually: Eventually
+) -> None:
+    hold = hold_of(pods, time, expected=30)
+    asked = asyncio.create_task(hold.deliver(pods.take(1), 40))
+    await eventually(lambda: hold.waiting == 1)
+    time.now += 35
+    pods.refusals = [NotTakenError(None)]
+    pods.ready = True
+    await eventually(lambda: not pods.refusals)
+    pods.ready = False
+    time.now += 3
+    await eventually(lambda: hold.waiting == 1 or asked.done())
+    pods.ready = True
+    assert await asked == 1
+
+
+async def test_who_was_refused_goes_before_those_who_came_later(pods: Pods, time: Time) -> None:
+    hold = hold_of(pods, time)
+    waiting = [asyncio.create_task(hold.deliver(pods.take(at), None)) for at in range(128)]
+    pods.refusals = [NotTakenError(None) for _ in range(64)]
+    pods.ready = True
+    await asyncio.gather(*waiting)
+    assert sorted(pods.taken[:64]) == list(range(64))
+
+
+async def test_nobody_waits_for_ever_for_a_place(
+    pods: Pods, time: Time, eventually: Eventually
+) -> None:
+    """As when pods have vanished without a word."""
+    hold = hold_of(pods, time)
+    pods.ready = True
+    sent = []
+
+    async def silence() -> int:
+        sent.append(True)
+        await asyncio.Event().wait()
+        return 0
+
+    silent = [asyncio.create_task(hold.deliver(silence, None)) for _ in range(64)]
+    await eventually(lambda: len(sent) == 64)
+    async with asyncio.timeout(5):
+        with pytest.raises(SleepingError):
+            await hold.deliver(pods.take(1), 0.05)
+    for task in silent:
+        task.cancel()
+    await asyncio.wait(silent)
+    assert await hold.deliver(pods.take(2), None) == 2

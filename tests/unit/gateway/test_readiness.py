@@ -139,6 +139,6 @@ async def test_a_batch_that_brings_the_engine_down_takes_the_others_along_only_o
         await eventually(lambda: len(engine.batches) == 2)
         engine.open.set()
         bad, good = await asyncio.gather(*answers)
-    assert (bad.status_code, good.status_code) == (503, 200)
+    assert (bad.status_code, good.status_code) == (500, 200)
     assert len(crashed) == 3
     watch.cancel()

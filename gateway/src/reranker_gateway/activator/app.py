@@ -5,8 +5,10 @@ service is ready before it sends anything would otherwise never wake it, so read
 that requests are taken. All else is handed on while a pod is there, and wakes nobody.
 """
 
+import logging
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -31,7 +33,8 @@ from reranker_gateway.api.ranking import REQUEST_ID
 from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
-from reranker_gateway.errors import NotReadyError, OverloadedError
+from reranker_gateway.errors import InvalidRequestError, NotReadyError, OverloadedError
+from reranker_gateway.logs import log_event
 from reranker_gateway.request_context import TIMEOUT_HEADER, current_request, timeout_seconds
 from reranker_gateway.telemetry import CONTENT_TYPE
 
@@ -47,6 +50,9 @@ _NOT_HANDED_ON: Final = frozenset(
 )
 #: The server adds a date of its own.
 _NOT_HANDED_BACK: Final = _NOT_HANDED_ON - {b"content-length"} | {b"date"}
+#: So much of an answer is taken before its first byte goes on: until then another pod may answer.
+_KEPT_BYTES: Final = 1 << 20
+_log = logging.getLogger(__name__)
 #: Answers of a pod after which the same request may be sent again.
 _AGAIN: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -64,10 +70,12 @@ class Activator:
     callers: Callers
     telemetry: ActivatorTelemetry
 
-    def admit(self, entry: Entry) -> None:
-        """The body is complete. Raises OverloadedError when too many wait."""
+    @contextmanager
+    def admitting(self) -> Iterator[Entry]:
+        """From before the body to the answer; refusals tell when a pod should be there."""
         try:
-            entry.arrived()
+            with self.admission.enter() as entry:
+                yield entry
         except OverloadedError as error:
             if not self.hold.ready:
                 error.retry_after = max(error.retry_after or 1, self.hold.cold_start.retry_after())
@@ -142,6 +150,8 @@ class _Front:
 
     async def _handed_on(self, request: Request, scope: Scope) -> ASGIApp:
         """Raises GatewayError."""
+        if not self._activator.backend.takes(_target(scope)):
+            raise InvalidRequestError("the target of the request is not a path", status=400)
         ranks = request.method == "POST" and is_scoring(scope["path"]) and DIALECT in scope
         if not ranks:
             return await self._told(request, scope)
@@ -150,9 +160,8 @@ class _Front:
         if activator.drain.phase is Phase.CLOSED:
             raise NotReadyError("the server is shutting down; retry on another replica")
         activator.hold.check(self._patience(scope))
-        with activator.admission.enter() as entry:
+        with activator.admitting() as entry:
             body = await read_body(request, activator.settings, entry)
-            activator.admit(entry)
             work = activator.hold.deliver(
                 lambda: self._attempt(request, scope, body), self._patience(scope)
             )
@@ -186,8 +195,7 @@ class _Front:
 
     async def _attempt(self, request: Request, scope: Scope, body: bytes) -> "_Answer":
         """The same request to a pod. Raises NotTakenError."""
-        target = scope["raw_path"] + (b"?" + scope["query_string"]) * bool(scope["query_string"])
-        headers = [entry for entry in scope["headers"] if entry[0] not in _NOT_HANDED_ON]
+        headers = _without(scope["headers"], _NOT_HANDED_ON)
         headers.append((b"x-request-id", scope[REQUEST_ID]))
         headers.append((b"connection", b"close"))
         if body or request.method == "POST":
@@ -196,13 +204,24 @@ class _Front:
         if patience is not None:
             milliseconds = str(max(1, int(patience * 1000))).encode()
             headers.append((TIMEOUT_HEADER, milliseconds))
-        found = await self._activator.backend.send(request.method, target, headers, body)
+        found = await self._activator.backend.send(request.method, _target(scope), headers, body)
         answer = _Answer(found)
+        await answer.keep()
         if found.status_code in _AGAIN:
-            await answer.keep()
             full = found.status_code == HTTPStatus.TOO_MANY_REQUESTS
             raise NotTakenError(answer, full=full)
         return answer
+
+
+def _target(scope: Scope) -> bytes:
+    return bytes(scope["raw_path"] + (b"?" + scope["query_string"]) * bool(scope["query_string"]))
+
+
+def _without(headers: Headers, unwanted: Collection[bytes]) -> Headers:
+    """Those that are not of this connection only: not `unwanted`, nor named by `Connection`."""
+    named = b",".join(value for name, value in headers if name == b"connection")
+    left_out = {name.strip().lower() for name in named.split(b",")} | set(unwanted)
+    return [entry for entry in headers if entry[0] not in left_out]
 
 
 class _Answer:
@@ -210,34 +229,40 @@ class _Answer:
 
     def __init__(self, found: httpx.Response) -> None:
         self._found = found
-        self._kept: bytes | None = None
+        self._kept = b""
+        self._rest: AsyncIterator[bytes] | None = None
 
     async def keep(self) -> None:
-        """Take all of it now, and let the connection go. Raises NotTakenError."""
+        """Take what is not long now, and let the connection go. Raises NotTakenError."""
+        rest = self._found.aiter_raw()
         try:
-            self._kept = b"".join([chunk async for chunk in self._found.aiter_raw()])
+            async for chunk in rest:
+                self._kept += chunk
+                if len(self._kept) > _KEPT_BYTES:
+                    self._rest = rest
+                    return
         except httpx.TransportError:
             raise NotTakenError(None) from None
         finally:
-            await self._found.aclose()
+            if self._rest is None:
+                await self._found.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        headers: Headers = [
-            (name.lower(), value)
-            for name, value in self._found.headers.raw
-            if name.lower() not in _NOT_HANDED_BACK
-        ]
+        found = [(name.lower(), value) for name, value in self._found.headers.raw]
+        headers = _without(found, _NOT_HANDED_BACK)
         # The next request is better made to a pod.
         headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": self._found.status_code}
         try:
             await send(cast("Any", start | {"headers": headers}))
-            if self._kept is not None:
-                await send({"type": "http.response.body", "body": self._kept})
-                return
-            async for chunk in self._found.aiter_raw():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": self._kept, "more_body": True})
+            if self._rest is not None:
+                async for chunk in self._rest:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        except httpx.TransportError:
+            # Without its end, the server breaks the connection: the client sees that it is cut.
+            log_event(_log, "answer cut", error="the pod went away")
         finally:
             await self._found.aclose()

@@ -7,6 +7,7 @@ The pods show the certificate that this process has too. It trusts that one, wha
 it: they are the names that clients know, not those of pods.
 """
 
+import socket
 import ssl
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,14 @@ READY_PATH: Final = b"/v1/health/ready"
 _CONNECT_SECONDS: Final = 1.0
 _ASK_SECONDS: Final = 2.0
 _SEND_SECONDS: Final = 60.0
+#: A node that vanished says nothing: after some 20 s without a sign of life it has.
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),
+)
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -27,9 +36,11 @@ Headers = list[tuple[bytes, bytes]]
 class Backend:
     """HTTP to the pods."""
 
-    def __init__(self, url: str, tls_dir: Path | None) -> None:
+    def __init__(self, url: str, tls_dir: Path | None, answer_seconds: float) -> None:
+        """`answer_seconds`: longest silence of a pod that has a request."""
         self._url = httpx.URL(url)
         self._tls_dir = tls_dir
+        self.answer_seconds = answer_seconds
         self._client: httpx.AsyncClient | None = None
         self._trusted: bytes | None = None
         #: A name in the pods' certificate, once one was seen.
@@ -39,6 +50,16 @@ class Backend:
     def certificate(self) -> bytes | None:
         """What the pods are expected to show, as PEM; None without TLS."""
         return None if self._tls_dir is None else (self._tls_dir / "tls.crt").read_bytes()
+
+    def takes(self, target: bytes) -> bool:
+        """Whether `target` is a path that can be asked for: no other form, and no fragment."""
+        if not target.startswith(b"/") or target.startswith(b"//") or b"#" in target:
+            return False
+        try:
+            self._url.copy_with(raw_path=target)
+        except (httpx.InvalidURL, UnicodeDecodeError):
+            return False
+        return True
 
     async def ready(self) -> bool:
         """Whether a pod says that it is ready."""
@@ -60,7 +81,7 @@ class Backend:
         """Its answer, whose body is still to be read. Raises NotTakenError when there is none."""
         try:
             client = await self._connected()
-            request = self._request(method, target, headers, body, read_seconds=None)
+            request = self._request(method, target, headers, body, read_seconds=self.answer_seconds)
             return await client.send(request, stream=True)
         except (httpx.TransportError, OSError):
             raise NotTakenError(None) from None
@@ -72,7 +93,7 @@ class Backend:
 
     def _request(
         self, method: str, target: bytes, headers: Headers, body: bytes,
-        *, read_seconds: float | None,
+        *, read_seconds: float,
     ) -> httpx.Request:  # fmt: skip
         timeout = httpx.Timeout(
             connect=_CONNECT_SECONDS, read=read_seconds, write=_SEND_SECONDS, pool=None
@@ -92,11 +113,13 @@ class Backend:
         if self._client is None or trusted != self._trusted:
             # Requests under way go on with the former one; it keeps no connection beyond them.
             self._trusted = trusted
-            self._client = httpx.AsyncClient(
+            transport = httpx.AsyncHTTPTransport(
                 verify=_context(trusted) if trusted is not None else False,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
                 trust_env=False,
+                socket_options=_KEEPALIVE,
             )
+            self._client = httpx.AsyncClient(transport=transport, trust_env=False)
         return self._client
 
     def _note_names(self, response: httpx.Response) -> None:

@@ -20,6 +20,8 @@ from reranker_gateway.request_context import current_request
 _NOT_HANDED_ON: Final = frozenset({"user-agent", "te", "content-type", "grpc-accept-encoding"})
 #: What a status of a pod's is over HTTP; the last one of those that are told alike.
 _HTTP: Final = {status: code for code, status in STATUS.items()}
+#: A node that vanished says nothing.
+_KEEPALIVE_MS: Final = 20_000
 _TRUNCATED: Final = "x-truncated-passages"
 
 
@@ -52,12 +54,12 @@ class HoldingFront(Front):
             raise NotReadyError("the server is shutting down; retry on another replica")
         patience = self._patience(context)
         activator.hold.check(patience)
-        with activator.admission.enter() as entry:
+        with activator.admitting() as entry:
             data = await self._uploads.receive(context.read)
             if data is grpc.aio.EOF:
                 raise no_message()
             entry.add(len(data))
-            activator.admit(entry)
+            entry.arrived()
             return await activator.hold.deliver(
                 lambda: self._attempt(context, data), self._patience(context)
             )
@@ -73,14 +75,18 @@ class HoldingFront(Front):
             for name, value in context.invocation_metadata() or ()
             if name not in _NOT_HANDED_ON
         ]
+        left, longest = context.time_remaining(), self._activator.backend.answer_seconds
         async with self._channel() as channel:
             call = channel.unary_unary(INFER)(
-                data, metadata=metadata, timeout=context.time_remaining()
+                data, metadata=metadata, timeout=longest if left is None else min(left, longest)
             )
             try:
                 answer: bytes = await call
                 self._note(await call.trailing_metadata())
             except grpc.aio.AioRpcError as error:
+                late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                if late and (left is None or left > longest):
+                    raise NotTakenError(None) from None
                 raise _told(error) from None
             except asyncio.CancelledError:
                 call.cancel()
@@ -94,6 +100,9 @@ class HoldingFront(Front):
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_receive_message_length", -1),
             ("grpc.enable_http_proxy", 0),
+            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+            ("grpc.http2.max_pings_without_data", 0),
         ]
         certificate = backend.certificate
         if certificate is None:

@@ -2,12 +2,13 @@
 
 While somebody waits, the pods are asked ten times a second whether they are ready. Once they are,
 requests go out in order, a few at a time, so that many of them do not fill the first pod's queue at
-once. What a pod refuses for want of room is sent again, in its place in the line, while its time
-lasts; so is what was sent to a pod that went away: to score again changes nothing.
+once. What a pod refuses is sent again, in its place in the line, while its time lasts; so is what
+was sent to a pod that went away: to score again changes nothing.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,6 +21,8 @@ _AT_ONCE = 64
 _ASK_SECONDS = 0.1
 #: While nobody waits, but somebody was sent away to come back later.
 _IDLE_ASK_SECONDS = 1.0
+#: The address leads to one of the pods by chance, so one that is not ready says little.
+_UNSURE_SECONDS = 2.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 #: How long a request that was sent away counts as one that waits: to be seen by who starts pods.
@@ -64,7 +67,9 @@ class Hold:
         self._asking: asyncio.Task[None] | None = None
         self._asked_at = float("-inf")
         self._sent_away_at = float("-inf")
+        self._lost_at = float("-inf")
         self.cold_start = cold_start
+        #: Those who wait for a pod or for a place.
         self.waiting = 0
 
     @property
@@ -74,13 +79,14 @@ class Hold:
 
     @property
     def held(self) -> int:
-        """Requests that wait; those just sent away because of it count as one."""
-        echo = self._clock() - self._sent_away_at < _ECHO_SECONDS
-        return max(self.waiting, int(echo and not self.ready))
+        """Requests that wait for a pod; those just sent away because of it count as one."""
+        if self.ready:
+            return 0
+        return max(self.waiting, int(self._clock() - self._sent_away_at < _ECHO_SECONDS))
 
     def check(self, patience: float | None) -> None:
         """Raises SleepingError when no pod will answer within `patience` seconds of the caller."""
-        if self.ready:
+        if self.ready or self._unsure > 0:
             return
         limit, remaining = self._limit(patience), self.cold_start.remaining()
         if remaining is not None and remaining > limit:
@@ -99,23 +105,30 @@ class Hold:
         `attempt` raises NotTakenError.
         """
         end = self._clock() + self._limit(patience)
-        waited, pause = False, _FIRST_PAUSE
+        # Its place is kept until it has its answer, so that nobody overtakes it.
+        waited = await self._get_place(end)
+        try:
+            return await self._deliver(attempt, end, waited)
+        finally:
+            self._places.release()
+
+    async def _deliver(self, attempt: Callable[[], Awaitable[T]], end: float, waited: bool) -> T:
+        pause = _FIRST_PAUSE
         while True:
-            waited |= await self._until_ready(end)
-            async with self._places:
-                try:
-                    return await attempt()
-                except NotTakenError as refusal:
-                    refused: NotTakenError[T] = refusal
-                over = self._clock() + pause >= end
-                if over or (refused.full and not waited):
-                    return self._give_up(refused)
-                if refused.full:
-                    # Its place is kept, so that nobody overtakes it.
-                    await asyncio.sleep(pause)
+            try:
+                taken = await attempt()
+            except NotTakenError as refusal:
+                refused: NotTakenError[T] = refusal
+            else:
+                self._found()
+                return taken
+            if self._clock() + pause >= end or (refused.full and not waited):
+                return self._give_up(refused)
             if not refused.full:
-                self._ready.clear()
-                await asyncio.sleep(pause)
+                self._lost()
+            await asyncio.sleep(pause)
+            with self._counted():
+                waited |= await self._until_ready(end, told=not waited)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def look(self) -> bool:
@@ -139,21 +152,63 @@ class Hold:
             raise self._too_late()
         return refused.answer
 
-    async def _until_ready(self, end: float) -> bool:
-        """Wait for a pod; whether that took any time. Raises SleepingError at `end`."""
-        if self.ready:
-            return False
-        self.check(end - self._clock())
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         self.waiting += 1
-        self._watch()
         try:
-            async with asyncio.timeout(max(0.0, end - self._clock())):
-                await self._ready.wait()
-        except TimeoutError:
-            raise self._too_late() from None
+            yield
         finally:
             self.waiting -= 1
+
+    async def _get_place(self, end: float) -> bool:
+        """Wait for a place and for a pod; whether the pod took any time. Raises SleepingError."""
+        if not self.ready:
+            self.check(end - self._clock())
+            self._watch()
+        with self._counted():
+            if not await self._within(end, self._places.acquire()):
+                raise self._too_late()
+            try:
+                return await self._until_ready(end, told=False)
+            except BaseException:
+                self._places.release()
+                raise
+
+    async def _until_ready(self, end: float, *, told: bool) -> bool:
+        """Wait for a pod; whether that took any time. Raises SleepingError at `end`.
+
+        `told`: or as soon as it is certain that it would wait in vain.
+        """
+        if self.ready:
+            return False
+        self._watch()
+        if told and not await self._within(
+            min(end, self._clock() + self._unsure), self._ready.wait()
+        ):
+            self.check(end - self._clock())
+        if not await self._within(end, self._ready.wait()):
+            raise self._too_late()
         return True
+
+    async def _within(self, end: float, work: Awaitable[object]) -> bool:
+        """Whether `work` was done by `end`."""
+        try:
+            async with asyncio.timeout(max(0.0, end - self._clock())):
+                await work
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def _unsure(self) -> float:
+        """Seconds for which a pod may yet be there, since one was a moment ago."""
+        return self._lost_at + _UNSURE_SECONDS - self._clock()
+
+    def _lost(self) -> None:
+        """A pod did not answer, or is not ready: another one may be."""
+        if self.ready:
+            self._lost_at = self._clock()
+            self._ready.clear()
 
     def _too_late(self) -> SleepingError:
         self._sent_away_at = self._clock()
@@ -180,6 +235,9 @@ class Hold:
             await asyncio.sleep(_ASK_SECONDS if self.waiting or lately else _IDLE_ASK_SECONDS)
 
     def _found(self) -> None:
+        if self._unsure > 0:
+            # It was there all the time.
+            self.cold_start.abandon()
         self.cold_start.end()
         # Wakes them in the order in which they began to wait.
         self._ready.set()

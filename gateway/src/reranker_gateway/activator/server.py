@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 def build_activator(settings: ActivatorSettings, clock: Clock = time.monotonic) -> Activator:
     """Wire the parts. Raises ApiKeysError."""
     keys = ApiKeys(settings.api_keys_dir, clock) if settings.api_keys_dir else None
-    backend = Backend(settings.backend_url, settings.tls_dir)
+    backend = Backend(settings.backend_url, settings.tls_dir, settings.infer_timeout_seconds)
     hold = Hold(
         ask=backend.ready,
         cold_start=ColdStart(settings.cold_start_seconds, clock),

@@ -13,6 +13,7 @@ from reranker_gateway.kserve.service import Front, Service
 from reranker_gateway.settings import Settings
 
 _STREAMS_PER_CONNECTION: Final = 128
+_PINGS_MS: Final = 10_000
 _IDLE_MS: Final = 300_000
 #: After this long, less or more by a tenth, a client is told to open its next connection; it may
 #: finish what it has begun for as long as a batch may take. Then the connection ends, and with it
@@ -101,6 +102,8 @@ def _options(settings: Settings, connections: int, age_seconds: float) -> list[t
         ("grpc.max_connection_age_grace_ms", int(settings.infer_timeout_seconds * 1000)),
         ("grpc.keepalive_time_ms", _SILENT_MS),
         ("grpc.keepalive_timeout_ms", _SILENT_MS),
+        # The activator's, which else count as too many after the third.
+        ("grpc.http2.min_ping_interval_without_data_ms", _PINGS_MS),
         # A small message could unpack to many large ones: no compression.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.so_reuseport", 0),
