@@ -22,6 +22,7 @@ from reranker_operator.core.revisions import (
     asked_of,
     in_traffic,
     is_activators,
+    live_deployments,
     serving_revision,
 )
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
@@ -47,8 +48,19 @@ def pods_to_run(world: ServiceWorld) -> int:
     wanted = wanted_replicas(world.service)
     if wanted > 0 or not world.service.may_sleep:
         return wanted
-    running = sum(map(asked_of, in_traffic(world, serving_revision(world))))
-    return 0 if _has_taken_over(world) else running
+    return 0 if _has_taken_over(world) else _running(world)
+
+
+def _running(world: ServiceWorld) -> int:
+    """What makes up the service's number: where one revision stands beside another that is
+    complete, the pods of the other come on top of it, and must not be counted into it.
+    """
+    spec, serving = world.service.spec, serving_revision(world)
+    if spec.rollout.strategy == "noSurge":
+        found = sum(map(asked_of, in_traffic(world, serving)))
+    else:
+        found = asked_of(live_deployments(world).get(serving or ""))
+    return min(found, spec.autoscaling.max) if spec.autoscaling else found
 
 
 def stays_awake(world: ServiceWorld) -> bool:

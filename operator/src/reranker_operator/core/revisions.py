@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from reranker_operator import names
 from reranker_operator.api.meta import SERVICE
-from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.split import Held
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
 from reranker_operator.render import activator
@@ -108,9 +107,14 @@ def carries_out_spec(world: ServiceWorld) -> bool:
     return bool(annotations.get(names.SPEC_HASH) == render.spec_hash(world.service))
 
 
-def is_available(deployment: Manifest, world: ServiceWorld) -> bool:
+def available_of(deployment: Manifest | None) -> int:
+    """The number of its pods that have been ready for as long as is asked for."""
+    return int(deployment.get("status", {}).get("availableReplicas", 0)) if deployment else 0
+
+
+def is_available(deployment: Manifest, total: int) -> bool:
     """All pods that the service should have are ready ones of this Deployment."""
-    return asked_of(deployment) == wanted_replicas(world.service) and has_all(deployment)
+    return asked_of(deployment) == total and has_all(deployment)
 
 
 def has_all(deployment: Manifest) -> bool:
