@@ -360,7 +360,11 @@ async def test_no_pods_are_no_promotion(sim: Simulation) -> None:
 
 @pytest.mark.parametrize("strategy", ["surge", "blueGreen", "canary"])
 async def test_pods_that_are_added_later_are_no_verdict(strategy: str, sim: Simulation) -> None:
-    rollout: dict[str, Any] = {"strategy": strategy, "bakeSeconds": 300, "progressDeadlineSeconds": 60}
+    rollout: dict[str, Any] = {
+        "strategy": strategy,
+        "bakeSeconds": 300,
+        "progressDeadlineSeconds": 60,
+    }
     if strategy == "blueGreen":
         rollout["blueGreen"] = {"previewSeconds": 0}
     if strategy == "canary":

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from reranker_operator.api.meta import DEPLOYMENT, ENDPOINT_SLICE, NETWORK_POLICY, POD, RERANKER_SERVICE, SERVICE
+from reranker_operator.api.meta import (
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    NETWORK_POLICY,
+    POD,
+    RERANKER_SERVICE,
+    SERVICE,
+)
 from reranker_operator.errors import Unavailable
 from reranker_operator.names import APP_COMPONENT
 

@@ -20,10 +20,8 @@ from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.revisions import (
     asked_of,
-    in_traffic,
     is_activators,
-    live_deployments,
-    serving_revision,
+    running_of,
 )
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
 from reranker_operator.render import activator as render
@@ -48,19 +46,10 @@ def pods_to_run(world: ServiceWorld) -> int:
     wanted = wanted_replicas(world.service)
     if wanted > 0 or not world.service.may_sleep:
         return wanted
-    return 0 if _has_taken_over(world) else _running(world)
-
-
-def _running(world: ServiceWorld) -> int:
-    """What makes up the service's number: where one revision stands beside another that is
-    complete, the pods of the other come on top of it, and must not be counted into it.
-    """
-    spec, serving = world.service.spec, serving_revision(world)
-    if spec.rollout.strategy == "noSurge":
-        found = sum(map(asked_of, in_traffic(world, serving)))
-    else:
-        found = asked_of(live_deployments(world).get(serving or ""))
-    return min(found, spec.autoscaling.max) if spec.autoscaling else found
+    spec, running = world.service.spec.autoscaling, running_of(world)
+    if _has_taken_over(world):
+        return 0
+    return min(running, spec.max) if spec else running
 
 
 def stays_awake(world: ServiceWorld) -> bool:

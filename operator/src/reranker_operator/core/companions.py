@@ -137,9 +137,7 @@ def _wanted(
 ) -> list[dict[str, Any]]:
     """`selector` is of the pods that serve, `reached` of those that addresses lead to."""
     made = (
-        network.serving_policy(
-            service, operator_namespace, activator_is_there=activator_is_there
-        ),
+        network.serving_policy(service, operator_namespace, activator_is_there=activator_is_there),
         network.resolve_policy(service),
         network.build_policy(service, engines),
         exposure.external_service(service, reached),

@@ -100,6 +100,18 @@ def in_traffic(world: ServiceWorld, serving: str | None) -> list[Manifest]:
     return [live[serving]] if serving in live else []
 
 
+def running_of(world: ServiceWorld) -> int:
+    """What makes up the service's number of pods now.
+
+    Where one revision stands beside another that is complete, the pods of the other come on top of
+    it, and must not be counted into it.
+    """
+    serving = serving_revision(world)
+    if world.service.spec.rollout.strategy == "noSurge":
+        return sum(map(asked_of, in_traffic(world, serving)))
+    return asked_of(live_deployments(world).get(serving or ""))
+
+
 def carries_out_spec(world: ServiceWorld) -> bool:
     """What serves was made from this very spec: only the operator or the source has changed."""
     entry = live_deployments(world).get(serving_revision(world) or "")

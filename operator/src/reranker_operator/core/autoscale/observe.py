@@ -16,6 +16,7 @@ from reranker_operator.core.revisions import (
     live_deployments,
     pods_of,
     revision_of,
+    running_of,
     serving_revision,
 )
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving
@@ -43,6 +44,7 @@ class Outlook:
     rules: AutoscalingSpec
     before: AutoscalingStatus | None
     begin: int
+    given: int
     views: tuple[PodView, ...]
     rolling: bool
     revision: str | None
@@ -61,7 +63,11 @@ class Outlook:
     def decide(self, loads: Sequence[PodLoad], now: float) -> AutoscalingStatus:
         """The number of pods that is right then, and why; `before` itself if nothing is new."""
         decision = decide(
-            self.rules, self.seen(loads, now), memory_of(self.before), begin=self.begin
+            self.rules,
+            self.seen(loads, now),
+            memory_of(self.before),
+            begin=self.begin,
+            given=self.given,
         )
         return status_of(decision, self.before)
 
@@ -87,6 +93,7 @@ def outlook(world: ServiceWorld) -> Outlook | None:
         rules=spec,
         before=service.status.autoscaling,
         begin=begin_with(service),
+        given=running_of(world),
         views=tuple(_views(world, revision)),
         rolling=rolling,
         revision=revision,
