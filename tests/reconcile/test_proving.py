@@ -348,6 +348,7 @@ async def test_no_pods_are_no_promotion(sim: Simulation) -> None:
     sim.edit_service(replicas=0)
     await _let(sim, 900)
     assert _numbers(sim) == {good: 0, new: 0}
+    assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
     sim.edit_service(replicas=3)
     await _let(sim, 200)
     stand = sim.service().status.rollout or _none()
