@@ -337,6 +337,73 @@ async def test_a_canary_by_numbers_of_pods(sim: Simulation) -> None:
     assert traffic.sent.get("", 0) == 0
 
 
+async def test_no_pods_are_no_promotion(sim: Simulation) -> None:
+    canary = {"steps": [{"weight": 25, "seconds": 10}, {"weight": 50, "untilPromoted": True}]}
+    rollout = {"strategy": "canary", "canary": canary}
+    good = await _serving(sim, replicas=3, rollout=rollout)
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 120)
+    new = (sim.service().status.rollout or _none()).revision
+    assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
+    sim.edit_service(replicas=0)
+    await _let(sim, 900)
+    assert _numbers(sim) == {good: 0, new: 0}
+    assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
+    sim.edit_service(replicas=3)
+    await _let(sim, 200)
+    stand = sim.service().status.rollout or _none()
+    assert (stand.revision, stand.step, stand.awaits_promotion) == (new, 1, True)
+    assert (_numbers(sim), sim.service().status.failed) == ({good: 3, new: 3}, ())
+    sim.annotate(names.PROMOTE, new)
+    await _let(sim, 100)
+    assert _numbers(sim) == {new: 3}
+
+
+@pytest.mark.parametrize("strategy", ["surge", "blueGreen", "canary"])
+async def test_pods_that_are_added_later_are_no_verdict(strategy: str, sim: Simulation) -> None:
+    rollout: dict[str, Any] = {
+        "strategy": strategy,
+        "bakeSeconds": 300,
+        "progressDeadlineSeconds": 60,
+    }
+    if strategy == "blueGreen":
+        rollout["blueGreen"] = {"previewSeconds": 0}
+    if strategy == "canary":
+        rollout["canary"] = {"steps": [{"weight": 50, "seconds": 0}]}
+    good = await _serving(sim, replicas=2, rollout=rollout)
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 60)
+    new = _address(sim)
+    assert new not in (None, good)
+    sim.pods_start = False
+    sim.edit_service(replicas=4)
+    writes = len(sim.cluster.writes)
+    await _let(sim, 150)
+    assert sim.service().status.failed == ()
+    assert (_numbers(sim), _address(sim)) == ({good: 2, new: 4}, new)
+    assert len(sim.cluster.writes) - writes < 40
+    sim.pods_start = True
+    await _let(sim, 200)
+    assert (_numbers(sim), sim.service().status.rollout) == ({new: 4}, None)
+
+
+async def test_without_surge_the_former_revision_gets_no_pods_back(sim: Simulation) -> None:
+    rollout = {"strategy": "noSurge", "bakeSeconds": 300}
+    good = await _serving(sim, replicas=2, rollout=rollout)
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 330)
+    new = _address(sim)
+    assert (_numbers(sim), new) != ({good: 2}, good)
+    sim.pods_start = False
+    sim.edit_service(replicas=4)
+    await _let(sim, 30)
+    assert _numbers(sim) == {good: 0, new: 4}
+    assert _address(sim) == new
+    sim.pods_start = True
+    await _let(sim, 400)
+    assert (_numbers(sim), _address(sim)) == ({new: 4}, new)
+
+
 async def test_a_canary_by_route(sim: Simulation) -> None:
     steps = [{"weight": 5, "seconds": 30}, {"weight": 40, "seconds": 30}]
     rollout = {"strategy": "canary", "canary": {"steps": steps}, "bakeSeconds": 20}

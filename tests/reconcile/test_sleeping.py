@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from reranker_operator.api.meta import DEPLOYMENT, ENDPOINT_SLICE, NETWORK_POLICY, POD, SERVICE
+from reranker_operator.api.meta import (
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    NETWORK_POLICY,
+    POD,
+    RERANKER_SERVICE,
+    SERVICE,
+)
 from reranker_operator.errors import Unavailable
 from reranker_operator.names import APP_COMPONENT
 
@@ -83,7 +90,7 @@ def watch(sim: Simulation) -> None:
 
 
 @pytest.mark.parametrize("expose", [{}, {"service": {"type": "NodePort"}}])
-@pytest.mark.parametrize("strategy", ["surge", "noSurge"])
+@pytest.mark.parametrize("strategy", ["surge", "noSurge", "canary"])
 async def test_sleeps_and_wakes_without_a_gap(
     sim: Simulation, expose: dict[str, Any], strategy: str
 ) -> None:
@@ -120,6 +127,39 @@ async def test_sleeps_and_wakes_without_a_gap(
     await run(sim, 30)
     assert sim.condition("Serving") == ("True", "Available")
     assert (sim.service().status.url, sim.service().status.revision) == (url, revision)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_canary_by_pods_goes_to_sleep_with_the_pods_it_has(
+    sim: Simulation, paused: bool
+) -> None:
+    canary = {"steps": [{"weight": 50, "untilPromoted": True}]}
+    await serving(sim, rollout={"strategy": "canary", "canary": canary})
+    sim.edit_service(serving={"maxPassages": 99})
+    await run(sim, 120)
+    assert len(sim.names("Deployment")) == 3
+    if paused:
+        sim.edit_service(rollout={"paused": True})
+        await run(sim, 10)
+    before = most = asked(sim)
+
+    def count() -> None:
+        nonlocal most
+        most = max(most, asked(sim))
+
+    sim.after_step, sim.endpoints_follow, sim.busy = count, False, False
+    sleep(sim)
+    await run(sim, 60)
+    assert (asked(sim), most, leads_to(sim)) == (before, before, "activator")
+    sim.endpoints_follow = True
+    await run(sim, 10)
+    assert asked(sim) == 0
+
+
+def sleep(sim: Simulation) -> None:
+    """The decision for no pods, as a process that knew no rollout yet has left it."""
+    status = {"status": {"autoscaling": {"desired": 0, "reason": "ScaledToZero"}}}
+    sim.cluster.edit(RERANKER_SERVICE, NAMESPACE, "rank", status)
 
 
 async def test_pods_stay_until_the_activator_holds(sim: Simulation) -> None:
@@ -170,6 +210,26 @@ async def test_an_activator_goes_when_no_longer_needed(sim: Simulation) -> None:
     assert not any("activator" in name for name in sim.names("Deployment"))
     assert sim.names("Service") == ["rank"]
     assert sim.names("PodDisruptionBudget") == []
+
+
+async def test_an_activator_reaches_the_pods_until_it_is_gone(sim: Simulation) -> None:
+    await asleep(sim, networkPolicy={"enabled": True})
+    sim.pods_start = False
+    sim.edit_service(autoscaling={"min": 1})
+    await run(sim, 30)
+    assert leads_to(sim) == "activator"
+    assert {"rank", "rank-activator"} <= set(sim.names("NetworkPolicy"))
+    policy = sim.cluster.find(NETWORK_POLICY, NAMESPACE, "rank") or {}
+    assert "activator" in str(policy["spec"]["ingress"])
+    sim.pods_start = True
+    for pod in sim.pods_of("rank"):
+        if pod["status"]["phase"] == "Pending":
+            sim._start_serving(pod)
+    await run(sim, 30)
+    assert leads_to(sim) == "serving"
+    assert "rank-activator" not in sim.names("NetworkPolicy")
+    policy = sim.cluster.find(NETWORK_POLICY, NAMESPACE, "rank") or {}
+    assert "activator" not in str(policy["spec"]["ingress"])
 
 
 async def test_policies_let_the_activator_through(sim: Simulation) -> None:

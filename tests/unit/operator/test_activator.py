@@ -108,8 +108,6 @@ def test_policies() -> None:
     assert policy is not None
     (_, way_out) = policy["spec"]["egress"]
     assert [port["port"] for port in way_out["ports"]] == [8000, 8001]
-    awake = service_of(**on, autoscaling={"min": 1, "max": 2})
-    assert network.activator_policy(awake, "system") is None
 
 
 STARTED: Json = {

@@ -20,9 +20,8 @@ from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.revisions import (
     asked_of,
-    in_traffic,
     is_activators,
-    serving_revision,
+    running_of,
 )
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
 from reranker_operator.render import activator as render
@@ -47,8 +46,10 @@ def pods_to_run(world: ServiceWorld) -> int:
     wanted = wanted_replicas(world.service)
     if wanted > 0 or not world.service.may_sleep:
         return wanted
-    running = sum(map(asked_of, in_traffic(world, serving_revision(world))))
-    return 0 if _has_taken_over(world) else running
+    spec, running = world.service.spec.autoscaling, running_of(world)
+    if _has_taken_over(world):
+        return 0
+    return min(running, spec.max) if spec else running
 
 
 def stays_awake(world: ServiceWorld) -> bool:

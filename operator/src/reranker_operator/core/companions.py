@@ -80,8 +80,9 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
         engines,
         operator_namespace=namespace,
         weight=None if blocked else rollout.weight,
+        activator_is_there=(needed := activation.is_needed(world)),
     )
-    if activation.is_needed(world):
+    if needed:
         wanted += _activators(service, selector or {}, operator_namespace=namespace)
     if preview is not None:
         # Before the routes that lead to it.
@@ -132,10 +133,11 @@ def _wanted(
     *,
     operator_namespace: str,
     weight: int | None = None,
+    activator_is_there: bool = False,
 ) -> list[dict[str, Any]]:
     """`selector` is of the pods that serve, `reached` of those that addresses lead to."""
     made = (
-        network.serving_policy(service, operator_namespace),
+        network.serving_policy(service, operator_namespace, activator_is_there=activator_is_there),
         network.resolve_policy(service),
         network.build_policy(service, engines),
         exposure.external_service(service, reached),

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from reranker_operator import names
 from reranker_operator.api.meta import SERVICE
-from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.split import Held
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
 from reranker_operator.render import activator
@@ -101,6 +100,18 @@ def in_traffic(world: ServiceWorld, serving: str | None) -> list[Manifest]:
     return [live[serving]] if serving in live else []
 
 
+def running_of(world: ServiceWorld) -> int:
+    """What makes up the service's number of pods now.
+
+    Where one revision stands beside another that is complete, the pods of the other come on top of
+    it, and must not be counted into it.
+    """
+    serving = serving_revision(world)
+    if world.service.spec.rollout.strategy == "noSurge":
+        return sum(map(asked_of, in_traffic(world, serving)))
+    return asked_of(live_deployments(world).get(serving or ""))
+
+
 def carries_out_spec(world: ServiceWorld) -> bool:
     """What serves was made from this very spec: only the operator or the source has changed."""
     entry = live_deployments(world).get(serving_revision(world) or "")
@@ -108,9 +119,14 @@ def carries_out_spec(world: ServiceWorld) -> bool:
     return bool(annotations.get(names.SPEC_HASH) == render.spec_hash(world.service))
 
 
-def is_available(deployment: Manifest, world: ServiceWorld) -> bool:
+def available_of(deployment: Manifest | None) -> int:
+    """The number of its pods that have been ready for as long as is asked for."""
+    return int(deployment.get("status", {}).get("availableReplicas", 0)) if deployment else 0
+
+
+def is_available(deployment: Manifest, total: int) -> bool:
     """All pods that the service should have are ready ones of this Deployment."""
-    return asked_of(deployment) == wanted_replicas(world.service) and has_all(deployment)
+    return asked_of(deployment) == total and has_all(deployment)
 
 
 def has_all(deployment: Manifest) -> bool:

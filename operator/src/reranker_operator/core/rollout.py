@@ -112,6 +112,9 @@ def _freeze(world: ServiceWorld, serving: str | None, wish: Wish) -> Rollout:
     else:
         sharing = list(live) if shared else [serving]
         shares |= share_out(live, sharing, serving, total)
+    if total == 0:
+        # No pods at all are wanted, of the half-made revision neither.
+        shares = dict.fromkeys(shares, 0)
     actions = [
         action
         for revision, number in sorted(shares.items())

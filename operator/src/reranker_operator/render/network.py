@@ -20,16 +20,18 @@ _MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.nam
 _DNS = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
-def serving_policy(service: RerankerService, operator_namespace: str) -> Json | None:
-    """Clients reach the API, monitoring and the operator the metrics; nobody else gets in, and
-    nothing out.
+def serving_policy(
+    service: RerankerService, operator_namespace: str, *, activator_is_there: bool = False
+) -> Json | None:
+    """Clients reach the API, monitoring and the operator the metrics, and the activator the API
+    while there is one; nobody else gets in, and nothing out.
     """
     asked, name = service.spec.network_policy, service.metadata.name
     if not asked.enabled:
         return None
     api = _api_ports(service)
     ways_in = _ways_in(service, operator_namespace)
-    if service.may_sleep:
+    if activator_is_there:
         ways_in += _way_in(None, [{"podSelector": {"matchLabels": activator.selector(name)}}], api)
     spec: Json = {
         "podSelector": {"matchLabels": {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}},
@@ -45,7 +47,7 @@ def serving_policy(service: RerankerService, operator_namespace: str) -> Json | 
 def activator_policy(service: RerankerService, operator_namespace: str) -> Json | None:
     """The same ways in as to the pods that serve; out only to those."""
     name = service.metadata.name
-    if not service.spec.network_policy.enabled or not service.may_sleep:
+    if not service.spec.network_policy.enabled:
         return None
     pods = {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}
     ports = [{"protocol": "TCP", "port": port} for port in _api_ports(service)]

@@ -45,7 +45,7 @@ def advance(view: View, why: str, *, given: int, held_by_floor: bool) -> Step:
     found = None if view.complete else obstacle(view.world, view.target)
     here = _observe(view, found, why, given)
     remaining = None
-    if not view.complete and not held_by_floor:
+    if not view.complete and not held_by_floor and not view.dormant:
         limit = datetime.timedelta(seconds=settings.progress_deadline_seconds)
         remaining = (here.since + limit - now).total_seconds()
     verdict = _verdict(view, here, found, remaining)
@@ -55,7 +55,8 @@ def advance(view: View, why: str, *, given: int, held_by_floor: bool) -> Step:
     failing = here.failing_since is not None and not _promoted(view)
     over = _time_is_over(view, here)
     waits = view.stage.until_promoted and over and not _promoted(view)
-    if view.complete and over and not failing and not waits:
+    asleep = view.dormant and not _promoted(view)
+    if view.complete and over and not failing and not waits and not asleep:
         if view.number == len(view.stages) - 1:
             return Step(None, why, proven=True)
         return Step(_next(view, here), why, decides_after=0.0)
@@ -72,6 +73,8 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     # What it is given now, not only what it was seen to have.
     asked, ready = max(asked_of(view.entry), given), ready_of(view.entry)
     same = before is not None and (before.strategy, before.step) == (view.strategy, view.number)
+    if before is not None and (view.dormant or (same and _is_settled(view, before, asked))):
+        asked = before.asked
     judged = () if view.straight else _gates(view, before)
     failing = any(gate.state == "Failed" for gate in judged)
     hopeless = trouble.is_hopeless(found)
@@ -109,6 +112,12 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     return here.model_copy(update=kept)
 
 
+def _is_settled(view: View, before: RolloutProgress, asked: int) -> bool:
+    """Other pods come beside those that it was complete with, and still is."""
+    was = before.complete_since is not None and before.asked > 0
+    return was and view.complete and ready_of(view.entry) < asked
+
+
 def _calm(before: RolloutProgress | None, here: RolloutProgress) -> RolloutProgress:
     """Numbers alone are not written each time that they are looked at."""
     if before is None or before.gates_time is None or here.gates_time is None:
@@ -136,7 +145,7 @@ def _before(view: View) -> Measured | None:
 
 def _gates(view: View, before: RolloutProgress | None) -> tuple[GateStatus, ...]:
     world, loads = view.world, view.world.loads
-    count = view.stage.count(view.total)
+    count = view.needed
     engine = engine_of(view.entry)
     report = next(
         (entry.status.parity for entry in world.engines if entry.metadata.name == engine), None
@@ -161,7 +170,7 @@ def _verdict(
     if here.failing_since is not None and now - here.failing_since >= gates.PERSISTS:
         gate = next(gate for gate in here.gates if gate.state == "Failed")
         return _Verdict(gate.name, gate.message)
-    counted = f"{here.ready} of {view.stage.count(view.total)} pods were ready"
+    counted = f"{here.ready} of {view.needed} pods were ready"
     if found and here.trouble_since and now - here.trouble_since >= trouble.PATIENCE:
         return _Verdict("ready", f"{counted}: {found.message}")
     slow = None if view.complete else trouble.slow(view.world, view.target, view.base)

@@ -27,7 +27,12 @@ def beside(view: View) -> list[Action]:
     if view.base is not None and view.base not in gone:
         # On the way back from it, it only waits for its end.
         leaves = view.trusted and view.base != proven(world.service)
-        number = asked_of(live[view.base]) if leaves else view.total
+        number = asked_of(live[view.base])
+        if not leaves and (not view.arrived or number == 0):
+            number = view.total
+        elif not leaves:
+            # It has no traffic; what comes on top is for the one that has it.
+            number = min(number, view.total)
         actions += give(world, live, view.base, number)
     actions.append(Apply(render.service_object(world.service, _address(view))))
     return actions

@@ -23,7 +23,8 @@ def hand_over(view: View) -> list[Action]:
     """One small step from the present numbers of pods."""
     world, live, target = view.world, view.live, view.target
     others = [revision for revision in live if revision != target]
-    if not others or (target in live and is_available(live[target], world)):
+    # Once it has the traffic alone, nothing is shared any more, also when pods are missing to it.
+    if not others or view.arrived or (target in live and is_available(live[target], view.total)):
         actions = give(world, live, target, view.total, view.template)
         actions.append(Apply(render.service_object(world.service, target)))
         if not view.arrived:

@@ -7,7 +7,13 @@ from reranker_operator import names
 from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE
 from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.activation import pods_to_run
-from reranker_operator.core.revisions import asked_of, has_all, is_shared, live_deployments
+from reranker_operator.core.revisions import (
+    asked_of,
+    available_of,
+    has_all,
+    is_shared,
+    live_deployments,
+)
 from reranker_operator.core.rollouts.stages import STRAIGHT, Stage, stages
 from reranker_operator.core.rollouts.wish import Wish, proven
 from reranker_operator.core.world import Manifest, ServiceWorld
@@ -73,7 +79,19 @@ class View:
         """All that the target goes through."""
         if self.straight:
             return STRAIGHT
-        return stages(self.world.service.spec.rollout, self.total, routed=self.routed)
+        # What was begun with pods keeps its way while there are none.
+        total = max(self.total, 1) if self.begun else self.total
+        return stages(self.world.service.spec.rollout, total, routed=self.routed)
+
+    @property
+    def begun(self) -> bool:
+        """The target has had pods on its way."""
+        return self.stand is not None and self.stand.asked > 0
+
+    @property
+    def dormant(self) -> bool:
+        """There are no pods to judge it by, and it was begun with some: it stays where it is."""
+        return not self.straight and self.total == 0 and self.begun
 
     @property
     def number(self) -> int:
@@ -83,21 +101,52 @@ class View:
             return last
         found = 0
         if self.stand is not None and self.stand.strategy == self.strategy:
-            found = min(self.stand.step, last)
-        while found < last and self._is_passed(self.stages[found]):
+            found = self._found(min(self.stand.step, last), self.stand.phase)
+        while found < last and self._is_passed(found):
             found += 1
         return found
 
-    def _is_passed(self, stage: Stage) -> bool:
+    def _found(self, step: int, phase: str | None) -> int:
+        """The stage that was reached; another number of pods may have put others before it."""
+        phases = [stage.phase for stage in self.stages]
+        if phase is None or phases[step] == phase:
+            return step
+        alike = [number for number, found in enumerate(phases) if found == phase]
+        return max((number for number in alike if number <= step), default=min([*alike, step]))
+
+    def _is_passed(self, number: int) -> bool:
         """Nothing of it is judged or waited for, but pods that are there: no decision is needed."""
+        stage = self.stages[number]
         failing = self.stand is not None and self.stand.failing_since is not None
         judged = stage.seconds or stage.until_promoted or failing
         aborted = self.world.service.metadata.annotations.get(names.ABORT) == self.target
-        return not judged and not aborted and self._has(stage)
+        return not judged and not aborted and not self.dormant and self._has(number)
 
-    def _has(self, stage: Stage) -> bool:
-        entry, count = self.entry, stage.count(self.total)
-        return entry is not None and asked_of(entry) >= count and has_all(entry)
+    def _has(self, number: int) -> bool:
+        entry, count = self.entry, self.stages[number].count(self.total)
+        if entry is None:
+            return False
+        settled = self._settled(number)
+        if settled is not None and asked_of(entry) >= settled <= available_of(entry):
+            return True
+        return asked_of(entry) >= count and has_all(entry)
+
+    def _settled(self, number: int) -> int | None:
+        """Pods with which this stage was complete: that more are wanted since speaks not against
+        the revision, and it is not judged by them.
+        """
+        stand = self.stand
+        if stand is None or stand.complete_since is None or self.total == 0:
+            return None
+        if (stand.strategy, stand.step) != (self.strategy, number) or stand.asked == 0:
+            return None
+        return min(stand.asked, self.stages[number].count(self.total))
+
+    @property
+    def needed(self) -> int:
+        """Pods that must be ready for the present stage to be complete."""
+        settled = self._settled(self.number)
+        return self.stage.count(self.total) if settled is None else settled
 
     @property
     def stage(self) -> Stage:
@@ -112,7 +161,7 @@ class View:
     @property
     def has_pods(self) -> bool:
         """All pods of the present stage are ready, as observed."""
-        return self._has(self.stage)
+        return self._has(self.number)
 
     @property
     def complete(self) -> bool:

@@ -70,6 +70,9 @@ def _on_the_way(rollout: Rollout, view: View, under_way: RolloutProgress) -> Con
         )
         remedy = "lower it, raise replicas, or set spec.rollout.strategy to surge for a while"
         return condition(_KIND, False, Reason.FLOOR_REACHED, advise(text, remedy))
+    if view.dormant:
+        text = f"revision {target} is judged further as soon as there are pods again"
+        return condition(_KIND, True, Reason.PROVING, text)
     if under_way.complete_since is None or not view.stage.seconds:
         return None
     end = under_way.complete_since + datetime.timedelta(seconds=view.stage.seconds)
