@@ -128,6 +128,17 @@ def test_pods_of_a_revision_are_summed_and_what_is_unknown_left_out() -> None:
     assert in_all(loads, "new").requests == 30 + 8 + 2
 
 
+@pytest.mark.parametrize("counter", ["failed", "busy_seconds", "arrived_tokens", "refused"])
+def test_a_former_process_that_did_less_but_for_one_counter_is_another_one(counter: str) -> None:
+    before = Sample(90.0, requests=40, tokens=100)._replace(**{counter: 90.0})
+    began = Sample(95.0, requests=50, tokens=200)
+    last = began._replace(at=100.0, requests=110)
+    loads = [PodLoad("a", "serving", "old", (before, began, last))]
+    found = lately(loads, "old")
+    assert (found.requests, found.failed, found.busy_seconds) == (60, 0, 0)
+    judge(LIMITS, (_did(1000, 5), NOTHING), (found, NOTHING))
+
+
 @given(st.integers(1, 1000), st.integers(1, 100), st.booleans())
 def test_a_canary_is_never_larger_than_the_service(total: int, weight: int, routed: bool) -> None:
     pods = canary_pods(total, weight, routed=routed)

@@ -32,10 +32,10 @@ def lately(loads: Iterable[PodLoad], revision: str | None) -> Measured:
             total = _sum(
                 total,
                 Measured(
-                    requests=last.requests - first.requests,
-                    failed=last.failed - first.failed,
-                    tokens=last.tokens - first.tokens,
-                    busy_seconds=last.busy_seconds - first.busy_seconds,
+                    requests=max(0.0, last.requests - first.requests),
+                    failed=max(0.0, last.failed - first.failed),
+                    tokens=max(0.0, last.tokens - first.tokens),
+                    busy_seconds=max(0.0, last.busy_seconds - first.busy_seconds),
                 ),
             )
     return total
@@ -116,7 +116,7 @@ def _errors(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
         return GateStatus(name=name, state="Waiting", message=text)
     expected = count * allowed
     # Twice the spread of a Poisson count, and one: what chance alone hardly brings about.
-    failing = hopeless or new.failed > expected + 2 * math.sqrt(expected) + 1
+    failing = hopeless or new.failed > expected + 2 * math.sqrt(max(0.0, expected)) + 1
     return GateStatus(name=name, state="Failed" if failing else "Passed", message=numbers)
 
 
