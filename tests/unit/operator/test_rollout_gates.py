@@ -111,6 +111,12 @@ def test_more_errors_are_never_better(requests: int, one: int, other: int) -> No
     assert order.index(states[0]) <= order.index(states[1])
 
 
+def test_numbers_that_cannot_be_reckoned_with_are_none() -> None:
+    odd = Measured(requests=100, failed=-1e9, tokens=1e15, busy_seconds=1e-320)
+    assert _states(_did(100), odd)[1] == "NoData"
+    assert _states(Measured(requests=float("nan"), failed=1), NOTHING)[0] != "Failed"
+
+
 def test_pods_of_a_revision_are_summed_and_what_is_unknown_left_out() -> None:
     def samples(at: float, requests: float) -> Sample:
         return Sample(at, requests=requests, tokens=10 * requests, busy_seconds=requests)

@@ -15,6 +15,7 @@ from reranker_operator.core.load import PodLoad
 #: What one revision did lately, and in a longer time.
 Sides = tuple[Measured, Measured]
 Key = Callable[[Measured], float]
+Gate = Callable[[GatesSpec, Measured, Measured], GateStatus]
 
 _WINDOW_SECONDS = 60.0
 _HOPELESS = 5
@@ -63,18 +64,22 @@ def judge(limits: GatesSpec, new: Sides, former: Sides) -> tuple[GateStatus, Gat
     """Errors and time per token."""
     requests: Key = lambda done: done.requests  # noqa: E731 - two words where they are used
     tokens: Key = lambda done: done.tokens  # noqa: E731 - as above
+
+    def compared(gate: Gate, key: Key, least: float) -> GateStatus:
+        return gate(limits, _enough(new, key, least), _enough(former, key, least))
+
     return (
-        _errors(
-            limits,
-            _enough(new, requests, limits.min_requests),
-            _enough(former, requests, limits.min_requests),
-        ),
-        _latency(
-            limits,
-            _enough(new, tokens, limits.min_tokens),
-            _enough(former, tokens, limits.min_tokens),
-        ),
+        _reckoned("errorRate", lambda: compared(_errors, requests, limits.min_requests)),
+        _reckoned("latency", lambda: compared(_latency, tokens, limits.min_tokens)),
     )
+
+
+def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
+    """Pods choose what they say: numbers that can't be reckoned with are as good as none."""
+    try:
+        return gate()
+    except (ArithmeticError, ValueError):
+        return GateStatus(name=name, state="NoData", message="the pods' numbers make no sense")
 
 
 def parity(report: ParityReport | None) -> GateStatus:
