@@ -7,7 +7,7 @@ import pytest
 
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Json
-from reranker_operator.api.meta import DEPLOYMENT, HTTP_ROUTE, POD, SERVICE
+from reranker_operator.api.meta import DEPLOYMENT, HTTP_ROUTE, POD, RERANKER_SERVICE, SERVICE
 from reranker_operator.api.rollout import FailedRevision
 from reranker_operator.errors import Rejected
 
@@ -241,6 +241,84 @@ async def test_what_is_refused_beside_the_pods_delays_no_verdict(sim: Simulation
     assert (seconds <= PATIENCE, _address(sim)) == (True, good)
 
 
+async def test_no_time_is_over_that_nobody_has_watched(sim: Simulation) -> None:
+    good = await _serving(sim, replicas=2)
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = ERRORS
+    sim.edit_service(serving={"maxPassages": BAD})
+    await _let(sim, 6)
+    bad = (sim.service().status.rollout or _none()).revision
+    # The operator is away for longer than the stage takes.
+    sim.now += datetime.timedelta(seconds=90)
+    _restart(sim, traffic)
+    await sim.resync()
+    await sim.settle()
+    stand = sim.service().status.rollout or _none()
+    assert (stand.revision, stand.phase, _numbers(sim)) == (bad, "Proving", {good: 2, bad: 2})
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.revision, failure.gate, seconds <= 30) == (bad, "errorRate", True)
+
+
+async def test_a_gate_that_fails_is_not_forgotten_by_another_process(sim: Simulation) -> None:
+    await _serving(sim, replicas=2)
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = ERRORS
+    sim.edit_service(serving={"maxPassages": BAD})
+    await sim.settle()
+    while (stand := sim.service().status.rollout or _none()).failing_since is None:
+        await _let(sim, 5)
+    _restart(sim, traffic)
+    await sim.resync()
+    await sim.settle()
+    again = sim.service().status.rollout or _none()
+    assert again.failing_since == stand.failing_since
+    assert "Failed" not in {gate.state for gate in again.gates}
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.gate, seconds <= 20) == ("errorRate", True)
+
+
+async def test_what_is_on_record_is_bounded(sim: Simulation) -> None:
+    await _serving(sim, rollout={"keepEngines": 5, "bakeSeconds": 0})
+    for passages in (98, 97):
+        sim.edit_service(serving={"maxPassages": passages})
+        await sim.converge()
+    history = sim.service().status.history
+    assert all(record.template for record in history)
+    big = [
+        entry.model_copy(update={"template": "x" * (200 << 10)}).model_dump(
+            mode="json", by_alias=True, exclude_none=True
+        )
+        for entry in history
+    ]
+    sim.cluster.edit(RERANKER_SERVICE, NAMESPACE, "rank", {"status": {"history": big}})
+    await sim.resync()
+    await sim.settle()
+    kept = [record.template is not None for record in sim.service().status.history]
+    assert kept == [True, True] + [False] * (len(big) - 2)
+
+
+async def test_pods_that_cannot_be_read_are_waited_for_and_told(sim: Simulation) -> None:
+    await _serving(sim, replicas=2)
+    traffic = await _busy(sim)
+    sim.edit_service(serving={"maxPassages": 99})
+    await sim.settle()
+    new = (sim.service().status.rollout or _none()).revision
+    traffic.dumb.add(new)
+    await _let(sim, 75)
+    stand = sim.service().status.rollout or _none()
+    told = {gate.name: (gate.state, gate.message) for gate in stand.gates}
+    words = "the metrics of 2 pods could not be read lately"
+    assert told["errorRate"] == told["latency"] == ("Waiting", words)
+    # They hold up nothing for ever.
+    await _let(sim, 30)
+    assert (sim.service().status.rollout, _numbers(sim)) == (None, {new: 2})
+
+
+def _restart(sim: Simulation, traffic: Traffic) -> None:
+    traffic.lose()
+    sim.restart_operator()
+
+
 # Who decides.
 
 
@@ -273,7 +351,7 @@ async def test_what_was_given_up_is_tried_again_when_it_is_asked_for(sim: Simula
     await _let(sim, 30)
     assert _numbers(sim) == {good: 2}
     traffic.answers.clear()
-    sim.annotate(names.RETRY, "1")
+    sim.annotate(names.RETRY, "1" * 100_000)
     await sim.settle()
     assert failure.revision in _numbers(sim)
     assert not sim.service().status.failed[0].in_force
@@ -469,6 +547,10 @@ async def test_blue_green_waits_at_the_preview(sim: Simulation) -> None:
     traffic = await _busy(sim)
     sim.edit_service(serving={"maxPassages": 99})
     await _let(sim, 200)
+    # Numbers alone are hardly ever written while somebody's word is waited for.
+    stood = sim.service().status.rollout
+    await _let(sim, 60)
+    assert sim.service().status.rollout == stood
     new = (sim.service().status.rollout or _none()).revision
     assert (_numbers(sim), _address(sim)) == ({good: 2, new: 2}, good)
     assert (_address(sim, "rank-preview"), traffic.sent[new]) == (new, 0)

@@ -44,6 +44,9 @@ class Traffic:
         self.answers: dict[str, Answers] = {}
         self._pods: dict[str, _Pod] = {}
         self._at = world.now.timestamp()
+        self._read_from = float("-inf")
+        #: Revisions whose pods can't be read any more.
+        self.dumb: set[str] = set()
         #: Requests since the beginning, by revision; those that nobody was there for under "".
         self.sent: dict[str, float] = {}
 
@@ -57,10 +60,19 @@ class Traffic:
         self._go_on()
         names = {pod["metadata"]["name"] for pod in pods}
         return tuple(
-            PodLoad(name, "serving", pod.revision, tuple(pod.samples))
+            PodLoad(name, "serving", pod.revision, self._known(pod))
             for name, pod in sorted(self._pods.items())
             if name in names
         )
+
+    def lose(self) -> None:
+        """The operator is another process, which has yet to read its pods."""
+        self._read_from = self._world.now.timestamp()
+
+    def _known(self, pod: "_Pod") -> tuple[Sample, ...]:
+        if pod.revision in self.dumb:
+            return ()
+        return tuple(entry for entry in pod.samples if entry.at > self._read_from)
 
     def planned(self, _world: object) -> None:
         """Nobody is woken by loads here: the deadlines are enough."""

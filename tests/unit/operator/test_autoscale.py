@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
 from reranker_operator.core.autoscale.decide import Decision, Memory, Need, Outcome, decide
-from reranker_operator.core.autoscale.measure import Seen
+from reranker_operator.core.autoscale.measure import PodView, Seen
+from reranker_operator.core.autoscale.observe import Outlook
 from reranker_operator.core.autoscale.record import memory_of, status_of
+from reranker_operator.core.load import PodLoad, Sample
 
 NOW = 1_800_000_000.0
 SPEED = 1000.0
@@ -419,3 +421,16 @@ def test_a_process_that_has_just_begun_leaves_what_is_written() -> None:
         Seen(now=later, ready=2, held=0, backlog=100.0),
     ):
         assert status_of(decide(rules(min=0), blank, memory_of(status)), status) is status
+
+
+def test_numbers_that_cannot_be_reckoned_with_are_unknown() -> None:
+
+    pod = PodView("a", ready=True, created=0.0, since=10.0)
+    found = Outlook(rules(max=9), None, 3, (pod,), rolling=False, revision="r")
+    samples = tuple(
+        Sample(at, tokens_per_second=1e-310, arrived_tokens=1e14 * at, busy_seconds=at)
+        for at in range(940, 1001)
+    )
+    assert found.decide([PodLoad("a", "serving", "r", samples)], 1000.0).desired == 3
+    held = (PodLoad("b", "activator", None, (Sample(999.0, in_progress=math.inf),)),)
+    assert found.decide(held, 1000.0).desired == 3

@@ -111,6 +111,12 @@ def test_more_errors_are_never_better(requests: int, one: int, other: int) -> No
     assert order.index(states[0]) <= order.index(states[1])
 
 
+def test_numbers_that_cannot_be_reckoned_with_are_none() -> None:
+    odd = Measured(requests=100, failed=-1e9, tokens=1e15, busy_seconds=1e-320)
+    assert _states(_did(100), odd)[1] == "NoData"
+    assert _states(Measured(requests=float("nan"), failed=1), NOTHING)[0] != "Failed"
+
+
 def test_pods_of_a_revision_are_summed_and_what_is_unknown_left_out() -> None:
     def samples(at: float, requests: float) -> Sample:
         return Sample(at, requests=requests, tokens=10 * requests, busy_seconds=requests)
@@ -126,6 +132,17 @@ def test_pods_of_a_revision_are_summed_and_what_is_unknown_left_out() -> None:
     ]
     assert lately(loads, "new").requests == 20 + 1
     assert in_all(loads, "new").requests == 30 + 8 + 2
+
+
+@pytest.mark.parametrize("counter", ["failed", "busy_seconds", "arrived_tokens", "refused"])
+def test_a_former_process_that_did_less_but_for_one_counter_is_another_one(counter: str) -> None:
+    before = Sample(90.0, requests=40, tokens=100)._replace(**{counter: 90.0})
+    began = Sample(95.0, requests=50, tokens=200)
+    last = began._replace(at=100.0, requests=110)
+    loads = [PodLoad("a", "serving", "old", (before, began, last))]
+    found = lately(loads, "old")
+    assert (found.requests, found.failed, found.busy_seconds) == (60, 0, 0)
+    judge(LIMITS, (_did(1000, 5), NOTHING), (found, NOTHING))
 
 
 @given(st.integers(1, 1000), st.integers(1, 100), st.booleans())

@@ -192,7 +192,8 @@ class FailedRevision(ApiModel):
     message: str = Field(default="", description="Why, with numbers.")
     why: str = Field(default="", description="What was changed to get to it.")
     retry: str | None = Field(
-        default=None, description="The annotation reranker.dev/rollout-retry at that time."
+        default=None,
+        description="The annotation reranker.dev/rollout-retry at that time, or its hash.",
     )
     in_force: bool = Field(
         default=True,
@@ -248,6 +249,9 @@ class RolloutProgress(ApiModel):
     trouble_since: datetime.datetime | None = Field(default=None, description="Since when.")
     failing_since: datetime.datetime | None = Field(
         default=None, description="Since when a gate fails."
+    )
+    unread_since: datetime.datetime | None = Field(
+        default=None, description="Since when metrics of its pods can't be read; it waits for them."
     )
     gates: tuple[GateStatus, ...] = Field(default=(), description="What it is judged by.")
     gates_time: datetime.datetime | None = Field(

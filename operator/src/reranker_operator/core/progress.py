@@ -1,6 +1,7 @@
 """What is remembered of rollouts: how far the present one is, and which ones came to their end."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from reranker_operator.api.rollout import FailedRevision, RevisionRecord, RolloutProgress
 from reranker_operator.core.changes import summary
@@ -15,6 +16,8 @@ from reranker_operator.render import serving as render
 
 #: Revisions that were given up, on record.
 _MOST_FAILED = 5
+#: Characters of packed templates, newest first: the status must fit into what etcd takes.
+_MOST_TEMPLATES = 512 << 10
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def _held(view: View) -> RolloutProgress | None:
     return view.stand.model_copy(
         update={
             "held": True, "complete_since": None, "trouble": None, "trouble_since": None,
-            "failing_since": None, "awaits_promotion": False,
+            "failing_since": None, "unread_since": None, "awaits_promotion": False,
         }
     )  # fmt: skip
 
@@ -106,7 +109,11 @@ def _kept(world: ServiceWorld, history: tuple[RevisionRecord, ...]) -> tuple[Rev
             records.append(record.model_copy(update={"template": None}))
         else:
             records.append(_with_template(world, record))
-    return tuple(records)
+    sizes = accumulate(len(record.template or "") for record in records)
+    return tuple(
+        record if size <= _MOST_TEMPLATES else record.model_copy(update={"template": None})
+        for record, size in zip(records, sizes, strict=True)
+    )
 
 
 def _with_template(world: ServiceWorld, record: RevisionRecord) -> RevisionRecord:

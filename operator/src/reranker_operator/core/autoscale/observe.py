@@ -62,13 +62,13 @@ class Outlook:
 
     def decide(self, loads: Sequence[PodLoad], now: float) -> AutoscalingStatus:
         """The number of pods that is right then, and why; `before` itself if nothing is new."""
-        decision = decide(
-            self.rules,
-            self.seen(loads, now),
-            memory_of(self.before),
-            begin=self.begin,
-            given=self.given,
-        )
+        memory = memory_of(self.before)
+        rest = {"begin": self.begin, "given": self.given}
+        try:
+            decision = decide(self.rules, self.seen(loads, now), memory, **rest)
+        except (ArithmeticError, ValueError):
+            # Pods choose what they say: numbers that can't be reckoned with are as good as none.
+            decision = decide(self.rules, self.seen((), now), memory, **rest)
         return status_of(decision, self.before)
 
     def holds(self, loads: Sequence[PodLoad], now: float) -> bool:

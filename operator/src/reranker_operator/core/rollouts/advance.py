@@ -6,16 +6,21 @@ from typing import NamedTuple
 
 from reranker_operator import names
 from reranker_operator.api.rollout import FailedRevision, GateStatus, Measured, RolloutProgress
+from reranker_operator.core.autoscale.observe import is_ready
 from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
 from reranker_operator.core.rollouts import gates, trouble
 from reranker_operator.core.rollouts.stages import share_of_pods
 from reranker_operator.core.rollouts.view import View
+from reranker_operator.core.rollouts.wish import retry_of
+from reranker_operator.core.world import is_leaving
 
 #: Metrics are looked at as often while a revision is judged by them.
 _LOOK_SECONDS = 5.0
 _TELL = datetime.timedelta(seconds=20)
+#: The same while only somebody's word is waited for, maybe for days.
+_TELL_RARELY = datetime.timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     same = before is not None and (before.strategy, before.step) == (view.strategy, view.number)
     if before is not None and (view.dormant or (same and _is_settled(view, before, asked))):
         asked = before.asked
-    judged = () if view.straight else _gates(view, before)
+    unread = _unread(view)
+    judged = () if view.straight else _gates(view, before, unread)
     failing = any(gate.state == "Failed" for gate in judged)
     hopeless = trouble.is_hopeless(found)
     here = RolloutProgress(
@@ -93,6 +99,7 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         trouble=found.reason if found is not None and hopeless else None,
         trouble_since=now if hopeless else None,
         failing_since=now if failing else None,
+        unread_since=now if judged and unread and view.complete else None,
         gates=judged,
         gates_time=now if judged else None,
         before=_before(view),
@@ -101,10 +108,13 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         return here
     kept = {
         name: getattr(before, name)
-        for name in ("complete_since", "trouble_since", "failing_since")
+        for name in ("complete_since", "trouble_since", "failing_since", "unread_since")
         if getattr(here, name) is not None and getattr(before, name) is not None
-        and (same or name != "complete_since")
+        and (same or name not in ("complete_since", "unread_since"))
     }  # fmt: skip
+    if same and not failing and _is_unseen(here.model_copy(update=kept), now):
+        # That it fails no more is not known.
+        kept["failing_since"] = before.failing_since
     lost = before.complete_since is not None and not view.complete
     further = here.asked > before.asked or here.ready > before.ready
     if same and not further and not lost:
@@ -122,10 +132,10 @@ def _calm(before: RolloutProgress | None, here: RolloutProgress) -> RolloutProgr
     """Numbers alone are not written each time that they are looked at."""
     if before is None or before.gates_time is None or here.gates_time is None:
         return here
-    same = [(gate.name, gate.state) for gate in before.gates] == [
-        (gate.name, gate.state) for gate in here.gates
-    ]
-    if not same or here.gates_time - before.gates_time >= _TELL:
+    every = _TELL_RARELY if before.awaits_promotion and here.awaits_promotion else _TELL
+    old = here.gates_time - before.gates_time >= every
+    states = [[(gate.name, gate.state) for gate in side.gates] for side in (before, here)]
+    if states[0] != states[1] or (old and before.gates != here.gates):
         return here
     return here.model_copy(update={"gates": before.gates, "gates_time": before.gates_time})
 
@@ -143,7 +153,23 @@ def _before(view: View) -> Measured | None:
     return found if found.requests else None
 
 
-def _gates(view: View, before: RolloutProgress | None) -> tuple[GateStatus, ...]:
+def _unread(view: View) -> int:
+    """Ready pods of the target that are in no number."""
+    world = view.world
+    ready = {
+        str(pod["metadata"]["name"])
+        for pod in pods_of(world, view.target)
+        if is_ready(pod) and not is_leaving(pod)
+    }
+    return gates.unread(world.loads, ready, world.now.timestamp())
+
+
+def _is_unseen(here: RolloutProgress, now: datetime.datetime) -> bool:
+    """For as long as its pods may yet be read."""
+    return here.unread_since is not None and now - here.unread_since < gates.READING
+
+
+def _gates(view: View, before: RolloutProgress | None, unread: int) -> tuple[GateStatus, ...]:
     world, loads = view.world, view.world.loads
     count = view.needed
     engine = engine_of(view.entry)
@@ -156,7 +182,7 @@ def _gates(view: View, before: RolloutProgress | None) -> tuple[GateStatus, ...]
     return (
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
-        *gates.judge(world.service.spec.rollout.gates, new, former),
+        *gates.judge(world.service.spec.rollout.gates, new, former, unread=unread),
     )
 
 
@@ -167,8 +193,8 @@ def _verdict(
     now, service = view.world.now, view.world.service
     if service.metadata.annotations.get(names.ABORT) == view.target:
         return _Verdict("abort", f"ended by annotation {names.ABORT}")
-    if here.failing_since is not None and now - here.failing_since >= gates.PERSISTS:
-        gate = next(gate for gate in here.gates if gate.state == "Failed")
+    gate = next((gate for gate in here.gates if gate.state == "Failed"), None)
+    if gate and here.failing_since and now - here.failing_since >= gates.PERSISTS:
         return _Verdict(gate.name, gate.message)
     counted = f"{here.ready} of {view.needed} pods were ready"
     if found and here.trouble_since and now - here.trouble_since >= trouble.PATIENCE:
@@ -194,15 +220,18 @@ def _failure(view: View, verdict: _Verdict, why: str) -> FailedRevision:
         gate=verdict.gate,
         message=verdict.message[:1024],
         why=why,
-        retry=view.world.service.metadata.annotations.get(names.RETRY),
+        retry=retry_of(view.world.service),
     )
 
 
 def _time_is_over(view: View, here: RolloutProgress) -> bool:
     if not view.complete or here.complete_since is None:
         return False
-    stood = (view.world.now - here.complete_since).total_seconds()
-    return stood >= view.stage.seconds or _promoted(view)
+    now, end = view.world.now, here.complete_since + datetime.timedelta(seconds=view.stage.seconds)
+    if view.stage.seconds and here.unread_since is not None:
+        # Time alone proves nothing where nobody looked, but pods that stay dumb hold up nothing.
+        end = max(end, here.unread_since) + gates.READING
+    return now >= end or _promoted(view)
 
 
 def _promoted(view: View) -> bool:
@@ -221,7 +250,7 @@ def _next(view: View, here: RolloutProgress) -> RolloutProgress:
     return here.model_copy(
         update={
             "step": number, "phase": stage.phase, "since": view.world.now, "complete_since": None,
-            "awaits_promotion": False, "trouble": None, "trouble_since": None,
+            "unread_since": None, "awaits_promotion": False, "trouble": None, "trouble_since": None,
         }
     )  # fmt: skip
 

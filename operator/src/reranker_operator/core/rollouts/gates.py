@@ -6,18 +6,24 @@ arithmetic on samples.
 
 import datetime
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from reranker_contracts import ParityReport
 from reranker_operator.api.rollout import GatesSpec, GateStatus, Measured
+from reranker_operator.core.autoscale.words import counted
 from reranker_operator.core.load import PodLoad
+from reranker_operator.core.signals import FRESH_SECONDS
 
 #: What one revision did lately, and in a longer time.
 Sides = tuple[Measured, Measured]
 Key = Callable[[Measured], float]
+Gate = Callable[[GatesSpec, Measured, Measured], GateStatus]
 
 _WINDOW_SECONDS = 60.0
 _HOPELESS = 5
+_NO_TRAFFIC = "no traffic to judge"
+#: Time for which a stage is drawn out for pods that can't be read.
+READING = datetime.timedelta(seconds=30)
 #: A gate fails when it was found failing for this long: the first batches of a pod are slow ones.
 PERSISTS = datetime.timedelta(seconds=10)
 
@@ -32,10 +38,10 @@ def lately(loads: Iterable[PodLoad], revision: str | None) -> Measured:
             total = _sum(
                 total,
                 Measured(
-                    requests=last.requests - first.requests,
-                    failed=last.failed - first.failed,
-                    tokens=last.tokens - first.tokens,
-                    busy_seconds=last.busy_seconds - first.busy_seconds,
+                    requests=max(0.0, last.requests - first.requests),
+                    failed=max(0.0, last.failed - first.failed),
+                    tokens=max(0.0, last.tokens - first.tokens),
+                    busy_seconds=max(0.0, last.busy_seconds - first.busy_seconds),
                 ),
             )
     return total
@@ -59,22 +65,45 @@ def in_all(loads: Iterable[PodLoad], revision: str | None) -> Measured:
     return total
 
 
-def judge(limits: GatesSpec, new: Sides, former: Sides) -> tuple[GateStatus, GateStatus]:
-    """Errors and time per token."""
+def unread(loads: Iterable[PodLoad], pods: Container[str], now: float) -> int:
+    """How many of these pods should be read and tell nothing of the last seconds.
+
+    So are all for the first seconds of another process of ours.
+    """
+    return sum(
+        load.role == "serving"
+        and load.pod in pods
+        and (len(load.samples) < 2 or not load.is_known(now, FRESH_SECONDS))
+        for load in loads
+    )
+
+
+def judge(
+    limits: GatesSpec, new: Sides, former: Sides, *, unread: int = 0
+) -> tuple[GateStatus, GateStatus]:
+    """Errors and time per token; `unread` pods of the new revision are not in its numbers."""
     requests: Key = lambda done: done.requests  # noqa: E731 - two words where they are used
     tokens: Key = lambda done: done.tokens  # noqa: E731 - as above
+
+    def compared(gate: Gate, key: Key, least: float) -> GateStatus:
+        found = gate(limits, _enough(new, key, least), _enough(former, key, least))
+        if unread and found.message == _NO_TRAFFIC:
+            text = f"the metrics of {counted(unread, 'pod', 'pods')} could not be read lately"
+            return found.model_copy(update={"state": "Waiting", "message": text})
+        return found
+
     return (
-        _errors(
-            limits,
-            _enough(new, requests, limits.min_requests),
-            _enough(former, requests, limits.min_requests),
-        ),
-        _latency(
-            limits,
-            _enough(new, tokens, limits.min_tokens),
-            _enough(former, tokens, limits.min_tokens),
-        ),
+        _reckoned("errorRate", lambda: compared(_errors, requests, limits.min_requests)),
+        _reckoned("latency", lambda: compared(_latency, tokens, limits.min_tokens)),
     )
+
+
+def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
+    """Pods choose what they say: numbers that can't be reckoned with are as good as none."""
+    try:
+        return gate()
+    except (ArithmeticError, ValueError):
+        return GateStatus(name=name, state="NoData", message="the pods' numbers make no sense")
 
 
 def parity(report: ParityReport | None) -> GateStatus:
@@ -101,7 +130,7 @@ def _errors(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
     if limits.max_error_increase >= 1:
         return GateStatus(name=name, state="Passed", message="not judged")
     if count < 1:
-        return GateStatus(name=name, state="NoData", message="no traffic to judge")
+        return GateStatus(name=name, state="NoData", message=_NO_TRAFFIC)
     base = former.failed / former.requests if former.requests >= 1 else 0.0
     numbers = (
         f"{_percent(new.failed / count)} of {count:.0f} requests failed, of the former revision's "
@@ -116,14 +145,14 @@ def _errors(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
         return GateStatus(name=name, state="Waiting", message=text)
     expected = count * allowed
     # Twice the spread of a Poisson count, and one: what chance alone hardly brings about.
-    failing = hopeless or new.failed > expected + 2 * math.sqrt(expected) + 1
+    failing = hopeless or new.failed > expected + 2 * math.sqrt(max(0.0, expected)) + 1
     return GateStatus(name=name, state="Failed" if failing else "Passed", message=numbers)
 
 
 def _latency(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
     name = "latency"
     if new.tokens < 1 or new.busy_seconds <= 0:
-        return GateStatus(name=name, state="NoData", message="no traffic to judge")
+        return GateStatus(name=name, state="NoData", message=_NO_TRAFFIC)
     own = new.busy_seconds / new.tokens
     if former.tokens < limits.min_tokens or former.busy_seconds <= 0:
         text = f"{_per_token(own)}, and nothing of the former revision to compare with"

@@ -11,6 +11,9 @@ from reranker_operator.core.world import Manifest, ServiceWorld
 from reranker_operator.render import serving as render
 from reranker_operator.render.pods import Json
 
+#: Characters of an annotation that are worth keeping as they are.
+_SHORT = 64
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -48,9 +51,15 @@ def choose(world: ServiceWorld, engine: RerankerEngine | None, serving: str | No
     return Wish(former, None, asked, failure, undone, problem)
 
 
+def retry_of(service: RerankerService) -> str | None:
+    """What tells one try from the next: short, however long the annotation is."""
+    retry = service.metadata.annotations.get(names.RETRY)
+    return retry if retry is None or len(retry) <= _SHORT else names.short_hash(retry)
+
+
 def given_up(service: RerankerService, revision: str | None) -> FailedRevision | None:
     """Its failure, while it holds."""
-    retry = service.metadata.annotations.get(names.RETRY)
+    retry = retry_of(service)
     return next(
         (
             entry
