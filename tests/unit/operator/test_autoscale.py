@@ -424,9 +424,8 @@ def test_a_process_that_has_just_begun_leaves_what_is_written() -> None:
 
 
 def test_numbers_that_cannot_be_reckoned_with_are_unknown() -> None:
-
     pod = PodView("a", ready=True, created=0.0, since=10.0)
-    found = Outlook(rules(max=9), None, 3, (pod,), rolling=False, revision="r")
+    found = Outlook(rules(max=9), None, 3, 3, (pod,), rolling=False, revision="r")
     samples = tuple(
         Sample(at, tokens_per_second=1e-310, arrived_tokens=1e14 * at, busy_seconds=at)
         for at in range(940, 1001)
