@@ -49,10 +49,10 @@ def make_model(directory: Path, layers: int) -> None:
 
 def export_model(model: Path, out: Path) -> None:
     """The stage with few of the probe pairs: more of them take time, not memory."""
-    from engine_builder.artefacts import ProbeSet  # noqa: PLC0415
     from engine_builder.probes import load_probes  # noqa: PLC0415
     from engine_builder.progress import Progress  # noqa: PLC0415
     from engine_builder.stages.export import export  # noqa: PLC0415
+    from reranker_contracts.parity import ProbeSet  # noqa: PLC0415
 
     few = tuple(
         entry.model_copy(update={"passages": entry.passages[:2]})

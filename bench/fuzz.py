@@ -82,6 +82,9 @@ HEAD = [
 ]
 OKAY = {200, 400, 401, 404, 405, 408, 413, 414, 415, 422, 429, 431}
 LONGEST = 20.0
+#: Requests that are sent before the first answer to them is read.
+MOST_AT_ONCE = 16
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
@@ -167,34 +170,59 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
 async def http_worker(
     port: int, chance: random.Random, tally: Tally, count: int, end: float
 ) -> None:
-    connection = None
+    """Sends `count` requests, several at a time on one connection, as pipelining allows."""
+    connection: Connection | None = None
+    while count > 0 and time.monotonic() < end:
+        group, ends = requests(chance, min(count, chance.randint(1, MOST_AT_ONCE)))
+        count -= len(group)
+        while group:
+            try:
+                connection = connection or await asyncio.open_connection("127.0.0.1", port)
+                answered, goes_on = await ask(connection, group, tally)
+            except OSError as error:
+                tally.wrong.append(f"{type(error).__name__} before {group[0][:300]!r}")
+                answered, goes_on = 1, False
+            # What came after an answer with which the server closes goes on another connection.
+            group = group[answered:]
+            if connection is not None and (not goes_on or (ends and not group)):
+                connection[1].close()
+                connection = None
+
+
+def requests(chance: random.Random, count: int) -> tuple[list[bytes], bool]:
+    """At most `count` that can go on one connection, and whether it is of no use after them."""
+    group = []
     for _ in range(count):
-        if time.monotonic() > end:
-            return
         message, ends = request(chance)
-        began = time.monotonic()
+        group.append(message)
+        if ends:
+            return group, True
+    return group, False
+
+
+async def ask(connection: Connection, group: list[bytes], tally: Tally) -> tuple[int, bool]:
+    """How many of `group` were answered, and whether the connection can be used again."""
+    reader, writer = connection
+    began = time.monotonic()
+    writer.write(b"".join(group))
+    for number, message in enumerate(group, 1):
         try:
-            connection = connection or await asyncio.open_connection("127.0.0.1", port)
-            reader, writer = connection
-            writer.write(message)
             async with asyncio.timeout(LONGEST):
                 code, body, closes = await answer(reader)
         except TimeoutError:
             tally.wrong.append(f"no answer in {LONGEST:g} s: {message[:300]!r}")
-            connection = None
-            continue
-        except OSError as error:
+            return number, False
+        except (OSError, asyncio.IncompleteReadError) as error:
             tally.wrong.append(f"{type(error).__name__} after {message[:300]!r}")
-            connection = None
-            continue
+            return number, False
         tally.sent += 1
         tally.codes[str(code)] += 1
         tally.slowest = max(tally.slowest, time.monotonic() - began)
         if code not in OKAY or not is_json(body) or b"Traceback" in body:
             tally.wrong.append(f"{code} {body[:200]!r} after {message[:300]!r}")
-        if closes or ends:
-            writer.close()
-            connection = None
+        if closes:
+            return number, False
+    return len(group), True
 
 
 def is_json(body: bytes) -> bool:

@@ -1,12 +1,11 @@
 """Builds a tiny random model of every family for every target and prints one table.
 
-Runs in the builder's image, by `hack/model-table`. Families are those of the registry, targets
-those that the command line offers: what it refuses as wrong usage does not exist.
+Runs in the builder's image, by `hack/model-table`. Families and targets are those of the
+registries; a runtime that the image does not have is left out.
 """
 
 import argparse
 import contextlib
-import itertools
 import os
 import sys
 import tempfile
@@ -18,16 +17,16 @@ from support.tiny_models import family_of, save_tiny_model, tokenizer_kind
 from support.tiny_tokenizers import MAKERS
 
 from engine_builder import cli
-from engine_builder.commands import COMMANDS
 from engine_builder.families import FAMILIES
+from engine_builder.toolchain import installed_runtimes
 from reranker_contracts import StageResult
+from reranker_contracts.targets import COMPILED, PRECISIONS
 
 #: What families whose files say nothing about pairs are told.
 SAID = {
     "llama": ["--template", LLAMA_TEMPLATE, "--label", "yes", "--label", "no"],
     "llama-classifier": ["--template", LLAMA_TEMPLATE],
 }
-_WRONG_USAGE = 2
 #: Targets that compile for a kind of GPU need one named; this is NVIDIA's L4.
 _CAPABILITY = "8.9"
 _HEADER = (
@@ -37,40 +36,39 @@ _HEADER = (
 
 
 def targets() -> Iterator[list[str]]:
-    """Arguments of `build` for each target that the command line may offer."""
-    parser = argparse.ArgumentParser()
-    COMMANDS["build"].arguments(parser)
-    options = {action.dest: action.choices for action in parser._actions}
-    names = ("accelerator", "runtime", "precision")
-    choices = [[choice for choice in options[name] or () if choice != "auto"] for name in names]
-    for values in itertools.product(*choices):
-        arguments = [f"--{name}={value}" for name, value in zip(names, values, strict=True)]
-        if "compute_capability" in options and values[0] == "nvidia":
-            yield [*arguments, f"--compute-capability={_CAPABILITY}"]
-        yield arguments
+    """Arguments of `build` for each target that the image has a runtime for."""
+    runtimes = installed_runtimes()
+    for (runtime, accelerator), precisions in PRECISIONS.items():
+        if runtimes.version_of(runtime) is None:
+            continue
+        for precision in precisions:
+            arguments: dict[str, str] = {
+                "accelerator": accelerator,
+                "runtime": runtime,
+                "precision": precision,
+            }
+            if runtime in COMPILED:
+                arguments["compute-capability"] = _CAPABILITY
+            yield [f"--{name}={value}" for name, value in arguments.items()]
 
 
-def build(model: Path, store: Path, arguments: list[str]) -> StageResult | None:
-    """The result; None for what is wrong usage. In this process: torch is loaded once."""
+def build(model: Path, store: Path, arguments: list[str]) -> StageResult:
+    """What the command left. In this process: torch is loaded once."""
     result = store.with_suffix(".json")
     result.unlink(missing_ok=True)
     command = ["build", f"--source={model}", f"--out={store}", f"--result={result}", *arguments]
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            code: int | str | None = cli.main(command)
-    except SystemExit as ended:
-        code = ended.code
-    if code == _WRONG_USAGE:
-        return None
+    with contextlib.redirect_stdout(sys.stderr):
+        cli.main(command)
     return StageResult.model_validate_json(result.read_bytes())
 
 
 def row(family: str, arguments: list[str], result: StageResult) -> str:
-    target = " ".join(argument.partition("=")[2] for argument in arguments)
-    cells = [family, target, "yes" if result.ok else f"no: {result.reason}"]
-    parity = result.parity
-    cells.append(f"{parity.max_abs_diff:.1e}" if parity else "")
-    cells.append(f"{parity.kendall_tau:.4f}" if parity else "")
+    accelerator, *target = (argument.partition("=")[2] for argument in arguments)
+    cells = [family, " ".join([*target, "GPU" if accelerator == "nvidia" else "CPU"])]
+    cells.append("yes" if result.ok else f"no: {result.reason}")
+    parity, unknown = result.parity, "in the pod" if result.ok else ""
+    cells.append(f"{parity.max_abs_diff:.1e}" if parity else unknown)
+    cells.append(f"{parity.kendall_tau:.4f}" if parity else unknown)
     cells.append(f"{result.size_bytes / 1e6:.1f} MB" if result.size_bytes else "")
     cells.append(f"{result.seconds:.1f}")
     return f"| {' | '.join(cells)} |"
@@ -80,7 +78,11 @@ def main() -> int:
     """1 when the FP32 engine of a family is not made."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", action="append", help="only this one (default: all)")
+    parser.add_argument("--list", action="store_true", help="print the families' names and end")
     args = parser.parse_args()
+    if args.list:
+        print("\n".join(family.name for family in FAMILIES))
+        return 0
     # Threads wait for each other longer than a tiny model computes.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print(_HEADER, flush=True)
@@ -94,9 +96,8 @@ def main() -> int:
             for arguments in targets():
                 said = SAID.get(name, [])
                 result = build(model, Path(scratch) / "store", [*arguments, *said])
-                if result is not None:
-                    print(row(name, arguments, result), flush=True)
-                    made += result.ok
+                print(row(name, arguments, result), flush=True)
+                made += result.ok
             missing += made == 0
     return 1 if missing else 0
 

@@ -5,6 +5,7 @@ on full batches of random words, the best of several rounds: what the target can
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -95,17 +96,43 @@ def parity(report: ParityReport | None) -> list[str]:
     ]
 
 
+def kept_row(folder: Path | None, prepared: Path, target: EngineTarget) -> Path | None:
+    """Where a target's row is kept; also how fast a row is depends on the model."""
+    if folder is None:
+        return None
+    kind = (target.compute_capability or target.accelerator).replace(".", "")
+    return folder / f"{prepared.name[:16]}-{target.runtime}-{target.precision}-{kind}.json"
+
+
+def measured(
+    folder: Path | None, prepared: Path, target: EngineTarget, lengths: list[tuple[int, int]]
+) -> list[str]:
+    """The row, from an earlier run if that got so far."""
+    kept = kept_row(folder, prepared, target)
+    if kept is not None and kept.is_file():
+        cells: list[str] = json.loads(kept.read_text("utf-8"))
+        return cells
+    cells = row(prepared, target, lengths)
+    if kept is not None:
+        kept.write_text(json.dumps(cells), "utf-8")
+    return cells
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prepared", type=Path, required=True, help="a published prepared model")
-    prepared = parser.parse_args().prepared
+    parser.add_argument(
+        "--rows", type=Path, help="keep rows there, and do not measure again what is there"
+    )
+    args = parser.parse_args()
+    prepared = args.prepared
     model = read_served_model(prepared)
     lengths = [shape for shape in SHAPES if shape[1] <= model.max_length]
     columns = [
         "target", "builds", "seconds", "MB", "Kendall tau", "NDCG@10 loss", "max logit diff",
         *(f"pairs/s {rows}x{length}" for rows, length in lengths),
     ]  # fmt: skip
-    rows = [row(prepared, target, lengths) for target in targets()]
+    rows = [measured(args.rows, prepared, target, lengths) for target in targets()]
     features = sorted({flag for flags in CPU_FEATURES.values() for flag in flags} & cpu_flags())
     print(
         f"{model.name}, {available_cpus()} CPUs with {', '.join(features) or 'no such feature'}\n"

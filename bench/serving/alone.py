@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from load import Outcome, Target, closed
-from processes import counters, cpu_seconds, free_port, gateway, running
+from processes import counters, cpu_seconds, end_with_servers, free_port, gateway, running
 from tokenizers import Tokenizer
 from workloads import QUERY, WORDS, Asked
 
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--profile", type=Path)
     arguments = parser.parse_args()
+    end_with_servers()
     print(json.dumps(measure(arguments.engine, arguments.seconds, arguments.profile), indent=2))
 
 

@@ -52,33 +52,39 @@ class Target:
 
 
 async def closed(target: Target, clients: int, seconds: float) -> Outcome:
-    """`clients` at a time, for about `seconds`; requests that have begun are finished."""
-    outcome, turn = Outcome(), iter(range(10**9))
+    """`clients` at a time, for at least `seconds`, and until each body went equally often.
+
+    So two servers, or two runs of one, have done the same work, however fast they are.
+    """
+    outcome, sent = Outcome(), 0
     async with _session() as session:
         await _ask(session, target, 0, time.perf_counter(), Outcome())
         started = time.perf_counter()
 
         async def client() -> None:
-            while time.perf_counter() < started + seconds:
-                await _ask(session, target, next(turn), time.perf_counter(), outcome)
+            nonlocal sent
+            while not sent or sent % len(target.bodies) or time.perf_counter() < started + seconds:
+                number, sent = sent, sent + 1
+                await _ask(session, target, number, time.perf_counter(), outcome)
 
         await asyncio.gather(*(client() for _ in range(clients)))
         outcome.wall = time.perf_counter() - started
     return outcome
 
 
-async def poisson(target: Target, rate: float, seconds: float, seed: int = 1) -> Outcome:
-    """`rate` requests per second begin for `seconds`; all are waited for, none is held back."""
+async def poisson(target: Target, rate: float, count: int, seed: int = 1) -> Outcome:
+    """`count` requests begin, `rate` per second; all are waited for, none is held back.
+
+    At another rate the same pauses are longer or shorter, and everything else is the same.
+    """
     outcome, chance = Outcome(), random.Random(seed)  # noqa: S311
     running = []
     async with _session() as session:
         await _ask(session, target, 0, time.perf_counter(), Outcome())
         started = due = time.perf_counter()
-        number = 0
-        while due < started + seconds:
+        for number in range(count):
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             running.append(asyncio.create_task(_ask(session, target, number, due, outcome)))
-            number += 1
             due += chance.expovariate(rate)
         await asyncio.gather(*running)
         outcome.wall = time.perf_counter() - started

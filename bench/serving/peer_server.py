@@ -1,16 +1,18 @@
 """A library as a user would put it behind HTTP: FastAPI, one model, `POST /rerank`.
 
-    python bench/serving/peer_server.py KIND MODEL PORT [--batch 32]
+    python bench/serving/peer_server.py KIND MODEL PORT [--batch 32] [--one]
     python bench/serving/peer_server.py export MODEL --out FOLDER
 
 KIND is torch, onnx or openvino (sentence-transformers' CrossEncoder with that backend) or
-flashrank, which needs the ONNX file that `export` adds to a copy of the model.
+flashrank. All but torch need the files that `export` adds to a copy of the model. With `--one`
+requests are scored one at a time: each already uses all cores.
 Runs where requirements/bench-peers.txt is installed.
 """
 
 import argparse
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,11 +44,12 @@ def cross_encoder(backend: str, model: Path, batch: int) -> Score:
 
 
 def export(model: Path, out: Path) -> None:
-    """A copy of the model with onnx/model.onnx, as sentence-transformers exports it."""
+    """A copy of the model with ONNX and OpenVINO files, as sentence-transformers exports them."""
     from sentence_transformers import CrossEncoder  # noqa: PLC0415
 
     shutil.copytree(model, out)
-    CrossEncoder(str(model), backend="onnx", device="cpu").save_pretrained(str(out))
+    for backend in ("onnx", "openvino"):
+        CrossEncoder(str(model), backend=backend, device="cpu").save_pretrained(str(out))
 
 
 def flashrank(model: Path) -> Score:
@@ -65,6 +68,17 @@ def flashrank(model: Path) -> Score:
         return [float(entry["score"]) for entry in sorted(found, key=lambda entry: entry["id"])]
 
     return score
+
+
+def one_at_a_time(score: Score) -> Score:
+    """The others wait."""
+    turn = threading.Lock()
+
+    def alone(query: str, documents: list[str]) -> list[float]:
+        with turn:
+            return score(query, documents)
+
+    return alone
 
 
 def application(score: Score) -> FastAPI:
@@ -92,6 +106,7 @@ def main() -> None:
     parser.add_argument("port", type=int, nargs="?", default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--one", action="store_true")
     arguments = parser.parse_args()
     if arguments.kind == "export":
         export(arguments.model, arguments.out)
@@ -100,6 +115,8 @@ def main() -> None:
         score = flashrank(arguments.model)
     else:
         score = cross_encoder(arguments.kind, arguments.model, arguments.batch)
+    if arguments.one:
+        score = one_at_a_time(score)
     uvicorn.run(application(score), host="127.0.0.1", port=arguments.port, log_level="warning")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,8 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_START_SECONDS = 180
+_START_SECONDS = 600
 _TICK = os.sysconf("SC_CLK_TCK")
+
+
+def end_with_servers() -> None:
+    """When this process is told to end, its servers end first: they have sessions of their own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def free_port() -> int:
@@ -40,25 +46,32 @@ def running(
             stderr=output,
             env={**os.environ, **(environment or {})},
             cwd=folder,
+            # With its children, so that none of them outlives the benchmark.
+            start_new_session=True,
         )
     try:
         if until is not None:
             _wait(process, until, log)
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    # The first one knows how to end the others, and what to tidy up after them.
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} has ended; see {log}")
+            raise RuntimeError(f"{process.args!r} has ended: {_last_words(log)}")
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
                 if answer.status == 200:
@@ -66,7 +79,11 @@ def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
         except (OSError, urllib.error.URLError):
             pass
         time.sleep(0.2)
-    raise RuntimeError(f"{url} does not answer after {_START_SECONDS} s; see {log}")
+    raise RuntimeError(f"no answer in {_START_SECONDS} s from {process.args!r}: {_last_words(log)}")
+
+
+def _last_words(log: Path) -> str:
+    return " / ".join(log.read_text(errors="replace").strip().splitlines()[-5:])
 
 
 @contextlib.contextmanager

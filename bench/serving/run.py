@@ -1,13 +1,20 @@
 """Ours, the engine bare, and what else a user could pick, side by side on one machine.
 
-    python bench/serving/run.py DIR [--rounds 3] [--seconds 20] [--only NAME...] [--json FILE]
+    python bench/serving/run.py DIR [--rounds 3] [--seconds 15] [--only PART...] [--engine NAME]
 
-DIR is what `bench/serving/prepare` left. In each round every server gets the same requests for
-`--seconds`, one after the other, so that what disturbs the machine disturbs all; figures are ratios
-within a round, as median and range over the rounds. Servers that nobody asks just wait.
+DIR is what `bench/serving/measure` prepares. In each round every server gets the same requests, all
+of them equally often, for at least `--seconds`, one server after the other, so that what disturbs
+the machine disturbs all; figures are ratios within a round, as median and range over the rounds.
+Servers that nobody asks just wait. Parts:
 
-PEERS and INFINITY name the Python programs of environments with requirements/bench-peers.txt and
-bench-infinity.txt; what is not given is left out, and the table says so.
+    tune      short tries of each peer's ways (`servers.PEERS`); the best go to DIR/tuned.json
+    ceiling   W1 and W3 of each engine over the engine bare
+    single    W4
+    peers     W3 side by side
+    latency   W3 at 60 % of what each can take
+    overload  W5
+
+Rows of the table are printed as they are found, and their numbers kept in DIR/results.json.
 """
 
 import argparse
@@ -17,207 +24,221 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from load import Outcome, Target, closed, percentile, poisson
-from processes import counters, cpu_seconds, free_port, gateway, running
+from processes import counters, cpu_seconds, end_with_servers
+from servers import PEERS, Peer, Server, Way, engines, ours, tuned, up
 from workloads import Asked, requests
 
 _HERE = Path(__file__).parent
+_PARTS = ("ceiling", "single", "peers", "latency", "overload")
 _CLIENTS = 4
-_BODIES = 24
-_W5_SECONDS = 3
+#: Requests of a peer's try.
+_TRY = 3
+#: What part of its best a server is asked for in `latency`.
+_LOAD = 0.6
+#: W5 lasts so many times `--seconds`.
+_OVERLOAD = 3
 #: The queue of W5: a few seconds of a CPU's work.
 _QUEUE_TOKENS = 32_768
 
 
-@dataclass(frozen=True)
-class Server:
-    """One that answers."""
-
-    name: str
-    url: str
-    #: NIM's body, or that of Cohere and others.
-    nim: bool = False
-    pid: int = 0
-
-
 def target(server: Server, asked: list[Asked], model: str) -> Target:
-    """The same texts in the server's words."""
-    path = "/v1/ranking" if server.nim else "/rerank"
-    bodies = [one.ranking(model) if server.nim else one.rerank(model) for one in asked]
-    return Target(server.url + path, bodies, [len(one.passages) for one in asked])
+    """The server as the load sees it."""
+    bodies = [server.body(one, model) for one in asked]
+    return Target(server.url + server.path, bodies, [len(one.passages) for one in asked])
 
 
-@contextlib.contextmanager
-def triton(directory: Path, engine: Path, logs: Path) -> Iterator[int]:
-    """The real one, from its image; its gRPC port."""
-    grpc, http = free_port(), free_port()
-    container = (directory / "container").read_text().strip()
-    command = [
-        *("buildah", "run", "--isolation", "chroot", "--user", "65532:65532"),
-        *("--volume", f"{engine.resolve()}:/engine:ro", container, "--"),
-        *("env", f"RERANKER_THREADS={os.cpu_count()}", "HOME=/tmp"),
-        *("tritonserver", "--model-repository=/engine/repository"),
-        *("--model-control-mode=explicit", "--load-model=reranker"),
-        *("--disable-auto-complete-config", "--exit-on-error=true", "--allow-metrics=false"),
-        *("--http-address=127.0.0.1", f"--http-port={http}"),
-        *("--grpc-address=127.0.0.1", f"--grpc-port={grpc}"),
-    ]
-    ready = f"http://127.0.0.1:{http}/v2/health/ready"
-    with running(command, log=logs / "triton.log", until=ready):
-        yield grpc
-
-
-@contextlib.contextmanager
-def peer(kind: str, directory: Path, logs: Path) -> Iterator[Server]:
-    """One of the libraries in a minimal server."""
-    port, model = free_port(), directory / "peer-model"
-    command = [os.environ["PEERS"], _HERE / "peer_server.py", kind, model, str(port)]
-    url = f"http://127.0.0.1:{port}"
-    with running(command, log=logs / f"{kind}.log", until=f"{url}/health"):
-        name = kind if kind == "flashrank" else f"sentence-transformers {kind}"
-        yield Server(name, url)
-
-
-@contextlib.contextmanager
-def infinity(engine: str, directory: Path, logs: Path) -> Iterator[Server]:
-    """infinity-emb as it comes.
-
-    Of a local model it loads ONNX files only where they lie beside the rest in its own folder.
-    """
-    port = free_port()
-    program = Path(os.environ["INFINITY"]).parent / "infinity_emb"
-    command = [
-        *(program, "v2", "--model-id", ".", "--engine", engine),
-        *("--device", "cpu", "--port", str(port), "--host", "127.0.0.1", "--no-model-warmup"),
-    ]
-    url = f"http://127.0.0.1:{port}"
-    environment = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    log = logs / f"infinity-{engine}.log"
-    folder = directory / "peer-model-flat"
-    with running(command, log=log, environment=environment, until=f"{url}/health", folder=folder):
-        yield Server(f"infinity {engine}", url)
-
-
-def bare(engine: Path, asked: list[Asked], seconds: float, folder: Path) -> dict[str, float]:
-    """The ceiling of these requests, measured now."""
-    file = folder / "requests.json"
-    file.write_text(json.dumps([asdict(one) for one in asked]))
-    command = [
-        *(os.environ["PEERS"], _HERE / "bare.py", engine, "--requests", file),
-        *("--seconds", str(seconds), "--threads", str(os.cpu_count())),
-    ]
-    done = subprocess.run([str(part) for part in command], capture_output=True, check=True)
-    return dict(json.loads(done.stdout))
-
-
-def spread(values: list[float], digits: int = 2) -> str:
+def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median and range."""
     if not values:
         return "-"
-    return (
-        f"{statistics.median(values):.{digits}f} "
-        f"({min(values):.{digits}f} to {max(values):.{digits}f})"
-    )
+    middle = f"{statistics.median(values):.{digits}f}"
+    return f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 class Bench:
     """What is measured, and with what."""
 
-    def __init__(self, arguments: argparse.Namespace, engine: Path, logs: Path) -> None:
-        self.engine = engine
+    def __init__(self, arguments: argparse.Namespace, logs: Path) -> None:
+        self.directory: Path = arguments.directory
         self.logs = logs
         self.rounds: int = arguments.rounds
         self.seconds: float = arguments.seconds
-        self.model: str = json.loads((engine / "model.json").read_text())["name"]
-        self.results: dict[str, object] = {}
+        self.tries: float = arguments.tries
+        self.bodies: int = arguments.bodies
+        self.timed: int = arguments.timed
+        self.engines = engines(self.directory)
+        #: What a user gets who asks for nothing.
+        self.chosen = arguments.engine or next(iter(self.engines))
+        self.model: str = json.loads((self.engine / "model.json").read_text())["name"]
 
-    def saturate(self, server: Server, asked: list[Asked]) -> Outcome:
-        """Closed loop."""
-        found = asyncio.run(closed(target(server, asked, self.model), _CLIENTS, self.seconds))
+    @property
+    def engine(self) -> Path:
+        """The engine of what is compared with others."""
+        return self.engines[self.chosen]
+
+    def saturate(self, server: Server, asked: list[Asked], seconds: float | None = None) -> Outcome:
+        """Closed loop. Raises RuntimeError when a request was not answered."""
+        goal = target(server, asked, self.model)
+        found = asyncio.run(closed(goal, _CLIENTS, self.seconds if seconds is None else seconds))
         if found.failed or found.refused:
             raise RuntimeError(f"{server.name}: {found.failed}, refused {len(found.refused)}")
         return found
 
-    def ceiling(self, ours: Server) -> None:
-        """W1 and W3 of ours over the engine bare, and what of the time is the gateway's."""
-        for workload in ("W1", "W3"):
-            ratios, padding, shares = [], [], []
-            for turn in range(self.rounds):
-                asked = requests(workload, _BODIES, seed=turn)
-                most = bare(self.engine, asked, self.seconds, self.logs)["pairs_per_second"]
-                before, cpu = counters(ours.url), cpu_seconds(ours.pid)
-                found = self.saturate(ours, asked)
-                after, cpu = counters(ours.url), cpu_seconds(ours.pid) - cpu
-                delta = {key: after[key] - before.get(key, 0.0) for key in after}
-                ratios.append(found.pairs_per_second / most)
-                padding.append(
-                    delta["reranker_padded_tokens_total"] / delta["reranker_tokens_total"]
-                )
-                shares.append(cpu / (found.wall * (os.cpu_count() or 1)))
-            self.tell(f"{workload} over the engine bare", spread(ratios), ratios)
-            self.tell(f"{workload} padded/real", spread(padding, 3), padding)
-            self.tell(
-                f"{workload} gateway's share of all processor time", spread(shares, 3), shares
-            )
-
-    def single(self, ours: Server) -> None:
-        """W4: what a single pair waits for the gateway."""
-        extra = []
-        for turn in range(self.rounds):
-            asked = requests("W4", 200, seed=turn)
-            alone = bare(self.engine, asked, 2, self.logs)["single_ms"]
-            one = asyncio.run(closed(target(ours, asked, self.model), 1, self.seconds / 4))
-            extra.append(percentile(one.answered, 0.5) * 1000 - alone)
-        self.tell("W4 p50 beyond the engine bare, ms", spread(extra), extra)
-
-    def side_by_side(self, servers: list[Server]) -> None:
-        """W3: pairs per second of each over ours, then p99 at 60 % of what each can take."""
-        rates: dict[str, list[float]] = {server.name: [] for server in servers}
-        for turn in range(self.rounds):
-            asked = requests("W3", _BODIES, seed=100 + turn)
-            for server in servers:
-                rates[server.name].append(self.saturate(server, asked).pairs_per_second)
-        ours = rates[servers[0].name]
-        for name, theirs in rates.items():
-            ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-            self.tell(f"W3 ours over {name}", spread(ratios), ratios)
-        asked = requests("W3", 200, seed=999)
-        mean = statistics.mean(len(one.passages) for one in asked)
-        for server in servers:
-            rate = 0.6 * statistics.median(rates[server.name]) / mean
-            found = asyncio.run(poisson(target(server, asked, self.model), rate, 3 * self.seconds))
-            tail = [percentile(found.answered, share) for share in (0.5, 0.99)]
-            shown = f"{tail[0]:.2f}, {tail[1]:.2f} of {len(found.answered)}"
-            self.tell(f"W3 at 60 %, {server.name}: p50, p99 in s", shown, tail)
-
-    def overload(self, ours: Server) -> None:
-        """W5: twice what it can take."""
-        asked = requests("W3", 200, seed=5)
-        mean = statistics.mean(len(one.passages) for one in asked)
-        peak = self.saturate(ours, asked)
-        rate = 2 * peak.pairs_per_second / mean
-        goal = target(ours, asked, self.model)
-        found = asyncio.run(poisson(goal, rate, _W5_SECONDS * self.seconds))
-        self.tell(
-            "W5 goodput over peak", f"{found.pairs_per_second / peak.pairs_per_second:.2f}", 0
-        )
-        slow = percentile(found.answered, 0.99) / percentile(peak.answered, 0.99)
-        self.tell("W5 p99 of accepted over that at saturation", f"{slow:.2f}", slow)
-        refused = [value * 1000 for value in found.refused]
-        shown = f"{percentile(refused, 0.5):.1f}, {percentile(refused, 0.99):.1f} of {len(refused)}"
-        self.tell("W5 refusals: p50, p99 in ms", shown, refused)
-        self.tell("W5 failed", str(dict(found.failed) or 0), dict(found.failed))
+    def bare(self, engine: Path, asked: list[Asked], *more: str) -> dict[str, float | str]:
+        """The engine without anything around it, measured now."""
+        file = self.logs / "requests.json"
+        file.write_text(json.dumps([asdict(one) for one in asked]))
+        command = [
+            *(self.directory / "peers/bin/python", _HERE / "bare.py", engine, "--requests", file),
+            *("--seconds", self.seconds, "--threads", os.cpu_count(), *more),
+        ]
+        done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"bare.py: {done.stderr.decode()[-2000:]}")
+        return dict(json.loads(done.stdout))
 
     def tell(self, what: str, shown: str, values: object) -> None:
         """A row of the table."""
-        self.results[what] = values
+        file = self.directory / "results.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(known | {what: values}, indent=2))
         print(f"| {what} | {shown} |", flush=True)
+
+    def tune(self) -> None:
+        """Each peer in each of its ways, one after the other; the fastest on W3 is its best."""
+        asked = requests("W3", min(_TRY, self.bodies), seed=77)
+        best = tuned(self.directory)
+        for peer in PEERS:
+            rates: dict[Way, float] = {}
+            for way in peer.ways:
+                with contextlib.ExitStack() as stack:
+                    server = up(peer, way, self.directory, self.logs, stack)
+                    if server is None:
+                        break
+                    rates[way] = self.saturate(server, asked, 0).pairs_per_second
+                    shown = f"{rates[way]:.1f}"
+                    self.tell(f"tries, pairs/s: {server.name}", shown, rates[way])
+            if rates:
+                best[peer.name] = max(rates, key=rates.__getitem__)
+        (self.directory / "tuned.json").write_text(json.dumps(best, indent=2))
+
+    def ceiling(self, name: str) -> None:
+        """W1 and W3 of one engine over the engine bare, and what of the time is the gateway's."""
+        engine = self.engines[name]
+        with ours(self.directory, engine, self.logs) as server:
+            for workload in ("W1", "W3"):
+                asked = requests(workload, self.bodies)
+                tries = ("--find", "--seconds", str(self.tries))
+                way = str(self.bare(engine, asked, *tries)["way"])
+                self._over_bare(f"{workload}, {name}", server, engine, asked, way)
+
+    def _over_bare(
+        self, row: str, server: Server, engine: Path, asked: list[Asked], way: str
+    ) -> None:
+        ratios, padding, shares, rates = [], [], [], []
+        for _ in range(self.rounds):
+            most = float(self.bare(engine, asked, "--way", way)["pairs_per_second"])
+            before, cpu = counters(server.url), cpu_seconds(server.pid)
+            found = self.saturate(server, asked)
+            after, cpu = counters(server.url), cpu_seconds(server.pid) - cpu
+            delta = {key: after[key] - before.get(key, 0.0) for key in after}
+            rates.append((found.pairs_per_second, most))
+            ratios.append(found.pairs_per_second / most)
+            padding.append(delta["reranker_padded_tokens_total"] / delta["reranker_tokens_total"])
+            shares.append(cpu / found.wall)
+        shown = ", ".join(f"{mine:.1f} of {most:.1f}" for mine, most in rates)
+        self.tell(f"{row}: over the engine bare ({way})", spread(ratios), ratios)
+        self.tell(f"{row}: pairs/s of bare pairs/s", shown, rates)
+        self.tell(f"{row}: padded/real", spread(padding, 3), padding)
+        self.tell(f"{row}: gateway's processor time over wall", spread(shares, 3), shares)
+
+    def single(self, server: Server) -> None:
+        """W4: what a single pair waits for the gateway and Triton."""
+        extra, bare = [], []
+        for turn in range(self.rounds):
+            asked = requests("W4", 100, seed=turn)
+            alone = float(self.bare(self.engine, asked, "--seconds", "0")["single_ms"])
+            goal = target(server, asked, self.model)
+            one = asyncio.run(closed(goal, 1, 0))
+            bare.append(alone)
+            extra.append(percentile(one.answered, 0.5) * 1000 - alone)
+        self.tell("W4: p50 of the engine bare, ms", spread(bare), bare)
+        self.tell("W4: p50 beyond that, ms", spread(extra), extra)
+
+    def peers(self, servers: list[Server]) -> None:
+        """W3: pairs per second of ours, the first one, over each."""
+        rates: dict[str, list[float]] = {server.name: [] for server in servers}
+        for turn in range(self.rounds):
+            asked = requests("W3", self.bodies, seed=100 + turn)
+            for server in servers:
+                rates[server.name].append(self.saturate(server, asked).pairs_per_second)
+        mine = rates[servers[0].name]
+        for name, theirs in rates.items():
+            ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+            self.tell(f"W3: pairs/s of {name}", spread(theirs, 1), theirs)
+            self.tell(f"W3: ours over {name}", spread(ratios), ratios)
+
+    def latency(self, servers: list[Server]) -> None:
+        """W3 at a part of what each can take: the same requests, the same pauses in proportion."""
+        asked = requests("W3", self.timed, seed=999)
+        pairs = statistics.mean(len(one.passages) for one in asked)
+        known = json.loads((self.directory / "results.json").read_text())
+        for server in servers:
+            best = statistics.median(known[f"W3: pairs/s of {server.name}"])
+            goal = target(server, asked, self.model)
+            found = asyncio.run(poisson(goal, _LOAD * best / pairs, self.timed))
+            tail = [percentile(found.answered, share) for share in (0.5, 0.9, 0.99)]
+            shown = ", ".join(f"{value:.2f}" for value in tail)
+            shown += f" of {len(found.answered)}, failed {found.failed.total()}"
+            row = f"W3 at {_LOAD:.0%}, {server.name}: p50, p90, p99 in s"
+            self.tell(row, shown, found.answered)
+
+    def overload(self, server: Server) -> None:
+        """W5: twice what it can take."""
+        asked = requests("W3", 4 * self.bodies, seed=5)
+        pairs = statistics.mean(len(one.passages) for one in asked)
+        peak = self.saturate(server, asked[: self.bodies])
+        rate = 2 * peak.pairs_per_second / pairs
+        goal = target(server, asked, self.model)
+        found = asyncio.run(poisson(goal, rate, round(rate * _OVERLOAD * self.seconds)))
+        share = found.pairs_per_second / peak.pairs_per_second
+        slow = percentile(found.answered, 0.99) / percentile(peak.answered, 0.99)
+        refused = [value * 1000 for value in found.refused]
+        times = ", ".join(f"{percentile(refused, share):.1f}" for share in (0.5, 0.99))
+        self.tell("W5: goodput over peak", f"{share:.2f}", share)
+        self.tell("W5: p99 of accepted over that at saturation", f"{slow:.2f}", slow)
+        self.tell("W5: refusals, p50 and p99 in ms", f"{times} of {len(refused)}", refused)
+        self.tell("W5: failed", str(dict(found.failed) or 0), dict(found.failed))
+
+
+def side_by_side(bench: Bench, parts: Sequence[str], server: Server) -> None:
+    """`peers` and `latency`, with everybody running."""
+    best = tuned(bench.directory)
+    with contextlib.ExitStack() as stack:
+        compared: list[Server] = [server]
+        untuned: list[Server] = []
+        for peer in PEERS:
+            first, way = peer.ways[0], best.get(peer.name, peer.ways[0])
+            others = [] if way == first or not _as_it_comes(peer) else [first]
+            for each, to in ((way, compared), *((one, untuned) for one in others)):
+                found = up(peer, each, bench.directory, bench.logs, stack)
+                if found is not None:
+                    to.append(found)
+        if "peers" in parts:
+            bench.peers([*compared, *untuned])
+        if "latency" in parts:
+            bench.latency(compared)
+
+
+def _as_it_comes(peer: Peer) -> bool:
+    """Whether people run it without our help: it is a server by itself."""
+    return peer.name.startswith(("infinity", "TEI"))
 
 
 def main() -> None:
@@ -225,54 +246,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--only", nargs="*", default=["ceiling", "single", "peers", "overload"])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--tries", type=float, default=2.5, help="seconds of each way of bare.py")
+    parser.add_argument("--bodies", type=int, default=8, help="requests of a round")
+    parser.add_argument("--timed", type=int, default=24, help="requests of latency")
+    parser.add_argument("--only", nargs="*", default=_PARTS, choices=("tune", *_PARTS))
+    parser.add_argument("--engine", help="of single, peers, latency and overload")
     arguments = parser.parse_args()
-    directory: Path = arguments.directory
-    (engine,) = (directory / "store/engines").iterdir()
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-serving-") as folder,
-        contextlib.ExitStack() as up,
-    ):
-        logs = Path(folder)
-        bench = Bench(arguments, engine, logs)
-        port = up.enter_context(triton(directory, engine, logs))
-        process, url = up.enter_context(gateway(engine, port, logs / "gateway.log"))
-        ours = Server("ours", url, nim=True, pid=process.pid)
+    end_with_servers()
+    parts = arguments.only
+    with tempfile.TemporaryDirectory(prefix="bench-serving-") as folder:
+        bench = Bench(arguments, Path(folder))
         print("| figure | value |\n|---|---|", flush=True)
-        if "ceiling" in arguments.only:
-            bench.ceiling(ours)
-        if "single" in arguments.only:
-            bench.single(ours)
-        if "peers" in arguments.only:
-            bench.side_by_side([ours, *_peers(directory, logs, up)])
-        if "overload" in arguments.only:
-            _, url = up.enter_context(
-                gateway(engine, port, logs / "small.log", MAX_QUEUE_TOKENS=_QUEUE_TOKENS)
-            )
-            bench.overload(Server("ours", url, nim=True))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(bench.results, indent=2))
-
-
-def _peers(directory: Path, logs: Path, up: contextlib.ExitStack) -> list[Server]:
-    found = []
-    wanted = [
-        *(("PEERS", peer, kind) for kind in ("torch", "onnx", "openvino", "flashrank")),
-        *(("INFINITY", infinity, engine) for engine in ("torch", "optimum")),
-    ]
-    for variable, start, kind in wanted:
-        if variable not in os.environ:
-            print(f"{kind}: {variable} is not set", file=sys.stderr)
-            continue
-        try:
-            found.append(up.enter_context(start(kind, directory, logs)))
-        except RuntimeError as error:
-            log = str(error).rpartition(" ")[2]
-            last = Path(log).read_text(errors="replace").strip().splitlines()[-1:]
-            print(f"{variable} {kind} does not start: {last}", file=sys.stderr)
-    return found
+        if "tune" in parts:
+            bench.tune()
+        if "ceiling" in parts:
+            for name in bench.engines:
+                bench.ceiling(name)
+        if not {"single", "peers", "latency"}.isdisjoint(parts):
+            with ours(bench.directory, bench.engine, bench.logs) as server:
+                if "single" in parts:
+                    bench.single(server)
+                if not {"peers", "latency"}.isdisjoint(parts):
+                    side_by_side(bench, parts, server)
+        if "overload" in parts:
+            bounds = {"MAX_QUEUE_TOKENS": _QUEUE_TOKENS}
+            with ours(bench.directory, bench.engine, bench.logs, **bounds) as server:
+                bench.overload(server)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ class Asked:
             {"model": model, "query": self.query, "documents": self.passages}
         ).encode()
 
+    def tei(self) -> bytes:
+        """As text-embeddings-inference takes it."""
+        return json.dumps({"query": self.query, "texts": self.passages, "truncate": True}).encode()
+
 
 def requests(workload: str, count: int, seed: int = 20260101) -> list[Asked]:
     """`count` requests of W1 to W4. Raises KeyError for another workload."""

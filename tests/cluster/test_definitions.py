@@ -21,6 +21,11 @@ HUB = {"source": "hf://org/model"}
 OCI = {"source": "oci://registry/model:v1"}
 
 
+def registry(**settings: Any) -> Json:
+    place = {"repository": "oci://registry.example/engines"}
+    return {"model": HUB, "engine": {"registry": place | settings}}
+
+
 def pod(**settings: Any) -> Json:
     return {"serving": {"pod": settings}}
 
@@ -193,6 +198,23 @@ PODS: list[tuple[Json, str]] = [
         (
             {"model": HUB, "monitoring": {"serviceMonitor": {"interval": "often"}}},
             "spec.monitoring.serviceMonitor.interval",
+        ),
+        (registry(repository="oci://registry.example/engines:v1"), "registry.repository in body"),
+        (registry(repository="https://registry.example/engines"), "registry.repository in body"),
+        (registry(pull=False), "engine.registry does nothing"),
+        (registry(build=False, push=True), "build false waits for what others push"),
+        (registry(signKey={"name": "s"}), "signKey signs what is pushed"),
+        (registry(pull=False, push=True, requireSigned={"secret": {"name": "s"}}), "is pulled"),
+        (registry(requireSigned={}), "either a configMap or a secret"),
+        (
+            {
+                "model": HUB,
+                "engine": {
+                    "image": "mine:1",
+                    "registry": {"repository": "oci://r.example/e", "secretName": "s"},
+                },
+            },
+            "only given to the operator's own builder image",
         ),
         *[({"model": HUB} | part, message) for part, message in PODS],
     ],

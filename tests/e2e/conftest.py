@@ -2,14 +2,14 @@
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.cluster import PREFIX, ROOT, Cluster, has_kind
+from support.cluster import PREFIX, SYSTEM, Cluster, has_kind
 from support.kubectl import Kubectl, KubectlError, eventually
 from support.services import Services
 
-_SYSTEM = "reranker-system"
 _IMAGES = ("operator", "gateway", "triton", "engine-builder")
 _MODELS = ("first", "second", "embedding")
 
@@ -34,20 +34,13 @@ def operator(cluster: Cluster) -> Iterator[Kubectl]:
     """kubectl in the operator's namespace; images are built by `make images` beforehand."""
     images = [f"{PREFIX}/{name}:dev" for name in _IMAGES]
     cluster.load(*images, *_build_models())
-    charts = ROOT / "charts"
-    common = ("-n", _SYSTEM, "--create-namespace", "--wait", "--timeout", "3m")
-    install = ("upgrade", "--install")
-    crds = str(charts / "reranker-operator-crds")
-    cluster.helm(*install, "reranker-operator-crds", crds, *common)
-    cluster.helm(
-        *install, "reranker-operator", str(charts / "reranker-operator"), *common,
-        "--set", "image.tag=dev", "--set", "images.tag=dev",
-    )  # fmt: skip
-    system = cluster.kubectl.within(_SYSTEM)
+    cluster.install("reranker-operator-crds")
+    cluster.install("reranker-operator", tag="dev")
+    system = cluster.kubectl.within(SYSTEM)
     label = "pod-security.kubernetes.io/enforce=restricted"
-    system("label", "namespace", _SYSTEM, label, "--overwrite")
+    system("label", "namespace", SYSTEM, label, "--overwrite")
     yield system
-    cluster.helm("uninstall", "reranker-operator", "-n", _SYSTEM, "--wait")
+    cluster.helm("uninstall", "reranker-operator", "-n", SYSTEM, "--wait")
 
 
 @pytest.fixture
@@ -55,19 +48,38 @@ def services(
     cluster: Cluster, operator: Kubectl, request: pytest.FixtureRequest
 ) -> Iterator[Services]:
     """RerankerServices in a namespace of this test; deleted in order, looked at when it failed."""
-    namespace = (
-        "e2e-" + request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")[:50]
-    )
-    kubectl = cluster.kubectl.within(namespace)
-    kubectl("create", "namespace", namespace)
-    label = "pod-security.kubernetes.io/enforce=restricted"
-    kubectl("label", "namespace", namespace, label)
+    name = request.node.name.split("[")[0].removeprefix("test_")
+    with namespace(cluster, name) as found:
+        yield found
+        if getattr(request.node, "failed", False):
+            _show(found.kubectl, operator)
+
+
+@pytest.fixture(scope="module")
+def shared_services(
+    cluster: Cluster, operator: Kubectl, request: pytest.FixtureRequest
+) -> Iterator[Services]:
+    """The same, in one namespace of all tests of a module."""
+    failed = request.session.testsfailed
+    with namespace(
+        cluster, request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    ) as found:
+        yield found
+        if request.session.testsfailed > failed:
+            _show(found.kubectl, operator)
+
+
+@contextmanager
+def namespace(cluster: Cluster, name: str) -> Iterator[Services]:
+    """One that admits only restricted pods; left as it should be left, or this fails."""
+    name = "e2e-" + name.replace("_", "-")[:50]
+    kubectl = cluster.kubectl.within(name)
+    kubectl("create", "namespace", name)
+    kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     yield Services(kubectl)
-    if getattr(request.node, "failed", False):
-        _show(kubectl, operator)
     kubectl("delete", "rr", "--all", "--wait")
     eventually(lambda: not kubectl.list("rre"), within=90, describe=lambda: kubectl("get", "rre"))
-    kubectl("delete", "namespace", namespace, "--wait=false")
+    kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.hookimpl(hookwrapper=True)

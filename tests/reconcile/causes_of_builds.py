@@ -36,7 +36,7 @@ def source() -> Iterator[Cause]:
         StageReason.SOURCE_UNSUPPORTED, StageReason.MODEL_INVALID, StageReason.NOT_A_CROSS_ENCODER,
         StageReason.EMBEDDING_MODEL, StageReason.LISTWISE_MODEL, StageReason.CUSTOM_CODE,
         StageReason.ARCHITECTURE_UNSUPPORTED, StageReason.UNSAFE_WEIGHTS,
-        StageReason.ADAPTER_INVALID, StageReason.SCORING_UNKNOWN,
+        StageReason.ADAPTER_INVALID, StageReason.SCORING_UNKNOWN, StageReason.PROBES_INVALID,
         StageReason.MAX_LENGTH_TOO_LONG, StageReason.MAX_LENGTH_TOO_SHORT,
     }  # fmt: skip
     for reason in (
@@ -59,6 +59,16 @@ def source() -> Iterator[Cause]:
     )
 
 
+def _refused_pull(reason: StageReason) -> Provoke:
+    """The registry has the engine, only this time it can't be had."""
+
+    def provoke(sim: Simulation) -> None:
+        refused("pull", reason)(sim)
+        sim.registry_is_full = True
+
+    return provoke
+
+
 def build() -> Iterator[Cause]:
     """What the other stages find out."""
     for reason, stage, lasting in (
@@ -74,6 +84,17 @@ def build() -> Iterator[Cause]:
         (StageReason.SIGNATURE_INVALID, "publish", False),
     ):
         yield Cause(reason, "EngineReady", (f"{stage}: ",), refused(stage, reason), lasting=lasting)
+
+    away = {"registry": {"repository": "oci://registry.example/engines", "build": False}}
+    for reason in (
+        StageReason.ARTEFACT_NOT_FOUND, StageReason.REGISTRY_UNAUTHORIZED,
+        StageReason.REGISTRY_UNREACHABLE, StageReason.SIGNATURE_INVALID,
+        StageReason.CHECKSUM_MISMATCH,
+    ):  # fmt: skip
+        yield Cause(
+            reason, "EngineReady", ("pull: ",), _refused_pull(reason), {"engine": away},
+            name=f"{reason} where nothing is built",
+        )  # fmt: skip
 
     def poor(sim: Simulation) -> None:
         sim.parity = sim.parity.model_copy(update={"kendall_tau": 0.5})

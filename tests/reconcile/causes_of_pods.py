@@ -61,9 +61,10 @@ NVIDIA_HOOK = (
     "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0, please update "
     "your driver to a newer version, or use an earlier cuda container: unknown"
 )
-NO_TRITON = (
+NO_SERVER = "supervisor: line 5: tritonserver: command not found\n"
+NO_BASH = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
-    'exec: "tritonserver": executable file not found in $PATH: unknown'
+    'exec: "bash": executable file not found in $PATH: unknown'
 )
 ON_GPU = {"accelerator": {"type": "nvidia"}}
 RIGHTS = (
@@ -262,7 +263,12 @@ def served() -> Iterator[Cause]:
     )  # fmt: skip
     yield Cause(
         Reason.TRITON_IMAGE_UNSUITABLE, "Serving", ("no tritonserver",),
-        serving(verified(), waiting("triton", "RunContainerError", NO_TRITON)),
+        serving(verified(), waiting("triton", "RunContainerError", NO_BASH)),
+        name="TritonImageUnsuitable without bash",
+    )  # fmt: skip
+    yield Cause(
+        Reason.TRITON_IMAGE_UNSUITABLE, "Serving", ("no tritonserver",),
+        serving(verified(), looping("triton", 127, message=NO_SERVER)),
         name="TritonImageUnsuitable without server",
     )  # fmt: skip
     for name, status in (

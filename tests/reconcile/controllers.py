@@ -8,6 +8,7 @@ should fail, hang or rot.
 import datetime
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,10 +30,12 @@ from reranker_contracts.base import Document
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     EVENT,
     JOB,
     POD,
     PVC,
+    SERVICE,
 )
 from reranker_operator.names import STAGE_LABEL, short_hash
 
@@ -69,13 +72,17 @@ class Controllers:
         self.missing_secrets: set[str] = set()
         #: What kubelet and scheduler say of pods instead of running them, by stage or `serving`.
         self.told: dict[str, Json] = {}
+        #: Of which serving pods that is so.
+        self.told_of: Callable[[Json], bool] = lambda _: True
         #: How a Job of this stage ends, the store's claim, and (reason, message) of Events.
         self.job_ends: dict[str, Json] = {}
         self.claim_told: Json | None = None
         self.event_of_pods: tuple[str, str] | None = None
         self.events_of_claims: tuple[tuple[str, str], ...] = ()
-        self.pods_start = True
+        self.pods_start = self.activators_start = True
         self.pods_linger = False
+        #: Whether the controller of endpoints keeps up.
+        self.endpoints_follow = True
         self.refusal: str | None = None
         self.parity = PARITY
         #: Of engines of this precision, in place of `parity`.
@@ -84,15 +91,25 @@ class Controllers:
         self.toolchain = TOOLCHAIN
         self.runtimes = RUNTIMES
         self.revisions: dict[str, str] = {}
+        #: sha256 of the user's own probe set.
+        self.probes = "a" * 64
         self.store = "reranker-engines"
         self.stored: defaultdict[str, set[str]] = defaultdict(set)
         self.made: dict[tuple[str, str], datetime.datetime] = {}
         self.damaged: set[str] = set()
+        #: What the registry has, by reference, and what it has signed.
+        self.registry: dict[str, ParityReport] = {}
+        #: It has whatever anybody asks for.
+        self.registry_is_full = False
+        self.signed: set[str] = set()
         self._numbers = itertools.count(1)
 
     def step(self) -> bool:
         """Let every Job, Deployment and claim take one step; whether anything changed."""
         before = len(self.cluster.changed)
+        # First, so that what pods do is known a step later, as it is in a cluster.
+        for address in list(self.cluster.select(SERVICE, NAMESPACE)):
+            self._step_service(address)
         for job in list(self.cluster.select(JOB, NAMESPACE)):
             self._step_job(job)
         for entry in list(self.cluster.select(DEPLOYMENT, NAMESPACE)):
@@ -107,6 +124,39 @@ class Controllers:
         for name in [name for name in self.stored if name not in present]:
             del self.stored[name]
         return len(self.cluster.changed) != before
+
+    def _step_service(self, address: Json) -> None:
+        """Its endpoints: the ready pods that it selects."""
+        meta, selector = address["metadata"], address["spec"].get("selector")
+        if not self.endpoints_follow or selector is None:
+            return
+        pods = sorted(
+            pod["metadata"]["name"]
+            for pod in self.cluster.select(POD, NAMESPACE, selector)
+            if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+        )
+        entries = [
+            {"conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": name}}
+            for name in pods
+        ]
+        live = self.cluster.find(ENDPOINT_SLICE, NAMESPACE, meta["name"])
+        if live is None:
+            reference = {"kind": "Service", "name": meta["name"], "uid": meta["uid"]}
+            self.cluster.put(
+                {
+                    "apiVersion": ENDPOINT_SLICE.api_version,
+                    "kind": ENDPOINT_SLICE.kind,
+                    "metadata": {
+                        "name": meta["name"],
+                        "namespace": NAMESPACE,
+                        "labels": {"kubernetes.io/service-name": meta["name"]},
+                        "ownerReferences": [reference | {"controller": True}],
+                    },
+                    "endpoints": entries,
+                }
+            )
+        elif live["endpoints"] != entries:
+            self.cluster.edit(ENDPOINT_SLICE, NAMESPACE, meta["name"], {"endpoints": entries})
 
     def _protect(self, claim: Json) -> None:
         meta, name = claim["metadata"], claim["metadata"]["name"]
@@ -200,7 +250,7 @@ class Controllers:
 
     def _work(self, stage: str, args: list[str], store: str) -> StageResult:
         if stage == Stage.RESOLVE:
-            return _result(stage, resolved=self._resolved(_option(args, "--source")))
+            return _result(stage, resolved=self._resolved(args))
         if stage == Stage.VALIDATE:
             return _result(stage, parity=self.parities.get(self._precision, self.parity))
         if stage == Stage.PUBLISH:
@@ -212,6 +262,8 @@ class Controllers:
             self.made[store, path] = self.now
             self.damaged.discard(path)
             return _result(stage, size_bytes=1000)
+        if stage in (Stage.PULL, Stage.PUSH):
+            return self._pull(args, store) if stage == Stage.PULL else self._push(args, store)
         if stage == Stage.COMPILE:
             self._precision = _option(args, "--precision")
             return self._check(stage, _option(args, "--prepared").removeprefix("/store/"), store)
@@ -220,6 +272,25 @@ class Controllers:
             kept = {path for path in self.stored[store] if path.split("/")[1] not in gone}
             self.stored[store] = kept
         return _result(stage)
+
+    def _push(self, args: list[str], store: str) -> StageResult:
+        path, reference = args[1].removeprefix("/store/"), args[2]
+        self.registry[reference] = self.parity
+        self.signed |= {reference} if "--sign-key" in args else set()
+        return self._check(Stage.PUSH, path, store)
+
+    def _pull(self, args: list[str], store: str) -> StageResult:
+        reference, path = args[1], f"engines/{_option(args, '--digest')}"
+        found = self.registry.get(reference, self.parity if self.registry_is_full else None)
+        if found is None:
+            return _result(Stage.PULL, reason=StageReason.ARTEFACT_NOT_FOUND)
+        if "--key" in args and reference not in self.signed:
+            return _result(Stage.PULL, reason=StageReason.SIGNATURE_INVALID)
+        self._tidy(args, store)
+        self.stored[store].add(path)
+        self.made[store, path] = self.now
+        self.damaged.discard(path)
+        return _result(Stage.PULL, parity=found, size_bytes=1000)
 
     def _tidy(self, args: list[str], store: str) -> None:
         """As publish does with --keep and --made-before."""
@@ -233,13 +304,15 @@ class Controllers:
             if path.split("/")[1] in kept or self.made[store, path] >= limit
         }
 
-    def _resolved(self, source: str) -> ResolvedModel:
+    def _resolved(self, args: list[str]) -> ResolvedModel:
+        source = _option(args, "--source")
         return ResolvedModel(
             revision=self.revisions.get(source, short_hash(source, 40)),
             name=source.rsplit("/", 1)[1],
             architecture="BertForSequenceClassification",
             family="bert",
             max_length=512,
+            probes=self.probes if "--probes" in args else None,
             toolchain=self.toolchain,
             runtimes=self.runtimes,
         )
@@ -264,15 +337,15 @@ class Controllers:
             if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
         ]
         for pod in pods:
-            if "serving" in self.told:
+            if "serving" in self.told and pod["spec"].get("initContainers") and self.told_of(pod):
                 self._set_pod(pod, self.told["serving"])
                 if self.event_of_pods is not None:
                     self._report(pod, *self.event_of_pods)
             # One that failed is in its crash loop, minutes away from the next try.
-            elif self.pods_start and pod["status"] == {"phase": "Pending"}:
+            elif self._starts(pod) and pod["status"] == {"phase": "Pending"}:
                 self._start_serving(pod)
         pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
-        ready = sum(_is_ready(pod) for pod in pods)
+        ready = sum(is_ready(pod) for pod in pods)
         meta = entry["metadata"]
         status = {
             "observedGeneration": meta["generation"],
@@ -282,6 +355,9 @@ class Controllers:
             "conditions": [_replica_failure(refusal)] if refusal else [],
         }
         self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
+
+    def _starts(self, pod: Json) -> bool:
+        return self.pods_start if pod["spec"].get("initContainers") else self.activators_start
 
     def _end_pod(self, pod: Json) -> None:
         """Drained at once, or still there until `let_pods_go`."""
@@ -298,6 +374,10 @@ class Controllers:
                 self.cluster.edit(POD, NAMESPACE, pod["metadata"]["name"], patch)
 
     def _start_serving(self, pod: Json) -> None:
+        if not pod["spec"].get("initContainers"):
+            # An activator's: nothing goes before it.
+            self._set_pod(pod, _pod_status("Running", pod["spec"], []))
+            return
         verify = pod["spec"]["initContainers"][0]
         path = f"engines/{_option(verify['args'], '--digest')}"
         result = self._check("verify", path, _store_of(pod))
@@ -358,7 +438,8 @@ def _worth(pod: Json) -> tuple[bool, int]:
     return pod["status"]["phase"] == "Running", int(cost or 0)
 
 
-def _is_ready(pod: Json) -> bool:
+def is_ready(pod: Json) -> bool:
+    """It answers."""
     conditions = pod["status"].get("conditions", [])
     told = next((entry["status"] for entry in conditions if entry["type"] == "Ready"), "True")
     return bool(pod["status"]["phase"] == "Running" and told == "True")

@@ -437,7 +437,8 @@ def _stamp(moment: datetime.datetime) -> str:
 def _validate(manifest: Json) -> None:
     """The few refusals of the API server that a controller can run into."""
     kind, meta = manifest["kind"], manifest["metadata"]
-    if kind not in ("Event", NODE.kind, "Pod", "Secret", "ConfigMap") and not manifest.get("spec"):
+    without = ("Event", "EndpointSlice", NODE.kind, "Pod", "Secret", "ConfigMap")
+    if kind not in without and not manifest.get("spec"):
         raise Rejected(f"{kind} {meta['name']}: spec: Required value")
     if sum(bool(owner.get("controller")) for owner in meta.get("ownerReferences", [])) > 1:
         raise Rejected(f"{kind} {meta['name']}: only one owner can be the controller")
@@ -453,9 +454,9 @@ def _copy(node: T) -> T:
 
 
 def _merged(live: Any, patch: Any) -> Any:
-    if not isinstance(live, dict) or not isinstance(patch, dict):
+    if not isinstance(patch, dict):
         return patch
-    result = dict(live)
+    result = dict(live) if isinstance(live, dict) else {}
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)

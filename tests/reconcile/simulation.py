@@ -11,7 +11,7 @@ import datetime
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from reranker_operator.adapters.cache import CachingCluster
@@ -31,8 +31,18 @@ from reranker_operator.api.meta import (
     SERVICE,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.core.recheck import Calm, recheck
+from reranker_operator.core.world import ServiceWorld
 from reranker_operator.errors import OperatorError
-from reranker_operator.names import APP_MANAGED_BY, MANAGER, RESOLVE_AGAIN, REVISION_LABEL
+from reranker_operator.names import (
+    APP_COMPONENT,
+    APP_MANAGED_BY,
+    MANAGER,
+    RESOLVE_AGAIN,
+    REVISION_LABEL,
+    SERVICE_LABEL,
+)
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.optional_kinds import OptionalKinds
@@ -45,6 +55,7 @@ from reranker_operator.shell.handlers import keys_of
 
 from .controllers import NAMESPACE, Controllers
 from .fake_metadata import FakeMetadata, change_of
+from .traffic import Traffic
 
 DEFAULTS = Defaults("builder:1", "gateway:1", "triton:1", "triton:1-gpu")
 _PICTURED = (RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, SERVICE, PVC, *COMPANIONS)
@@ -77,6 +88,57 @@ class _Slow:
         return call
 
 
+class _Scrapes:
+    """What the metrics of a service's pods said in the last minute."""
+
+    def __init__(self, sim: "Simulation") -> None:
+        self._sim = sim
+        self._calm: dict[Key, tuple[Calm, RerankerService]] = {}
+
+    def of(self, service: RerankerService, pods: Iterable[Json]) -> tuple[PodLoad, ...]:
+        if service.spec.autoscaling is None:
+            return ()
+        return tuple(self._load(pod) for pod in pods if pod["status"].get("phase") == "Running")
+
+    def planned(self, world: ServiceWorld) -> None:
+        meta, calm = world.service.metadata, recheck(world)
+        if calm is not None:
+            key = Key(RERANKER_SERVICE.kind, meta.namespace, meta.name)
+            self._calm[key] = (calm, world.service)
+
+    def forget(self, key: Key) -> None:
+        self._calm.pop(key, None)
+
+    def restless(self) -> list[Key]:
+        """Services whose loads would change the decision."""
+        now = self._sim.now.timestamp()
+        return [
+            key
+            for key, (calm, service) in self._calm.items()
+            if not calm(self.of(service, self._sim.pods_of(service.metadata.name)), now)
+        ]
+
+    def _load(self, pod: Json) -> PodLoad:
+        labels, now = pod["metadata"]["labels"], self._sim.now.timestamp()
+        if labels[APP_COMPONENT] == "activator":
+            held = Sample(at=now, in_progress=float(self._sim.requests_held))
+            return PodLoad(pod["metadata"]["name"], "activator", None, (held,))
+        samples = tuple(self._sample(now - ago) for ago in range(60, -1, -10))
+        return PodLoad(pod["metadata"]["name"], "serving", labels[REVISION_LABEL], samples)
+
+    def _sample(self, at: float) -> Sample:
+        """Half of what a pod can do, or nothing."""
+        seconds = at % 1_000_000 if self._sim.busy else 0.0
+        return Sample(
+            at=at,
+            tokens_per_second=1000.0,
+            arrived_tokens=500 * seconds,
+            tokens=500 * seconds,
+            busy_seconds=0.5 * seconds,
+            requests=seconds,
+        )
+
+
 class Simulation(Controllers):
     """One namespace with its users and our operator, on top of the controllers."""
 
@@ -88,17 +150,25 @@ class Simulation(Controllers):
         self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
         self._deadlines: dict[Key, datetime.datetime] = {}
+        #: What scrapes find: requests that each activator holds, and whether pods have work.
+        self.requests_held, self.busy = 0, True
+        self.traffic: Traffic | None = None
         self.restart_operator()
 
     def fork(self) -> "Simulation":
         """The same world with a freshly started operator, going its own way from here."""
         twin = Simulation(self.defaults, workers=self._worker_count)
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
+        twin.activators_start, twin.endpoints_follow = self.activators_start, self.endpoints_follow
+        twin.requests_held, twin.busy = self.requests_held, self.busy
         twin.refusal, twin.toolchain = self.refusal, self.toolchain
         twin.runtimes = self.runtimes
         twin.revisions, twin.store = dict(self.revisions), self.store
         twin.held, twin.damaged = set(self.held), set(self.damaged)
         twin.missing_secrets = set(self.missing_secrets)
+        twin.probes = self.probes
+        twin.registry_is_full = self.registry_is_full
+        twin.registry, twin.signed = dict(self.registry), set(self.signed)
         twin.told, twin.job_ends = dict(self.told), dict(self.job_ends)
         twin.claim_told, twin.event_of_pods = self.claim_told, self.event_of_pods
         twin.events_of_claims = self.events_of_claims
@@ -108,6 +178,12 @@ class Simulation(Controllers):
         twin.cluster = self.cluster.fork(lambda: twin.now)
         twin.restart_operator()
         return twin
+
+    def send(self, per_second: float, name: str = "rank") -> Traffic:
+        """From now on somebody asks the service, and its pods tell of it."""
+        self.traffic = Traffic(self, per_second, name)
+        self.restart_operator()
+        return self.traffic
 
     # What people do.
 
@@ -143,6 +219,11 @@ class Simulation(Controllers):
 
     def resolve_again(self, value: str, name: str = "rank") -> None:
         patch = {"metadata": {"annotations": {RESOLVE_AGAIN: value}}}
+        self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
+
+    def annotate(self, key: str, value: str | None, name: str = "rank") -> None:
+        """As people and GitOps do."""
+        patch = {"metadata": {"annotations": {key: value}}}
         self.cluster.edit(RERANKER_SERVICE, NAMESPACE, name, patch)
 
     def delete_service(self, name: str = "rank") -> None:
@@ -243,12 +324,14 @@ class Simulation(Controllers):
         self.references = References(
             FakeMetadata(self.cluster), self.queue.add, kinds=self.watched_references
         )
+        self._scrapes = _Scrapes(self)
         self._reconciler = Reconciler(
             self.cache,
             self.defaults,
             references=self.references,
             clock=lambda: self.now,
             kinds=self._kinds,
+            loads=self.traffic or self._scrapes,  # type: ignore[arg-type]  # what is called of it
         )
 
     async def resync(self) -> None:
@@ -285,6 +368,12 @@ class Simulation(Controllers):
         for key in [key for key, due in self._deadlines.items() if due <= self.now]:
             del self._deadlines[key]
             self.queue.add(key)
+        for key in self._scrapes.restless():
+            self.queue.add(key)
+
+    def pods_of(self, service: str) -> list[Json]:
+        """Pods that a service's own are read from."""
+        return self.cluster.select(POD, NAMESPACE, {SERVICE_LABEL: service})
 
     async def survive(self, seconds: float) -> None:
         """Let time pass while the API server does not answer; the controllers go on."""

@@ -299,6 +299,25 @@ async def test_a_rollout_takes_the_number_along(sim: Scaled) -> None:
     assert (sim.asked(), sim.service().status.ready) == (4, "4/4")
 
 
+async def test_what_a_route_leads_to_the_preview_is_load_too(sim: Scaled) -> None:
+    sim.rate = 1800
+    rules = {"max": 6, "scaleDownDelaySeconds": 0, "startTimeoutSeconds": 60}
+    canary = {"steps": [{"weight": 60, "untilPromoted": True, "seconds": 10}]}
+    rollout = {"strategy": "canary", "canary": canary}
+    route = {"route": {"parentRefs": [{"name": "gate"}]}}
+    sim.create_service(autoscaling=rules, rollout=rollout, expose=route)
+    await sim.run(90)
+    assert sim.asked() == 3
+    sim.edit_service(serving={"maxPassages": 100})
+    await sim.run(240)
+    assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
+    assert (sim.asked(), sim.scaling().desired, sim.scaling().ready_pods) == (5, 3, 5)
+    # As long as somebody is waited for, the former revision keeps what all would need.
+    sim.rate = 100
+    await sim.run(240)
+    assert (sim.asked(), sim.scaling().desired) == (5, 3)
+
+
 async def test_other_bounds_hold_at_once(sim: Scaled) -> None:
     sim.rate = 5000
     sim.create_service(**SCALED)

@@ -388,7 +388,7 @@ async def test_what_is_refused_beside_the_pods_holds_nothing_else_up(sim: Simula
     await sim.settle()
     assert sim.service().status.revision != before
     assert {"ServiceMonitor/rank", "Service/rank-external"} <= _beside(sim)
-    assert sim.condition("Progressing") == ("False", "Stable")
+    assert sim.condition("Progressing") == ("True", "Proving")
     assert sim.condition("Integrated") == sim.condition("Ready") == ("False", "Rejected")
     assert "spec.rules: Invalid value" in sim.message("Integrated")
     sim.cluster.refusals.clear()

@@ -11,6 +11,7 @@ import pytest
 from reranker_contracts import StageReason
 from reranker_operator.api.meta import DEPLOYMENT, SERVICE
 from reranker_operator.errors import Unavailable
+from reranker_operator.names import UNDO
 
 from .controllers import NAMESPACE, Fault
 from .fake_cluster import Call
@@ -64,6 +65,19 @@ def _fail_twice(sim: Simulation) -> None:
     sim.create_service()
 
 
+def _never_ready(sim: Simulation) -> None:
+    """A revision that is given up at its deadline."""
+    sim.pods_start = False
+    rollout = {"progressDeadlineSeconds": 60}
+    sim.edit_service(serving={"maxPassages": 300}, rollout=rollout)
+
+
+def _undo(sim: Simulation) -> None:
+    """Back to the revision before."""
+    sim.pods_start = True
+    sim.annotate(UNDO, sim.service().status.history[1].revision)
+
+
 #: Lives of services, each step from rest to rest, and how many calls they have at least.
 STORIES: dict[str, tuple[int, list[Act]]] = {
     "another model": (45, [_create(), _edit(model=OTHER, replicas=2)]),
@@ -98,6 +112,32 @@ STORIES: dict[str, tuple[int, list[Act]]] = {
             _edit(replicas=2),
             _edit(**dict.fromkeys(BESIDE)),
             lambda sim: sim.delete_service(),
+        ],
+    ),
+    "step by step, and back": (
+        30,
+        [
+            _create(replicas=2, rollout={"strategy": "canary"}),
+            _edit(serving={"maxPassages": 100}, rollout={"keepEngines": 2}),
+            _never_ready,
+            _undo,
+        ],
+    ),
+    "looked at first, and back": (
+        30,
+        [
+            _create(rollout={"strategy": "blueGreen"}),
+            _edit(model=OTHER),
+            _undo,
+            _edit(serving={"maxPassages": 100}),
+        ],
+    ),
+    "no surge, and back": (
+        20,
+        [
+            _create(replicas=2, rollout={"strategy": "noSurge"}),
+            _edit(serving={"maxPassages": 100}),
+            _never_ready,
         ],
     ),
     "no surge, and a pause": (

@@ -63,6 +63,7 @@ async def test_an_engine_is_compiled_and_served_on_its_kind_of_gpu(sim: Simulati
     _add_node(sim, "a", "8.9")
     _add_node(sim, "b", "8.9", "46068")
     assert await _target(sim, accelerator={"tolerations": [TOLERATION]}) == "trt-sm89-fp16"
+    assert "passed over" not in sim.message("EngineReady")
     assert sim.condition("Ready") == ("True", "Ready")
     gpu = sim.service().status.gpu
     assert gpu is not None
@@ -95,11 +96,18 @@ async def test_auto_takes_the_portable_runtime_where_kinds_differ_or_are_unknown
 ) -> None:
     sim.cluster.put(gpu_node("plain"))
     assert await _target(sim) == "onnx-cuda-fp32"
+    assert "passed over tensorrt: no node tells its GPU" in sim.message("EngineReady")
     sim.delete_service()
     await sim.converge()
     _add_node(sim, "a", "8.9")
     _add_node(sim, "b", "9.0")
     assert await _target(sim) == "onnx-cuda-fp32"
+    await _look_again(sim)
+    assert _serves(sim) == "onnx-cuda-fp32"
+    assert (
+        "passed over tensorrt: the nodes have GPUs of compute capability 8.9, 9.0 (choose one by "
+        f"spec.accelerator.nodeSelector {MAJOR} and {MINOR})"
+    ) in sim.message("EngineReady")
     assert "nodeSelector" not in (sim.selected() or {})["spec"]["template"]["spec"]
 
 

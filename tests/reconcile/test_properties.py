@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reranker_contracts import StageReason
+from reranker_operator import names
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     COMPANIONS,
@@ -35,6 +36,7 @@ from reranker_operator.runtime.optional_kinds import OptionalKinds
 from .controllers import NAMESPACE, Fault
 from .fake_cluster import Call
 from .simulation import Simulation
+from .traffic import Answers
 
 Act = Callable[[Simulation], None]
 
@@ -102,6 +104,24 @@ def _uninstall(kind: str) -> Act:
     return act
 
 
+def _annotate(name: str, key: str, at: int) -> Act:
+    """What somebody wishes for a rollout, of some revision that there is or was."""
+
+    def act(sim: Simulation) -> None:
+        if not _exists(sim, name):
+            return
+        status = sim.service(name).status
+        known = [record.revision for record in status.history]
+        known += [status.rollout.revision] if status.rollout else []
+        known += [entry.revision for entry in status.failed] + ["0badcafe"]
+        sim.annotate(key, known[at % len(known)], name)
+
+    return act
+
+
+WISHES = st.sampled_from([names.PROMOTE, names.ABORT, names.UNDO, names.RETRY])
+
+
 def _stop(stage: str, *, starts: bool) -> Act:
     def act(sim: Simulation) -> None:
         sim.held, sim.pods_start = {stage}, starts
@@ -159,6 +179,10 @@ ENGINES = st.sampled_from(
         {"resources": {"limits": {"memory": "2Gi"}}},
         {"store": {"storageClassName": "fast"}},
         {"store": {"storageClassName": None}},
+        {"registry": {"repository": "oci://registry.example/a", "push": True}},
+        {"registry": {"repository": "oci://registry.example/a", "pull": False, "push": True}},
+        {"registry": {"repository": "oci://registry.example/b", "pull": True, "push": False}},
+        {"registry": None},
     ]
 )
 BESIDE = st.sampled_from(
@@ -171,9 +195,16 @@ BESIDE = st.sampled_from(
         {"monitoring": {"serviceMonitor": {}}},
     ]
 )
-ROLLOUTS = st.sampled_from(
-    [{"strategy": "noSurge"}, {"strategy": "surge"}, {"paused": True}, {"paused": False}]
-)
+STRATEGIES = ["surge", "noSurge", "canary", "blueGreen"]
+ROLLOUTS: st.SearchStrategy[Json] = st.one_of(
+    st.sampled_from(STRATEGIES).map(lambda strategy: {"strategy": strategy}),
+    st.sampled_from(
+        [
+            {"paused": True}, {"paused": False}, {"bakeSeconds": 0}, {"bakeSeconds": 60},
+            {"keepEngines": 0}, {"autoRollback": False}, {"autoRollback": True},
+        ]
+    ),
+)  # fmt: skip
 FAULTS = st.sampled_from(
     [
         Fault("killed"),
@@ -182,9 +213,12 @@ FAULTS = st.sampled_from(
         Fault("lost"),
         Fault("refused", StageReason.STORE_FULL),
         Fault("refused", StageReason.UNSAFE_WEIGHTS),
+        Fault("refused", StageReason.REGISTRY_UNREACHABLE),
     ]
 )
-STAGES = st.sampled_from(["resolve", "fetch", "publish", "compile", "validate", "remove"])
+STAGES = st.sampled_from(
+    ["resolve", "pull", "fetch", "publish", "compile", "validate", "push", "remove"]
+)
 ACTS: st.SearchStrategy[Act] = st.one_of(
     st.builds(lambda name, model: _edit(name, model=model), NAMES, MODELS),
     st.builds(lambda name, engine: _edit(name, engine=engine), NAMES, ENGINES),
@@ -202,6 +236,7 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
     st.just(_uninstall("ServiceMonitor")),
     st.builds(_fail, STAGES, FAULTS),
     st.builds(lambda stage, starts: _stop(stage, starts=starts), STAGES, st.booleans()),
+    st.builds(_annotate, NAMES, WISHES, st.integers(0, 3)),
     st.builds(_resolve_again, NAMES, st.sampled_from(["1", "2"])),
     st.builds(_move, st.sampled_from(["hf://org/a", "hf://org/b"]), st.sampled_from(["x", "y"])),
     st.builds(_upgrade, st.integers(1, 2)),
@@ -295,7 +330,9 @@ async def _is_at_rest_and_right(sim: Simulation) -> None:
             _is_complete(sim, service)
         else:
             # Only for a reason that waiting does not mend.
-            assert ready[1] in {"UnknownSource", "UnsafeWeights", "ScaledToZero"}, ready
+            lasting = {"UnknownSource", "UnsafeWeights", "ScaledToZero"}
+            turned_away = {"RolledBack", "Aborted", "Undone"}
+            assert ready[1] in lasting | turned_away, ready
         used |= {entry.name for entry in status.engines}
     assert {entry.metadata.name for entry in sim.engines()} == used
     for engine in sim.engines():
@@ -327,7 +364,8 @@ def test_any_story_comes_to_the_right_rest(
         sim.faults.clear()
         sim.cluster.absent.clear()
         for raw in list(sim.cluster.select(RERANKER_SERVICE, NAMESPACE)):
-            sim.edit_service(raw["metadata"]["name"], rollout={"paused": False})
+            rollout = {"paused": False, "autoRollback": True}
+            sim.edit_service(raw["metadata"]["name"], rollout=rollout)
         if afresh:
             sim.restart_operator()
         await sim.resync()
@@ -342,6 +380,16 @@ def test_any_story_comes_to_the_right_rest(
     asyncio.run(story())
 
 
+def _fail_requests(share: float) -> Act:
+    """Pods with this `maxPassages` answer so many requests with an error from now on."""
+
+    def act(sim: Simulation) -> None:
+        if sim.traffic is not None:
+            sim.traffic.answers["2"] = Answers(failing=share)
+
+    return act
+
+
 #: Stories of one service need not be as many as those of all that can happen.
 FEW = max(1, settings.default.max_examples // 20)
 #: What changes the pods of a service, but their number.
@@ -354,8 +402,17 @@ CHANGES: st.SearchStrategy[Act] = st.one_of(
     st.builds(lambda stage, starts: _stop(stage, starts=starts), STAGES, st.booleans()),
     st.builds(_upgrade, st.integers(1, 2)),
     st.just(lambda sim: sim.restart_operator()),
+    st.builds(_annotate, st.just("one"), WISHES, st.integers(0, 3)),
+    st.sampled_from([0.0, 0.05, 1.0]).map(_fail_requests),
     st.just(lambda sim: sim.let_pods_go()),
 )
+
+
+def _quick(strategy: str) -> Json:
+    """The strategy, with short times."""
+    steps = [{"weight": 25, "seconds": 10}, {"weight": 60, "seconds": 10}]
+    canary = {"canary": {"steps": steps}} if strategy == "canary" else {}
+    return {"strategy": strategy, "bakeSeconds": 15} | canary
 
 
 def _serving_pods(sim: Simulation, selector: dict[str, str]) -> list[Json]:
@@ -387,7 +444,7 @@ async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
 @pytest.mark.timeout(0)
 @settings(max_examples=FEW)
 @given(
-    st.sampled_from(["surge", "noSurge"]),
+    st.sampled_from(STRATEGIES),
     st.integers(1, 3),
     st.lists(st.tuples(CHANGES, PACE), max_size=8),
 )
@@ -396,16 +453,18 @@ def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
 ) -> None:
     async def story() -> None:
         sim = Simulation()
-        sim.create_service("one", replicas=replicas, rollout={"strategy": strategy})
+        sim.create_service("one", replicas=replicas, rollout=_quick(strategy))
         await sim.converge()
+        sim.send(20, "one")
         sim.pods_linger = True
 
         def check(_: object = None) -> None:
-            if strategy == "surge":
+            asked = [entry["spec"]["replicas"] for entry in sim.cluster.select(DEPLOYMENT, None)]
+            if strategy != "noSurge":
                 assert _answering(sim) >= replicas
+                assert sum(asked) <= 2 * replicas, asked
                 return
             assert _answering(sim) >= replicas - 1
-            asked = [entry["spec"]["replicas"] for entry in sim.cluster.select(DEPLOYMENT, None)]
             assert sum(asked) <= replicas, asked
             assert len(_serving_pods(sim, SERVING)) <= replicas
 
@@ -427,7 +486,7 @@ def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
 @pytest.mark.timeout(0)
 @settings(max_examples=FEW)
 @given(
-    st.sampled_from(["surge", "noSurge"]),
+    st.sampled_from(STRATEGIES),
     st.lists(st.tuples(CHANGES, PACE), max_size=4),
     st.lists(st.tuples(CHANGES, PACE), max_size=6),
 )
@@ -438,7 +497,7 @@ def test_no_pod_changes_while_paused(
 
     async def story() -> None:
         sim = Simulation()
-        sim.create_service("one", replicas=2, rollout={"strategy": strategy})
+        sim.create_service("one", replicas=2, rollout=_quick(strategy))
         await sim.converge()
         for act, pace in before:
             await _go_on(sim, act, pace)

@@ -90,6 +90,7 @@ async def test_a_newer_revision_replaces_a_serving_one_without_an_outage(
     assert sim.service().status.stage == "Compile"
     sim.held.clear()
     await sim.converge()
-    (engine,) = sim.engines()
-    assert engine.spec.prepare.revision == "second"
+    revisions = {entry.metadata.name: entry.spec.prepare.revision for entry in sim.engines()}
+    assert sorted(revisions.values()) == ["first", "second"]
+    assert revisions[sim.service().status.engine or ""] == "second"
     assert sim.condition("Progressing") == ("False", "Stable")

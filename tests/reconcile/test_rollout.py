@@ -14,7 +14,7 @@ from .simulation import Simulation, revision_of
 
 Watch = Callable[[Simulation], None]
 OTHER = {"source": "hf://org/other"}
-NO_SURGE = {"strategy": "noSurge"}
+NO_SURGE = {"strategy": "noSurge", "bakeSeconds": 0}
 PAUSED = {"paused": True}
 NEWER = Defaults("builder:2", "gateway:2", "triton:2", "triton:2-gpu")
 
@@ -89,7 +89,7 @@ async def test_no_surge_never_has_more_pods_and_misses_one_at_most(
 
 
 async def test_no_surge_stops_at_the_first_pod_that_does_not_start(sim: Simulation) -> None:
-    await _serving(sim, replicas=3, rollout=NO_SURGE)
+    await _serving(sim, replicas=3, rollout=NO_SURGE | {"autoRollback": False})
     before = sim.picture()
     _watch(sim, at_most=3, at_least=2)
     sim.pods_start = False
@@ -322,7 +322,8 @@ async def test_a_revision_that_does_not_start_in_time_is_told_and_tried_on(
     await _serving(sim)
     traffic_is_served(sim)
     sim.pods_start = False
-    sim.edit_service(serving={"maxPassages": 100}, rollout={"progressDeadlineSeconds": 120})
+    rollout = {"progressDeadlineSeconds": 120, "autoRollback": False}
+    sim.edit_service(serving={"maxPassages": 100}, rollout=rollout)
     await sim.settle()
     assert sim.condition("Progressing") == ("True", "Rolling")
     assert sim.next_wake == 120

@@ -243,6 +243,7 @@ async def test_another_store_is_another_engine_and_lets_the_old_one_go(
     sim: Simulation, traffic_is_served: Callable[[Simulation], None]
 ) -> None:
     await _serving(sim)
+    sim.edit_service(rollout={"keepEngines": 0})
     (old,) = sim.engines()
     traffic_is_served(sim)
     sim.held = {"export"}

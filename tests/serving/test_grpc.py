@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as types
 from support.certificates import issue
+from support.http2 import DeafCaller
 from tritonclient.grpc import aio as grpc_client
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
@@ -90,6 +91,36 @@ async def test_a_drain_sends_open_channels_elsewhere(start_gateway: Start, trito
     assert await gateway.process.wait() == 0
 
 
+async def test_who_does_not_take_its_answer_gives_its_place_back(
+    start_gateway: Start, triton: Any
+) -> None:
+    await triton.start()
+    gateway = await start_gateway(MAX_CONNECTIONS=4, READ_TIMEOUT_SECONDS=1)
+    await gateway.until_ready()
+    request = service_pb2.ModelInferRequest(model_name="demo")
+    for name in ("query", "passage"):
+        request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
+        request.raw_input_contents.append(b"\1\0\0\0a")
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    async with (
+        DeafCaller(gateway.grpc_port) as deaf,
+        grpc_client.InferenceServerClient(f"127.0.0.1:{gateway.grpc_port}") as server,
+    ):
+        for _ in range(2):
+            deaf.call(path, request.SerializeToString())
+        for _ in range(2):
+            await deaf.answered()
+        # The two that may be in progress.
+        with pytest.raises(InferenceServerException, match="2 calls are in progress"):
+            await ask(server)
+        while not await _ready(server):  # noqa: ASYNC110 (the other end is another process)
+            await asyncio.sleep(0.02)
+        assert await ask(server) == [[1, 0], [12.0, 5.0], [3, 2]]
+    gateway.process.send_signal(signal.SIGTERM)
+    _, log = await gateway.process.communicate()
+    assert b"Traceback" not in log
+
+
 async def test_tls_with_a_certificate_that_is_replaced(
     start_gateway: Start, triton: Any, tmp_path: Path
 ) -> None:
@@ -137,7 +168,7 @@ async def test_a_taken_grpc_port_is_named(start_gateway: Start, triton: Any) -> 
 def test_descriptors_are_shared_by_all_ports() -> None:
     script = """if True:
         import resource
-        from reranker_gateway.server import raise_descriptors
+        from reranker_gateway.listeners import raise_descriptors
         hard = 128 + 300
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
         print(*(raise_descriptors(1000, ports) for ports in (2, 3)), raise_descriptors(50, 3))

@@ -265,7 +265,7 @@ async def test_an_engine_that_hangs_is_asked_once(ready: Start, triton: Any) -> 
 
 
 async def test_an_engine_that_dies_with_a_batch(ready: Start, triton: Any) -> None:
-    gateway = await ready()
+    gateway = await ready(ENGINE_PATIENCE_SECONDS=0.2)
     triton.model.open.clear()
     calls = triton.model.calls
     running = asyncio.create_task(gateway.client.post("/v1/ranking", content=BODY))

@@ -4,7 +4,10 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import grpc
 
 REQUEST = {
     "model": "demo",
@@ -14,7 +17,7 @@ REQUEST = {
 
 
 async def test_answers_and_follows_triton(start_gateway: Callable[..., Any], triton: Any) -> None:
-    gateway = await start_gateway()
+    gateway = await start_gateway(ENGINE_PATIENCE_SECONDS=0.2)
     await gateway.until_ready(503)
     assert (await gateway.client.get("/v1/health/live")).status_code == 200
 
@@ -37,6 +40,84 @@ async def test_answers_and_follows_triton(start_gateway: Callable[..., Any], tri
     await triton.start()
     await gateway.until_ready()
     assert (await gateway.client.post("/v1/ranking", json=REQUEST)).status_code == 200
+
+
+async def test_requests_wait_for_a_triton_that_starts_again(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    await triton.start()
+    gateway = await start_gateway()
+    await gateway.until_ready()
+    await triton.stop()
+    asked = [asyncio.create_task(gateway.client.post("/v1/ranking", json=REQUEST))]
+    _, waiting = await asyncio.wait(asked, timeout=0.5)
+    assert waiting
+    asked.append(asyncio.create_task(gateway.client.post("/v1/ranking", json=REQUEST)))
+    assert (await gateway.client.get("/v1/health/ready")).status_code == 200
+    await triton.start()
+    assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]
+
+
+async def test_requests_wait_for_a_triton_that_has_lost_its_model(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    """As one does whose backend process died, before it ends itself."""
+    await triton.start()
+    gateway = await start_gateway()
+    await gateway.until_ready()
+    triton.model.loaded = False
+    asked = asyncio.create_task(gateway.client.post("/v1/ranking", json=REQUEST))
+    _, waiting = await asyncio.wait([asked], timeout=0.5)
+    assert waiting
+    triton.model.loaded = True
+    assert (await asked).status_code == 200
+
+
+async def test_a_kept_connection_is_closed_before_it_would_be_refused(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    await triton.start()
+    gateway = await start_gateway(DRAIN_DELAY_SECONDS=0.1)
+    await gateway.until_ready()
+    triton.model.open.clear()
+    running = asyncio.create_task(gateway.client.post("/v1/ranking", json=REQUEST))
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(b"GET /v1/health/live HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"connection: close" not in head.lower()
+    gateway.process.send_signal(signal.SIGTERM)
+    # Others are still being answered.
+    assert (await reader.read()).endswith(b"}")
+    assert not running.done()
+    writer.close()
+    triton.model.open.set()
+    assert (await running).status_code == 200
+    assert await gateway.process.wait() == 0
+
+
+async def test_who_will_be_killed_sends_everybody_away(
+    start_gateway: Callable[..., Any], triton: Any, tmp_path: Path
+) -> None:
+    await triton.start()
+    doomed = tmp_path / "doomed"
+    doomed.touch()
+    gateway = await start_gateway(DRAIN_DELAY_SECONDS=60, DOOMED_FILE=doomed)
+    await gateway.until_ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(b"GET /v1/health/live HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.grpc_port}") as channel:
+        await channel.channel_ready()
+        gateway.process.send_signal(signal.SIGTERM)
+        await gateway.until_ready(503)
+        assert not doomed.exists(), "that was another drain's"
+        doomed.touch()
+        assert (await reader.read()).endswith(b"}")
+        writer.close()
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    assert (await gateway.client.post("/v1/ranking", json=REQUEST)).status_code == 200
+    gateway.process.send_signal(signal.SIGTERM)
+    assert await gateway.process.wait() == 0
 
 
 async def test_sigterm_finishes_what_is_in_flight(

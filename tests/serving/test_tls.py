@@ -1,6 +1,7 @@
 """The gateway's process with a certificate: handshakes, replacement, refusals."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from support.certificates import issue
 
+from reranker_gateway.handshake import HANDSHAKE_SECONDS
 from reranker_gateway.tls import Certificate, TlsError
 
 Start = Callable[..., Any]
@@ -27,6 +29,15 @@ def client(folder: Path, port: int) -> httpx.AsyncClient:
 
 def presented(port: int) -> str:
     return ssl.get_server_certificate(("127.0.0.1", port))
+
+
+def sockets(pid: int) -> int:
+    """How many the process has open."""
+    found = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += str(entry.readlink()).startswith("socket:")
+    return found
 
 
 @pytest.fixture
@@ -95,6 +106,64 @@ async def test_who_does_not_shake_hands_is_let_go(
     gateway, _, _ = served
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     assert await reader.read() == b""
+    writer.close()
+
+
+async def test_handshakes_count_as_connections_and_make_room(
+    start_gateway: Start, triton: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tls"
+    issue(folder, "first")
+    await triton.start()
+    gateway = await start_gateway(TLS_DIR=folder, MAX_CONNECTIONS=4)
+    plain = httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.metrics_port}")
+    gateway.client, former = plain, gateway.client
+    await former.aclose()
+    await gateway.until_ready()
+    before = sockets(gateway.process.pid)
+    async with contextlib.AsyncExitStack() as stack:
+        crowd = []
+        for _ in range(12):
+            reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            stack.callback(writer.close)
+            crowd.append(reader)
+        # Those that came first were let go at once, long before their time was over.
+        for reader in crowd[:8]:
+            async with asyncio.timeout(HANDSHAKE_SECONDS / 2):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+        assert sockets(gateway.process.pid) <= before + 4
+        # And nobody is kept out by the others.
+        async with client(folder, gateway.port) as secure:
+            assert (await secure.post("/v1/ranking", content=BODY)).status_code == 200
+
+
+async def test_a_request_may_come_with_the_end_of_the_handshake(
+    served: tuple[Any, Path, httpx.AsyncClient],
+) -> None:
+    gateway, folder, _ = served
+    context = ssl.create_default_context(cafile=str(folder / "tls.crt"))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    while True:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(1 << 16))
+        else:
+            break
+    # In one segment with the client's last word.
+    head = f"POST /v1/ranking HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    tls.write(head.encode() + BODY)
+    writer.write(outgoing.read())
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        incoming.write(await reader.read(1 << 16))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            answer += tls.read(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 200 ")
     writer.close()
 
 

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = Path(os.environ.get("RERANKER_TEST_CLUSTER", ROOT / ".cluster-test"))
 BINARIES = Path(os.environ.get("RERANKER_CLUSTER_BIN", ROOT / ".cluster/bin"))
 PREFIX = "localhost/reranker-operator"
+#: The operator's namespace.
+SYSTEM = "reranker-system"
 #: kind's default range of Service addresses.
 _KIND_SERVICES = "10.96.0.0/16"
 
@@ -29,9 +31,23 @@ class Cluster(abc.ABC):
         """Run helm against the cluster."""
         return self.kubectl.tool(BINARIES / "helm", *arguments)
 
+    def install(self, chart: str, *, tag: str | None = None) -> None:
+        """Install or upgrade one of our charts as a user does; `tag` is that of all images."""
+        values = ("--set", f"image.tag={tag}", "--set", f"images.tag={tag}") if tag else ()
+        self.helm(
+            "upgrade", "--install", chart, str(ROOT / "charts" / chart), *values,
+            "-n", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m",
+        )  # fmt: skip
+
     @abc.abstractmethod
     def load(self, *images: str) -> None:
         """Bring images from this machine to the nodes."""
+
+
+def tag_image(image: str, other: str) -> None:
+    """Another reference to an image of this machine."""
+    tool = "docker" if has_kind() else "buildah"
+    subprocess.run([tool, "tag", image, other], check=True, capture_output=True)
 
 
 class LocalCluster(Cluster):

@@ -33,15 +33,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.open = asyncio.Event()
         self.open.set()
         self.calls = 0
+        self.loaded = True
         #: Changes each answer before it is sent.
         self.damage: Callable[[Any], None] = lambda answer: None
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return service_pb2.ModelReadyResponse(ready=request.name == "reranker")
+        return service_pb2.ModelReadyResponse(ready=self.loaded and request.name == "reranker")
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.calls += 1
         await self.open.wait()
+        if not self.loaded:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model: no available versions")
         arrays = {
             tensor.name: np.frombuffer(content, np.int32).reshape(tensor.shape)
             for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True)
@@ -130,23 +133,24 @@ async def start_process(
     engine: Path, triton_port: int, settings: Mapping[str, object]
 ) -> GatewayProcess:
     """`reranker-gateway serve` on free ports; its log goes to a pipe."""
-    port, metrics_port, grpc_port = free_port(), free_port(), free_port()
     environment = {
         "ENGINE_DIR": engine,
         "TRITON_URL": f"127.0.0.1:{triton_port}",
         "TRITON_METRICS_URL": "",
-        "HOST": "127.0.0.1",
-        "HTTP_PORT": port,
-        "METRICS_PORT": metrics_port,
-        "GRPC_PORT": grpc_port,
-        "DRAIN_DELAY_SECONDS": 0,
-    } | dict(settings)
+    }
+    return await run_command("serve", environment | dict(settings))
+
+
+async def run_command(command: str, settings: Mapping[str, object]) -> GatewayProcess:
+    """A server of the gateway's program, on free ports where none are given."""
+    ports = {name: free_port() for name in ("HTTP_PORT", "METRICS_PORT", "GRPC_PORT")}
+    environment = ports | {"HOST": "127.0.0.1", "DRAIN_DELAY_SECONDS": 0} | dict(settings)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "reranker_gateway", "serve"),
+        *(sys.executable, "-m", "reranker_gateway", command),
         env=os.environ | {f"RERANKER_{key}": str(value) for key, value in environment.items()},
         stderr=asyncio.subprocess.PIPE,
     )
-    return GatewayProcess(process, port, metrics_port, grpc_port)
+    return GatewayProcess(process, *(int(str(environment[name])) for name in ports))
 
 
 @pytest.fixture
@@ -174,6 +178,47 @@ async def start_gateway(
         return started[-1]
 
     yield start
+    await _end(started)
+
+
+class Sleeper:
+    """An activator, and the address at which a gateway may come up behind it."""
+
+    def __init__(self, start_gateway: Callable[..., Any], triton: TritonProcess) -> None:
+        self._start_gateway = start_gateway
+        self._triton = triton
+        self.backend = {"HTTP_PORT": free_port(), "GRPC_PORT": free_port()}
+        self.started: list[GatewayProcess] = []
+
+    async def activator(self, **settings: object) -> GatewayProcess:
+        scheme = "https" if "TLS_DIR" in settings else "http"
+        environment = {
+            "BACKEND_URL": f"{scheme}://127.0.0.1:{self.backend['HTTP_PORT']}",
+            "BACKEND_GRPC": f"127.0.0.1:{self.backend['GRPC_PORT']}",
+            "SERVED_NAME": "demo",
+        }
+        found = await run_command("activate", environment | settings)
+        self.started.append(found)
+        return found
+
+    async def wake(self, **settings: object) -> GatewayProcess:
+        """Start the pod's gateway; ready when Triton is, which is not waited for."""
+        await self._triton.start()
+        gateway: GatewayProcess = await self._start_gateway(**self.backend, **settings)
+        return gateway
+
+
+@pytest.fixture
+async def sleeper(
+    start_gateway: Callable[..., Any], triton: TritonProcess
+) -> AsyncIterator[Sleeper]:
+    """An activator with nothing behind it yet."""
+    found = Sleeper(start_gateway, triton)
+    yield found
+    await _end(found.started)
+
+
+async def _end(started: list[GatewayProcess]) -> None:
     for gateway in started:
         await gateway.client.aclose()
         if gateway.process.returncode is None:

@@ -44,6 +44,16 @@ class Kubectl:
             raise KubectlError(f"{program.name} {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on beside the test; its output and errors are one text."""
+        return subprocess.Popen(
+            [str(self.program), "-n", self.namespace, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+        )
+
     def apply(self, manifest: Json) -> None:
         """`kubectl apply`, strict about unknown fields as always."""
         self("apply", "-f", "-", stdin=json.dumps(manifest))

@@ -25,9 +25,9 @@ def program(name: str) -> Path:
     return path
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port that nobody listens on there, by default of loopback."""
+    with socket.create_server((address, 0)) as probe:
         return int(probe.getsockname()[1])
 
 
@@ -63,12 +63,14 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def registry(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]:
+def registry(
+    folder: Path, *, htpasswd: str | None = None, address: str = "127.0.0.1"
+) -> Iterator[str]:
     """A Distribution registry; gives its host and port."""
-    port = free_port()
+    port = free_port(address)
     environment = {
         "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": str(folder / "data"),
-        "REGISTRY_HTTP_ADDR": f"127.0.0.1:{port}",
+        "REGISTRY_HTTP_ADDR": f"{address}:{port}",
         "REGISTRY_LOG_LEVEL": "warn",
         "OTEL_TRACES_EXPORTER": "none",
     }
@@ -81,8 +83,8 @@ def registry(folder: Path, *, htpasswd: str | None = None) -> Iterator[str]:
         environment["REGISTRY_AUTH_HTPASSWD_REALM"] = "test"
         environment["REGISTRY_AUTH_HTPASSWD_PATH"] = str(folder / "htpasswd")
     command = [str(program("registry")), "serve", str(configuration)]
-    with running(command, environment, f"http://127.0.0.1:{port}/v2/", folder / "log"):
-        yield f"127.0.0.1:{port}"
+    with running(command, environment, f"http://{address}:{port}/v2/", folder / "log"):
+        yield f"{address}:{port}"
 
 
 @contextmanager

@@ -77,6 +77,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]
+# Where a service without pods leads to, before its last pod goes.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list]
 {{- range .Values.references.watch }}
 # Only metadata is asked for; RBAC knows no such difference.
 - apiGroups: [""]

@@ -38,6 +38,11 @@ class PrepareIdentity(Document):
     scoring: Scoring | None = Field(
         default=None, description="what the user says about how the model scores"
     )
+    probes: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="sha256 of the user's own probe set, by which engines are measured, too",
+    )
     toolchain: Toolchain
     builder: str | None = Field(
         default=None,

@@ -45,6 +45,14 @@ class ProbeSet(Document):
     """`probe.json`: the pairs by which an engine is compared with the reference."""
 
     queries: tuple[ProbeQuery, ...] = Field(min_length=1)
+    own: int = Field(default=0, ge=0, description="how many of the last queries the user brought")
+
+    @property
+    def parts(self) -> list[slice]:
+        """The built-in queries and the user's, as places in `queries`."""
+        first = max(0, len(self.queries) - self.own)
+        parts = (slice(0, first), slice(first, len(self.queries)))
+        return [part for part in parts if self.queries[part]]
 
     def pairs(self) -> list[tuple[str, str]]:
         """(query, passage) in order."""
@@ -67,7 +75,8 @@ def compare(
     """Compare the engine's logits of one or more `runs` with the reference.
 
     All are in the order of `probes.pairs()`. Over several runs the worst value of each measure
-    counts. Raises NotComparableError for scores that are not numbers.
+    counts, and so it does over the built-in and the user's queries, of which tau is the mean each.
+    Raises NotComparableError for scores that are not numbers.
     """
     _check(probes, reference, "reference")
     for run in runs:
@@ -77,10 +86,11 @@ def compare(
     taus, losses, differences = [], [], []
     for run in runs:
         pairs = list(zip(expected, _by_query(probes, run), strict=True))
-        found = [tau for pair in pairs if (tau := _tau(*pair, tie)) is not None]
-        if not found:
-            raise NotComparableError("the reference tells no two passages of a query apart")
-        taus.append(sum(found) / len(found))
+        for part in probes.parts:
+            found = [tau for pair in pairs[part] if (tau := _tau(*pair, tie)) is not None]
+            if not found:
+                raise NotComparableError("the reference tells no two passages of a query apart")
+            taus.append(sum(found) / len(found))
         losses.append(max(_ndcg_loss(*pair, tie) for pair in pairs))
         differences.append(max(abs(a - b) for a, b in zip(reference, run, strict=True)))
     return ParityReport(
@@ -97,15 +107,18 @@ def near_tie(reference: Sequence[float]) -> float:
     return TIE * (max(reference) - min(reference))
 
 
-def share_told_apart(probes: ProbeSet, reference: Sequence[float]) -> float:
-    """Share of the pairs of passages of one query that are no near ties."""
-    tie = near_tie(reference)
-    apart = [
-        abs(left - right) > tie
-        for scores in _by_query(probes, reference)
-        for left, right in itertools.combinations(scores, 2)
-    ]
-    return sum(apart) / len(apart)
+def share_told_apart(probes: ProbeSet, reference: Sequence[float]) -> list[float]:
+    """Share of the pairs of passages of one query that are no near ties, for each of the parts."""
+    tie, by_query = near_tie(reference), list(_by_query(probes, reference))
+    shares = []
+    for part in probes.parts:
+        apart = [
+            abs(left - right) > tie
+            for scores in by_query[part]
+            for left, right in itertools.combinations(scores, 2)
+        ]
+        shares.append(sum(apart) / len(apart))
+    return shares
 
 
 def _check(probes: ProbeSet, scores: Sequence[float], whose: str) -> None:

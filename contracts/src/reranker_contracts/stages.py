@@ -18,12 +18,14 @@ class Stage(StrEnum):
     """The steps from a model's source to a served engine, in order."""
 
     RESOLVE = "resolve"
+    PULL = "pull"
     FETCH = "fetch"
     FETCH_ADAPTER = "fetch-adapter"
     EXPORT = "export"
     COMPILE = "compile"
     VALIDATE = "validate"
     PUBLISH = "publish"
+    PUSH = "push"
     VERIFY = "verify"
     REMOVE = "remove"
 
@@ -48,6 +50,7 @@ class StageReason(StrEnum):
     UNSAFE_WEIGHTS = "UnsafeWeights"
     ADAPTER_INVALID = "AdapterInvalid"
     SCORING_UNKNOWN = "ScoringUnknown"
+    PROBES_INVALID = "ProbesInvalid"
     MAX_LENGTH_TOO_LONG = "MaxLengthTooLong"
     MAX_LENGTH_TOO_SHORT = "MaxLengthTooShort"
     EXPORT_FAILED = "ExportFailed"
@@ -60,6 +63,9 @@ class StageReason(StrEnum):
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     SIGNATURE_INVALID = "SignatureInvalid"
     ENGINE_VERSION_MISMATCH = "EngineVersionMismatch"
+    ARTEFACT_NOT_FOUND = "ArtefactNotFound"
+    REGISTRY_UNAUTHORIZED = "RegistryUnauthorized"
+    REGISTRY_UNREACHABLE = "RegistryUnreachable"
     STORE_FULL = "StoreFull"
     STORE_UNWRITABLE = "StoreUnwritable"
     INTERNAL_ERROR = "InternalError"
@@ -77,6 +83,7 @@ OF_THE_MODEL = frozenset(
         StageReason.UNSAFE_WEIGHTS,
         StageReason.ADAPTER_INVALID,
         StageReason.SCORING_UNKNOWN,
+        StageReason.PROBES_INVALID,
         StageReason.MAX_LENGTH_TOO_LONG,
         StageReason.MAX_LENGTH_TOO_SHORT,
     }
@@ -105,6 +112,11 @@ class ResolvedModel(Document):
     max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
     adapter: str | None = Field(
         default=None, max_length=256, description="fixed revision of the adapter, if there is one"
+    )
+    probes: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="sha256 of the user's own probe set, if there is one",
     )
     toolchain: Toolchain
     runtimes: Runtimes

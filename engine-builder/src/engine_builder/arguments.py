@@ -23,12 +23,16 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand. A stage's standard output is its log; a tool's is its answer."""
+    """One subcommand. A stage's standard output is its log, unless it `answers` there as tools do.
+
+    Those that Jobs run have a stage, and leave a StageResult.
+    """
 
     stage: Stage | None
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Progress], Outcome]
+    answers: bool = False
 
 
 def number(low: int, high: int) -> Callable[[str], int]:

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     command: Command = args.command
-    progress = _progress(args.name, sys.stdout if command.stage else sys.stderr)
+    answers = command.answers or command.stage is None
+    progress = _progress(args.name, sys.stderr if answers else sys.stdout)
     try:
         with _terminable():
             outcome = _run(command, args, progress)

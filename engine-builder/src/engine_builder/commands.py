@@ -17,8 +17,6 @@ from engine_builder.arguments import (
     add_signing_key,
     digest,
     directory,
-    moment,
-    number,
     signing_key,
 )
 from engine_builder.errors import UsageError
@@ -26,13 +24,16 @@ from engine_builder.model_arguments import (
     adapter,
     add_adapter,
     add_length,
+    add_probes,
     add_scoring,
     add_source,
+    probes,
     scoring,
 )
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from engine_builder.record import recorded
+from engine_builder.retention_arguments import add_retention, retention
 from engine_builder.target_arguments import add_target, memory, target
 from engine_builder.tool_commands import TOOLS
 from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
@@ -51,6 +52,7 @@ def _resolve_arguments(parser: argparse.ArgumentParser) -> None:
     add_length(parser)
     add_scoring(parser)
     add_adapter(parser)
+    add_probes(parser)
 
 
 def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -63,6 +65,7 @@ def _resolve(args: argparse.Namespace, progress: Progress) -> Outcome:
         max_length=args.max_length,
         scoring=scoring(args),
         adapter=adapter(args),
+        own_probes=probes(args),
         progress=progress,
     )
 
@@ -107,6 +110,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_length(parser)
     add_scoring(parser)
+    add_probes(parser, fixed=True)
 
 
 def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
@@ -120,6 +124,7 @@ def _export(args: argparse.Namespace, progress: Progress) -> Outcome:
             max_length=args.max_length,
             scoring=scoring(args),
             adapter=args.adapter_dir,
+            own_probes=probes(args),
             progress=progress,
         )
 
@@ -180,56 +185,20 @@ def _publish_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|JSON",
         help="a PrepareIdentity or EngineIdentity; its sha256 names the artefact",
     )
-    parser.add_argument(
-        "--keep",
-        nargs="*",
-        type=digest,
-        metavar="D",
-        help="first delete all other artefacts of the store that are older than --made-before",
-    )
-    parser.add_argument(
-        "--made-before",
-        type=moment,
-        metavar="TIME",
-        help="with --keep, as 2026-01-31T12:00:00Z",
-    )
-    parser.add_argument(
-        "--keep-hours",
-        type=number(0, 87_600),
-        default=0,
-        metavar="N",
-        help="with --keep: leave others so long after they were needed last (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--high-water",
-        type=number(1, 100),
-        default=85,
-        metavar="PERCENT",
-        help="with --keep-hours: but not while the volume is fuller (default: %(default)s)",
-    )
+    add_retention(parser)
     add_signing_key(parser)
 
 
 def _publish(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.retention import Retention
     from engine_builder.stages.publish import publish
 
-    if (args.keep is None) != (args.made_before is None):
-        raise UsageError("--keep and --made-before go together: give both or none")
-    retention = None
-    if args.keep is not None:
-        retention = Retention(
-            frozenset(args.keep),
-            args.made_before,
-            keep_seconds=args.keep_hours * 3600.0,
-            high_water=args.high_water / 100,
-        )
+    kept = retention(args)
     identity = _read_identity(args.identity)
     return publish(
         args.source,
         args.store,
         identity,
-        retention=retention,
+        retention=kept,
         key=signing_key(args),
         progress=progress,
     )
@@ -270,6 +239,7 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
         max_length=args.max_length,
         scoring=scoring(args),
         adapter=adapter(args),
+        own_probes=probes(args),
         wanted=Wanted(
             runtime=None if args.runtime == "auto" else args.runtime,
             precision=None if args.precision == "auto" else args.precision,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from reranker_contracts import StageReason
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+#: What the system calls a filesystem without room.
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -45,7 +46,7 @@ class UsageError(Exception):
 
 def write_failure(error: OSError, where: Path) -> StageError | None:
     """The failure behind an OSError met while writing below `where`; None for any other error."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return StageError(
             StageReason.STORE_FULL,
             f"{where}: no space left; enlarge the volume or delete what is not used there",

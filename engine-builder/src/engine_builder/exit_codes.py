@@ -18,8 +18,10 @@ _REASONS: dict[int, AbstractSet[StageReason]] = {
         StageReason.SOURCE_UNAUTHORIZED,
         StageReason.SOURCE_CHANGED,
         StageReason.MODEL_GATED,
+        StageReason.ARTEFACT_NOT_FOUND,
+        StageReason.REGISTRY_UNAUTHORIZED,
     },
-    UNREACHABLE: {StageReason.SOURCE_UNREACHABLE},
+    UNREACHABLE: {StageReason.SOURCE_UNREACHABLE, StageReason.REGISTRY_UNREACHABLE},
     MODEL: OF_THE_MODEL,
     BUILD: {
         StageReason.EXPORT_FAILED,

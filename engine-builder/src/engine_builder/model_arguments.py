@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from engine_builder.arguments import number
+from engine_builder.arguments import digest, number
 from engine_builder.errors import UsageError
 from engine_builder.facts import MIN_LENGTH
 from reranker_contracts import Scoring
@@ -14,6 +14,7 @@ from reranker_contracts.model import TEMPLATE_LIMIT
 
 if TYPE_CHECKING:
     from engine_builder.stages.resolve import AdapterSource
+    from engine_builder.user_probes import UserProbes
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +86,29 @@ def _template(text: str) -> str:
     if len(text) > TEMPLATE_LIMIT:
         raise argparse.ArgumentTypeError(f"at most {TEMPLATE_LIMIT} characters are allowed")
     return text
+
+
+def add_probes(parser: argparse.ArgumentParser, *, fixed: bool = False) -> None:
+    """A probe set of the user's own; with `fixed` also which one it must be."""
+    parser.add_argument(
+        "--probes",
+        type=Path,
+        metavar="FILE",
+        help="measure engines on these queries, too: a JSON object a line with query and passages",
+    )
+    if fixed:
+        parser.add_argument(
+            "--probes-digest", type=digest, metavar="HEX", help="sha256 that FILE must have"
+        )
+
+
+def probes(args: argparse.Namespace) -> "UserProbes | None":
+    """The user's own probe set, if one was named. Raises StageError."""
+    if args.probes is None:
+        return None
+    from engine_builder.user_probes import read_user_probes  # noqa: PLC0415
+
+    return read_user_probes(args.probes, getattr(args, "probes_digest", None))
 
 
 def add_adapter(parser: argparse.ArgumentParser) -> None:

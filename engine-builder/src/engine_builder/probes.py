@@ -37,16 +37,23 @@ def load_probes() -> ProbeSet:
 
 
 def add_near_ties(probes: ProbeSet, logits: Sequence[float]) -> ProbeSet:
-    """`probes` with further passages behind those of each query; `logits` are of its pairs."""
+    """`probes` with further passages behind those of each query; `logits` are of its pairs.
+
+    What the user brought stays as it is.
+    """
     found, end = [], 0
-    for entry in probes.queries:
+    built_in = len(probes.queries) - probes.own
+    for number, entry in enumerate(probes.queries):
         start, end = end, end + len(entry.passages)
+        if number >= built_in:
+            found.append(entry)
+            continue
         scored = sorted(zip(logits[start:end], entry.passages, strict=True), reverse=True)
         # Of a long passage the mark would only cut the end off.
         best = [passage for _score, passage in scored if len(passage.split()) < _LONG]
         ties = tuple(mark + passage for mark, passage in zip(_MARKS, best, strict=False))
         found.append(ProbeQuery(query=entry.query, passages=(*entry.passages, *ties)))
-    return ProbeSet(queries=tuple(found))
+    return ProbeSet(queries=tuple(found), own=probes.own)
 
 
 def _passages(written: ProbeSet, number: int) -> tuple[str, ...]:

@@ -9,6 +9,10 @@ removes.
 
 An artefact is as old as its manifest file. Publishing over an intact one makes it young again, so
 that whoever tidies up by age leaves alone what somebody has just relied on.
+
+A digest names what an engine is made from, not its bytes: one that is there may have come from a
+registry. Whoever built it here publishes what was built, in place of that. Pods that run the other
+one go on with the files that they have open.
 """
 
 import contextlib
@@ -19,7 +23,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from engine_builder.retention import Artefact, Retention
@@ -35,6 +39,9 @@ _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 #: How publishers name what they write; everything else below tmp/ is somebody else's.
 _OURS = re.compile(r"[0-9a-f]{32}")
+
+#: Whether the directory that is there may stay, where one with this manifest is to be published.
+Suffices = Callable[[Path, ArtefactManifest], bool]
 
 
 class Store:
@@ -63,35 +70,39 @@ class Store:
         manifest: ArtefactManifest,
         attached: Mapping[str, bytes],
     ) -> bool:
-        """Publish the named files of `source`; False when an intact artefact was there already.
+        """Publish the named files of `source`; False when they were there already, intact.
 
-        `manifest` lists the files' hashes; they are checked again on the copies. `attached` is
-        what lies beside it and is about it. Raises OSError when the store cannot be written and
-        IntegrityError when `source` changes meanwhile.
+        Another engine of the same digest gives way. A prepared model, which builds may be reading
+        and no cluster takes from elsewhere, is kept whatever its bytes are. `manifest` lists the
+        files' hashes; they are checked again on the copies. `attached` is what lies beside it and
+        is about it. Raises OSError when the store cannot be written and IntegrityError when
+        `source` changes meanwhile.
         """
         target = self.path_of(manifest.identity.kind, manifest.digest)
         self._tmp.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        if self.is_intact(manifest.identity.kind, manifest.digest) and _refresh(target):
+        if _is_same(target, manifest) and _refresh(target):
             return False
         staging = self._tmp / uuid.uuid4().hex
         try:
             self._stage(source, staging, names, attached)
             write_manifest(staging, manifest)
-            return self._seal(staging, manifest)
+            return self._seal(staging, manifest, _is_same)
         finally:
             _remove_tree(staging)
 
-    def adopt(self, staging: Path, manifest: ArtefactManifest) -> bool:
+    def adopt(self, staging: Path, manifest: ArtefactManifest, *, instead: bool = False) -> bool:
         """Publish a complete directory below tmp/, as a download makes it; see `publish`.
 
-        It is moved, or left where an intact artefact was there already.
+        It is moved, or left where an intact artefact was there already, unless it is to be there
+        `instead`.
         """
-        if self.is_intact(manifest.identity.kind, manifest.digest) and _refresh(
-            self.path_of(manifest.identity.kind, manifest.digest)
-        ):
+        if instead:
+            return self._seal(staging, manifest, _never)
+        target = self.path_of(manifest.identity.kind, manifest.digest)
+        if _is_intact(target, manifest) and _refresh(target):
             return False
-        return self._seal(staging, manifest)
+        return self._seal(staging, manifest, _is_intact)
 
     def remove(self, digest: str) -> int:
         """Delete the artefacts with this digest; bytes freed, 0 when there were none."""
@@ -165,7 +176,7 @@ class Store:
         for name, data in attached.items():
             (staging / name).write_bytes(data)
 
-    def _seal(self, staging: Path, manifest: ArtefactManifest) -> bool:
+    def _seal(self, staging: Path, manifest: ArtefactManifest, suffices: Suffices) -> bool:
         """Everything is on disk before the directory gets its name; the manifest comes last."""
         folders = [Path(folder) for folder, _folders, _files in os.walk(staging)]
         for folder in folders:
@@ -176,11 +187,14 @@ class Store:
         for folder in folders:
             _sync_path(folder)
         verify_artefact(staging, manifest.digest)
-        target = self.path_of(manifest.identity.kind, manifest.digest)
-        return self._install(staging, target, manifest)
+        return self._install(staging, manifest, suffices)
 
-    def _install(self, staging: Path, target: Path, manifest: ArtefactManifest) -> bool:
-        """One rename. Whoever comes second finds an intact artefact and keeps that."""
+    def _install(self, staging: Path, manifest: ArtefactManifest, suffices: Suffices) -> bool:
+        """One rename. Whoever comes second keeps an artefact that `suffices`, and replaces others.
+
+        Of two who replace each other's the last one stays; each of them is done with one rename.
+        """
+        target = self.path_of(manifest.identity.kind, manifest.digest)
         target.parent.mkdir(exist_ok=True)
         while True:
             try:
@@ -188,26 +202,22 @@ class Store:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
-                if not self.is_intact(manifest.identity.kind, manifest.digest):
-                    self._set_aside_corrupt(target, manifest.digest)
+                if not suffices(target, manifest):
+                    self._set_aside(target, manifest, suffices)
                 elif _refresh(target):
                     return False
             else:
                 _sync_path(target.parent)
                 return True
 
-    def _set_aside_corrupt(self, target: Path, digest: str) -> None:
-        """Move a corrupt artefact below tmp/, unless it was replaced by a good one meanwhile."""
+    def _set_aside(self, target: Path, manifest: ArtefactManifest, suffices: Suffices) -> None:
+        """Move what is there below tmp/, unless one that suffices took its place meanwhile."""
         discarded = self._discard(target)
         if discarded is None:
             return
-        try:
-            verify_artefact(discarded, digest)
-        except IntegrityError:
-            _remove_tree(discarded)
-            return
-        with contextlib.suppress(OSError):  # A third publisher was faster; this copy may go.
-            discarded.rename(target)
+        if suffices(discarded, manifest):
+            with contextlib.suppress(OSError):  # A third publisher was faster; this copy may go.
+                discarded.rename(target)
         _remove_tree(discarded)
 
     def _discard(self, path: Path) -> Path | None:
@@ -224,6 +234,29 @@ class Store:
         for entry in self._tmp.iterdir():
             if _OURS.fullmatch(entry.name) and _last_change(entry) < limit:
                 _remove_tree(entry)
+
+
+def _is_intact(there: Path, manifest: ArtefactManifest) -> bool:
+    try:
+        verify_artefact(there, manifest.digest)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _is_same(there: Path, manifest: ArtefactManifest) -> bool:
+    """Of an engine all that the manifest says, since parity and origin are believed and signed."""
+    try:
+        found = verify_artefact(there, manifest.digest)
+    except IntegrityError:
+        return False
+    if manifest.identity.kind == "prepared":
+        return True
+    return found == manifest.model_copy(update={"created_at": found.created_at})
+
+
+def _never(_there: Path, _manifest: ArtefactManifest) -> bool:
+    return False
 
 
 def _refresh(artefact: Path) -> bool:

@@ -19,6 +19,7 @@ from engine_builder.arguments import (
 from engine_builder.errors import UsageError
 from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
+from engine_builder.retention_arguments import add_retention, retention
 from reranker_contracts import Stage
 
 
@@ -117,6 +118,12 @@ def _score(args: argparse.Namespace, progress: Progress) -> Outcome:
 def _push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=directory, metavar="DIR", help="a published directory")
     parser.add_argument("reference", metavar="REF", help="oci://HOST/REPOSITORY:TAG")
+    parser.add_argument(
+        "--if-absent",
+        action="store_true",
+        help="leave a tag alone that holds this artefact (with --sign-key: signed with that key)",
+    )
+    add_signing_key(parser)
     add_public_key(parser)
     _registry_arguments(parser)
 
@@ -130,6 +137,8 @@ def _push(args: argparse.Namespace, progress: Progress) -> Outcome:
         config=args.registry_config,
         plain_http=args.plain_http,
         key=public_key(args),
+        signing=signing_key(args),
+        if_absent=args.if_absent,
         progress=progress,
     )
 
@@ -139,11 +148,14 @@ def _pull_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", required=True, type=Path, metavar="DIR", help="gets it; its path is printed"
     )
+    parser.add_argument("--digest", type=digest, metavar="HEX", help="which artefact it must be")
+    add_retention(parser)
     add_public_key(parser)
     _registry_arguments(parser)
 
 
 def _pull(args: argparse.Namespace, progress: Progress) -> Outcome:
+    from engine_builder.oci import Wanted
     from engine_builder.tools.transfer import pull_artefact
 
     return pull_artefact(
@@ -151,7 +163,7 @@ def _pull(args: argparse.Namespace, progress: Progress) -> Outcome:
         args.store,
         config=args.registry_config,
         plain_http=args.plain_http,
-        key=public_key(args),
+        wanted=Wanted(public_key(args), args.digest, retention(args)),
         progress=progress,
     )
 
@@ -166,6 +178,10 @@ TOOLS = {
     ),
     "sign": Command(None, "sign the provenance of an artefact", _sign_arguments, _sign),
     "score": Command(None, "rank passages from a file with an engine", _score_arguments, _score),
-    "push": Command(None, "upload an artefact to an OCI registry", _push_arguments, _push),
-    "pull": Command(None, "download an artefact into a store", _pull_arguments, _pull),
+    "push": Command(
+        Stage.PUSH, "upload an artefact to an OCI registry", _push_arguments, _push, answers=True
+    ),
+    "pull": Command(
+        Stage.PULL, "download an artefact into a store", _pull_arguments, _pull, answers=True
+    ),
 }

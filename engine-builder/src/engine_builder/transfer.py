@@ -30,6 +30,15 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
+class Reasons:
+    """What it is called when a server does not answer, refuses, or has no such thing."""
+
+    unreachable: StageReason = StageReason.SOURCE_UNREACHABLE
+    unauthorized: StageReason = StageReason.SOURCE_UNAUTHORIZED
+    not_found: StageReason = StageReason.SOURCE_NOT_FOUND
+
+
+@dataclass(frozen=True)
 class Place:
     """Where something comes from, for messages: `about` is its URI, `who` answers for it."""
 
@@ -38,12 +47,13 @@ class Place:
     #: What to do when access is refused, or when there is no such thing.
     credentials: str
     spelling: str
+    reasons: Reasons = Reasons()
 
     def unreachable(self, problem: object) -> StageError:
         """No answer, or one that makes no sense."""
         words = problem if isinstance(problem, str) else f"({type(problem).__name__})"
         return StageError(
-            StageReason.SOURCE_UNREACHABLE,
+            self.reasons.unreachable,
             f"{self.about}: {self.who} cannot be reached {words}; check the network, spec.proxy "
             "and spec.caBundle (HTTPS_PROXY and SSL_CERT_FILE of this program)",
         )
@@ -52,16 +62,16 @@ class Place:
         """An HTTP status that is no success."""
         if status in (401, 403):
             return StageError(
-                StageReason.SOURCE_UNAUTHORIZED,
+                self.reasons.unauthorized,
                 f"{self.about}: {self.who} refuses access (HTTP {status}); {self.credentials}",
             )
         if status in (404, 410):
             return StageError(
-                StageReason.SOURCE_NOT_FOUND,
+                self.reasons.not_found,
                 f"{self.about}: {self.who} has no such thing (HTTP {status}); {self.spelling}",
             )
         return StageError(
-            StageReason.SOURCE_UNREACHABLE,
+            self.reasons.unreachable,
             f"{self.about}: {self.who} answered HTTP {status}; check it and the proxy in between",
         )
 

@@ -65,7 +65,12 @@ class Entry:
         self.held += count
 
     def arrived(self) -> None:
-        """The body is complete: from now on it stays, and is worked on. Raises OverloadedError."""
+        """The body is complete: from now on it stays, and is worked on. Raises OverloadedError.
+
+        Nothing when it was said before: one request has one place.
+        """
+        if self._working:
+            return
         self.check()
         self._admission.begin_work(self, self._caller)
         self._working = True
@@ -118,6 +123,11 @@ class Admission:
         self._clock = clock
         self._arriving: set[Entry] = set()
         self._bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all bodies that are counted now."""
+        return self._bytes
 
     def enter(self) -> Entry:
         """A context for one request, from before its first byte to its answer."""

@@ -1,15 +1,21 @@
-"""`reranker-gateway serve` and `reranker-gateway verify`.
+"""`reranker-gateway serve`, `reranker-gateway verify` and `reranker-gateway activate`.
 
 Exit codes: 0 done, 1 failed for the reason that is printed, 2 wrong usage or settings.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reranker_gateway import VERSION
 from reranker_gateway.verify import verify_engine
+
+if TYPE_CHECKING:
+    from reranker_gateway.settings import Settings
+
+S = TypeVar("S", bound="Settings")
 
 _SERVE_HELP = """\
 Serves until SIGTERM, then drains. Settings are environment variables; the most important:
@@ -19,13 +25,22 @@ Serves until SIGTERM, then drains. Settings are environment variables; the most 
 All of them: docs/architecture.md, "The serving pod".
 """
 
+_ACTIVATE_HELP = """\
+Holds requests while no pod serves, and hands them on to the first one that does, until SIGTERM.
+Settings are environment variables; of its own:
+  RERANKER_BACKEND_URL   where the pods answer, http(s)://host:port
+  RERANKER_BACKEND_GRPC  the same for gRPC, host:port
+  RERANKER_HOLD_SECONDS  longest time that a request is held (default 120)
+All of them: docs/scale-to-zero.md.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "verify":
         return _verify(arguments.engine, arguments.digest, arguments.result)
-    return _serve()
+    return _activate() if arguments.command == "activate" else _serve()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         help="answer ranking requests",
         description=_SERVE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands.add_parser(
+        "activate",
+        help="hold requests until a pod serves",
+        description=_ACTIVATE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verify = commands.add_parser("verify", help="check an engine's files against its manifest")
@@ -65,26 +86,45 @@ def _verify(engine: Path, digest: str | None, result_file: Path | None) -> int:
 
 def _serve() -> int:
     # Imported here: `verify` runs at every pod start and needs none of it.
+    from reranker_gateway.engine_files import load_engine  # noqa: PLC0415
+    from reranker_gateway.server import serve  # noqa: PLC0415
+    from reranker_gateway.settings import Settings  # noqa: PLC0415
+
+    async def run(settings: Settings) -> None:
+        await serve(settings, load_engine(settings.engine_dir))
+
+    return _run(Settings, run)
+
+
+def _activate() -> int:
+    from reranker_gateway.activator.server import activate  # noqa: PLC0415
+    from reranker_gateway.activator.settings import ActivatorSettings  # noqa: PLC0415
+
+    return _run(ActivatorSettings, activate)
+
+
+def _run(kind: "type[S]", program: "Callable[[S], Coroutine[Any, Any, None]]") -> int:
+    """Run a server with the settings of the environment; the exit code."""
     import asyncio  # noqa: PLC0415
 
     from prometheus_client import disable_created_metrics  # noqa: PLC0415
 
     from reranker_gateway.api_keys import ApiKeysError  # noqa: PLC0415
-    from reranker_gateway.engine_files import EngineInvalidError, load_engine  # noqa: PLC0415
+    from reranker_gateway.engine_files import EngineInvalidError  # noqa: PLC0415
+    from reranker_gateway.listeners import ListenError  # noqa: PLC0415
     from reranker_gateway.logs import configure_logs  # noqa: PLC0415
-    from reranker_gateway.server import ListenError, serve  # noqa: PLC0415
-    from reranker_gateway.settings import SettingsError, load_settings  # noqa: PLC0415
+    from reranker_gateway.settings import SettingsError, read_settings  # noqa: PLC0415
     from reranker_gateway.tls import TlsError  # noqa: PLC0415
 
     try:
-        settings = load_settings()
+        settings = read_settings(kind)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
     configure_logs(settings.log_level)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
-        asyncio.run(serve(settings, load_engine(settings.engine_dir)))
+        asyncio.run(program(settings))
     except (EngineInvalidError, ListenError, ApiKeysError, TlsError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -12,10 +12,11 @@ probe is always answered. The body of a request that is being read is timed wher
 
 import asyncio
 import itertools
+import select
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -52,15 +53,22 @@ class Owed(Enum):
     TAKE_ANSWER = auto()
 
 
+class Waiting(Protocol):
+    """A connection that can be told to make room."""
+
+    def end(self) -> None:
+        """Close; what is under way learns that the client has gone."""
+
+
 class Silent:
     """Connections of one listener whose clients are to do something, longest ones first."""
 
     def __init__(self) -> None:
         # Dictionaries, for their order.
-        self._uploads: dict[ClientProtocol, None] = {}
-        self._others: dict[ClientProtocol, None] = {}
+        self._uploads: dict[Waiting, None] = {}
+        self._others: dict[Waiting, None] = {}
 
-    def put(self, connection: "ClientProtocol", owed: Owed | None) -> None:
+    def put(self, connection: Waiting, owed: Owed | None) -> None:
         """It has owed this from now on."""
         self._uploads.pop(connection, None)
         self._others.pop(connection, None)
@@ -69,7 +77,7 @@ class Silent:
         elif owed is not None:
             self._others[connection] = None
 
-    def longest(self) -> "ClientProtocol | None":
+    def longest(self) -> Waiting | None:
         """Uploads come last: they may be honest ones."""
         return next(itertools.chain(self._others, self._uploads), None)
 
@@ -94,10 +102,7 @@ class ClientProtocol(H11Protocol):
         # that a TLS connection counts as full when it is empty.
         self.transport.set_write_buffer_limits(high=1, low=0)
         self.transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # asyncio's, undeclared
-        if len(self.connections) > self.limits.connections:
-            longest = self.silent.longest()
-            if longest is not None:
-                longest.end()
+        make_room(self)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -134,6 +139,11 @@ class ClientProtocol(H11Protocol):
         else:
             self.transport.close()
         self._owe(None)
+
+    def end_if_idle(self) -> None:
+        """Close when the last request was answered and no further one has arrived."""
+        if self._owed is Owed.NEXT and not _has_arrived(self.transport):
+            self.end()
 
     def shutdown(self) -> None:
         """The server ends; a refused client has nothing more to get."""
@@ -223,9 +233,24 @@ class ClientProtocol(H11Protocol):
         self._watch()
 
 
+def make_room(protocol: ClientProtocol) -> None:
+    """When its listener has too many connections, end the one that has been silent longest."""
+    if len(protocol.connections) > protocol.limits.connections:
+        longest = protocol.silent.longest()
+        if longest is not None:
+            longest.end()
+
+
 def client_protocol(limits: ConnectionLimits) -> type[ClientProtocol]:
     """The protocol of a listener with `limits`, as uvicorn takes it."""
     return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, "silent": Silent()})
+
+
+def _has_arrived(transport: asyncio.BaseTransport) -> bool:
+    """Whether there are bytes that have not been read: to close would be to lose them."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Connection(h11.Connection):

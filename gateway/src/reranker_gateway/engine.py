@@ -30,7 +30,7 @@ class Engine(Protocol):
     """Something that scores batches."""
 
     async def ready(self) -> bool:
-        """Whether the model is loaded and takes batches; never raises."""
+        """Whether the model is loaded and takes batches. Raises only EngineTimeoutError."""
 
     async def infer(self, batch: Batch) -> FloatArray:
         """Score per row, `[rows]`.

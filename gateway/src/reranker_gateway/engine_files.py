@@ -14,6 +14,11 @@ from reranker_contracts import ArtefactManifest, EngineIdentity, ServedModel, Sh
 from reranker_contracts.manifest import MANIFEST
 from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference
 
+#: Of one batch on CPUs. Larger ones are no faster there: a call costs next to nothing, and what one
+#: layer leaves for the next no longer fits the caches. But they are padded twice as much, since
+#: fewer of those that wait are as long.
+_CPU_TOKENS = 2048
+
 D = TypeVar("D", ArtefactManifest, ServedModel, ProbeSet, Reference)
 
 
@@ -42,7 +47,8 @@ class EngineFiles:
         """Padded tokens in one batch; what is compiled takes no more than it was built for."""
         built_for = self.shapes.token_budget
         if wanted is None:
-            return built_for
+            on_cpu = self.identity.accelerator == "cpu"
+            return min(built_for, max(_CPU_TOKENS, self.max_length)) if on_cpu else built_for
         return min(wanted, built_for) if self.shapes.profiles else wanted
 
 

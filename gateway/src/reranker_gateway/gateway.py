@@ -82,7 +82,7 @@ def build_gateway(
         clock=clock,
         gate=_gate(settings, files, engine, tokeniser, limits),
     )
-    readiness = Readiness(engine, warm_up)
+    readiness = Readiness(engine, warm_up, clock=clock, patience=settings.engine_patience_seconds)
     drain = Drain(
         delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds
     )
@@ -97,6 +97,7 @@ def build_gateway(
         telemetry=telemetry,
         clock=clock,
         on_failure=readiness.suspect,
+        engine_works=readiness.engine_works,
     )
     admission = Admission(
         max_bytes=_BODIES * settings.max_body_bytes,

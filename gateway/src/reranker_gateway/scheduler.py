@@ -9,14 +9,14 @@ like length (`batching`). A request whose client has gone takes its waiting pair
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from reranker_contracts import ServedModel
 from reranker_gateway.assembly import BatchAssembler
 from reranker_gateway.batching import BatchLimits, choose_batch
 from reranker_gateway.clock import Clock
 from reranker_gateway.engine import Batch, Engine, FloatArray, check_scores
-from reranker_gateway.errors import EngineError, EngineTimeoutError
+from reranker_gateway.errors import EngineError, EngineTimeoutError, EngineUnavailableError
 from reranker_gateway.pairs import Job, Pair, PairQueue
 from reranker_gateway.request_context import Stage, current_request
 from reranker_gateway.score_cache import ScoreCache
@@ -26,6 +26,10 @@ from reranker_gateway.tokenise import TokenisedRequest
 from reranker_gateway.turns import CallerTurns
 
 IN_FLIGHT = 2
+
+
+async def _at_once() -> bool:
+    return True
 
 
 class Scheduler:
@@ -42,7 +46,9 @@ class Scheduler:
         telemetry: Telemetry,
         clock: Clock,
         on_failure: Callable[[], None] = lambda: None,
+        engine_works: Callable[[], Awaitable[bool]] = _at_once,
     ) -> None:
+        """`engine_works` waits for an engine that went away; it says no when that took too long."""
         self._engine = engine
         self._assembler = BatchAssembler(model)
         self._limits = limits
@@ -51,6 +57,9 @@ class Scheduler:
         self._telemetry = telemetry
         self._clock = clock
         self._on_failure = on_failure
+        self._engine_works = engine_works
+        self._second_attempt = asyncio.Lock()
+        self._lone_attempts = 0
         self._queue = PairQueue()
         self._turns: CallerTurns[Job] = CallerTurns(limits.token_budget)
         self._running: set[asyncio.Task[None]] = set()
@@ -73,7 +82,8 @@ class Scheduler:
     async def run(self, inputs: TokenisedRequest, caller: str = "") -> FloatArray:
         """Score all pairs of one request, in its order.
 
-        Raises EngineError when a batch with one of its pairs failed twice, or took too long.
+        Raises EngineError when a batch with one of its pairs failed twice, or took too long. It
+        is no EngineUnavailableError when the engine went down both times.
         Cancelling this call drops the pairs that still wait and that nobody else waits for.
         """
         done: asyncio.Future[FloatArray] = asyncio.get_running_loop().create_future()
@@ -106,7 +116,7 @@ class Scheduler:
         self._queue.drop(job)
 
     def _dispatch(self) -> None:
-        while len(self._running) < IN_FLIGHT and self._queue:
+        while len(self._running) < IN_FLIGHT and self._queue and not self._lone_attempts:
             if not self._running:
                 self._throughput.begin()
             task = asyncio.create_task(self._execute(self._take()))
@@ -143,12 +153,47 @@ class Scheduler:
     async def _execute(self, pairs: list[Pair]) -> None:
         try:
             scores = await self._infer(pairs)
+        except EngineTimeoutError as error:
+            self._lost(pairs, error)
+        except EngineUnavailableError as error:
+            await self._once_more(pairs, error)
         except Exception as error:  # whatever it was, the callers must hear of it
-            self._queue.landed(pairs)
-            self._fail(pairs, error)
-            return
-        self._queue.landed(pairs)
-        self._scatter(pairs, scores)
+            self._lost(pairs, error)
+        else:
+            self._scored(pairs, scores)
+
+    async def _once_more(self, pairs: list[Pair], error: EngineError) -> None:
+        """When the engine is back; nothing new is begun before.
+
+        Each request alone and one after the other: one that brings the engine down must not take
+        others along a second time, and must not be tried for ever.
+        """
+        self._lone_attempts += 1
+        try:
+            async with self._second_attempt:
+                for own in _by_job(pairs):
+                    await self._attempt_alone(own, error)
+        finally:
+            self._lone_attempts -= 1
+
+    async def _attempt_alone(self, pairs: list[Pair], error: EngineError) -> None:
+        try:
+            needless = all(job.done.done() for pair in pairs for job, _ in pair.claims)
+            if needless or not await self._engine_works():
+                self._lost(pairs, error)
+                return
+            scores = await self._infer(pairs)
+        except EngineTimeoutError as again:
+            self._lost(pairs, again)
+        except EngineUnavailableError:
+            twice = EngineError(
+                "the engine went down twice while it had this request; do not send it again"
+            )
+            self._lost(pairs, twice)
+        except Exception as again:  # as above
+            self._lost(pairs, again)
+        else:
+            self._scored(pairs, scores)
 
     async def _infer(self, pairs: list[Pair]) -> FloatArray:
         types = [pair.types for pair in pairs if pair.types is not None]
@@ -157,10 +202,9 @@ class Scheduler:
         started = self._clock()
         try:
             scores = await self._attempt(batch)
-        except EngineTimeoutError:
+        except EngineUnavailableError:
             raise
         except EngineError:
-            # Once more: a restarted Triton fails the first call on the old connection.
             scores = await self._attempt(batch)
         self._telemetry.infer_seconds.observe(self._clock() - started)
         self._telemetry.tokens.inc(real)
@@ -179,15 +223,25 @@ class Scheduler:
             raise
         return scores
 
-    def _scatter(self, pairs: list[Pair], scores: FloatArray) -> None:
+    def _scored(self, pairs: list[Pair], scores: FloatArray) -> None:
+        self._queue.landed(pairs)
         values: list[float] = scores.tolist()
         for pair, score in zip(pairs, values, strict=True):
             for job, index in pair.claims:
                 job.answer(index, score)
         self._cache.put((pair.key, score) for pair, score in zip(pairs, values, strict=True))
 
-    def _fail(self, pairs: list[Pair], error: Exception) -> None:
+    def _lost(self, pairs: list[Pair], error: Exception) -> None:
+        self._queue.landed(pairs)
         for job in {job for pair in pairs for job, _ in pair.claims}:
             self._drop(job)
             if not job.done.done():
                 job.done.set_exception(error)
+
+
+def _by_job(pairs: list[Pair]) -> list[list[Pair]]:
+    """The pairs of each request; what several wait for is of the first of them."""
+    found: dict[Job, list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault(pair.claims[0][0], []).append(pair)
+    return list(found.values())

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,6 +14,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 #: APIs that can be switched off; `grpc` is KServe's, on a port of its own.
 DialectName = Literal["nim", "cohere", "jina", "vllm", "tei", "infinity", "grpc"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+S = TypeVar("S", bound="Settings")
 
 
 class SettingsError(Exception):
@@ -79,8 +81,14 @@ class Settings(BaseSettings):
     drain_timeout_seconds: float = Field(
         60, ge=0, description="longest time from SIGTERM to the exit; keep it under the pod's grace"
     )
+    doomed_file: Path | None = Field(
+        None, description="appears during a drain when the process will be killed within a second"
+    )
     tokenizer_threads: int = Field(1, ge=1, le=64, description="threads")
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
+    engine_patience_seconds: float = Field(
+        20, ge=0, description="requests wait so long for a Triton that starts again"
+    )
     min_kendall_tau: float = Field(
         0.995, ge=-1, le=1, description="of an engine that is measured in the pod"
     )
@@ -102,8 +110,13 @@ class Settings(BaseSettings):
         return value
 
 
-def load_settings() -> Settings:
-    """Read the environment. Raises SettingsError that lists every wrong variable.
+def load_settings() -> "Settings":
+    """As `read_settings`, of the gateway."""
+    return read_settings(Settings)
+
+
+def read_settings(kind: type[S]) -> S:
+    """Read the environment. Raises SettingsError that lists every wrong or missing variable.
 
     NIM's variables count where ours are not set.
     """
@@ -113,7 +126,7 @@ def load_settings() -> Settings:
         if not os.environ.get(_variable(field))
     }
     try:
-        return Settings(**{field: value for field, (value, _) in theirs.items()})  # type: ignore[arg-type]  # texts, as in the environment
+        return kind(**{field: value for field, (value, _) in theirs.items()})  # type: ignore[arg-type]  # texts, as in the environment
     except ValidationError as error:
         problems = (_describe(entry, theirs) for entry in error.errors())
         raise SettingsError("\n".join(problems)) from error

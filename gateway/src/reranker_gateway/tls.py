@@ -10,8 +10,6 @@ import ssl
 from pathlib import Path
 
 _CHECK_SECONDS = 5.0
-#: A client that opens a connection and does not shake hands holds a descriptor until then.
-HANDSHAKE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 

@@ -28,7 +28,8 @@ _CHANNEL: Final = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 #: Codes that say nothing about the batch: the call may be repeated elsewhere or later.
-_AWAY: Final = frozenset({"UNAVAILABLE", "CANCELLED"})
+#: A model that is not known is one that Triton has lost, or unloads on its way out.
+_AWAY: Final = frozenset({"UNAVAILABLE", "CANCELLED", "NOT_FOUND"})
 _LATE: Final = "DEADLINE_EXCEEDED"
 _log = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ class TritonEngine:
         self._infer_timeout = infer_timeout
 
     async def ready(self) -> bool:
-        """Whether Triton has loaded the model."""
+        """Whether Triton has loaded the model. Raises EngineTimeoutError when it hangs."""
         try:
             return bool(await self._client.is_model_ready(MODEL, client_timeout=_READY_TIMEOUT))
-        except (InferenceServerException, grpc.RpcError):
+        except (InferenceServerException, grpc.RpcError) as error:
+            if _code(error) == _LATE:
+                raise EngineTimeoutError("Triton did not say whether it is ready") from error
             return False
 
     async def infer(self, batch: Batch) -> FloatArray:
@@ -114,11 +117,15 @@ class TritonEngine:
 
 
 def _translated(error: InferenceServerException | grpc.RpcError) -> EngineError:
-    status = str(error.status()) if isinstance(error, InferenceServerException) else "UNAVAILABLE"
-    code = status.rpartition(".")[2]
+    code = _code(error)
     _log.warning("batch failed in Triton (%s): %s", code, str(error)[:500])
     if code == _LATE:
         return EngineTimeoutError("the engine did not answer in time; retry later")
     if code in _AWAY:
         return EngineUnavailableError("the engine is not answering; retry in a moment")
     return EngineError("the engine failed on a batch with this request; see the server's log")
+
+
+def _code(error: InferenceServerException | grpc.RpcError) -> str:
+    status = str(error.status()) if isinstance(error, InferenceServerException) else "UNAVAILABLE"
+    return status.rpartition(".")[2]

@@ -1,7 +1,8 @@
 """The command line. Nothing is imported before it is needed, so `--help` is there at once.
 
 Exit codes: 0 ok or ready, 1 not ready or refused, 2 wrong usage or no cluster, 130 after Ctrl-C;
-of `diff` 0 when nothing would change, else 1.
+of `diff` 0 when nothing would change, else 1; of `rollout status` 0 when the newest spec has the
+traffic for good.
 """
 
 import argparse
@@ -32,6 +33,7 @@ commands:
   rank NAME QUERY [PASSAGE...] ask it a question
   events NAME                  what was said about all of its objects, by time
   diff NAME                    what would change about its pods, or is changing
+  rollout VERB NAME            status, history, pause, resume, promote, abort, undo, retry
   version                      which version this is
 
 examples:
@@ -193,6 +195,41 @@ def _diff(_parser: _Parser, arguments: argparse.Namespace) -> int:
     return diff.run(_access(arguments), arguments.name, color=arguments.color)
 
 
+def _add_rollout(parser: _Parser) -> None:
+    parser.add_argument("verb", metavar="VERB", choices=_VERBS, help=", ".join(_VERBS))
+    parser.add_argument("name", type=_name, metavar="NAME")
+    parser.add_argument(
+        "-w", "--watch", action="store_true", help="of status: until it has come to an end"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="of promote: wait for nothing any more, to the end"
+    )
+    parser.add_argument(
+        "--to", type=_name, metavar="REVISION", help="of undo; default: the last one that is kept"
+    )
+
+
+#: Verbs of `rollout`, and the option that each may have.
+_VERBS = {
+    "status": "watch", "history": None, "pause": None, "resume": None, "promote": "full",
+    "abort": None, "undo": "to", "retry": None,
+}  # fmt: skip
+
+
+def _rollout(parser: _Parser, arguments: argparse.Namespace) -> int:
+    for option in ("watch", "full", "to"):
+        if getattr(arguments, option) and _VERBS[arguments.verb] != option:
+            parser.error(f"--{option} is not for {arguments.verb}")
+    from kubectl_rr import rollout, rollout_status  # noqa: PLC0415 - slow to load
+
+    access, name, color = _access(arguments), arguments.name, arguments.color
+    if arguments.verb == "status":
+        return rollout_status.run(access, name, watch=arguments.watch, color=color)
+    if arguments.verb == "history":
+        return rollout_status.history(access, name, color=color)
+    return rollout.run(access, name, arguments.verb, full=arguments.full, to=arguments.to)
+
+
 def _add_rank(parser: _Parser) -> None:
     parser.add_argument("name", type=_name, metavar="NAME")
     parser.add_argument("query", metavar="QUERY")
@@ -278,6 +315,20 @@ _COMMANDS: dict[str, tuple[tuple[str, str, Callable[[_Parser], None]], _Run]] = 
             _add_events,
         ),
         _events,
+    ),
+    "rollout": (
+        (
+            "How a change gets to the traffic: see it (status, history), hold it back (pause, "
+            "resume), let\nit go on without waiting (promote), take it back (abort), serve a "
+            "former revision (undo), or\ntry again what was given up or undone (retry). pause and "
+            "resume set spec.rollout.paused, the\nothers annotations reranker.dev/rollout-…; the "
+            "operator does the rest.",
+            "  kubectl rr rollout status demo --watch\n"
+            "  kubectl rr rollout promote demo --full\n"
+            "  kubectl rr rollout undo demo --to 9f8e7d6c",
+            _add_rollout,
+        ),
+        _rollout,
     ),
     "diff": (
         (

@@ -1,4 +1,4 @@
-"""The cluster behind the kubeconfig: `get` and `list`, plain JSON, errors in one line."""
+"""The cluster behind the kubeconfig: get, list and patch, plain JSON, errors in one line."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class Access:
 
 
 class Cluster:
-    """Reads objects. Raises RequestFailed with its kinds, or Unusable."""
+    """Reads and patches objects. Raises RequestFailed with its kinds, or Unusable."""
 
     def __init__(self, client: Any, namespace: str) -> None:
         self._client = client
@@ -40,6 +40,10 @@ class Cluster:
     def get(self, resource: Resource, namespace: str, name: str) -> Json:
         """One object."""
         return self._call(_path(resource, namespace, name), {})
+
+    def patch(self, resource: Resource, namespace: str, name: str, change: Json) -> Json:
+        """Merge `change` into one object."""
+        return self._call(_path(resource, namespace, name), {}, change)
 
     def list(
         self, resource: Resource, namespace: str | None, selector: str | None = None
@@ -55,16 +59,18 @@ class Cluster:
                 return found
             query["continue"] = token
 
-    def _call(self, path: str, query: dict[str, str]) -> Json:
+    def _call(self, path: str, query: dict[str, str], change: Json | None = None) -> Json:
         from kubernetes.client.exceptions import ApiException  # noqa: PLC0415 - slow to load
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - as above
 
         try:
             request = self._client.param_serialize(
-                "GET",
+                "GET" if change is None else "PATCH",
                 path,
                 query_params=list(query.items()),
-                header_params={"Accept": "application/json"},
+                header_params={"Accept": "application/json"}
+                | ({} if change is None else {"Content-Type": "application/merge-patch+json"}),
+                body=change,
                 auth_settings=["BearerToken"],
             )
             response = self._client.call_api(*request, _request_timeout=_TIMEOUT_SECONDS)

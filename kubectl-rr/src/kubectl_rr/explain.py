@@ -19,7 +19,12 @@ from kubectl_rr.tree import FAINT, OK, mark
 from reranker_operator import names
 
 _WARNINGS = 4
-_TROUBLES = frozenset({"ReplicasContested", "ProgressDeadlineExceeded"})
+_TROUBLES = frozenset(
+    {
+        "Aborted", "GateFailed", "ProgressDeadlineExceeded", "ReplicasContested", "RolledBack",
+        "UndoImpossible",
+    }
+)  # fmt: skip
 _OPERATOR = "app.kubernetes.io/part-of=reranker-operator,app.kubernetes.io/component=operator"
 _NO_ENTRY = "This version of kubectl rr has no text for it: see the runbook of your operator."
 

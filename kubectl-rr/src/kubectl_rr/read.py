@@ -33,8 +33,10 @@ from reranker_operator.api.meta import (
 #: A stage of those builds only that have an adapter.
 _ADAPTER = "fetch-adapter"
 _STEPS = {
+    "pull": (("Pulled",), ("pull",)),
     "prepare": (("Prepared",), ("fetch", _ADAPTER, "export", "publish")),
     "compile": (("Compiled", "Validated"), ("compile", "validate", "publish")),
+    "push": (("Pushed",), ("push",)),
 }
 #: Under which name a stage's time is kept, where it is not the container's.
 _RECORDED = {("prepare", "publish"): "publish-prepared"}
@@ -215,7 +217,8 @@ def _engine(raw: Json, mine: list[Json]) -> Engine:
     taken = {text(row, "name"): number(row, "seconds") for row in rows(status, "stages")}
     steps = []
     adapted = at(raw, "spec", "prepare", "adapter") is not None
-    for step, (needed, known) in _STEPS.items():
+    for step in _steps_of(told):
+        needed, known = _STEPS[step]
         stages = tuple(stage for stage in known if adapted or stage != _ADAPTER)
         if all(any(c.type == k and c.status == "True" for c in told) for k in needed):
             steps.append(_finished(step, stages, taken))
@@ -232,6 +235,15 @@ def _engine(raw: Json, mine: list[Json]) -> Engine:
         failures=integer(status, "attempts", "failures"),
         deleting=at(raw, "metadata", "deletionTimestamp") is not None,
     )
+
+
+def _steps_of(told: tuple[Condition, ...]) -> list[str]:
+    """What the engine goes through: one that came from a registry is not built."""
+    verdicts = {entry.type: entry.status for entry in told}
+    pulled = verdicts.get("Pulled", "False")
+    steps = [] if pulled == "False" else ["pull"]
+    steps += [] if pulled == "True" else ["prepare", "compile"]
+    return [*steps, "push"] if "Pushed" in verdicts else steps
 
 
 def _finished(step: str, stages: tuple[str, ...], taken: dict[str, float | None]) -> Step:

@@ -28,6 +28,14 @@ APPLIED_HASH = f"{GROUP}/applied-hash"
 SPEC_HASH = f"{GROUP}/spec-hash"
 #: Set by people: another value has the source resolved again.
 RESOLVE_AGAIN = f"{GROUP}/resolve-again"
+#: Set by people: REVISION, or REVISION/STEP: goes on without waiting any longer (up to that step).
+PROMOTE = f"{GROUP}/rollout-promote"
+#: Set by people: REVISION is given up.
+ABORT = f"{GROUP}/rollout-abort"
+#: Set by people: another value has a revision that was given up tried again.
+RETRY = f"{GROUP}/rollout-retry"
+#: Set by people: REVISION serves again, or REVISION/HASH: while the spec has this hash.
+UNDO = f"{GROUP}/rollout-undo"
 DIGEST_ANNOTATION = f"{GROUP}/engine-digest"
 #: On a Deployment: the pod template that it was made from, packed.
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
@@ -98,6 +106,11 @@ def stage_job(engine_name: str, step: str, attempt: int) -> str:
     return f"{engine_name}-{step}-{attempt}"
 
 
+def registry_job(engine_name: str, step: str, attempt: str) -> str:
+    """Job of an engine that talks to the registry, `step` being pull or push."""
+    return f"{engine_name}-{step}-{short_hash(attempt, 6)}"
+
+
 def deployment(service: str, revision: str) -> str:
     """Deployment of one revision."""
     return f"{service}-{revision}"
@@ -106,6 +119,21 @@ def deployment(service: str, revision: str) -> str:
 def external_service(service: str) -> str:
     """Service that carries the API out of the cluster."""
     return f"{service}-external"
+
+
+def activator(service: str) -> str:
+    """Of all that the activator is made of, but for the Service of the next function."""
+    return f"{service}-activator"
+
+
+def pods_service(service: str) -> str:
+    """Service by which the activator reaches the pods that serve."""
+    return f"{service}-pods"
+
+
+def preview_service(service: str) -> str:
+    """Service that leads to the revision that is on its way."""
+    return f"{service}-preview"
 
 
 def resolve_policy(service: str) -> str:

@@ -58,7 +58,7 @@ def test_a_query_of_ties_alone_says_nothing() -> None:
     flat = [1.0, 1.0, 1.0, 1.0, 0.5, -0.5]
     assert compare(PROBES, flat, [flat]).kendall_tau == 1
     assert compare(PROBES, flat, [REFERENCE]).ndcg10_delta == 0
-    assert share_told_apart(PROBES, flat) == pytest.approx(1 / 7)
+    assert share_told_apart(PROBES, flat) == [pytest.approx(1 / 7)]
     with pytest.raises(StageError, match="tells no two passages"):
         compare(PROBES, [1.0] * 4 + [2.0] * 2, [REFERENCE])
 
@@ -68,6 +68,20 @@ def test_an_engine_that_ties_everything_gains_nothing_by_the_order_of_the_probes
     report = compare(PROBES, REFERENCE, [[1.0] * 6])
     assert report.kendall_tau == 0
     assert report.ndcg10_delta > 0.3
+
+
+def test_the_users_own_queries_are_judged_by_themselves() -> None:
+    """One of them among a thousand others would not be seen in a mean over all."""
+    own = PROBES.model_copy(update={"own": 1})
+    swapped = [*REFERENCE[:4], REFERENCE[5], REFERENCE[4]]
+    assert compare(PROBES, REFERENCE, [swapped]).kendall_tau == 0
+    assert compare(own, REFERENCE, [swapped]).kendall_tau == -1
+    assert compare(own, REFERENCE, [REFERENCE]).kendall_tau == 1
+    wrong_elsewhere = [*REFERENCE[3::-1], *REFERENCE[4:]]
+    assert compare(own, REFERENCE, [wrong_elsewhere]).kendall_tau == -1
+    assert share_told_apart(own, [1.0] * 4 + [0.5, -0.5]) == [0, 1]
+    with pytest.raises(StageError, match="tells no two passages"):
+        compare(own, [*REFERENCE[:4], 1.0, 1.0], [REFERENCE])
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])

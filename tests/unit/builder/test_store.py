@@ -34,8 +34,11 @@ from reranker_contracts import (
     Toolchain,
     digest_of,
     verify_artefact,
+    write_manifest,
 )
 from reranker_contracts.model import PassagePiece, QueryPiece
+
+from .artefacts import ENGINE, engine_files, published_engine
 
 IDENTITY = PrepareIdentity(
     revision="sha256:1",
@@ -148,6 +151,56 @@ def test_intact_artefact_is_kept_and_corrupt_one_replaced(prepared: Path, store:
         publish(prepared, store, IDENTITY, progress=PROGRESS)
         verify_artefact(published(store), DIGEST)
         assert leftovers(store) == []
+
+
+def test_an_engine_built_here_takes_the_place_of_another_one(tmp_path: Path) -> None:
+    """The same inputs, and whole: but nobody knows who made it, say one pulled unchecked."""
+    theirs = published_engine(tmp_path)
+    model = theirs / "repository/reranker/1/model.onnx"
+    foreign = model.read_bytes()
+    files = engine_files(tmp_path / "built-here")
+    with model.open("rb") as served:
+        done = publish(files, tmp_path / "store", ENGINE, progress=PROGRESS)
+        assert "published" in done.message
+        assert served.read() == foreign, "a pod that runs it goes on"
+    assert model.read_bytes() == (files / "repository/reranker/1/model.onnx").read_bytes()
+    verify_artefact(theirs, digest_of(ENGINE))
+    before = (theirs / "manifest.json").stat().st_ino
+    assert "kept" in publish(files, tmp_path / "store", ENGINE, progress=PROGRESS).message
+    assert (theirs / "manifest.json").stat().st_ino == before
+    assert leftovers(tmp_path / "store") == []
+
+
+def test_a_manifest_that_says_something_else_of_the_same_files_is_replaced(tmp_path: Path) -> None:
+    """Its parity is believed and its provenance is signed."""
+    engine = published_engine(tmp_path)
+    manifest = verify_artefact(engine)
+    assert manifest.parity is not None
+    praised = manifest.parity.model_copy(update={"pairs": 10_000})
+    (engine / "manifest.json").unlink()
+    write_manifest(engine, manifest.model_copy(update={"parity": praised}))
+    assert verify_artefact(engine).parity == praised
+    publish(tmp_path / "engine-files", tmp_path / "store", ENGINE, progress=PROGRESS)
+    assert verify_artefact(engine).parity == manifest.parity
+
+
+def test_builders_of_different_engines_of_one_digest_all_come_to_their_end(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    sources = [engine_files(tmp_path / f"built-{number}") for number in range(4)]
+    barrier, outcomes = threading.Barrier(4), []
+
+    def work(source: Path) -> None:
+        barrier.wait()
+        outcomes.append(publish(source, store, ENGINE, progress=PROGRESS).message)
+
+    threads = [threading.Thread(target=work, args=(source,)) for source in sources]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 4
+    verify_artefact(store / "engines" / digest_of(ENGINE), digest_of(ENGINE))
+    assert leftovers(store) == []
 
 
 def test_concurrent_publishers_all_succeed_and_one_wins(prepared: Path, store: Path) -> None:

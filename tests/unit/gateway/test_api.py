@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from reranker_gateway.errors import EngineError, EngineUnavailableError
+from reranker_gateway.errors import EngineError, EngineTimeoutError
 
 Make = Callable[..., Any]
 
@@ -183,12 +183,13 @@ async def test_a_full_queue_is_429(
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(EngineError("bad"), 500), (EngineUnavailableError("away"), 503)]
+    ("errors", "status"),
+    [([EngineError("bad")] * 2, 500), ([EngineTimeoutError("late")], 503)],
 )
 async def test_engine_failures(
-    client: httpx.AsyncClient, engine: Any, body: Make, error: Exception, status: int
+    client: httpx.AsyncClient, engine: Any, body: Make, errors: list[Exception], status: int
 ) -> None:
-    engine.failures.extend([error, error])
+    engine.failures.extend(errors)
     assert_error(await client.post("/v1/ranking", json=body(passages=[{"text": "w1"}])), status, "")
     assert (await client.post("/v1/ranking", json=body())).status_code == 200
 

@@ -16,7 +16,7 @@ from reranker_gateway.api.models import names_of
 from reranker_gateway.errors import (
     BodyTimeoutError,
     EngineError,
-    EngineUnavailableError,
+    EngineTimeoutError,
     InvalidRequestError,
 )
 from reranker_gateway.kserve import tensors
@@ -347,7 +347,7 @@ async def test_reflection(connect: Make) -> None:
     ("failure", "code"),
     [
         (EngineError("bad"), grpc.StatusCode.INTERNAL),
-        (EngineUnavailableError("away"), grpc.StatusCode.UNAVAILABLE),
+        (EngineTimeoutError("late"), grpc.StatusCode.UNAVAILABLE),
         (ZeroDivisionError("secret"), grpc.StatusCode.INTERNAL),
     ],
 )

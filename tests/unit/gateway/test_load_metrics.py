@@ -102,12 +102,14 @@ async def test_refused_requests_have_arrived(
 async def test_failures_are_told_from_being_turned_away(
     gateway_of: Callable[..., Gateway], client_of: Connect, engine: Any, body: Make
 ) -> None:
-    gateway = gateway_of()
+    gateway = gateway_of(engine_patience_seconds=0)
     async with client_of(gateway) as client:
         engine.failures.extend([EngineError("no")] * 2)
         assert (await client.post("/v1/ranking", json=body())).status_code == 500
         engine.loaded = False
+        watch = asyncio.create_task(gateway.readiness.watch())
         assert (await client.post("/v1/ranking", json=body())).status_code == 503
+        watch.cancel()
         assert _of(gateway)[names.FAILED] == 2
 
         gateway.readiness.ready = False

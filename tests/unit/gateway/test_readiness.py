@@ -20,7 +20,7 @@ async def test_follows_the_engine(
     gateway_of: Callable[..., Any], engine: Any, eventually: Callable[..., Any]
 ) -> None:
     engine.loaded = False
-    readiness = gateway_of(ready=False).readiness
+    readiness = gateway_of(ready=False, engine_patience_seconds=0).readiness
     watch = asyncio.create_task(readiness.watch())
     readiness.suspect()
     await eventually(lambda: not readiness.suspected)
@@ -38,7 +38,7 @@ async def test_follows_the_engine(
 async def test_a_loaded_engine_that_fails_is_not_ready(
     gateway_of: Callable[..., Any], engine: Any, eventually: Callable[..., Any]
 ) -> None:
-    readiness = gateway_of().readiness
+    readiness = gateway_of(engine_patience_seconds=0).readiness
     watch = asyncio.create_task(readiness.watch())
     failures = [EngineError("dead backend"), EngineUnavailableError("dead"), ZeroDivisionError()]
     engine.failures.extend(failures)
@@ -64,4 +64,81 @@ async def test_one_bad_batch_does_not_take_a_healthy_engine_away(
     await eventually(lambda: len(engine.batches) == 1)
     assert engine.batches[0].rows == 1
     assert readiness.ready
+    watch.cancel()
+
+
+async def test_requests_wait_for_an_engine_that_starts_again(
+    gateway_of: Callable[..., Any],
+    client_of: Callable[..., Any],
+    engine: Any,
+    body: Callable[..., Any],
+    eventually: Callable[..., Any],
+) -> None:
+    gateway = gateway_of()
+    watch = asyncio.create_task(gateway.readiness.watch())
+    async with client_of(gateway) as client:
+        engine.open.clear()
+        during = asyncio.create_task(client.post("/v1/ranking", json=body()))
+        await eventually(lambda: len(engine.batches) == 1)
+        engine.loaded = False
+        engine.open.set()
+        later = asyncio.create_task(client.post("/v1/ranking", json=body(query={"text": "w7"})))
+        await eventually(lambda: len(engine.batches) == 2)
+        await asyncio.sleep(0.05)
+        assert (await client.get("/v1/health/ready")).status_code == 200
+        assert not during.done()
+        assert not later.done()
+        engine.loaded = True
+        assert {(await running).status_code for running in (during, later)} == {200}
+    watch.cancel()
+
+
+async def test_patience_ends(
+    gateway_of: Callable[..., Any],
+    client_of: Callable[..., Any],
+    engine: Any,
+    body: Callable[..., Any],
+) -> None:
+    gateway = gateway_of(engine_patience_seconds=0.05)
+    watch = asyncio.create_task(gateway.readiness.watch())
+    engine.loaded = False
+    async with client_of(gateway) as client:
+        refused = await client.post("/v1/ranking", json=body())
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "not answering" in refused.json()["message"] or "away" in refused.json()["message"]
+        assert (await client.get("/v1/health/ready")).status_code == 503
+    watch.cancel()
+
+
+async def test_a_batch_that_brings_the_engine_down_takes_the_others_along_only_once(
+    gateway_of: Callable[..., Any],
+    client_of: Callable[..., Any],
+    engine: Any,
+    body: Callable[..., Any],
+    eventually: Callable[..., Any],
+) -> None:
+    """They were lost with it; then each is tried alone."""
+    gateway = gateway_of()
+    poison = 13
+    crashed = []
+
+    def score(batch: Any) -> Any:
+        if poison in batch.input_ids or len(crashed) == 1:
+            crashed.append(batch)
+            raise EngineUnavailableError("crashed")
+        return (batch.input_ids * batch.attention_mask).sum(axis=1).astype(np.float32)
+
+    engine.score = score
+    watch = asyncio.create_task(gateway.readiness.watch())
+    async with client_of(gateway) as client:
+        engine.open.clear()
+        asked = [body(query={"text": word}, passages=[{"text": "w3"}]) for word in ("w9", "w1")]
+        answers = [
+            asyncio.create_task(client.post("/v1/ranking", json=question)) for question in asked
+        ]
+        await eventually(lambda: len(engine.batches) == 2)
+        engine.open.set()
+        bad, good = await asyncio.gather(*answers)
+    assert (bad.status_code, good.status_code) == (500, 200)
+    assert len(crashed) == 3
     watch.cancel()

@@ -154,6 +154,33 @@ async def test_a_failed_batch_is_tried_once_more(
     assert len(suspicions) == 1
 
 
+async def test_who_brings_the_engine_down_twice_is_told_so_and_nobody_else(
+    scheduler: Scheduler, engine: Any
+) -> None:
+    """In one batch first, then each alone; a 503 would be sent again, to the next pod."""
+    healthy = engine.score
+
+    def poisoned(batch: Batch) -> np.ndarray:
+        if 9 in batch.input_ids:
+            raise EngineUnavailableError("crashed")
+        return healthy(batch)
+
+    engine.score = poisoned
+    engine.open.clear()
+    occupied = [
+        asyncio.create_task(scheduler.run(of_lengths(length, token=2))) for length in (60, 61)
+    ]
+    asked = [asyncio.create_task(scheduler.run(of_lengths(5, token=token))) for token in (9, 1)]
+    await asyncio.sleep(0)
+    engine.open.set()
+    bad, good = await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.gather(*occupied)
+    assert [type(bad), bad.status] == [EngineError, 500]
+    assert good.tolist() == [5.0]
+    assert [9 in batch.input_ids for batch in engine.batches].count(True) == 2
+    assert [batch.rows for batch in engine.batches[-3:]] == [2, 1, 1]
+
+
 async def test_only_requests_of_the_failed_batch_fail(scheduler: Scheduler, engine: Any) -> None:
     healthy = engine.score
 

@@ -57,3 +57,21 @@ def test_a_compiled_engine_bounds_the_token_budget(engine_dir: Path) -> None:
     write_manifest(engine_dir, manifest.model_copy(update={"shapes": shapes}))
     compiled = load_engine(engine_dir)
     assert [compiled.token_budget(wanted) for wanted in (None, 8, 9999)] == [budget, 8, budget]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "longest", "budget"),
+    [("cpu", 512, 2048), ("cpu", 4096, 4096), ("nvidia", 512, 8192)],
+)
+def test_batches_are_small_on_cpus(
+    engine_dir: Path, accelerator: str, longest: int, budget: int
+) -> None:
+    files = load_engine(engine_dir)
+    model = files.model.model_copy(update={"max_length": longest})
+    (engine_dir / "model.json").write_text(model.to_json())
+    shapes = files.shapes.model_copy(update={"max_length": longest, "token_budget": 8192})
+    identity = files.identity.model_copy(update={"accelerator": accelerator})
+    change = {"shapes": shapes, "identity": identity}
+    write_manifest(engine_dir, files.manifest.model_copy(update=change))
+    small = load_engine(engine_dir)
+    assert [small.token_budget(wanted) for wanted in (None, 9999)] == [budget, 9999]

@@ -38,6 +38,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
+    def do_PATCH(self) -> None:
+        self.do_POST()
+
     def _answer(self, body: Any) -> None:
         self.server.keys.append(self.headers["Authorization"])
         status, answer = self.server.answer(self.path.partition("?")[0], body)
@@ -92,8 +95,12 @@ class Api:
     refused: set[str] = field(default_factory=set)
     kubeconfig: Path = Path()
     answer_all: tuple[int, Any] | None = None
+    #: Changes that were sent.
+    patches: list[Any] = field(default_factory=list)
 
-    def answer(self, path: str, _body: Any) -> tuple[int, Any]:
+    def answer(self, path: str, body: Any) -> tuple[int, Any]:
+        if body is not None:
+            self.patches.append(body)
         if self.answer_all is not None:
             return self.answer_all
         plural, _, name = _KIND_AND_NAME.sub("", path).partition("/")

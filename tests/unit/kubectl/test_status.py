@@ -80,6 +80,19 @@ def test_an_adapters_fetch_is_a_stage_where_there_is_an_adapter(
     assert -1 < places[0] < places[1] < places[2]
 
 
+def test_an_engine_of_a_registry_was_not_built(snapshot: Callable[..., Snapshot]) -> None:
+    world = copy.deepcopy(WORLDS["ready"])
+    (found,) = world["rerankerengines"]
+    found["status"]["stages"] = [{"name": "pull", "seconds": 2.5}]
+    found["status"]["conditions"] += [
+        condition("Pulled", "True", "Done"), condition("Pushed", "Unknown", "Running"),
+    ]  # fmt: skip
+    text = _text(snapshot(world)).replace("\u00a0", " ")
+    assert "✓ pull 2.5 s" in text
+    assert "○ push" in text
+    assert "export" not in text
+
+
 def test_status_shows_the_services_and_tells_by_its_exit_code_whether_they_are_ready(
     rr: Any, api: Any
 ) -> None:

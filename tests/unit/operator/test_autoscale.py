@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
 from reranker_operator.core.autoscale.decide import Decision, Memory, Need, Outcome, decide
-from reranker_operator.core.autoscale.measure import Seen
+from reranker_operator.core.autoscale.measure import PodView, Seen
+from reranker_operator.core.autoscale.observe import Outlook
 from reranker_operator.core.autoscale.record import memory_of, status_of
+from reranker_operator.core.load import PodLoad, Sample
 
 NOW = 1_800_000_000.0
 SPEED = 1000.0
@@ -112,6 +114,7 @@ def all_memories(draw: st.DrawFn) -> Memory:
         changed=draw(TIMES),
         period_from=draw(st.one_of(st.none(), st.integers(0, 30))),
         period=draw(TIMES),
+        blind_since=draw(TIMES),
         recent=tuple(
             Need(need, NOW - ago) for need, ago in zip(needs, reversed(moments), strict=True)
         ),
@@ -306,6 +309,16 @@ def test_pods_go_when_fewer_were_enough_for_the_delay() -> None:
     assert set(play(rules(), peaks, begin=5)[0]) == {5}
 
 
+def test_a_number_that_was_acted_upon_and_not_written_down_stays() -> None:
+    started = steady(5, 0.0, unknown=5, unread=5, arriving=None, arriving_mean=None, quiet=None)
+    for acted_upon, desired in [(5, 5), (1, 1), (40, 20)]:
+        assert decide(rules(), started, knowing(1), given=acted_upon).desired == desired
+    # Who has read the pods knows better.
+    assert decide(rules(), steady(5, 500.0), knowing(1), given=5).desired == 1
+    status = status_of(decide(rules(), started, knowing(1), given=5), None)
+    assert memory_of(status).desired == 5
+
+
 def test_from_nothing_to_one_and_back() -> None:
     spec = rules(min=0)
     asleep = steady(0, 0.0, speed=None, speed_at_all=None, arriving=None)
@@ -322,6 +335,14 @@ def test_from_nothing_to_one_and_back() -> None:
     for silent, desired in [(None, 0), (30.0, 0), (61.0, 1)]:
         blind = replace(asleep, held=None, unheard=silent)
         assert decide(spec, blind, memory).desired == desired
+    # The same where no process has seen it since it began, however often it begins anew.
+    status = status_of(decide(spec, asleep, memory), None)
+    for later, desired in [(0, 0), (40, 0), (61, 1)]:
+        blind = replace(asleep, now=NOW + later, held=None, unheard=None)
+        status = status_of(decide(spec, blind, memory_of(status)), status)
+        assert status.desired == desired
+    status = status_of(decide(spec, asleep, replace(memory, blind_since=NOW - 50)), status)
+    assert (status.desired, status.blind_since) == (0, None)
     numbers, status = play(spec, [500.0] * 30 + [0.0] * 600)
     asleep_at = numbers.index(0)
     assert 30 + 270 <= asleep_at <= 30 + 301
@@ -408,3 +429,16 @@ def test_a_process_that_has_just_begun_leaves_what_is_written() -> None:
         Seen(now=later, ready=2, held=0, backlog=100.0),
     ):
         assert status_of(decide(rules(min=0), blank, memory_of(status)), status) is status
+
+
+def test_numbers_that_cannot_be_reckoned_with_are_unknown() -> None:
+
+    pod = PodView("a", ready=True, created=0.0, since=10.0)
+    found = Outlook(rules(max=9), None, 3, (pod,), rolling=False, revision="r")
+    samples = tuple(
+        Sample(at, tokens_per_second=1e-310, arrived_tokens=1e14 * at, busy_seconds=at)
+        for at in range(940, 1001)
+    )
+    assert found.decide([PodLoad("a", "serving", "r", samples)], 1000.0).desired == 3
+    held = (PodLoad("b", "activator", None, (Sample(999.0, in_progress=math.inf),)),)
+    assert found.decide(held, 1000.0).desired == 3

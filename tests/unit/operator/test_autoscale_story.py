@@ -1,4 +1,4 @@
-"""The decision in its loop, on loads with all their noise: as in `bench/autoscale`, only shorter."""
+"""The decision in its loop, on loads with all their noise: as in `bench/autoscale`, but shorter."""
 
 import math
 import sys

@@ -11,6 +11,7 @@ import yaml
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.companions import companions
 from reranker_operator.core.plan import Apply
+from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import exposure, network, upkeep
 from reranker_operator.render.defaults import Defaults
@@ -304,7 +305,7 @@ def test_a_rollout_that_rests_leaves_them_where_the_address_leads(
         "spec": {"selector": SELECTOR},
     }  # fmt: skip
     world = ServiceWorld(make(replicas=2), now, defaults, k8s_service=address)
-    found = companions(world, None, ())
+    found = companions(world, None, Rollout(None, None))
     assert found.judgement.status == "True"
     (action,) = found.after
     assert isinstance(action, Apply)
@@ -315,7 +316,7 @@ def test_only_policies_are_made_before_there_is_an_address(
     make: Make, defaults: Defaults, now: datetime.datetime
 ) -> None:
     world = ServiceWorld(make(**FULL), now, defaults, missing_kinds=frozenset({"HTTPRoute"}))
-    found = companions(world, "tiny", ())
+    found = companions(world, "tiny", Rollout(None, None))
     assert len(found.before) == 3
     assert found.after == ()
     # What people must mend is told early: a build may take an hour.

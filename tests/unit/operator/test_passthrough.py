@@ -147,7 +147,7 @@ def test_our_containers_keep_what_is_ours(template: Json) -> None:
     assert gateway["imagePullPolicy"] == "Always"
     assert gateway["envFrom"] == [{"secretRef": {"name": "more"}}]
     assert gateway["readinessProbe"]["periodSeconds"] == 1
-    assert gateway["readinessProbe"]["httpGet"]["path"] == "/v1/health/ready"
+    assert gateway["readinessProbe"]["httpGet"]["path"] == "/v1/health/ready?leaving=ready"
     assert gateway["startupProbe"]["failureThreshold"] == 30
     assert triton["startupProbe"] | {"exec": None} == {
         "exec": None, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1200,

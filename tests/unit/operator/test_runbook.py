@@ -12,7 +12,10 @@ from reranker_operator.core.backoff import PERMANENT
 _ROOT = Path(__file__).resolve().parents[3]
 _RUNBOOK = (_ROOT / "docs/runbook.md").read_text(encoding="utf-8")
 #: Not tried again either, but by other rules than failed attempts.
-_NOT_TRIED = {Reason.INVALID_SPEC, Reason.UNKNOWN_SOURCE, Reason.NAMESPACE_TERMINATING}
+_NOT_TRIED = {
+    Reason.ABORTED, Reason.INVALID_SPEC, Reason.NAMESPACE_TERMINATING, Reason.ROLLED_BACK,
+    Reason.UNKNOWN_SOURCE,
+}  # fmt: skip
 
 
 def test_the_runbook_has_one_entry_for_each_reason() -> None:

@@ -34,10 +34,12 @@ class Scene:
         self.pods: dict[str, Any] = {}
         self.error: OperatorError | None = None
         self.naps = 0
+        self.questions = 0
 
     # The protocol of clusters, as far as it is asked for.
 
     async def get(self, _: Resource, namespace: str, name: str) -> Json:
+        self.questions += 1
         if self.error is not None:
             raise self.error
         if (namespace, name) not in self.services:
@@ -45,6 +47,7 @@ class Scene:
         return self.services[namespace, name]
 
     async def list(self, resource: Resource, namespace: str, selector: Json) -> list[Json]:
+        self.questions += 1
         assert (resource, selector) == (POD, {"reranker.dev/service": "rank"})
         return [_pod(address, told) for address, told in self.pods.items()]
 
@@ -277,6 +280,21 @@ async def test_what_the_api_server_refuses(
     scene.error = error
     for call in (keda.active(), keda.specs(), keda.value(BACKLOG), keda.stream().read()):
         assert (await refused(call)).code() is code
+
+
+async def test_who_asks_often_asks_the_api_server_once(scene: Scene, keda: Keda) -> None:
+    scene.pods = {"a": {"tokens_per_second": 9.0, "backlog_tokens": 1.0}}
+    assert all(await asyncio.gather(*(keda.active() for _ in range(50))))
+    assert scene.questions == 2
+    await asyncio.gather(*(keda.specs() for _ in range(50)))
+    assert scene.questions == 3
+    # Nor is what fails asked for again at once.
+    missing = (refused(keda.active(namespace="other")) for _ in range(50))
+    await asyncio.gather(*missing)
+    assert scene.questions == 4
+    scene.now += 2
+    assert await keda.active()
+    assert scene.questions == 6
 
 
 async def test_a_service_of_another_namespace_is_not_found(keda: Keda) -> None:

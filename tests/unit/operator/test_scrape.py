@@ -101,6 +101,8 @@ def test_failures_of_a_gateway_that_does_not_count_them() -> None:
         "", "<html>", f"{names.READY} -1", f"{names.READY} nan", f"{names.READY} inf",
         f"{names.READY} ", f"{names.READY} 1 2", f"{names.READY}1", f"x{names.READY} 1",
         LEAST + f"{names.TOKENS} 1e999", LEAST + f"{names.TOKENS} {'9' * 400}",
+        LEAST + f"{names.TOKENS} 1.1e15", LEAST + f"{names.TOKENS} 9e14\n" * 2,
+        LEAST + f'{names.STAGE_SECONDS}_bucket{{stage="queue",le="1"}} 1e200',
         LEAST + f'{names.STAGE_SECONDS}_bucket{{stage="queue",le="a"}} 1',
         LEAST + f'{names.STAGE_SECONDS}_bucket{{stage="queue",le="nan"}} 1',
     ],
@@ -108,6 +110,12 @@ def test_failures_of_a_gateway_that_does_not_count_them() -> None:
 def test_a_body_without_sense_is_none(body: str) -> None:
     with pytest.raises(ScrapeError, match="malformed"):
         parse(body.encode(), 0.0, "serving")
+
+
+def test_what_is_next_to_nothing_is_nothing() -> None:
+    body = f"{LEAST}{names.TOKENS_PER_SECOND} 9e-4\n{names.BUSY_SECONDS} 1e-320\n"
+    found = parse(body.encode(), 0.0, "serving")
+    assert (found.tokens_per_second, found.busy_seconds) == (0, 0)
 
 
 def test_what_is_kept_is_bounded_whatever_comes() -> None:

@@ -14,17 +14,18 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
 
-from engine_builder.errors import StageError
+from engine_builder.errors import FULL, StageError
 from engine_builder.oci.client import MANIFEST_TYPE, MAX_MANIFEST, Registry, digest_of
 from engine_builder.progress import Progress, human_size
 from engine_builder.provenance import Evidence, PublicKey, examine
 from engine_builder.provenance.evidence import judge
+from engine_builder.retention import Retention
 from engine_builder.store import Store
 from reranker_contracts import ArtefactManifest, IntegrityError, StageReason
 from reranker_contracts.base import canonical_json
@@ -42,6 +43,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Of one artefact: far more than an engine has, far less than would hurt.
 _MAX_FILES = 1000
 _MAX_BYTES = 64 << 30
+#: Bytes that a pull leaves free in the store, for what is written beside it.
+RESERVE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,15 @@ class Remote:
     config: bytes
     manifest: ArtefactManifest
     layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pull must be: signed by `key`, of this digest; `retention` is kept to first."""
+
+    key: PublicKey | None = None
+    digest: str | None = None
+    retention: Retention | None = None
 
 
 def push(
@@ -126,19 +138,27 @@ def pull(
     version: str,
     store: Store,
     progress: Progress,
-    key: PublicKey | None = None,
+    wanted: Wanted = Wanted(),
 ) -> tuple[Remote, Evidence, bool]:
     """Download an artefact into the store; False when it was there already, intact.
 
-    The signature is checked before a file is downloaded. A pull that broke off goes on where it
-    was; the artefact appears in the store when all of it is there and right.
+    Digest, signature and room are checked before a file is downloaded. A pull that broke off goes
+    on where it was; the artefact appears in the store when all of it is there and right. One that
+    is there without the signature that is wanted gives way.
     """
     with progress.step("reading the registry's manifest"):
-        remote, evidence = look_up(registry, version, key)
+        remote, evidence = look_up(registry, version, wanted.key)
     kind, digest = remote.manifest.identity.kind, remote.manifest.digest
-    if store.is_intact(kind, digest):
+    if wanted.digest not in (None, digest):
+        raise _wrong(registry, f"it is {digest[:16]}…, not {wanted.digest[:16]}…")
+    if wanted.retention is not None:
+        kept = wanted.retention.keep | {digest}
+        store.tidy(replace(wanted.retention, keep=kept))
+    there = store.is_intact(kind, digest)
+    if there and _is_signed(store.path_of(kind, digest), wanted.key):
         return remote, evidence, False
     with _staging(store, remote.digest) as staging:
+        _check_space(store, remote, staging)
         for layer in remote.layers:
             target = staging / layer.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +166,7 @@ def pull(
                 registry.fetch_blob(layer.digest, layer.size, layer.path, target, progress)
         (staging / MANIFEST).write_bytes(remote.config)
         try:
-            fresh = store.adopt(staging, remote.manifest)
+            fresh = store.adopt(staging, remote.manifest, instead=there)
         except IntegrityError as error:
             # What an earlier pull left there was changed since; the next one begins anew.
             shutil.rmtree(staging, ignore_errors=True)
@@ -157,11 +177,43 @@ def pull(
     return remote, evidence, fresh
 
 
+def _check_space(store: Store, remote: Remote, staging: Path) -> None:
+    """Before the work, not after it. Raises StageError (StoreFull)."""
+    missing = sum(layer.size - _have(staging / layer.path, layer.size) for layer in remote.layers)
+    usage = shutil.disk_usage(store.root)
+    # Some network filesystems don't tell.
+    if usage.total and usage.free < missing + RESERVE:
+        raise StageError(
+            StageReason.STORE_FULL,
+            f"{store.root}: {human_size(usage.free)} free, the download takes "
+            f"{human_size(missing)} more and leaves {human_size(RESERVE)}; enlarge the volume or "
+            "delete what is not used there",
+        )
+
+
+def _have(path: Path, most: int) -> int:
+    """Bytes that an earlier pull left of a file."""
+    try:
+        return min(path.lstat().st_size, most)
+    except OSError:
+        return 0
+
+
+def _is_signed(directory: Path, key: PublicKey | None) -> bool:
+    """Whether an artefact that is intact has a signature by `key`, if one is asked for."""
+    try:
+        examine(directory, key=key)
+    except StageError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _staging(store: Store, digest: str) -> Iterator[Path]:
     """A folder below tmp/ that a later pull of the same artefact goes on with.
 
-    Two pulls at once don't share it: the second one takes a folder of its own.
+    Two pulls at once don't share it: the second one takes a folder of its own. Where the store is
+    full nothing is left: what is there would take the room of the build that comes instead.
     """
     tmp = store.root / "tmp"
     tmp.mkdir(parents=True, exist_ok=True)
@@ -175,10 +227,21 @@ def _staging(store: Store, digest: str) -> Iterator[Path]:
             # Somebody else has it, or the filesystem has no locks.
             path = tmp / uuid.uuid4().hex
             path.mkdir()
-        yield path
+        try:
+            yield path
+        except (OSError, StageError) as error:
+            if _is_full(error):
+                shutil.rmtree(path, ignore_errors=True)
+            raise
         shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(handle)
+
+
+def _is_full(error: OSError | StageError) -> bool:
+    if isinstance(error, StageError):
+        return error.reason is StageReason.STORE_FULL
+    return error.errno in FULL
 
 
 def _parse(registry: Registry, data: bytes, digest: str) -> Remote:

@@ -12,6 +12,7 @@ from engine_builder.oci.reference import Reference
 from engine_builder.progress import Progress
 from engine_builder.transfer import (
     Place,
+    Reasons,
     Wanted,
     download,
     explained,
@@ -26,6 +27,11 @@ MAX_MANIFEST = 4 << 20
 #: Bytes of a blob in one request, so that a broken upload goes on near where it broke.
 CHUNK = 16 << 20
 _UPLOAD_TRIES = 5
+_REASONS = Reasons(
+    unreachable=StageReason.REGISTRY_UNREACHABLE,
+    unauthorized=StageReason.REGISTRY_UNAUTHORIZED,
+    not_found=StageReason.ARTEFACT_NOT_FOUND,
+)
 
 
 class Registry:
@@ -49,8 +55,10 @@ class Registry:
         self.place = Place(
             str(reference),
             "the registry",
-            f"{have}: `docker login {reference.host}`, or give --registry-config",
+            f"{have}: `docker login {reference.host}`, or give --registry-config (in a cluster "
+            "spec.engine.registry.secretName)",
             "check repository and tag",
+            _REASONS,
         )
 
     def __enter__(self) -> "Registry":

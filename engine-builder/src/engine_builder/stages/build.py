@@ -25,6 +25,7 @@ from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
 from engine_builder.stages.resolve import AdapterSource, resolve
 from engine_builder.store import Store
+from engine_builder.user_probes import UserProbes
 from reranker_contracts import (
     EngineIdentity,
     EngineTarget,
@@ -87,6 +88,7 @@ def build(
     wanted: Wanted,
     scoring: Scoring | None = None,
     adapter: AdapterSource | None = None,
+    own_probes: UserProbes | None = None,
     key: SigningKey | None = None,
     progress: Progress,
 ) -> Outcome:
@@ -103,6 +105,7 @@ def build(
         max_length=max_length,
         scoring=scoring,
         adapter=adapter,
+        own_probes=own_probes,
         progress=progress,
     )
     progress.say(found.message)
@@ -115,12 +118,13 @@ def build(
         adapter=resolved.adapter,
         max_length=max_length,
         scoring=scoring,
+        probes=resolved.probes,
         toolchain=resolved.toolchain,
     )
     with work_directory(digest_of(prepare)[:32]) as work:
         build = _Build(uri, source_dir, adapter, Store(out), work, key, progress)
         if not build.store.is_intact("prepared", digest_of(prepare)):
-            build.prepare(prepare)
+            build.prepare(prepare, own_probes)
         for target in targets:
             try:
                 return build.engine(resolved, prepare, target, wanted)
@@ -153,7 +157,7 @@ class _Build:
     key: SigningKey | None
     progress: Progress
 
-    def prepare(self, identity: PrepareIdentity) -> None:
+    def prepare(self, identity: PrepareIdentity, own_probes: UserProbes | None) -> None:
         """fetch, export, publish."""
         source, prepared = self.work / "source", self.work / "prepared"
         self._fetch(self.uri, identity.revision, self.source_dir, source)
@@ -173,6 +177,7 @@ class _Build:
                     max_length=identity.max_length,
                     scoring=identity.scoring,
                     adapter=adapter,
+                    own_probes=own_probes,
                     progress=self.progress,
                 )
                 self.progress.say(done.message)

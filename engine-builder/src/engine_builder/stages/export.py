@@ -38,6 +38,7 @@ from engine_builder.progress import Progress, human_size
 from engine_builder.sources import read_provenance
 from engine_builder.sources.selection import INDEX, select_files
 from engine_builder.torch_model import CrossEncoder, export_onnx, load_cross_encoder, score
+from engine_builder.user_probes import UserProbes
 from engine_builder.weights import count_parameters
 from reranker_contracts import Scoring, ServedModel, StageReason
 from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference, share_told_apart
@@ -62,12 +63,14 @@ def export(
     max_length: int | None,
     scoring: Scoring | None = None,
     adapter: Path | None = None,
+    own_probes: UserProbes | None = None,
     progress: Progress,
     inline_limit: int = INLINE_LIMIT,
 ) -> Outcome:
     """Write a prepared model to `out`; raises StageError for a model that cannot be prepared.
 
-    `scoring` overrules the model's own files, the LoRA `adapter` is merged into its weights.
+    `scoring` overrules the model's own files, the LoRA `adapter` is merged into its weights. On
+    `own_probes` engines will be measured as on the built-in ones.
     """
     facts = read_facts(source, scoring)
     _check_adapter(source, adapter)
@@ -82,6 +85,8 @@ def export(
     probes = load_probes()
     with progress.step("tokenizer and pair template"):
         tokenizer = read_tokenizer(source, facts, length, probes)
+        if own_probes is not None:
+            probes = own_probes.added_to(probes)
         served = _describe(source, facts, length, tokenizer)
         rows = _encode(Tokenizer.from_str(tokenizer.text), served, probes)
     with progress.step(f"loading {parameters / 1e6:.1f} M parameters"):
@@ -263,10 +268,16 @@ def _check_reference(probes: ProbeSet, logits: Sequence[float]) -> None:
             f"the model scores {wrong} of {len(logits)} probe pairs with NaN or infinity; its "
             "weights are damaged, use those of a trained cross-encoder",
         )
-    share = share_told_apart(probes, logits)
+    share, *own = share_told_apart(probes, logits)
     if np.ptp(logits) <= _TOLERANCE or share < _MIN_TOLD_APART:
         raise StageError(
             StageReason.MODEL_INVALID,
             f"the model scores passages alike (spread {np.ptp(logits):.2g}, {share:.0%} of the "
             "pairs differ); its score head is not trained, use a trained cross-encoder",
+        )
+    if own and not own[0]:
+        raise StageError(
+            StageReason.PROBES_INVALID,
+            "the model scores all passages of each query of your own probe set alike, so that no "
+            "engine can be measured by it; give passages that differ",
         )

@@ -47,7 +47,7 @@ def publish(
     key: SigningKey | None = None,
     progress: Progress,
 ) -> Outcome:
-    """Publish `source` below `store`; an intact artefact of the same digest is kept.
+    """Publish `source` below `store`; what is there already is kept, see Store.publish.
 
     With `retention` the store is tidied first, so that there is room. With `key` the provenance
     is signed.

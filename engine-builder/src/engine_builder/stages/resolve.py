@@ -14,6 +14,7 @@ from engine_builder.progress import Progress
 from engine_builder.scratch import work_directory
 from engine_builder.sources import open_source
 from engine_builder.toolchain import installed_runtimes, installed_toolchain
+from engine_builder.user_probes import UserProbes
 from reranker_contracts import ResolvedModel, Scoring
 
 
@@ -34,6 +35,7 @@ def resolve(
     max_length: int | None,
     scoring: Scoring | None = None,
     adapter: AdapterSource | None = None,
+    own_probes: UserProbes | None = None,
     progress: Progress,
 ) -> Outcome:
     """Fix the revision of `uri` and judge the model by its configuration files.
@@ -54,6 +56,7 @@ def resolve(
         family=facts.family.name,
         max_length=facts.max_length,
         adapter=merged,
+        probes=own_probes.digest if own_probes else None,
         toolchain=installed_toolchain(),
         runtimes=installed_runtimes(),
     )

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -12,7 +12,7 @@ from reranker_gateway import VERSION
 from reranker_gateway.api.dialects.nim import NimError
 from reranker_gateway.api.dialects.tei import Tei, TeiError
 from reranker_gateway.api.errors import error_response
-from reranker_gateway.api.models import ModelNames
+from reranker_gateway.api.models import ModelNames, models_document
 from reranker_gateway.drain import Phase
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.telemetry import CONTENT_TYPE
@@ -21,6 +21,8 @@ METRICS_PATHS = ("/v1/metrics", "/metrics")
 #: Of the gateway itself; the model's is not known here.
 _LICENSE: Final = Path(__file__).parents[1] / "LICENSE"
 _MOST_NAMES: Final = 100
+#: A pod that ends but still serves may be told apart: Kubernetes leads there while it has no other.
+LeavingIs = Literal["ready", "unready"]
 _PLAIN_HEALTH: Final = frozenset({"tei", "infinity", "vllm"})
 
 
@@ -29,7 +31,10 @@ def info_router(gateway: Gateway, names: ModelNames) -> APIRouter:
     router = APIRouter()
     license_info = _license()
     documents: dict[str, tuple[str, Any]] = {
-        "/v1/models": ("Model ids that requests may name", _models(gateway, names)),
+        "/v1/models": (
+            "Model ids that requests may name",
+            models_document(names, _created(gateway)),
+        ),
         "/v1/metadata": ("What exactly is served", _metadata(gateway, names, license_info)),
         "/v1/license": ("The server's licence", license_info),
         "/v1/version": ("The server's version", {"release": VERSION, "api": VERSION}),
@@ -77,8 +82,8 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
             503: {"model": NimError, "description": "starting, draining, or the engine is away"}
         },
     )
-    async def ready() -> Response:
-        reason = _why_not_ready(gateway)
+    async def ready(leaving: LeavingIs = "unready") -> Response:
+        reason = _why_not_ready(gateway, leaving)
         if reason is not None:
             return _not_ready(reason)
         return JSONResponse(_health("Service is ready.", "ready"))
@@ -103,8 +108,9 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
         return PlainTextResponse("")
 
 
-def _why_not_ready(gateway: Gateway) -> str | None:
-    if gateway.drain.phase is not Phase.SERVING:
+def _why_not_ready(gateway: Gateway, leaving: LeavingIs = "unready") -> str | None:
+    phase = gateway.drain.phase
+    if phase is Phase.CLOSED or (phase is Phase.LEAVING and leaving == "unready"):
         return "Service is shutting down."
     if not gateway.readiness.ready:
         return "Service is not ready: the engine is loading or away."
@@ -112,7 +118,10 @@ def _why_not_ready(gateway: Gateway) -> str | None:
 
 
 def _add_metrics(router: APIRouter, gateway: Gateway, paths: tuple[str, ...]) -> None:
-    async def metrics(names: Annotated[list[str] | None, Query(alias="name[]")] = None) -> Response:
+    # Not in the schema: a list of one and a bare value look the same in a query.
+    chosen = Query(alias="name[]", include_in_schema=False)
+
+    async def metrics(names: Annotated[list[str] | None, chosen] = None) -> Response:
         """Our metrics and Triton's, one after the other: no name is in both.
 
         `name[]`, as Prometheus' clients have it, asks for some of ours alone.
@@ -132,23 +141,8 @@ def _add_metrics(router: APIRouter, gateway: Gateway, paths: tuple[str, ...]) ->
         )
 
 
-def _models(gateway: Gateway, names: ModelNames) -> dict[str, Any]:
-    """The real id first with itself as root: clients without a model take the first such entry."""
-    created = int(gateway.files.manifest.created_at.timestamp())
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": name,
-                "object": "model",
-                "created": created,
-                "owned_by": "reranker-operator",
-                "root": names.served,
-                "parent": None,
-            }
-            for name in names.all
-        ],
-    }
+def _created(gateway: Gateway) -> int:
+    return int(gateway.files.manifest.created_at.timestamp())
 
 
 def _metadata(

@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Collection
+from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +24,6 @@ from reranker_gateway.request_context import (
     request_context,
     timeout_seconds,
 )
-from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.tracing import Tracing, propagated
 
 _ID = b"x-request-id"
@@ -31,6 +31,13 @@ _ACCEPTED_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _LONGEST_PATH = 200
 _TRACE_ID = re.compile("00-([0-9a-f]{32})-")
 _log = logging.getLogger("reranker_gateway.request")
+
+
+class Counts(Protocol):
+    """Where requests are counted."""
+
+    def answered(self, request: RequestContext, code: int) -> None:
+        """A ranking request has ended."""
 
 
 class RequestMiddleware:
@@ -41,7 +48,7 @@ class RequestMiddleware:
         app: ASGIApp,
         *,
         drain: Drain,
-        telemetry: Telemetry,
+        telemetry: Counts,
         callers: Callers,
         dialects: Collection[str],
         clock: Clock,

@@ -6,7 +6,7 @@ clients turn that back wherever it stands, so both are the same here.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from reranker_gateway.errors import ModelNotFoundError
 from reranker_gateway.gateway import Gateway
@@ -43,6 +43,27 @@ class ModelNames:
                 f"model: {asked!r} is not served here; use {self.served!r} "
                 "or another id of GET /v1/models"
             )
+
+
+def models_document(names: ModelNames, created: int) -> dict[str, Any]:
+    """The list of models; `created` is in Unix time.
+
+    The real id first with itself as root: clients without a model take the first such entry.
+    """
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": name,
+                "object": "model",
+                "created": created,
+                "owned_by": "reranker-operator",
+                "root": names.served,
+                "parent": None,
+            }
+            for name in names.all
+        ],
+    }
 
 
 def names_of(gateway: Gateway) -> ModelNames:

@@ -9,11 +9,18 @@ import grpc.aio
 
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.gateway import Gateway
-from reranker_gateway.kserve.service import Service
+from reranker_gateway.kserve.service import Front, Service
 from reranker_gateway.settings import Settings
 
 _STREAMS_PER_CONNECTION: Final = 128
+_PINGS_MS: Final = 10_000
 _IDLE_MS: Final = 300_000
+#: After this long, less or more by a tenth, a client is told to open its next connection; it may
+#: finish what it has begun for as long as a batch may take. Then the connection ends, and with it
+#: the calls whose answers were not taken.
+_AGE_SECONDS: Final = 300.0
+#: A connection of which nothing has been heard for so long is asked, and has the same time again.
+_SILENT_MS: Final = 60_000
 _log = logging.getLogger(__name__)
 
 
@@ -23,14 +30,21 @@ class GrpcListenError(Exception):
 
 def create_server(gateway: Gateway, names: ModelNames, connections: int | None = None) -> Any:
     """A `grpc.aio.Server` for `gateway`, not started; `connections` if not as in the settings."""
-    settings = gateway.settings
+    return server_of(Service(gateway, names), gateway.settings, connections)
+
+
+def server_of(
+    front: Front,
+    settings: Settings,
+    connections: int | None = None,
+    *,
+    age_seconds: float = _AGE_SECONDS,
+) -> Any:
+    """The same for any front; clients are sent to a new connection after `age_seconds`."""
     most = settings.max_connections if connections is None else connections
-    server = grpc.aio.server(
-        # As over HTTP, half of the connections may have a request in progress.
-        maximum_concurrent_rpcs=max(1, most // 2),
-        options=_options(settings, most),
-    )
-    server.add_generic_rpc_handlers(Service(gateway, names).handlers())
+    server = grpc.aio.server(options=_options(settings, most, age_seconds))
+    # As over HTTP, half of the connections may have a request in progress.
+    server.add_generic_rpc_handlers(front.handlers(max(1, most // 2)))
     return server
 
 
@@ -75,7 +89,7 @@ def _pair(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
 
 
-def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
+def _options(settings: Settings, connections: int, age_seconds: float) -> list[tuple[str, int]]:
     limit = settings.grpc_max_message_bytes
     return [
         ("grpc.max_receive_message_length", limit),
@@ -84,6 +98,12 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", int(settings.read_idle_seconds * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.max_connection_age_ms", int(age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.infer_timeout_seconds * 1000)),
+        ("grpc.keepalive_time_ms", _SILENT_MS),
+        ("grpc.keepalive_timeout_ms", _SILENT_MS),
+        # The activator's, which else count as too many after the third.
+        ("grpc.http2.min_ping_interval_without_data_ms", _PINGS_MS),
         # A small message could unpack to many large ones: no compression.
         ("grpc.compression_enabled_algorithms_bitset", 1),
         ("grpc.so_reuseport", 0),

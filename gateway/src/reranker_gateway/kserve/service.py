@@ -12,9 +12,10 @@ import asyncio
 import logging
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -25,9 +26,11 @@ from tritonclient.grpc import service_pb2
 from reranker_gateway import VERSION
 from reranker_gateway.api.dialects.base import Question
 from reranker_gateway.api.inputs import tokenise
+from reranker_gateway.api.middleware import Counts
 from reranker_gateway.api.models import ModelNames
+from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
-from reranker_gateway.drain import Phase
+from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.errors import (
     BodyTooLargeError,
     DeadlineExceededError,
@@ -37,22 +40,24 @@ from reranker_gateway.errors import (
 )
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.kserve import tensors
+from reranker_gateway.kserve.calls import Calls, Context
 from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.logs import log_event
 from reranker_gateway.request_context import RequestContext, long_passages, request_context
+from reranker_gateway.settings import Settings
 from reranker_gateway.tokenise import TokenisedRequest
-from reranker_gateway.tracing import propagated
+from reranker_gateway.tracing import Tracing, propagated
 
 KSERVE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
 REFLECTION: Final = reflection.SERVICE_NAME
-_INFER: Final = f"/{KSERVE}/ModelInfer"
+INFER: Final = f"/{KSERVE}/ModelInfer"
 _MODEL_VERSION: Final = "1"
 #: Messages that arrive at a time, of ModelInfer, and of all the others.
 _UPLOADS: Final = 8
 #: One message of a method that takes no texts.
 _SMALL_BYTES: Final = 64 << 10
-_STATUS: Final = {
+STATUS: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -64,7 +69,6 @@ _STATUS: Final = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 Headers = list[tuple[bytes, bytes]]
-Context = Any  # grpc.aio.ServicerContext, which has no types
 _log = logging.getLogger("reranker_gateway.request")
 
 
@@ -78,7 +82,7 @@ class _Refusal:
 
     @classmethod
     def of(cls, error: GatewayError) -> "_Refusal":
-        status = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
+        status = STATUS.get(error.status, grpc.StatusCode.INTERNAL)
         return cls(status, error.message, error.retry_after)
 
     async def abort(self, context: Context, *metadata: tuple[str, str]) -> NoReturn:
@@ -93,14 +97,34 @@ _INTERNAL: Final = _Refusal(
 )
 
 
-class Service:
-    """Answers the three services' methods for one gateway."""
+class Parts(Protocol):
+    """What a front needs of the program that it is part of."""
 
-    def __init__(self, gateway: Gateway, names: ModelNames, clock: Clock = time.monotonic) -> None:
-        self._gateway = gateway
+    @property
+    def settings(self) -> Settings: ...  # noqa: D102
+    @property
+    def callers(self) -> Callers: ...  # noqa: D102
+    @property
+    def drain(self) -> Drain: ...  # noqa: D102
+    @property
+    def telemetry(self) -> Counts: ...  # noqa: D102
+
+
+class Front(ABC):
+    """The three services' methods, but for who scores."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        names: ModelNames,
+        clock: Clock = time.monotonic,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._parts = parts
         self._names = names
         self._clock = clock
-        idle_seconds = gateway.settings.read_idle_seconds
+        self._tracing = tracing
+        idle_seconds = parts.settings.read_idle_seconds
         self._uploads = Uploads(_UPLOADS, idle_seconds)
         # Of their own, so that probes need not wait for texts.
         self._small_uploads = Uploads(_UPLOADS, idle_seconds)
@@ -110,26 +134,42 @@ class Service:
             name: name for name in names.all
         }
 
-    def handlers(self) -> list[Any]:
-        """One generic handler per service, as grpc takes them."""
+    @property
+    @abstractmethod
+    def _ready(self) -> bool:
+        """Whether requests are taken."""
+
+    @abstractmethod
+    async def _answer(self, context: Context) -> Any:
+        """Reads the call's message and answers it: a message, or its bytes."""
+
+    def handlers(self, most: int) -> list[Any]:
+        """One generic handler per service, as grpc takes them; `most` calls at a time."""
+        calls = Calls(most, self._parts.settings.read_timeout_seconds)
         kserve = {
             "ServerLive": self._unary(
-                service_pb2.ServerLiveRequest, self._server_live, is_open=True
+                calls, service_pb2.ServerLiveRequest, self._server_live, is_open=True
             ),
             "ServerReady": self._unary(
-                service_pb2.ServerReadyRequest, self._server_ready, is_open=True
+                calls, service_pb2.ServerReadyRequest, self._server_ready, is_open=True
             ),
-            "ModelReady": self._unary(service_pb2.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._unary(service_pb2.ServerMetadataRequest, self._server_metadata),
-            "ModelMetadata": self._unary(service_pb2.ModelMetadataRequest, self._model_metadata),
+            "ModelReady": self._unary(calls, service_pb2.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": self._unary(
+                calls, service_pb2.ServerMetadataRequest, self._server_metadata
+            ),
+            "ModelMetadata": self._unary(
+                calls, service_pb2.ModelMetadataRequest, self._model_metadata
+            ),
             "ModelInfer": grpc.stream_unary_rpc_method_handler(
-                self._infer, response_serializer=_serialised
+                calls.bounded(self._infer), response_serializer=_serialised
             ),
         }
-        health = {"Check": self._unary(health_pb2.HealthCheckRequest, self._check, is_open=True)}
+        health = {
+            "Check": self._unary(calls, health_pb2.HealthCheckRequest, self._check, is_open=True)
+        }
         reflected = {
             "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                self._reflect, response_serializer=_serialised
+                calls.bounded(self._reflect), response_serializer=_serialised
             )
         }
         return [
@@ -138,22 +178,26 @@ class Service:
             grpc.method_handlers_generic_handler(REFLECTION, reflected),
         ]
 
-    def _unary(self, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = False) -> Any:
+    def _unary(
+        self, calls: Calls, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = False
+    ) -> Any:
         """A method of one small message; an open one is answered without a key."""
 
         async def method(_messages: Any, context: Context) -> Any:
             try:
                 if not is_open:
-                    self._gateway.callers.admit(f"/{KSERVE}", _headers(context))
+                    self._parts.callers.admit(f"/{KSERVE}", _headers(context))
                 data = await self._small(context)
                 if data is grpc.aio.EOF:
-                    raise _no_message()
+                    raise no_message()
                 return answer(tensors.parse(kind, data))
             except GatewayError as error:
                 refusal = _Refusal.of(error)
             return await refusal.abort(context)
 
-        return grpc.stream_unary_rpc_method_handler(method, response_serializer=_serialised)
+        return grpc.stream_unary_rpc_method_handler(
+            calls.bounded(method), response_serializer=_serialised
+        )
 
     async def _small(self, context: Context) -> Any:
         """The next message, or EOF. Raises BodyTimeoutError, BodyTooLargeError."""
@@ -167,21 +211,19 @@ class Service:
     async def _reflect(self, _messages: Any, context: Context) -> None:
         """Answers each message of the stream before the next is read."""
         try:
-            self._gateway.callers.admit(f"/{REFLECTION}", _headers(context))
+            self._parts.callers.admit(f"/{REFLECTION}", _headers(context))
             while (data := await self._small(context)) is not grpc.aio.EOF:
                 request = tensors.parse(reflection_pb2.ServerReflectionRequest, data)
                 async for answer in self._reflection.ServerReflectionInfo(_only(request), context):
-                    await context.write(answer)
+                    async with asyncio.timeout(self._parts.settings.read_timeout_seconds):
+                        await context.write(answer)
         except GatewayError as error:
             refusal = _Refusal.of(error)
+        except TimeoutError:  # the client leaves its answers where they are
+            return
         else:
             return
         await refusal.abort(context)
-
-    @property
-    def _ready(self) -> bool:
-        gateway = self._gateway
-        return gateway.readiness.ready and gateway.drain.phase is Phase.SERVING
 
     def _server_live(self, _request: Any) -> Any:
         return service_pb2.ServerLiveResponse(live=True)
@@ -222,7 +264,7 @@ class Service:
 
     async def _infer(self, _messages: Any, context: Context) -> Any:
         """ModelInfer. grpc cancels this at the caller's deadline, and when the caller goes."""
-        gateway, headers, code = self._gateway, _headers(context), 499
+        parts, headers, code = self._parts, _headers(context), 499
         request = RequestContext(
             request_id=uuid.uuid4().hex,
             dialect="grpc",
@@ -231,7 +273,7 @@ class Service:
             began_ns=time.time_ns(),
         )
         response, refusal = None, None
-        gateway.drain.enter()
+        parts.drain.enter(context.peer())
         try:
             with request_context(request):
                 response = await self._in_time(request, headers, context)
@@ -243,7 +285,7 @@ class Service:
             code, refusal = 500, _INTERNAL
             _log.exception("internal error", extra={"fields": {"requestId": request.request_id}})
         finally:
-            gateway.drain.leave()
+            parts.drain.leave()
             request.ended = self._clock()
             self._record(request, code)
         metadata = [("x-request-id", request.request_id)]
@@ -255,9 +297,9 @@ class Service:
 
     async def _in_time(self, request: RequestContext, headers: Headers, context: Context) -> Any:
         """Raises UnauthorizedError, and DeadlineExceededError at the server's own limit."""
-        request.caller = self._gateway.callers.admit(_INFER, headers)
+        request.caller = self._parts.callers.admit(INFER, headers)
         request.long_passages = long_passages(headers)
-        limit = self._gateway.settings.request_timeout_seconds
+        limit = self._parts.settings.request_timeout_seconds
         try:
             async with asyncio.timeout(limit) as patience:
                 return await self._answer(context)
@@ -268,6 +310,37 @@ class Service:
                 f"no answer within {limit:g} s; what had not been scored yet was dropped"
             ) from None
 
+    def _record(self, request: RequestContext, code: int) -> None:
+        seconds = request.ended - request.began
+        self._parts.telemetry.answered(request, code)
+        log_event(
+            _log,
+            "request",
+            requestId=request.request_id,
+            path=INFER,
+            dialect=request.dialect,
+            caller=request.caller,
+            code=code,
+            seconds=round(seconds, 4),
+            passages=request.passages,
+            tokens=request.tokens,
+        )
+        if self._tracing is not None:
+            self._tracing.record(request, path=INFER, code=code)
+
+
+class Service(Front):
+    """Answers them for one gateway."""
+
+    def __init__(self, gateway: Gateway, names: ModelNames, clock: Clock = time.monotonic) -> None:
+        super().__init__(gateway, names, clock, gateway.tracing)
+        self._gateway = gateway
+
+    @property
+    def _ready(self) -> bool:
+        gateway = self._gateway
+        return gateway.readiness.ready and gateway.drain.phase is Phase.SERVING
+
     async def _answer(self, context: Context) -> Any:
         scorer = self._gateway.scorer
         scorer.check_open()
@@ -275,7 +348,7 @@ class Service:
             # By `context`: the iterator of messages would hold this one until the call's end.
             data = await self._uploads.receive(context.read)
             if data is grpc.aio.EOF:
-                raise _no_message()
+                raise no_message()
             entry.add(len(data))
             entry.arrived()
             question, reply = self._read(data)
@@ -298,30 +371,13 @@ class Service:
         question = tensors.question_of(request, settings.truncate, settings.max_passages)
         return question, tensors.reply_to(request)
 
-    def _record(self, request: RequestContext, code: int) -> None:
-        seconds = request.ended - request.began
-        self._gateway.telemetry.answered(request, code)
-        log_event(
-            _log,
-            "request",
-            requestId=request.request_id,
-            path=_INFER,
-            dialect=request.dialect,
-            caller=request.caller,
-            code=code,
-            seconds=round(seconds, 4),
-            passages=request.passages,
-            tokens=request.tokens,
-        )
-        if self._gateway.tracing is not None:
-            self._gateway.tracing.record(request, path=_INFER, code=code)
-
 
 async def _only(message: Any) -> AsyncIterator[Any]:
     yield message
 
 
-def _no_message() -> InvalidRequestError:
+def no_message() -> InvalidRequestError:
+    """For a call that ended before its message."""
     return InvalidRequestError("the call ended without a message")
 
 
@@ -344,7 +400,7 @@ def _tokens(inputs: TokenisedRequest) -> list[int]:
 
 
 def _serialised(message: Any) -> bytes:
-    return bytes(message.SerializeToString())
+    return message if isinstance(message, bytes) else bytes(message.SerializeToString())
 
 
 def _identifier(name: str) -> str:

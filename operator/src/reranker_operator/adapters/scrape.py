@@ -29,6 +29,11 @@ PORT: Final = 8002
 _MOST_BYTES: Final = 512 << 10
 _MOST_BUCKETS: Final = 64
 _CHUNK: Final = 64 << 10
+#: No count, time or rate of a pod is larger, and what is less is nothing: sums and quotients stay
+#: numbers.
+_MOST: Final = 1e15
+_LEAST: Final = 1e-9
+_LEAST_SPEED: Final = 1e-3
 _QUERY: Final = urlencode([("name[]", name) for name in names.OF_LOAD])
 _REQUESTS: Final = names.REQUESTS.encode()
 _BUCKETS: Final = f"{names.STAGE_SECONDS}_bucket".encode()
@@ -117,9 +122,7 @@ def parse(body: bytes, at: float, role: Role) -> Sample:
         name, _, labels = head.partition(b"{")
         if name not in _NAMES or (name == _BUCKETS and _QUEUE not in labels):
             continue
-        value = _number(text)
-        if not 0.0 <= value < math.inf:
-            raise ScrapeError("malformed")
+        value = _bounded(_number(text))
         if name == _BUCKETS:
             bound = _BOUND.search(labels)
             if bound is not None and len(buckets) < _MOST_BUCKETS:
@@ -129,7 +132,7 @@ def parse(body: bytes, at: float, role: Role) -> Sample:
         if name == _REQUESTS and (found := _CODE.search(labels)):
             code = int(found[1])
             codes[code] = codes.get(code, 0.0) + value
-    told = {_NAMES[name]: value for name, value in sums.items()}
+    told = {_NAMES[name]: _bounded(value) for name, value in sums.items()}
     return _sample(told, codes, tuple(sorted(buckets.items())), at, role)
 
 
@@ -144,12 +147,13 @@ def _sample(
         raise ScrapeError("malformed")
     # One without the counter is of an older version.
     failed = sum(count for code, count in codes.items() if code >= 500 and code != 503)
+    speed = told.get(names.TOKENS_PER_SECOND, 0.0)
     return Sample(
         at=at,
         ready=role == "activator" or told[names.READY] == 1.0,
         backlog_tokens=told.get(names.BACKLOG_TOKENS, 0.0),
         in_progress=told.get(names.IN_PROGRESS if role == "serving" else names.HELD, 0.0),
-        tokens_per_second=told.get(names.TOKENS_PER_SECOND, 0.0),
+        tokens_per_second=speed if speed >= _LEAST_SPEED else 0.0,
         arrived_tokens=told.get(names.ARRIVED_TOKENS, 0.0),
         tokens=told.get(names.TOKENS, 0.0),
         busy_seconds=told.get(names.BUSY_SECONDS, 0.0),
@@ -158,6 +162,12 @@ def _sample(
         failed=told.get(names.FAILED, failed),
         queue_buckets=buckets,
     )
+
+
+def _bounded(value: float) -> float:
+    if not 0.0 <= value <= _MOST:
+        raise ScrapeError("malformed")
+    return value if value >= _LEAST else 0.0
 
 
 def _number(text: bytes) -> float:

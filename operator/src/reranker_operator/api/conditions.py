@@ -31,6 +31,8 @@ class ConditionType(StrEnum):
     PREPARED = "Prepared"
     COMPILED = "Compiled"
     VALIDATED = "Validated"
+    PULLED = "Pulled"
+    PUSHED = "Pushed"
     READY = "Ready"
 
 
@@ -57,10 +59,19 @@ class Reason(StrEnum):
     STARTING = "Starting"
     AVAILABLE = "Available"
     SCALED_TO_ZERO = "ScaledToZero"
+    WAKING = "Waking"
     ROLLING = "Rolling"
     STABLE = "Stable"
     PAUSED = "Paused"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    PROVING = "Proving"
+    AWAITING_PROMOTION = "AwaitingPromotion"
+    GATE_FAILED = "GateFailed"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+    UNDONE = "Undone"
+    UNDO_IMPOSSIBLE = "UndoImpossible"
+    FLOOR_REACHED = "FloorReached"
     REPLICAS_CONTESTED = "ReplicasContested"
     LOAD_MATCHED = "LoadMatched"
     SCALING_OUT = "ScalingOut"
@@ -140,6 +151,7 @@ _QUIET = frozenset(
         Reason.PENDING,
         Reason.STABLE,
         Reason.STARTING,
+        Reason.WAKING,
         Reason.WAITING_FOR_ENGINE,
         Reason.WAITING_FOR_MODEL,
         Reason.WAITING_FOR_PREPARED,
@@ -253,6 +265,8 @@ def changes_worth_telling(
         and not (entry.type == ConditionType.PROGRESSING and entry.status == "True")
         and entry.reason not in _QUIET
         and known.get(entry.type) != (entry.status, entry.reason)
+        # Somebody has to be the first to build it.
+        and (entry.type, entry.reason) != (ConditionType.PULLED, StageReason.ARTEFACT_NOT_FOUND)
         and not (entry.type == ConditionType.READY and _is_said_by_another(entry, after))
     ]
     reached = [entry for entry in news if entry.status == "True"]

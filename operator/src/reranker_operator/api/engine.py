@@ -4,9 +4,26 @@ from typing import Literal
 
 from pydantic import Field
 
-from reranker_operator.api.fields import Name, NameOrEmpty, QualifiedName, Quantity
+from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, Quantity
 from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
+from reranker_operator.api.registry import RegistrySpec
+
+
+class ProbesFile(ApiModel):
+    """One key of a ConfigMap in the same namespace."""
+
+    name: Name = Field(description="Name of the ConfigMap.")
+    key: Key = Field(
+        default="probes.jsonl",
+        description='Key inside it: a JSON object a line, with "query" and "passages".',
+    )
+
+
+class ProbesSpec(ApiModel):
+    """Queries of one's own by which engines are measured beside the built-in ones."""
+
+    config_map: ProbesFile = Field(description="In this ConfigMap.")
 
 
 class ParityThresholds(ApiModel):
@@ -17,6 +34,10 @@ class ParityThresholds(ApiModel):
     )
     max_ndcg_delta: float = Field(
         default=0.002, ge=0, le=1, description="Largest loss of NDCG@10 against the reference."
+    )
+    probes: ProbesSpec | None = Field(
+        default=None,
+        description="Measure on queries of your own, too; each set must reach the thresholds.",
     )
 
 
@@ -63,6 +84,10 @@ class EngineSettings(ApiModel):
         default=ParityThresholds(), description="An engine below these never serves."
     )
     store: StoreSpec = Field(default=StoreSpec(), description="Where engines are kept.")
+    registry: RegistrySpec | None = Field(
+        default=None,
+        description="OCI registry that finished engines come from and go to. Default: none.",
+    )
     image: str | None = Field(
         default=None, max_length=1024, description="Builder image instead of the operator's own."
     )

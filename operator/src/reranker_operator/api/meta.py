@@ -64,6 +64,9 @@ HTTP_ROUTE = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRout
 GRPC_ROUTE = Resource("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute")
 SERVICE_MONITOR = Resource("monitoring.coreos.com", "v1", "servicemonitors", "ServiceMonitor")
 
+#: Read when they are needed, and not watched.
+ENDPOINT_SLICE = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+
 #: Kinds that a cluster may lack, and get or lose at any time.
 OPTIONAL = (HTTP_ROUTE, GRPC_ROUTE, SERVICE_MONITOR)
 #: What is made beside a Deployment and its Service, where the spec asks for it.
@@ -74,7 +77,7 @@ RESOURCES = {
     for resource in (
         RERANKER_SERVICE, RERANKER_ENGINE, DEPLOYMENT, JOB, POD, SERVICE, PVC, EVENT, NODE,
         *COMPANIONS,
-        SECRET, CONFIG_MAP,
+        SECRET, CONFIG_MAP, ENDPOINT_SLICE,
     )
 }  # fmt: skip
 

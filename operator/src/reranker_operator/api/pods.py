@@ -72,7 +72,7 @@ class GatewaySettings(ContainerSettings):
 
     readiness_probe: ProbeSettings | None = Field(
         default=None,
-        description="When the pod gets traffic. Default: every 2 s, 2 s for an answer, 2 failures.",
+        description="When the pod gets traffic. Default: every 1 s, 2 s for an answer, 4 failures.",
     )
     liveness_probe: ProbeSettings | None = Field(
         default=None,

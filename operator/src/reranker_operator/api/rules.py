@@ -94,6 +94,30 @@ SERVICE_RULES = (
         "or remove the route",
     ),
     Rule(
+        "spec.rollout",
+        "!has(self.canary) || self.strategy == 'canary'",
+        "rollout.canary has the steps of the strategy canary; set rollout.strategy to canary, or "
+        "remove it",
+    ),
+    Rule(
+        "spec.rollout",
+        "!has(self.blueGreen) || self.strategy == 'blueGreen'",
+        "rollout.blueGreen is for the strategy blueGreen; set rollout.strategy to blueGreen, or "
+        "remove it",
+    ),
+    Rule(
+        "spec.rollout",
+        "!has(self.minAvailable) || self.strategy == 'noSurge'",
+        "rollout.minAvailable is for the strategy noSurge, since the others never go below "
+        "replicas; set rollout.strategy to noSurge, or remove it",
+    ),
+    Rule(
+        "spec.rollout.canary",
+        "self.steps.map(step, step.weight).isSorted()",
+        "rollout.canary.steps must not take traffic away again; put them in the order of their "
+        "weights",
+    ),
+    Rule(
         "spec",
         "!has(self.engine.image) || !has(self.model.secretRef)",
         "engine.image and model.secretRef exclude each other, since the token is only given to the "
@@ -103,6 +127,39 @@ SERVICE_RULES = (
         "spec.autoscaling",
         "self.min <= self.max",
         "autoscaling.min is greater than autoscaling.max; lower the one or raise the other",
+    ),
+    Rule(
+        "spec",
+        "!has(self.engine.image) || !has(self.engine.registry) "
+        "|| (!has(self.engine.registry.secretName) && !has(self.engine.registry.signKey))",
+        "engine.image excludes engine.registry.secretName and engine.registry.signKey, since "
+        "login and key are only given to the operator's own builder image; remove them",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "self.pull || self.push",
+        "engine.registry does nothing with pull and push both false; remove it, or set one",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "self.build || (self.pull && !self.push)",
+        "engine.registry.build false waits for what others push: set pull to true and push to "
+        "false",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "!has(self.signKey) || self.push",
+        "engine.registry.signKey signs what is pushed; set push to true, or remove it",
+    ),
+    Rule(
+        "spec.engine.registry",
+        "!has(self.requireSigned) || self.pull",
+        "engine.registry.requireSigned is about what is pulled; set pull to true, or remove it",
+    ),
+    Rule(
+        "spec.engine.registry.requireSigned",
+        "has(self.configMap) != has(self.secret)",
+        "engine.registry.requireSigned names either a configMap or a secret with the public key",
     ),
     Rule(
         "spec.engine.store",

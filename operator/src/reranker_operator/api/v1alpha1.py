@@ -18,7 +18,7 @@ from reranker_contracts import (
 )
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
 from reranker_operator.api.conditions import Condition
-from reranker_operator.api.engine import AcceleratorSpec, EngineSettings, StoreSpec
+from reranker_operator.api.engine import AcceleratorSpec, EngineSettings, ProbesSpec, StoreSpec
 from reranker_operator.api.exposure import (
     DisruptionSpec,
     ExposeSpec,
@@ -36,7 +36,10 @@ from reranker_operator.api.pods import (
     ProxySpec,
     TritonSettings,
 )
+from reranker_operator.api.registry import EngineRegistry, RequireSigned
 from reranker_operator.api.rollout import (
+    ColdStart,
+    FailedRevision,
     RevisionRecord,
     RolloutProgress,
     RolloutSpec,
@@ -162,6 +165,7 @@ class ResolvedStatus(ApiModel):
     adapter: str | None = Field(
         default=None, description="Commit of the LoRA adapter, or hash of its files."
     )
+    probes: str | None = Field(default=None, description="sha256 of the user's own probe set.")
     toolchain: Toolchain
     runtimes: Runtimes
     resolved_time: datetime.datetime | None = Field(
@@ -213,7 +217,13 @@ class RerankerServiceStatus(ApiModel):
         default=(), description="Revisions that got the traffic, the newest first."
     )
     rollout: RolloutProgress | None = Field(
-        default=None, description="The revision that is on its way."
+        default=None, description="The revision that is on its way, or is still judged."
+    )
+    failed: tuple[FailedRevision, ...] = Field(
+        default=(), description="Revisions that were given up, the newest first."
+    )
+    spec_hash: str | None = Field(
+        default=None, description="Hash of the part of the spec that makes pods."
     )
     pending_changes: tuple[str, ...] = Field(
         default=(),
@@ -221,6 +231,9 @@ class RerankerServiceStatus(ApiModel):
     )
     scale: ScaleStatus | None = None
     autoscaling: AutoscalingStatus | None = None
+    cold_start: ColdStart | None = Field(
+        default=None, description="Start of the pod that got ready last."
+    )
     replicas: int | None = Field(default=None, description="Pods that the address leads to.")
     ready_replicas: int | None = Field(default=None, description="Those of them that answer.")
     ready: str | None = Field(default=None, description="Ready pods of wanted pods.")
@@ -246,12 +259,13 @@ class EngineSource(ApiModel):
     image_pull_secret: Name | None = Field(
         default=None, description="Pull secret of an oci:// source."
     )
+    probes: ProbesSpec | None = Field(default=None, description="The user's own probe set.")
     proxy: ProxySpec | None = Field(default=None, description="The way out of the cluster.")
     ca_bundle: CaBundle | None = Field(default=None, description="Authorities to trust.")
     references: str | None = Field(
         default=None,
-        description="Hash of the versions of what secretRef and caBundle name; with another one "
-        "a failed build is tried again at once.",
+        description="Hash of the versions of what secretRef, probes and caBundle name; with "
+        "another one a failed build is tried again at once.",
     )
 
 
@@ -276,6 +290,9 @@ class EngineBuild(ApiModel):
     gpu: BuildGpu | None = Field(
         default=None, description="Where the engine is compiled, when that takes a GPU."
     )
+    registry: EngineRegistry | None = Field(
+        default=None, description="Where finished engines come from and go to."
+    )
 
 
 class RerankerEngineSpec(ApiModel):
@@ -297,6 +314,34 @@ class StageStatus(ApiModel):
     seconds: float = Field(description="Seconds that it took.")
 
 
+class EngineOrigin(ApiModel):
+    """The registry that an engine came from."""
+
+    reference: str = Field(description="oci://HOST/REPOSITORY:TAG.")
+    checked_with: str | None = Field(
+        default=None, description="The public key that its signature was checked with, by name."
+    )
+
+    def is_checked_with(self, trusted: RequireSigned) -> bool:
+        """Whether the signature was checked with this key."""
+        return self.checked_with == trusted.title
+
+
+class EngineRegistryStatus(ApiModel):
+    """How the registry stands to the engine."""
+
+    asked: str | None = Field(
+        default=None, description="Hash of the settings with which it was asked, and had none."
+    )
+    origin: EngineOrigin | None = Field(
+        default=None, description="Where the files came from. None: they were built here."
+    )
+    pushed: str | None = Field(
+        default=None, description="Hash of repository and signing key that it was pushed with."
+    )
+    push: Attempts | None = Field(default=None, description="Failures to push.")
+
+
 class RerankerEngineStatus(ApiModel):
     """What was observed of the build."""
 
@@ -304,7 +349,7 @@ class RerankerEngineStatus(ApiModel):
         default=None, description="metadata.generation that all of this is about."
     )
     conditions: tuple[Condition, ...] = Field(
-        default=(), description="Prepared, Compiled, Validated, Ready."
+        default=(), description="Prepared, Compiled, Validated, Ready; Pulled, Pushed."
     )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     stages: tuple[StageStatus, ...] = Field(default=(), description="Stages that have ended.")
@@ -322,6 +367,9 @@ class RerankerEngineStatus(ApiModel):
         default=None, description="How closely it ranks like the original."
     )
     size_bytes: int | None = Field(default=None, description="Size of its files in bytes.")
+    registry: EngineRegistryStatus | None = Field(
+        default=None, description="How the registry stands to it."
+    )
 
 
 class ObjectMeta(ApiModel):
@@ -345,6 +393,11 @@ class RerankerService(ApiModel):
     metadata: ObjectMeta
     spec: RerankerServiceSpec
     status: RerankerServiceStatus = RerankerServiceStatus()
+
+    @property
+    def may_sleep(self) -> bool:
+        """Without work it has no pods, and an activator in their place."""
+        return self.spec.autoscaling is not None and self.spec.autoscaling.min == 0
 
 
 class RerankerEngine(ApiModel):

@@ -43,6 +43,11 @@ def seconds_until_retry(attempts: Attempts, now: datetime.datetime) -> float | N
     return delay_after(attempts.failures) - elapsed
 
 
+def pause_left(attempts: Attempts, now: datetime.datetime) -> float:
+    """Seconds, 0 or less for now; of what is tried again whatever the reason."""
+    return seconds_until_retry(attempts.model_copy(update={"reason": None}), now) or 0.0
+
+
 def failed(attempts: Attempts, reason: str, message: str, now: datetime.datetime) -> Attempts:
     """One more failure, seen at `now`."""
     return attempts.model_copy(

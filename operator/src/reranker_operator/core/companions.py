@@ -22,11 +22,14 @@ from reranker_operator.api.meta import (
     Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core import activation
 from reranker_operator.core.addresses import address_problems, amiss, outside_url
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import wanted_replicas
+from reranker_operator.core.revisions import led_to
+from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
-from reranker_operator.render import exposure, network, upkeep
+from reranker_operator.render import activator, exposure, network, upkeep
 
 #: Seconds until something is looked at again that nobody may tell us of: a name that somebody
 #: else has, a kind that is not watched yet.
@@ -37,28 +40,53 @@ Title = tuple[str, str]
 
 @dataclass(frozen=True)
 class Companions:
-    """`before` any pod is made, `after` the rollout; the outside address as it was observed."""
+    """`before` any pod is made, `after` the rollout; the outside address as it was observed.
+
+    `led`: the service's own address leads somewhere, or will.
+    """
 
     before: tuple[Action, ...]
     after: tuple[Action, ...]
     judgement: Condition
     url: str | None
     requeue_after: float | None
+    led: bool
 
 
 def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
     """Kind and name of all that the spec asks for, to find out who has these names."""
-    wanted = _wanted(service, {}, ["an engine"], operator_namespace="")
+    wanted = _wanted(service, {}, {}, ["an engine"], operator_namespace="")
+    if service.may_sleep:
+        wanted += _activators(service, {}, operator_namespace="")
+    if service.spec.rollout.strategy in ("blueGreen", "canary"):
+        wanted.append(exposure.preview_service(service, ""))
     return [(RESOURCES[entry["kind"]], entry["metadata"]["name"]) for entry in wanted]
 
 
-def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action]) -> Companions:
+def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Companions:
     """What becomes of them now. They lead to where the rollout lets the service's address lead."""
-    selector = _selector(world, rollout)
+    selector = _selector(world, rollout.actions)
     led = selector is not None
     engines, namespace = _engines(world, engine), world.defaults.operator_namespace
-    wanted = _wanted(world.service, selector or {}, engines, operator_namespace=namespace)
+    service, reached = world.service, activation.leading(world, selector or {})
     live = {_title(entry): entry for entry in world.companions}
+    preview = _preview(world, rollout)
+    # Another service may have that name, and none of our requests may come to it.
+    blocked = preview is not None and _one(world, preview, live.get(_title(preview)))[0]
+    wanted = _wanted(
+        service,
+        selector or {},
+        reached,
+        engines,
+        operator_namespace=namespace,
+        weight=None if blocked else rollout.weight,
+        activator_is_there=(needed := activation.is_needed(world)),
+    )
+    if needed:
+        wanted += _activators(service, selector or {}, operator_namespace=namespace)
+    if preview is not None:
+        # Before the routes that lead to it.
+        wanted.insert(0, preview)
     problems: list[Condition] = []
     actions: list[Action] = []
     for manifest in wanted:
@@ -75,35 +103,71 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Sequence[Action
         judgement=_judge(wanted, problems, led=led),
         url=outside_url(world),
         requeue_after=RECHECK if problems else None,
+        led=led,
+    )
+
+
+def _preview(world: ServiceWorld, rollout: Rollout) -> dict[str, Any] | None:
+    """The Service of the revision on its way, as long as anybody may be led to it."""
+    revision = rollout.preview or (rollout.serving if _leads_to_preview(world) else None)
+    return None if revision is None else exposure.preview_service(world.service, revision)
+
+
+def _leads_to_preview(world: ServiceWorld) -> bool:
+    """A route still has it as a backend, and no request may come to an address that is gone."""
+    title = {"name": names.preview_service(world.service.metadata.name)}
+    return any(
+        title.items() <= backend.items()
+        for entry in world.companions
+        if entry["kind"] in (HTTP_ROUTE.kind, GRPC_ROUTE.kind)
+        for rule in entry["spec"].get("rules") or ()
+        for backend in rule.get("backendRefs") or ()
     )
 
 
 def _wanted(
     service: RerankerService,
     selector: Mapping[str, str],
+    reached: Mapping[str, str],
     engines: Iterable[str],
     *,
     operator_namespace: str,
+    weight: int | None = None,
+    activator_is_there: bool = False,
 ) -> list[dict[str, Any]]:
+    """`selector` is of the pods that serve, `reached` of those that addresses lead to."""
     made = (
-        network.serving_policy(service, operator_namespace),
+        network.serving_policy(service, operator_namespace, activator_is_there=activator_is_there),
         network.resolve_policy(service),
         network.build_policy(service, engines),
-        exposure.external_service(service, selector),
+        exposure.external_service(service, reached),
         upkeep.budget(service, selector, wanted_replicas(service)),
         upkeep.service_monitor(service),
         exposure.ingress(service),
-        exposure.http_route(service),
-        exposure.grpc_route(service),
+        exposure.http_route(service, weight),
+        exposure.grpc_route(service, weight),
     )
     return [manifest for manifest in made if manifest is not None]
 
 
+def _activators(
+    service: RerankerService, selector: Mapping[str, str], *, operator_namespace: str
+) -> list[dict[str, Any]]:
+    """What the activator needs beside its pods."""
+    policy = network.activator_policy(service, operator_namespace)
+    made = (activator.pods_service(service, selector), activator.budget(service), policy)
+    return [manifest for manifest in made if manifest is not None]
+
+
 def _selector(world: ServiceWorld, rollout: Sequence[Action]) -> Mapping[str, str] | None:
-    """Of the service's own address, as it will be or is; None before there is one."""
+    """Of the pods behind the service's own address, as they will be or are; None before there is
+    one.
+    """
     title = (SERVICE.kind, world.service.metadata.name)
     planned = (action.manifest for action in rollout if isinstance(action, Apply))
-    address = next((entry for entry in planned if _title(entry) == title), world.k8s_service)
+    address = next((entry for entry in planned if _title(entry) == title), None)
+    if address is None and world.k8s_service is not None:
+        return led_to(world)
     selector: Mapping[str, str] | None = address["spec"].get("selector") if address else None
     return selector
 

@@ -68,5 +68,8 @@ def why_unknown(world: ServiceWorld) -> tuple[str, str]:
         many = ", ".join(kind.compute_capability for kind in found)
         what = f"the nodes have GPUs of compute capability {many}"
         return what, f"choose one by spec.accelerator.nodeSelector {GPU_MAJOR} and {GPU_MINOR}"
+    if world.nodes is None:
+        what = "the operator may not look at nodes"
+        return what, "install it for the whole cluster, or use the runtime onnxruntime"
     what = f"no node tells its GPU by the labels {GPU_MAJOR} and {GPU_MINOR}"
     return what, "install NVIDIA's GPU feature discovery, or use the runtime onnxruntime"

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition
 from reranker_operator.api.rollout import ScaleStatus
-from reranker_operator.core import diagnose
-from reranker_operator.core.causes import scheduling, silence
+from reranker_operator.core import activation
+from reranker_operator.core.causes import silence
 from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.changes import summary
+from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.progress import Progress
 from reranker_operator.core.replicas import fight
 from reranker_operator.core.revisions import (
@@ -20,9 +21,10 @@ from reranker_operator.core.revisions import (
     serving_revision,
 )
 from reranker_operator.core.rollout import Rollout
+from reranker_operator.core.rollouts.words import judge_way
 from reranker_operator.core.service_engine import judge_engine
 from reranker_operator.core.wording import advise
-from reranker_operator.core.world import Manifest, ServiceWorld
+from reranker_operator.core.world import ServiceWorld
 
 _NOTHING_SERVES = "nothing is started; set spec.rollout.paused to false to start it"
 _LOOK_AT_PODS = "see `kubectl describe pod` and the logs of its pods"
@@ -47,7 +49,9 @@ class Sight:
     @property
     def unfinished(self) -> bool:
         """The newest spec does not have the traffic yet."""
-        return self.rollout.rolling or self.held_back
+        wish = self.rollout.wish
+        turned_away = wish.given_up is not None or wish.undone
+        return self.rollout.rolling or self.held_back or turned_away
 
 
 def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
@@ -76,13 +80,13 @@ def judge_serving(
     rollout, wanted = sight.rollout, sight.scale.replicas
     ready = sum(map(ready_of, in_traffic(world, rollout.serving)))
     target = rollout.wanted or rollout.serving
-    finding = _finding(world, target)
+    finding = obstacle(world, target)
     counted = f"{ready} of {wanted} pods are ready"
     if wanted == 0 and world.service.spec.autoscaling is not None:
-        serving = condition(
-            ConditionType.SERVING, True, Reason.SCALED_TO_ZERO,
-            "no pod is needed; the next request is held until the first one is there",
-        )  # fmt: skip
+        text = "no pod is needed; the next request is held until the first one is there"
+        if activation.stays_awake(world):
+            text = "no pod is needed; they go when the activator has taken over"
+        serving = condition(ConditionType.SERVING, True, Reason.SCALED_TO_ZERO, text)
     elif wanted == 0:
         serving = condition(
             ConditionType.SERVING, False, Reason.SCALED_TO_ZERO,
@@ -98,26 +102,14 @@ def judge_serving(
         serving = condition(
             ConditionType.SERVING, False, Reason.WAITING_FOR_ENGINE, "waits for the engine"
         )
+    elif activation.holds(world) and rollout.serving is not None:
+        text = f"{counted}; requests are held until one is"
+        serving = condition(ConditionType.SERVING, True, Reason.WAKING, text)
     else:
         serving = condition(ConditionType.SERVING, False, Reason.STARTING, counted)
     if ready == wanted:
         counted = ""
     return serving, _judge_progress(sight, steps, finding, counted)
-
-
-def _finding(world: ServiceWorld, revision: str | None) -> Finding | None:
-    """What keeps the pods of a revision from serving."""
-    pods, entry = pods_of(world, revision), live_deployments(world).get(revision or "")
-    found = diagnose.crashing(pods) or diagnose.blocked(pods, world.warnings, world.claims)
-    if found is not None and found.reason in scheduling.REASONS:
-        # The nodes themselves say more than the scheduler does of them.
-        return _no_node(world, entry) or found
-    return (
-        found
-        or diagnose.refused_deployment(entry)
-        or diagnose.silent(pods, entry, world.warnings)
-        or _no_node(world, entry)
-    )
 
 
 def next_look(world: ServiceWorld, rollout: Rollout) -> float | None:
@@ -136,6 +128,9 @@ def _judge_progress(
                 return step.model_copy(update={"type": kind.value, "status": "True"})
     if sight.held_back:
         return condition(kind, False, Reason.PAUSED, _held_text(sight))
+    way = judge_way(sight.rollout, sight.progress.under_way)
+    if way is not None:
+        return way
     if sight.progress.overdue:
         return condition(
             kind, False, Reason.PROGRESS_DEADLINE_EXCEEDED, _overdue_text(sight, finding)
@@ -190,19 +185,3 @@ def _overdue_text(sight: Sight, finding: Finding | None) -> str:
     if rollout.rolling and rollout.serving is not None:
         text += f", and revision {rollout.serving} serves on"
     return f"{text}: {finding.message}" if finding else advise(text, _LOOK_AT_PODS)
-
-
-def _no_node(world: ServiceWorld, deployment: Manifest | None) -> Finding | None:
-    """No node could ever take a serving pod; known before any pod was made."""
-    accelerator = world.service.spec.accelerator
-    if world.nodes is None or accelerator.type == "none":
-        return None
-    pod = deployment["spec"]["template"]["spec"] if deployment is not None else {}
-    tolerations = [entry.to_dict() for entry in accelerator.tolerations]
-    return scheduling.no_node(
-        world.nodes,
-        accelerator.resource_name or "nvidia.com/gpu",
-        accelerator.count or 1,
-        pod.get("nodeSelector") or accelerator.node_selector or {},
-        [*tolerations, *pod.get("tolerations", [])],
-    )

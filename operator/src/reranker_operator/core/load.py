@@ -74,15 +74,31 @@ def window(samples: Sequence[Sample], seconds: float) -> tuple[Sample, Sample] |
         return None
     last = first = samples[-1]
     for sample in reversed(samples[:-1]):
-        restarted = sample.requests > first.requests or sample.tokens > first.tokens
-        if restarted or last.at - sample.at > seconds:
+        if began_anew(sample, first) or last.at - sample.at > seconds:
             break
         first = sample
     return (first, last) if first.at < last.at else None
 
 
+def began_anew(before: Sample, after: Sample) -> bool:
+    """Any of the counters fell: the later sample is of another process."""
+    # Those that are rare count too: a process may soon have had more requests than the one before.
+    return (
+        before.requests > after.requests
+        or before.tokens > after.tokens
+        or before.arrived_tokens > after.arrived_tokens
+        or before.busy_seconds > after.busy_seconds
+        or before.refused > after.refused
+        or before.failed > after.failed
+    )
+
+
 def needs_loads(service: RerankerService) -> Pace | None:
     """How often the service's pods should be read for its next decision; None: not at all."""
+    under_way = service.status.rollout
+    if under_way is not None and under_way.gates:
+        # The new revision is judged by them, beside the former one.
+        return "steady"
     if service.spec.autoscaling is None:
         return None
     scaling = service.status.autoscaling

@@ -100,4 +100,6 @@ class Plan:
     status: ApiModel | None = None
     requeue_after: float | None = None
     noted: bool = False
+    #: `requeue_after` is kept also where something beside is refused, and tried again later.
+    on_time: bool = False
     details: tuple[str, ...] = field(default=())

@@ -31,7 +31,7 @@ class Use(NamedTuple):
 
 def of_service(service: RerankerService) -> frozenset[Reference]:
     """Everything that the service names, for its pods or for its source."""
-    uses = [*_pod_uses(service), *_source_uses(service)]
+    uses = [*_pod_uses(service), *_source_uses(service), *_registry_uses(service)]
     return frozenset(use.reference for use in uses)
 
 
@@ -53,7 +53,21 @@ def of_pods(world: ServiceWorld, serving: Manifest | None) -> str | None:
 
 def of_source(world: ServiceWorld, before: str | None) -> str | None:
     """Hash of the versions of what fetching needs; `before` while they are not known."""
-    used = sorted({use.reference for use in _source_uses(world.service)})
+    return _versions_of(world, _source_uses(world.service), before)
+
+
+def of_probes(world: ServiceWorld) -> str | None:
+    """The same of the user's own probe set; None where there is none, or nothing is known of it."""
+    return _versions_of(world, _probes_uses(world.service), None)
+
+
+def of_registry(world: ServiceWorld, before: str | None) -> str | None:
+    """The same of what the registry's login and keys are in."""
+    return _versions_of(world, _registry_uses(world.service), before)
+
+
+def _versions_of(world: ServiceWorld, uses: Iterator[Use], before: str | None) -> str | None:
+    used = sorted({use.reference for use in uses})
     if not used or any(reference not in world.versions for reference in used):
         return before
     return names.short_hash(canonical_json([world.versions[reference] for reference in used]))
@@ -92,7 +106,27 @@ def _source_uses(service: RerankerService) -> Iterator[Use]:
     spec = service.spec
     if spec.model.secret_ref is not None:
         yield Use("spec.model.secretRef", Reference("Secret", spec.model.secret_ref.name))
+    yield from _probes_uses(service)
     yield from _bundle_uses(spec.ca_bundle)
+
+
+def _probes_uses(service: RerankerService) -> Iterator[Use]:
+    if (probes := service.spec.engine.parity.probes) is not None:
+        reference = Reference("ConfigMap", probes.config_map.name)
+        yield Use("spec.engine.parity.probes", reference)
+
+
+def _registry_uses(service: RerankerService) -> Iterator[Use]:
+    registry, path = service.spec.engine.registry, "spec.engine.registry"
+    if registry is None:
+        return
+    if registry.secret_name is not None:
+        yield Use(f"{path}.secretName", Reference("Secret", registry.secret_name))
+    if registry.sign_key is not None:
+        yield Use(f"{path}.signKey", Reference("Secret", registry.sign_key.name))
+    if (trusted := registry.require_signed) is not None:
+        yield from _either(f"{path}.requireSigned", trusted.secret, trusted.config_map)
+    yield from _bundle_uses(service.spec.ca_bundle)
 
 
 def _bundle_uses(bundle: CaBundle | None) -> Iterator[Use]:
@@ -151,8 +185,6 @@ def _volume_uses(path: str, volume: Volume) -> Iterator[Use]:
 class _Named(Protocol):
     @property
     def name(self) -> str: ...
-    @property
-    def optional(self) -> bool | None: ...
 
 
 def _either(
@@ -161,7 +193,11 @@ def _either(
     """Of the two fields for a Secret and a ConfigMap, the ones that are given."""
     if secret is not None:
         reference = Reference("Secret", secret.name)
-        yield Use(f"{path}.secret{suffix}", reference, bool(secret.optional))
+        yield Use(f"{path}.secret{suffix}", reference, _is_optional(secret))
     if config is not None:
         reference = Reference("ConfigMap", config.name)
-        yield Use(f"{path}.configMap{suffix}", reference, bool(config.optional))
+        yield Use(f"{path}.configMap{suffix}", reference, _is_optional(config))
+
+
+def _is_optional(reference: _Named) -> bool:
+    return bool(getattr(reference, "optional", None))

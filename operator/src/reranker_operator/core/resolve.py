@@ -54,12 +54,14 @@ class Resolution:
 def resolve_key(world: ServiceWorld) -> str:
     """Hash of everything that the resolution depends on; another key resolves again."""
     spec = world.service.spec
-    inputs = {
+    inputs: dict[str, object] = {
         "model": spec.model.model_dump(mode="json", exclude={"served_name", "aliases"}),
         "maxLength": spec.engine.max_length,
         "builder": spec.engine.image or world.defaults.builder_image,
         "again": world.service.metadata.annotations.get(names.RESOLVE_AGAIN),
     }
+    if (probes := spec.engine.parity.probes) is not None:
+        inputs["probes"] = [probes.to_dict(), references.of_probes(world)]
     return names.short_hash(canonical_json(inputs), 16)
 
 
@@ -169,6 +171,7 @@ def _learnt(world: ServiceWorld, found: ResolvedModel, attempts: Attempts | None
         family=found.family,
         max_length=found.max_length,
         adapter=found.adapter,
+        probes=found.probes,
         toolchain=found.toolchain,
         runtimes=_runtimes(world.service.status.model, found),
         resolved_time=world.now,
@@ -192,6 +195,8 @@ def _known(world: ServiceWorld) -> ResolvedModel | None:
     """
     spec, meta = world.service.spec, world.service.metadata
     if spec.model.revision is None or names.RESOLVE_AGAIN in meta.annotations:
+        return None
+    if spec.engine.parity.probes is not None:
         return None
     adapter = spec.model.adapter
     if adapter is not None and adapter.revision is None:

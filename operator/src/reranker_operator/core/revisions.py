@@ -6,9 +6,10 @@ A revision is the hash of what runs, in the labels of its Deployment and its pod
 from collections.abc import Mapping
 
 from reranker_operator import names
-from reranker_operator.core.replicas import wanted_replicas
+from reranker_operator.api.meta import SERVICE
 from reranker_operator.core.split import Held
-from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving
+from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
+from reranker_operator.render import activator
 from reranker_operator.render import serving as render
 
 _ENDED = frozenset({"Succeeded", "Failed"})
@@ -49,9 +50,30 @@ def ready_of(deployment: Manifest | None) -> int:
     return int(deployment.get("status", {}).get("readyReplicas", 0)) if deployment else 0
 
 
+def is_activators(address: Manifest | None) -> bool:
+    """A Service leads to the activator."""
+    selector = (address or {}).get("spec", {}).get("selector") or {}
+    return bool(selector.get(names.APP_COMPONENT) == activator.COMPONENT)
+
+
+def led_to(world: ServiceWorld) -> Mapping[str, str]:
+    """Labels of the pods that the address leads to, be it by way of the activator."""
+    address, name = world.k8s_service, names.pods_service(world.service.metadata.name)
+    if is_activators(address):
+        behind = (
+            entry
+            for entry in world.companions
+            if (entry["kind"], entry["metadata"]["name"]) == (SERVICE.kind, name)
+            and world.service.metadata.uid in owners_of(entry)
+        )
+        address = next(behind, None)
+    selector: Mapping[str, str] = (address or {}).get("spec", {}).get("selector") or {}
+    return selector
+
+
 def is_shared(world: ServiceWorld) -> bool:
     """The address leads to all revisions: one hands over to another, pod by pod."""
-    selector = (world.k8s_service or {}).get("spec", {}).get("selector")
+    selector = led_to(world)
     return bool(selector == render.pod_selector(world.service.metadata.name, None))
 
 
@@ -61,8 +83,7 @@ def serving_revision(world: ServiceWorld) -> str | None:
     When somebody deleted or changed the Service, or it leads to all revisions, it is the one that
     was seen to serve last: its pods still run, and the next revision may be far from ready.
     """
-    selector = (world.k8s_service or {}).get("spec", {}).get("selector", {})
-    live = live_deployments(world)
+    selector, live = led_to(world), live_deployments(world)
     for revision in (selector.get(names.REVISION_LABEL), world.service.status.revision):
         if revision in live:
             return str(revision)
@@ -79,6 +100,18 @@ def in_traffic(world: ServiceWorld, serving: str | None) -> list[Manifest]:
     return [live[serving]] if serving in live else []
 
 
+def running_of(world: ServiceWorld) -> int:
+    """What makes up the service's number of pods now.
+
+    Where one revision stands beside another that is complete, the pods of the other come on top of
+    it, and must not be counted into it.
+    """
+    serving = serving_revision(world)
+    if world.service.spec.rollout.strategy == "noSurge":
+        return sum(map(asked_of, in_traffic(world, serving)))
+    return asked_of(live_deployments(world).get(serving or ""))
+
+
 def carries_out_spec(world: ServiceWorld) -> bool:
     """What serves was made from this very spec: only the operator or the source has changed."""
     entry = live_deployments(world).get(serving_revision(world) or "")
@@ -86,9 +119,14 @@ def carries_out_spec(world: ServiceWorld) -> bool:
     return bool(annotations.get(names.SPEC_HASH) == render.spec_hash(world.service))
 
 
-def is_available(deployment: Manifest, world: ServiceWorld) -> bool:
+def available_of(deployment: Manifest | None) -> int:
+    """The number of its pods that have been ready for as long as is asked for."""
+    return int(deployment.get("status", {}).get("availableReplicas", 0)) if deployment else 0
+
+
+def is_available(deployment: Manifest, total: int) -> bool:
     """All pods that the service should have are ready ones of this Deployment."""
-    return asked_of(deployment) == wanted_replicas(world.service) and has_all(deployment)
+    return asked_of(deployment) == total and has_all(deployment)
 
 
 def has_all(deployment: Manifest) -> bool:

@@ -1,8 +1,9 @@
 """Rollout: which Deployment gets how many pods, which one the traffic, which ones go.
 
-Surge: the new revision comes up beside the old one; only when all its pods are ready does the
-Service's selector move over; only when that was observed does the old one go. A newer wish in
-between drops the half-made revision and starts from the newest.
+`rollouts` has how a revision is chosen and what it goes through; here the present stage is carried
+out. In all strategies but one the new revision stands beside the former one, which stays complete
+until the new one is proven. A newer wish in between drops the half-made revision and starts from
+the newest.
 
 No surge: the revisions share the number of pods and the traffic. The old side gives up one pod at a
 time, see `split`; a newer wish in between makes all former revisions the old side.
@@ -11,27 +12,20 @@ Paused: nothing is moved, begun or dropped; what is there is kept as it was made
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reranker_operator.api.meta import DEPLOYMENT
 from reranker_operator.api.v1alpha1 import RerankerEngine
-from reranker_operator.core import references
-from reranker_operator.core.plan import Action, Apply, Delete, Scale
-from reranker_operator.core.replicas import wanted_replicas
-from reranker_operator.core.revisions import (
-    asked_of,
-    has_all,
-    held_by,
-    is_available,
-    is_shared,
-    live_deployments,
-    revision_of,
-    serving_revision,
-)
-from reranker_operator.core.split import split
-from reranker_operator.core.world import Manifest, ServiceWorld
+from reranker_operator.core.activation import pods_to_run
+from reranker_operator.core.plan import Action, Apply, Scale
+from reranker_operator.core.revisions import asked_of, is_shared, live_deployments, serving_revision
+from reranker_operator.core.rollouts.beside import beside
+from reranker_operator.core.rollouts.give import delete, give
+from reranker_operator.core.rollouts.hand_over import floor_holds, hand_over, share_out
+from reranker_operator.core.rollouts.view import View, look
+from reranker_operator.core.rollouts.wish import Wish, choose
+from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import serving as render
-from reranker_operator.render.pods import Json
 
 
 @dataclass(frozen=True)
@@ -39,13 +33,16 @@ class Rollout:
     """`serving` is the revision behind the Service, as observed; `wanted` the one to get there.
 
     `wanted` is None while nothing else than what serves can be served, or may be. `applied` is the
-    number of pods that each Deployment, by name, is given.
+    number of pods that each Deployment, by name, is given. `frozen`: nothing may be moved.
     """
 
     serving: str | None
     wanted: str | None
     actions: tuple[Action, ...] = ()
     applied: Mapping[str, int] = field(default_factory=dict)
+    wish: Wish = field(default_factory=lambda: Wish(None))
+    view: View | None = None
+    frozen: bool = False
 
     @property
     def rolling(self) -> bool:
@@ -55,123 +52,79 @@ class Rollout:
     @property
     def given(self) -> int:
         """Pods that the wanted revision is given now."""
-        given = (n for name, n in self.applied.items() if name.endswith(f"-{self.wanted}"))
+        target = self.view.target if self.view else self.wanted
+        given = (n for name, n in self.applied.items() if name.endswith(f"-{target}"))
         return next(given, 0)
+
+    @property
+    def preview(self) -> str | None:
+        """The revision that NAME-preview leads to."""
+        view = self.view
+        if view is None or view.straight:
+            return None
+        by_route = view.strategy == "canary" and view.routed
+        return view.target if by_route or view.strategy == "blueGreen" else None
+
+    @property
+    def weight(self) -> int | None:
+        """Percent of the requests that a route gives to NAME-preview; None: it knows no such."""
+        view = self.view
+        if self.preview is None or view is None or view.strategy != "canary" or view.arrived:
+            return None
+        return view.weight
+
+    @property
+    def floor_holds(self) -> bool:
+        """The next pod can't be given up, for the floor that was asked for."""
+        return self.view is not None and not self.frozen and floor_holds(self.view)
 
 
 def roll_out(world: ServiceWorld, engine: RerankerEngine | None) -> Rollout:
     """Bring `engine` into service; None keeps what serves and lets it follow `replicas`."""
     service, serving = world.service, serving_revision(world)
-    used = references.of_pods(world, live_deployments(world).get(serving or ""))
-    template = render.pod_template(service, engine, world.defaults, used) if engine else None
-    wanted = render.revision_of(template) if template else None
+    wish = choose(world, engine, serving)
+    known = wish.asked is not None or wish.given_up is not None
+    wanted = wish.revision if known else None
     keeps = wanted is not None and wanted == (serving or service.status.revision)
-    if service.spec.rollout.paused and (is_shared(world) or not keeps):
-        return _concluded(serving, None, _freeze(world, serving))
-    target = wanted or serving
-    if target is None:
+    under_way = service.status.rollout is not None
+    if service.spec.rollout.paused and (is_shared(world) or not keeps or under_way):
+        return _freeze(world, serving, wish)
+    view = look(world, wish, serving)
+    if view is None:
         half_made = live_deployments(world).values()
-        return Rollout(None, None, tuple(_delete(entry) for entry in half_made))
-    if service.spec.rollout.strategy == "surge":
-        return _concluded(serving, wanted, _surge(world, serving, target, template))
-    return _concluded(serving, wanted, _hand_over(world, serving, target, template))
+        return Rollout(None, None, tuple(delete(entry) for entry in half_made), wish=wish)
+    actions = hand_over(view) if view.hands_over else beside(view)
+    return _concluded(Rollout(serving, wanted, wish=wish, view=view), actions)
 
 
-def _surge(
-    world: ServiceWorld, serving: str | None, target: str, template: Json | None
-) -> list[Action]:
-    live, total = live_deployments(world), wanted_replicas(world.service)
-    actions = _give(world, live, target, total, template)
-    move = serving is None or (target in live and is_available(live[target], world))
-    actions.append(Apply(render.service_object(world.service, target if move else serving)))
-    if serving not in (None, target):
-        actions += _give(world, live, serving, total)
-    rest = [entry for revision, entry in live.items() if revision not in (target, serving)]
-    return [*actions, *(_delete(entry) for entry in rest)]
-
-
-def _hand_over(
-    world: ServiceWorld, serving: str | None, target: str, template: Json | None
-) -> list[Action]:
-    live, total = live_deployments(world), wanted_replicas(world.service)
-    others = [revision for revision in live if revision != target]
-    if not others or (target in live and is_available(live[target], world)):
-        actions = _give(world, live, target, total, template)
-        actions.append(Apply(render.service_object(world.service, target)))
-        # The old ones go when the address was seen to lead to the new one alone.
-        gone = others if serving == target and not is_shared(world) else []
-        return [*actions, *(_delete(live[revision]) for revision in gone)]
-    ready = asked_of(live.get(target)) == 0 or has_all(live[target])
-    found = {revision for pod in world.pods if (revision := revision_of(pod))}
-    old, new = held_by(world, live, {*others, *found} - {target}), held_by(world, live, {target})
-    for_others, for_target = split(total, old, new, new_is_ready=ready)
-    shares = _share_out(live, others, serving, for_others)
-    address: list[Action] = [Apply(render.service_object(world.service, None))]
-    gives = {
-        revision: _give(world, live, revision, number) for revision, number in shares.items()
-    } | {target: _give(world, live, target, for_target, template)}
-    shares[target] = for_target
-    # What takes comes before what gives, so that no crash in between leaves more than the total.
-    order = sorted(gives, key=lambda name: (shares[name] - asked_of(live.get(name)), name))
-    return [*address, *(action for revision in order for action in gives[revision])]
-
-
-def _share_out(
-    live: Mapping[str, Manifest], others: list[str], serving: str | None, total: int
-) -> dict[str, int]:
-    """Divide what is left to former revisions: those give first that were still on their way."""
-    shares = {revision: asked_of(live[revision]) for revision in others}
-    excess = sum(shares.values()) - total
-    keeper = serving if serving in shares else max(others)
-    for revision in sorted(others, key=lambda name: (name == keeper, has_all(live[name]), name)):
-        given_up = max(0, min(shares[revision], excess))
-        shares[revision] -= given_up
-        excess -= given_up
-    shares[keeper] += max(0, -excess)
-    return shares
-
-
-def _freeze(world: ServiceWorld, serving: str | None) -> list[Action]:
+def _freeze(world: ServiceWorld, serving: str | None, wish: Wish) -> Rollout:
     """Everything stays as it is; what serves still follows `replicas`, and drift is undone."""
+    live, stand = live_deployments(world), world.service.status.rollout
+    way = Wish(stand.revision if stand and stand.revision in live else serving)
+    view = look(world, way, serving)
+    frozen = Rollout(serving, None, wish=wish, view=view, frozen=True)
     if serving is None:
-        return []
-    live, shared = live_deployments(world), is_shared(world)
+        return frozen
+    shared, total = is_shared(world), pods_to_run(world)
     shares = {revision: asked_of(entry) for revision, entry in live.items()}
-    sharing = list(live) if shared else [serving]
-    shares |= _share_out(live, sharing, serving, wanted_replicas(world.service))
+    if shared and stand is not None and stand.strategy == "canary":
+        shares[serving] = total
+    else:
+        sharing = list(live) if shared else [serving]
+        shares |= share_out(live, sharing, serving, total)
+    if total == 0:
+        # No pods at all are wanted, of the half-made revision neither.
+        shares = dict.fromkeys(shares, 0)
     actions = [
         action
         for revision, number in sorted(shares.items())
-        for action in _give(world, live, revision, number)
+        for action in give(world, live, revision, number)
     ]
     target = None if shared else serving
-    return [*actions, Apply(render.service_object(world.service, target))]
+    return _concluded(frozen, [*actions, Apply(render.service_object(world.service, target))])
 
 
-def _give(
-    world: ServiceWorld,
-    live: Mapping[str, Manifest],
-    revision: str | None,
-    replicas: int,
-    template: Json | None = None,
-) -> list[Action]:
-    """A revision's Deployment with this many pods; without `template` as it was made."""
-    if template is not None:
-        return [Apply(render.deployment(world.service, template, replicas))]
-    entry = live[revision or ""]
-    manifest = render.restored(world.service, entry, replicas)
-    if manifest is not None:
-        return [Apply(manifest)]
-    if asked_of(entry) == replicas:
-        return []
-    return [Scale(entry["metadata"]["name"], replicas)]
-
-
-def _delete(entry: Manifest) -> Delete:
-    return Delete(DEPLOYMENT, entry["metadata"]["name"], entry["metadata"]["uid"])
-
-
-def _concluded(serving: str | None, wanted: str | None, actions: list[Action]) -> Rollout:
+def _concluded(rollout: Rollout, actions: list[Action]) -> Rollout:
     applied = {}
     for action in actions:
         match action:
@@ -179,4 +132,4 @@ def _concluded(serving: str | None, wanted: str | None, actions: list[Action]) -
                 applied[manifest["metadata"]["name"]] = manifest["spec"]["replicas"]
             case Scale(name, replicas):
                 applied[name] = replicas
-    return Rollout(serving, wanted, tuple(actions), applied)
+    return replace(rollout, actions=tuple(actions), applied=applied)

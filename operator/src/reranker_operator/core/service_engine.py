@@ -19,6 +19,7 @@ from reranker_operator.render import engines as render
 
 #: Characters of a condition's message that the API server takes.
 _LONGEST = 4096
+_PULLED, _PUSHED = ConditionType.PULLED, ConditionType.PUSHED
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     targets = render.identities(world.service, status)
     if not targets:
         return EngineStep(_no_target(world, resolution.model.runtimes))
+    left_out = _left_out(world, resolution.model.runtimes)
     refusals: dict[str, str] = {}
     kept: list[Action] = []
     for identity in targets:
@@ -63,7 +65,7 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
             step = _ask_for(world, status, identity, name, engine)
             return replace(
                 step,
-                judgement=_with_refusals(step.judgement, refusals),
+                judgement=_with_refusals(step.judgement, [*left_out, *refusals.values()]),
                 passed_over=tuple(refusals),
                 actions=(*kept, *step.actions),
             )
@@ -71,6 +73,16 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         # Other settings, or a GPU with more memory, may make it one for this service after all.
         kept += _ask_for(world, status, identity, name, engine).actions
     raise AssertionError("the last target is always asked for")
+
+
+def _left_out(world: ServiceWorld, runtimes: Runtimes) -> list[str]:
+    """What `auto` would take on GPUs of one kind, and why it does not here."""
+    spec = world.service.spec
+    wanted = spec.accelerator.type == "nvidia" and spec.engine.runtime == "auto"
+    if not wanted or runtimes.tensorrt is None or gpus.gpu_of(world) is not None:
+        return []
+    what, remedy = gpus.why_unknown(world)
+    return [f"tensorrt: {what} ({remedy})"]
 
 
 def _no_target(world: ServiceWorld, runtimes: Runtimes) -> Condition:
@@ -111,11 +123,11 @@ def _refusal(world: ServiceWorld, engine: RerankerEngine | None) -> str | None:
     return f"{engine.spec.identity.runtime} {engine.spec.identity.precision}: {cause}"
 
 
-def _with_refusals(judgement: Condition, refusals: dict[str, str]) -> Condition:
+def _with_refusals(judgement: Condition, refusals: list[str]) -> Condition:
     """Says what was tried before, so that nobody wonders at a slower target."""
     if not refusals:
         return judgement
-    text = f"{judgement.message}; passed over {'; '.join(refusals.values())}"
+    text = f"{judgement.message}; passed over {'; '.join(refusals)}"
     return judgement.model_copy(update={"message": text[:_LONGEST]})
 
 
@@ -127,9 +139,15 @@ def _ask_for(
     engine: RerankerEngine | None,
 ) -> EngineStep:
     service = world.service
-    before = engine.spec.source.references if engine else None
-    versions = references.of_source(world, before)
-    manifest = render.engine(service, status, identity, world.defaults, versions)
+    before, shared = (engine.spec.source, engine.spec.build.registry) if engine else (None, None)
+    manifest = render.engine(
+        service,
+        status,
+        identity,
+        world.defaults,
+        references=references.of_source(world, before.references if before else None),
+        registry_references=references.of_registry(world, shared.references if shared else None),
+    )
     planned = _planned(manifest)
     owned = service.metadata.uid in world.engine_owners.get(name, frozenset())
     if service.spec.rollout.paused and not owned and not _serves(world, name):
@@ -236,7 +254,35 @@ def judge_engine(world: ServiceWorld, name: str, engine: RerankerEngine | None) 
             reason=ready.reason,
             message=f"{name}: {ready.message}",
         )
-    return _judge_parity(world, name, engine)
+    return _judge_origin(world, name, engine) or _judge_parity(world, name, engine)
+
+
+def _judge_origin(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition | None:
+    """An engine of the registry that another service took without asking for this signature."""
+    asked, told = world.service.spec.engine.registry, engine.status.registry
+    trusted = asked.require_signed if asked else None
+    origin = told.origin if told else None
+    if trusted is None or origin is None or origin.is_checked_with(trusted):
+        return None
+    text = advise(
+        f"{name} came from {origin.reference} for another service, and was not checked with "
+        f"{trusted.title}",
+        "give all services that share it the same spec.engine.registry, then delete this "
+        "RerankerEngine",
+    )
+    return condition(ConditionType.ENGINE_READY, False, StageReason.SIGNATURE_INVALID, text)
+
+
+def _about_registry(engine: RerankerEngine) -> str:
+    """What went amiss with the registry, which no engine waits for."""
+    told = [find(engine.status.conditions, kind) for kind in (_PULLED, _PUSHED)]
+    return "".join(
+        f"; not {entry.type.lower()} ({entry.reason}): {entry.message}"
+        for entry in told
+        if entry is not None
+        and entry.status == "False"
+        and entry.reason != StageReason.ARTEFACT_NOT_FOUND
+    )
 
 
 def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition:
@@ -254,7 +300,8 @@ def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Con
         and parity.ndcg10_delta <= limits.max_ndcg_delta
     )
     if passed:
-        return condition(kind, True, Reason.BUILT, f"{name}: {numbers}")
+        text = f"{name}: {numbers}{_about_registry(engine)}"
+        return condition(kind, True, Reason.BUILT, text)
     return condition(
         kind,
         False,

@@ -10,7 +10,7 @@ from reranker_operator.api.conditions import (
     summarise,
 )
 from reranker_operator.api.meta import POD, RERANKER_ENGINE
-from reranker_operator.core import diagnose, references
+from reranker_operator.core import activation, diagnose, references
 from reranker_operator.core.autoscale import observe
 from reranker_operator.core.autoscale.costs import mark_idlest
 from reranker_operator.core.autoscale.judge import judge_autoscaling
@@ -93,7 +93,7 @@ def _conclude(
         world.service.spec.rollout.paused,
     )
     serving, progressing = judge_serving(world, sight, steps)
-    beside = companions(world, engine.name, rollout.actions)
+    beside = companions(world, engine.name, rollout)
     judgements = [accepted, *held_up(world, steps), serving, beside.judgement]
     ready = summarise(judgements, _ORDER)
     if ready.status == "True" and sight.unfinished and not carries_out_spec(world):
@@ -106,8 +106,9 @@ def _conclude(
         *beside.before,
         *resolution.actions,
         *engine.actions,
+        *activation.actions(world, led=beside.led),
         *mark_idlest(world, rollout),
-        *rollout.actions,
+        *activation.lead(world, rollout.actions),
         *_restart_damaged(world),
         # Before the engines: a claim is only let go of while an engine owns it too.
         *claims_for_service(world, engine.name),
@@ -129,8 +130,11 @@ def _conclude(
             taken,
             next_look(world, rollout),
             observe.next_look(world),
+            activation.next_look(world),
         ),
         noted=is_noted(world.service, sight.scale),
+        # A revision that is judged must not wait for what is amiss elsewhere.
+        on_time=sight.progress.decides_after is not None,
     )
 
 

@@ -10,8 +10,10 @@ from reranker_operator.api.conditions import (
     merge,
 )
 from reranker_operator.api.v1alpha1 import EngineSummary, RerankerServiceStatus
+from reranker_operator.core.cold_start import cold_start
 from reranker_operator.core.gpus import gpu_of
 from reranker_operator.core.judge import Sight
+from reranker_operator.core.progress import kept_engines
 from reranker_operator.core.resolve import Resolution, lacks_source
 from reranker_operator.core.revisions import (
     engine_of,
@@ -24,6 +26,14 @@ from reranker_operator.core.service_engine import EngineStep
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import engines as render
 from reranker_operator.render import serving as serving_pods
+
+#: What a rollout has come to, where that is more than that it goes on.
+_TOLD = frozenset(
+    {
+        Reason.ABORTED, Reason.AWAITING_PROMOTION, Reason.GATE_FAILED, Reason.PROVING,
+        Reason.ROLLED_BACK, Reason.UNDONE,
+    }
+)  # fmt: skip
 
 
 def status_of(
@@ -54,9 +64,12 @@ def status_of(
         revision=serving,
         history=sight.progress.history,
         rollout=sight.progress.under_way,
+        failed=sight.progress.failed,
+        spec_hash=serving_pods.spec_hash(service),
         pending_changes=sight.changes,
         scale=sight.scale,
         autoscaling=service.status.autoscaling if service.spec.autoscaling else None,
+        cold_start=cold_start(world, serving),
         replicas=sum(entry.get("status", {}).get("replicas", 0) for entry in reached),
         ready_replicas=ready,
         ready=f"{ready}/{sight.scale.replicas}",
@@ -69,6 +82,7 @@ def status_of(
 def used_engines(world: ServiceWorld, engine: EngineStep) -> set[str | None]:
     """Names of the engines that run, are wanted or tell why another one is."""
     running = {engine_of(entry) for entry in live_deployments(world).values()}
+    running |= kept_engines(world)
     if engine.name is not None:
         return running | {engine.name, *engine.passed_over}
     # The same source will hardly become another engine, only because it is resolved again for
@@ -100,12 +114,13 @@ def _stage(
 
 
 def _serving_stage(sight: Sight, judgements: list[Condition]) -> str:
+    progressing = find(judgements, ConditionType.PROGRESSING)
+    if progressing is not None and progressing.reason in _TOLD:
+        return progressing.reason
     if sight.rollout.rolling and sight.rollout.serving is not None:
         return "Rolling"
     serving = find(judgements, ConditionType.SERVING)
-    if serving is not None and (
-        serving.status != "True" or serving.reason == Reason.SCALED_TO_ZERO
-    ):
+    if serving is not None and (serving.status != "True" or serving.reason != Reason.AVAILABLE):
         return serving.reason
     return "Serving"
 
@@ -114,6 +129,7 @@ def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, 
     # Only those whose changes this service will hear of: not the ones it releases now, nor one
     # that still runs here but was made anew for somebody else.
     uid, used = world.service.metadata.uid, used_engines(world, engine)
+    kept = kept_engines(world) - {engine_of(entry) for entry in live_deployments(world).values()}
     rows = []
     for entry in sorted(world.engines, key=lambda item: item.metadata.name):
         name = entry.metadata.name
@@ -126,7 +142,11 @@ def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, 
             EngineSummary(
                 name=name,
                 target=render.target_of(entry.spec.identity),
-                state=_state(ready, passed_over=name in engine.passed_over),
+                state=_state(
+                    ready,
+                    passed_over=name in engine.passed_over,
+                    kept=name in kept - {engine.name},
+                ),
                 stage=entry.status.stage,
                 size_bytes=entry.status.size_bytes,
                 parity=entry.status.parity,
@@ -136,7 +156,9 @@ def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, 
     return tuple(rows)
 
 
-def _state(ready: bool, *, passed_over: bool) -> str:
+def _state(ready: bool, *, passed_over: bool, kept: bool) -> str:
     if passed_over:
         return "PassedOver"
+    if ready and kept:
+        return "Kept"
     return "Ready" if ready else "Building"

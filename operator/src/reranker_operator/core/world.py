@@ -59,6 +59,8 @@ class ServiceWorld:
     #: The Service that has this service's name and is not its own.
     stranger: Manifest | None = None
     versions: Mapping[Reference, str | None] = field(default_factory=dict)
+    #: Names of the pods that get the traffic of a Service, by its name; of those asked for only.
+    endpoints: Mapping[str, frozenset[str]] = field(default_factory=dict)
     #: What the metrics of its pods said lately; no entry for a pod that was never scraped.
     loads: tuple[PodLoad, ...] = ()
 

@@ -25,6 +25,7 @@ from reranker_operator.source import (
 #: Keys of the Secret of an s3:// source, named as the variables that they become.
 _BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _SESSION_KEY = "AWS_SESSION_TOKEN"
+_PROBES = "probes.jsonl"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,18 @@ def adapter_access(spec: EngineSource, defaults: Defaults, option: str = "--sour
         # The schema refuses it.
         raise SourceError("model.adapter.source is hf:// or pvc://")
     return _remote_access(source, spec, defaults)
+
+
+def probes_access(spec: EngineSource) -> Access:
+    """Of the user's own probe set."""
+    if spec.probes is None:
+        return Access([], [], [], [], [])
+    file = spec.probes.config_map
+    items = [{"key": file.key, "path": _PROBES}]
+    volume = {"name": "probes", "configMap": {"name": file.name, "items": items}}
+    place = "/etc/probes"
+    arguments = ["--probes", f"{place}/{_PROBES}"]
+    return Access([], [volume], arguments, [mount("probes", place, read_only=True)], [])
 
 
 def _claim_access(name: str, option: str, source: VolumeSource) -> Access:

@@ -32,6 +32,7 @@ from reranker_operator.api.v1alpha1 import (
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import Json, owner_reference, store_claim_name
+from reranker_operator.render.registry import registry_of
 from reranker_operator.source import RemoteSource, parse
 
 
@@ -41,6 +42,7 @@ def _prepare_of(service: RerankerService, model: ResolvedStatus) -> PrepareIdent
         adapter=model.adapter,
         max_length=service.spec.engine.max_length,
         scoring=scoring_of(service),
+        probes=model.probes,
         toolchain=model.toolchain,
         builder=service.spec.engine.image,
     )
@@ -104,6 +106,7 @@ def source_of(service: RerankerService, references: str | None = None) -> Engine
     """Where the service's files come from, and the way there."""
     model = service.spec.model
     adapter = model.adapter.source if model.adapter else None
+    probes = service.spec.engine.parity.probes
     remote = any(isinstance(parse(uri), RemoteSource) for uri in (model.source, adapter) if uri)
     return EngineSource(
         source=model.source,
@@ -112,9 +115,10 @@ def source_of(service: RerankerService, references: str | None = None) -> Engine
         endpoint=model.endpoint,
         region=model.region,
         image_pull_secret=model.image_pull_secret,
+        probes=probes,
         proxy=service.spec.proxy if remote else None,
         ca_bundle=service.spec.ca_bundle if remote else None,
-        references=references if remote else None,
+        references=references if remote or probes else None,
     )
 
 
@@ -133,9 +137,14 @@ def engine(
     status: RerankerServiceStatus,
     identity: EngineIdentity,
     defaults: Defaults,
+    *,
     references: str | None = None,
+    registry_references: str | None = None,
 ) -> dict[str, Any]:
-    """The RerankerEngine of one of the service's `identities`; `references` as in its source."""
+    """The RerankerEngine of one of the service's `identities`.
+
+    `references` as in its source, the other ones as in its registry.
+    """
     if status.model is None:
         raise ValueError("the model is not resolved")
     digest = digest_of(identity)
@@ -144,6 +153,9 @@ def engine(
     build: Json = {"image": spec.engine.image or defaults.builder_image}
     if spec.engine.resources:
         build["resources"] = spec.engine.resources.to_dict()
+    registry = registry_of(service, registry_references)
+    if registry is not None:
+        build["registry"] = registry.to_dict()
     if identity.runtime == "tensorrt":
         build["gpu"] = _build_gpu(service, status).to_dict()
     # Only such a store keeps files that neither garbage collection nor a later publish removes.
@@ -207,9 +219,10 @@ def resolution_of(engine: RerankerEngine) -> ResolvedModel | None:
     except ValidationError:
         return None
     prepare, name = engine.spec.prepare, engine.spec.model_name
-    fits = (found.revision, found.adapter, found.toolchain, found.name) == (
+    fits = (found.revision, found.adapter, found.probes, found.toolchain, found.name) == (
         prepare.revision,
         prepare.adapter,
+        prepare.probes,
         prepare.toolchain,
         name,
     )

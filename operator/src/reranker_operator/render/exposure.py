@@ -12,7 +12,7 @@ from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE, INGRESS, SERVICE,
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.render import security
 from reranker_operator.render.pods import Json, owner_reference
-from reranker_operator.render.serving import GRPC_PORT, HTTP_PORT
+from reranker_operator.render.serving import GRPC_PORT, HTTP_PORT, service_object
 
 
 def head(
@@ -60,6 +60,25 @@ def external_service(service: RerankerService, selector: Mapping[str, str]) -> J
     return head(service, SERVICE, name, "external", annotations=annotations) | {"spec": spec}
 
 
+def preview_service(service: RerankerService, revision: str) -> Json:
+    """Leads to the revision that is on its way, for those who look at it and for routes."""
+    name = names.preview_service(service.metadata.name)
+    address = service_object(service, revision)["spec"]
+    return head(service, SERVICE, name, "preview") | {"spec": address}
+
+
+def _backends(service: RerankerService, port: int, weight: int | None) -> list[Json]:
+    """The service's own address; with `weight`, of so many percent the revision on its way."""
+    name = service.metadata.name
+    if weight is None:
+        return [{"name": name, "port": port}]
+    preview = names.preview_service(name)
+    return [
+        {"name": name, "port": port, "weight": 100 - weight},
+        {"name": preview, "port": port, "weight": weight},
+    ]
+
+
 def ingress(service: RerankerService) -> Json | None:
     """Leads to the service's own address, whichever revision is behind it."""
     asked, name = service.spec.expose.ingress, service.metadata.name
@@ -78,25 +97,25 @@ def ingress(service: RerankerService) -> Json | None:
     return head(service, INGRESS, name, "ingress", annotations=asked.annotations) | {"spec": spec}
 
 
-def http_route(service: RerankerService) -> Json | None:
-    """As the Ingress; TLS is the listener's."""
+def http_route(service: RerankerService, weight: int | None = None) -> Json | None:
+    """As the Ingress; TLS is the listener's. `weight`: percent for the revision on its way."""
     asked, name = service.spec.expose.route, service.metadata.name
     if asked is None:
         return None
     matches = [{"path": {"type": "PathPrefix", "value": path}} for path in asked.paths]
-    rule = {"matches": matches, "backendRefs": [{"name": name, "port": HTTP_PORT}]}
+    rule = {"matches": matches, "backendRefs": _backends(service, HTTP_PORT, weight)}
     spec: Json = {"parentRefs": [ref.to_dict() for ref in asked.parent_refs], "rules": [rule]}
     if asked.hostnames:
         spec["hostnames"] = list(asked.hostnames)
     return head(service, HTTP_ROUTE, name, "route", annotations=asked.annotations) | {"spec": spec}
 
 
-def grpc_route(service: RerankerService) -> Json | None:
-    """For port 8001; whatever method is asked for."""
+def grpc_route(service: RerankerService, weight: int | None = None) -> Json | None:
+    """For port 8001; whatever method is asked for. `weight` as above."""
     asked, name = service.spec.expose.grpc_route, service.metadata.name
     if asked is None or not service.spec.serving.grpc:
         return None
-    rule = {"backendRefs": [{"name": name, "port": GRPC_PORT}]}
+    rule = {"backendRefs": _backends(service, GRPC_PORT, weight)}
     spec: Json = {"parentRefs": [ref.to_dict() for ref in asked.parent_refs], "rules": [rule]}
     if asked.hostnames:
         spec["hostnames"] = list(asked.hostnames)

@@ -9,8 +9,16 @@ from dataclasses import replace
 
 from reranker_contracts import Scoring, digest_of
 from reranker_operator import names
+from reranker_operator.api.kubernetes import ResourceRequirements
+from reranker_operator.api.registry import EngineRegistry
 from reranker_operator.api.v1alpha1 import EngineSource, RerankerEngine, RerankerService
-from reranker_operator.render.access import adapter_access, once, source_access
+from reranker_operator.render.access import (
+    Access,
+    adapter_access,
+    once,
+    probes_access,
+    source_access,
+)
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.engines import gpu_labels, scoring_of, settings_key
 from reranker_operator.render.pods import (
@@ -22,6 +30,8 @@ from reranker_operator.render.pods import (
     pod_spec,
     store_claim_name,
 )
+from reranker_operator.render.registry import pull_access, push_access
+from reranker_operator.render.registry import reference as registry_reference
 from reranker_operator.render.stages import Retention, Stages
 from reranker_operator.source import (
     parse,
@@ -31,6 +41,10 @@ _TTL_SECONDS = 3600
 _WORK_SIZE = "30Gi"
 #: Removal only unlinks files; it must not hold a deletion up for long.
 _REMOVE_SECONDS = 300
+#: Only bytes are moved: such a pod fits onto any node.
+_TRANSFER_RESOURCES = ResourceRequirements.model_validate(
+    {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+)
 
 
 def _scoring_arguments(scoring: Scoring | None) -> list[str]:
@@ -95,6 +109,8 @@ def resolve_job(
     if spec.engine.max_length:
         args += ["--max-length", str(spec.engine.max_length)]
     args += _scoring_arguments(scoring_of(service))
+    probes = probes_access(source)
+    args += probes.arguments
     labels = names.labels("resolve", meta.name) | {
         names.SERVICE_LABEL: meta.name,
         names.STAGE_LABEL: "resolve",
@@ -107,11 +123,11 @@ def resolve_job(
             stages.stage(
                 "resolve",
                 args,
-                *once(access.mounts, adapter.mounts),
+                *once(access.mounts, adapter.mounts, probes.mounts),
                 env=once(access.env, adapter.env),
             )
         ],
-        volumes=[*_scratch(), *once(access.volumes, adapter.volumes)],
+        volumes=[*_scratch(), *once(access.volumes, adapter.volumes, probes.volumes)],
         pull_secrets=_pull_secrets(source),
     )
     name = names.resolve_job(meta.name, key, attempt)
@@ -146,12 +162,22 @@ def prepare_job(
     if spec.prepare.max_length:
         export_args += ["--max-length", str(spec.prepare.max_length)]
     export_args += _scoring_arguments(spec.prepare.scoring)
+    probes = probes_access(spec.source)
+    export_args += probes.arguments
+    if spec.prepare.probes:
+        # Another one than was resolved would be published under a wrong name.
+        export_args += ["--probes-digest", spec.prepare.probes]
+    export = stages.stage("export", export_args, *probes.mounts)
     publish = stages.publish("/work/prepared", spec.prepare.to_json(), retention)
     pod = pod_spec(
         defaults,
-        init_containers=[*access.init, *fetched, stages.stage("export", export_args)],
+        init_containers=[*access.init, *fetched, export],
         containers=[publish],
-        volumes=[*_scratch(), _store(engine), *once(access.volumes, adapter.volumes)],
+        volumes=[
+            *_scratch(),
+            _store(engine),
+            *once(access.volumes, adapter.volumes, probes.volumes),
+        ],
         pull_secrets=_pull_secrets(spec.source),
     )
     return _engine_job(engine, "prepare", attempt, pod, defaults)
@@ -192,6 +218,56 @@ def compile_job(
     return _engine_job(engine, "compile", attempt, pod, defaults)
 
 
+def pull_job(
+    engine: RerankerEngine, attempt: str, defaults: Defaults, retention: Retention | None
+) -> Json:
+    """Takes the engine from the registry, if it has it: then nothing is built."""
+    registry = _registry(engine)
+    access = pull_access(registry)
+    args = [registry_reference(engine, registry), "--store", "/store", "--digest",
+            engine.spec.digest, *access.arguments]  # fmt: skip
+    args += retention.arguments if retention else []
+    return _registry_job(engine, "pull", args, access, attempt=attempt, defaults=defaults)
+
+
+def push_job(engine: RerankerEngine, attempt: str, defaults: Defaults) -> Json:
+    """Brings the published engine to the registry, signed where a key is given."""
+    registry = _registry(engine)
+    access = push_access(registry)
+    args = [f"/store/engines/{engine.spec.digest}", registry_reference(engine, registry),
+            "--if-absent", *access.arguments]  # fmt: skip
+    return _registry_job(engine, "push", args, access, attempt=attempt, defaults=defaults)
+
+
+def _registry(engine: RerankerEngine) -> EngineRegistry:
+    if engine.spec.build.registry is None:
+        raise ValueError(f"{engine.metadata.name} has no registry")
+    return engine.spec.build.registry
+
+
+def _registry_job(
+    engine: RerankerEngine,
+    step: str,
+    args: list[str],
+    access: Access,
+    *,
+    attempt: str,
+    defaults: Defaults,
+) -> Json:
+    """`attempt` is part of the Job's name alone."""
+    stages = Stages(defaults, engine.spec.build.image, _TRANSFER_RESOURCES)
+    store = mount("store", "/store")
+    stage = stages.stage(step, args, store, *access.mounts, env=access.env)
+    pod = pod_spec(
+        defaults,
+        init_containers=[],
+        containers=[stage],
+        volumes=[*_scratch(), _store(engine), *access.volumes],
+    )
+    name = names.registry_job(engine.metadata.name, step, attempt)
+    return _engine_job(engine, step, 0, pod, defaults, name=name)
+
+
 def remove_job(engine: RerankerEngine, digests: list[str], defaults: Defaults) -> Json:
     """Deletes files of an engine that is being deleted while its store stays."""
     stages = Stages(defaults, engine.spec.build.image, engine.spec.build.resources)
@@ -206,7 +282,13 @@ def remove_job(engine: RerankerEngine, digests: list[str], defaults: Defaults) -
 
 
 def _engine_job(
-    engine: RerankerEngine, step: str, attempt: int, pod: Json, defaults: Defaults
+    engine: RerankerEngine,
+    step: str,
+    attempt: int,
+    pod: Json,
+    defaults: Defaults,
+    *,
+    name: str | None = None,
 ) -> Json:
     meta = engine.metadata
     labels = names.labels(step, meta.name) | {
@@ -214,7 +296,7 @@ def _engine_job(
         names.STAGE_LABEL: step,
         names.ATTEMPT_LABEL: str(attempt),
     }
-    name = names.stage_job(meta.name, step, attempt)
+    name = name or names.stage_job(meta.name, step, attempt)
     deadline = _REMOVE_SECONDS if step == "remove" else defaults.build_deadline_seconds
     return _job(
         name,

@@ -10,6 +10,7 @@ from reranker_operator import names
 from reranker_operator.api.exposure import EgressRule, Peer
 from reranker_operator.api.meta import NETWORK_POLICY
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.render import activator
 from reranker_operator.render.exposure import head
 from reranker_operator.render.pods import Json
 from reranker_operator.render.serving import GRPC_PORT, HTTP_PORT, METRICS_PORT
@@ -19,19 +20,19 @@ _MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.nam
 _DNS = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
-def serving_policy(service: RerankerService, operator_namespace: str) -> Json | None:
-    """Clients reach the API, monitoring and the operator the metrics; nobody else gets in, and
-    nothing out.
+def serving_policy(
+    service: RerankerService, operator_namespace: str, *, activator_is_there: bool = False
+) -> Json | None:
+    """Clients reach the API, monitoring and the operator the metrics, and the activator the API
+    while there is one; nobody else gets in, and nothing out.
     """
     asked, name = service.spec.network_policy, service.metadata.name
     if not asked.enabled:
         return None
-    api = [HTTP_PORT, GRPC_PORT] if service.spec.serving.grpc else [HTTP_PORT]
-    ways_in = [
-        *_way_in(asked.clients, _default_clients(service), api),
-        *_way_in(asked.monitoring, [_MONITORING], [METRICS_PORT]),
-        *_way_in(None, [operator_peer(operator_namespace)], [METRICS_PORT]),
-    ]
+    api = _api_ports(service)
+    ways_in = _ways_in(service, operator_namespace)
+    if activator_is_there:
+        ways_in += _way_in(None, [{"podSelector": {"matchLabels": activator.selector(name)}}], api)
     spec: Json = {
         "podSelector": {"matchLabels": {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}},
         "policyTypes": ["Ingress", "Egress"],
@@ -41,6 +42,36 @@ def serving_policy(service: RerankerService, operator_namespace: str) -> Json | 
     if asked.egress:
         spec["egress"] = _egress(asked.egress)
     return head(service, NETWORK_POLICY, name, "network") | {"spec": spec}
+
+
+def activator_policy(service: RerankerService, operator_namespace: str) -> Json | None:
+    """The same ways in as to the pods that serve; out only to those."""
+    name = service.metadata.name
+    if not service.spec.network_policy.enabled:
+        return None
+    pods = {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}
+    ports = [{"protocol": "TCP", "port": port} for port in _api_ports(service)]
+    spec: Json = {
+        "podSelector": {"matchLabels": activator.selector(name)},
+        "policyTypes": ["Ingress", "Egress"],
+        "egress": [_DNS, {"to": [{"podSelector": {"matchLabels": pods}}], "ports": ports}],
+    }
+    if ways_in := _ways_in(service, operator_namespace):
+        spec["ingress"] = ways_in
+    return head(service, NETWORK_POLICY, names.activator(name), "network") | {"spec": spec}
+
+
+def _api_ports(service: RerankerService) -> list[int]:
+    return [HTTP_PORT, GRPC_PORT] if service.spec.serving.grpc else [HTTP_PORT]
+
+
+def _ways_in(service: RerankerService, operator_namespace: str) -> list[Json]:
+    asked = service.spec.network_policy
+    return [
+        *_way_in(asked.clients, _default_clients(service), _api_ports(service)),
+        *_way_in(asked.monitoring, [_MONITORING], [METRICS_PORT]),
+        *_way_in(None, [operator_peer(operator_namespace)], [METRICS_PORT]),
+    ]
 
 
 def operator_peer(namespace: str) -> Json:

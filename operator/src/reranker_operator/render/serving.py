@@ -29,10 +29,14 @@ from reranker_operator.render.pods import (
     pod_spec,
     store_claim_name,
 )
+from reranker_operator.render.supervision import supervised
 
 HTTP_PORT = 8000
 GRPC_PORT = 8001
 METRICS_PORT = 8002
+_TRITON_PORT = 9001
+#: On a volume of the pod that gateway and Triton share.
+_DOOMED = "/tmp/doomed"  # noqa: S108
 #: Longer than the gateway's drain delay and the longest request together.
 _GRACE_SECONDS = 75
 #: What is left of it when the gateway has cut off its last request: Triton ends then.
@@ -52,7 +56,7 @@ _TRITON = [
     "--strict-readiness=true",
     "--exit-on-error=true",
     "--http-address=127.0.0.1", "--http-port=9000",
-    "--grpc-address=127.0.0.1", "--grpc-port=9001",
+    "--grpc-address=127.0.0.1", f"--grpc-port={_TRITON_PORT}",
     "--metrics-address=127.0.0.1", "--metrics-port=9002",
     "--exit-timeout-secs=10",
 ]  # fmt: skip
@@ -134,7 +138,7 @@ def deployment(service: RerankerService, template: Json, replicas: int) -> Json:
     """
     meta, revision = service.metadata, revision_of(template)
     packed = _packed(canonical_json(template))
-    surge = service.spec.rollout.strategy == "surge"
+    surge = service.spec.rollout.strategy != "noSurge"
     selector = pod_selector(meta.name, revision)
     tags = template["metadata"]["labels"] | selector
     template = template | {"metadata": template["metadata"] | {"labels": tags}}
@@ -227,7 +231,7 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
             "ports": [
                 {"name": name, "port": port, "targetPort": name}
                 | security.protocol(service.spec.serving, name)
-                for name, port in _ports(service).items()
+                for name, port in ports_of(service).items()
             ],
         },
     }
@@ -237,7 +241,8 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
     serving, model = service.spec.serving, service.spec.model
     settings: dict[str, object] = {
         "ENGINE_DIR": "/engine",
-        "TRITON_URL": "127.0.0.1:9001",
+        "TRITON_URL": f"127.0.0.1:{_TRITON_PORT}",
+        "DOOMED_FILE": _DOOMED,
         "TRITON_METRICS_URL": "http://127.0.0.1:9002/metrics",
         "DIALECTS": ",".join(serving.dialects) or None,
         "TRUNCATE": serving.truncate,
@@ -246,7 +251,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
         "SERVED_NAME": model.served_name,
-        "ALIASES": ",".join(_aliases(service)) or None,
+        "ALIASES": ",".join(aliases_of(service)) or None,
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
     settings |= security.settings(serving)
@@ -272,7 +277,9 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
     result = customise(result, serving.gateway)
     # Where it is plain HTTP: the kubelet would ask over TLS only if told, and trusts anybody then.
     port = "metrics" if serving.tls else "http"
-    ready = {"path": "/v1/health/ready", "port": port}
+    # While a pod that ends is still ready, Kubernetes leads to it for want of another one; when
+    # there is one, the end itself takes the pod out of the endpoints.
+    ready = {"path": "/v1/health/ready?leaving=ready", "port": port}
     live = {"path": "/v1/health/live", "port": port}
     probes = {
         # Starved of CPU, Python takes minutes to start; a restart would only begin them anew.
@@ -281,7 +288,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             serving.gateway.startup_probe,
         ),
         "readinessProbe": probe(
-            {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+            {"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 4},
             serving.gateway.readiness_probe,
         ),
         "livenessProbe": probe(
@@ -289,11 +296,11 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
             serving.gateway.liveness_probe,
         ),
     }
-    ports = [{"name": name, "containerPort": port} for name, port in _ports(service).items()]
+    ports = [{"name": name, "containerPort": port} for name, port in ports_of(service).items()]
     return result | {"ports": ports} | probes
 
 
-def _ports(service: RerankerService) -> dict[str, int]:
+def ports_of(service: RerankerService) -> dict[str, int]:
     """Of the gateway, by name."""
     grpc = {"grpc": GRPC_PORT} if service.spec.serving.grpc else {}
     return {"http": HTTP_PORT} | grpc | {"metrics": METRICS_PORT}
@@ -304,7 +311,7 @@ def _drain_seconds(grace: int | None) -> int | None:
     return None if grace is None else grace - _AFTER_DRAIN_SECONDS
 
 
-def _aliases(service: RerankerService) -> tuple[str, ...]:
+def aliases_of(service: RerankerService) -> tuple[str, ...]:
     """A service always answers to its own name: what clients know is its address."""
     model = service.spec.model
     known = (model.served_name, *model.aliases)
@@ -326,7 +333,7 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
         defaults,
         resources=resources,
         mounts=mounts,
-        command=_TRITON,
+        command=supervised(_TRITON, port=_TRITON_PORT, doomed=_DOOMED),
         env=[
             {
                 "name": "RERANKER_THREADS",

@@ -134,13 +134,18 @@ def _of_services(services: Iterable[tuple[Key, ServiceFacts]]) -> Iterator[Metri
     )
     wanted = _family("service_replicas", "Pods that the spec wants.", *_OBJECT)
     have = _family("service_ready_replicas", "Ready pods of the serving revision.", *_OBJECT)
+    start = _family(
+        "cold_start_seconds", "Time that a pod's last start took, by stage.", *_OBJECT, "stage"
+    )
     for key, facts in services:
         names = [key.namespace, key.name]
+        for name, taken in sorted(facts.cold_start.items()):
+            start.add_metric([*names, name], taken)
         ready.add_metric(names, float(facts.ready))
         stage.add_metric([*names, facts.stage], 1.0)
         wanted.add_metric(names, facts.replicas)
         have.add_metric(names, facts.ready_replicas)
-    yield from (ready, stage, wanted, have)
+    yield from (ready, stage, wanted, have, start)
 
 
 def _of_engines(engines: Iterable[tuple[Key, EngineFacts]]) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ leniently, and every word that becomes a label is one of ours: a status is writa
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reranker_contracts import Stage, StageReason
@@ -22,6 +22,14 @@ _STAGES = frozenset({entry.value for entry in Stage} | {"publish-prepared"})
 _WORDS = _REASONS | {entry.value.capitalize() for entry in Stage} | {"Prepare", "Serving"}
 _STEPS = (ConditionType.PREPARED, ConditionType.COMPILED, ConditionType.VALIDATED)
 
+#: Stages of a pod's start, and what `status.coldStart` calls them.
+COLD_START = {
+    "schedule": "schedule",
+    "prepare": "prepare",
+    "verify": "verify",
+    "load": "load",
+    "warm-up": "warmUp",
+}
 STATES = ("Building", "Ready", "Failing", "Failed", "Deleting")
 
 
@@ -33,6 +41,8 @@ class ServiceFacts:
     stage: str
     replicas: float
     ready_replicas: float
+    #: Seconds of each stage of the last start of a pod.
+    cold_start: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ def service_facts(entry: Mapping[str, Any]) -> ServiceFacts:
         stage=_word(status.get("stage") or Reason.PENDING.value, _WORDS),
         replicas=1.0 if replicas is None else replicas,
         ready_replicas=_number(status.get("readyReplicas")) or 0.0,
+        cold_start=_cold_start(status),
     )
 
 
@@ -128,6 +139,12 @@ def engine_facts(entry: Mapping[str, Any]) -> EngineFacts:
     else:
         state = "Failing" if failures or blocked else "Building"
     return EngineFacts(state, reason, failures, _number(status.get("sizeBytes")), _seconds(status))
+
+
+def _cold_start(status: Mapping[str, Any]) -> dict[str, float]:
+    told = _mapping(status, "coldStart")
+    found = {stage: _number(told.get(key)) for stage, key in COLD_START.items()}
+    return {stage: seconds for stage, seconds in found.items() if seconds is not None}
 
 
 def _seconds(status: Mapping[str, Any]) -> dict[str, float]:

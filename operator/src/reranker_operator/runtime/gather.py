@@ -11,6 +11,7 @@ from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     JOB,
     NODE,
     POD,
@@ -21,6 +22,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import diagnose
+from reranker_operator.core.activation import ready_endpoints, watched_endpoints
 from reranker_operator.core.causes.pods import is_build
 from reranker_operator.core.references import of_service
 from reranker_operator.core.store import mounted
@@ -36,6 +38,7 @@ from reranker_operator.runtime.references import References
 from reranker_operator.runtime.reports import warnings
 
 logger = logging.getLogger(__name__)
+_SLICE_OF = "kubernetes.io/service-name"
 
 
 async def service_world(
@@ -89,6 +92,7 @@ async def service_world(
         missing_kinds=missing,
         stranger=address if not _is_ours(address, service) else None,
         versions=await _versions(references, service),
+        endpoints=await _endpoints(cluster, service, address, deployments),
         loads=() if loads is None else loads.of(service, pods),
     )
     if loads is not None:
@@ -132,6 +136,17 @@ async def engine_world(
             claims=() if claim is None else (claim,),
         ),
     )
+
+
+async def _endpoints(
+    cluster: Cluster, service: RerankerService, address: Json | None, deployments: Iterable[Json]
+) -> Mapping[str, frozenset[str]]:
+    """Of the Services for which that decides something at the moment."""
+    namespace, found = service.metadata.namespace, {}
+    for name in watched_endpoints(service, address, deployments):
+        slices = await cluster.list(ENDPOINT_SLICE, namespace, {_SLICE_OF: name})
+        found[name] = ready_endpoints(slices)
+    return found
 
 
 async def _versions(

@@ -113,9 +113,9 @@ class Reconciler:
                 await self._leave(subject, error)
                 return None
             except _RefusedBesideError as error:
-                if error.done.changes:
+                if error.done.changes or plan.on_time:
                     # The pods get on with it, whatever becomes of the rest.
-                    return 0.0
+                    return 0.0 if error.done.changes else plan.requeue_after
                 raise error.refusal from None
             except NameTaken as error:
                 logger.warning("%s: %s", key, error)

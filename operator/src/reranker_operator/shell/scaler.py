@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -34,7 +34,12 @@ _TELL_SECONDS: Final = 2.0
 _RATE_SECONDS: Final = 1.6
 _MOST_BYTES: Final = 64 << 10
 #: KEDA has one connection for all that have the same address, and a stream for each push trigger.
-_MOST_CALLS: Final = 4096
+_MOST_CALLS: Final = 512
+#: Questions to the API server at the same time: what anybody asks here must not fill its queues.
+_ABREAST: Final = 8
+#: Seconds for which an answer is good enough for the next one who asks, and answers that are kept.
+_GOOD_SECONDS: Final = 1.5
+_MOST_KEPT: Final = 1024
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -65,6 +70,9 @@ class Scaler:
         self._loads = loads
         self._wall = wall
         self._sleep = sleep
+        self._places = asyncio.Semaphore(_ABREAST)
+        #: By question: when it was asked last, and the answer to come.
+        self._asked: dict[tuple[str, str, str], tuple[float, asyncio.Future[object]]] = {}
 
     def handlers(self) -> tuple[Any, ...]:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""
@@ -130,17 +138,42 @@ class Scaler:
         return pb.GetMetricsResponse(metricValues=[found])
 
     async def _look(self, asked: Any, target: Target) -> Outside:
-        namespace, service = asked.namespace, target.service
-        await self._check(namespace, service)
+        key = "look", asked.namespace, target.service
+        return cast(Outside, await self._shared(key, self._see))
+
+    async def _see(self, namespace: str, service: str) -> Outside:
+        await self._ask_whether(namespace, service)
         mine = {names.SERVICE_LABEL: service}
-        pods = await _answered(self._cluster().list(POD, namespace, mine))
+        async with self._places:
+            pods = await _answered(self._cluster().list(POD, namespace, mine))
         pods = [pod for pod in pods if pod["metadata"].get("ownerReferences")]
         loads = await self._loads.ask(Key(RERANKER_SERVICE.kind, namespace, service), pods)
         return Outside(signals(loads, self._wall()), external.serving(pods))
 
     async def _check(self, namespace: str, service: str) -> None:
+        await self._shared(("check", namespace, service), self._ask_whether)
+
+    async def _shared(
+        self, key: tuple[str, str, str], question: Callable[[str, str], Awaitable[object]]
+    ) -> object:
+        """The answer to all who ask the same at about the same time: anybody may, and often."""
+        now = self._wall()
+        at, task = self._asked.get(key, (now, None))
+        if task is None or (task.done() and not 0 <= now - at <= _GOOD_SECONDS):
+            if len(self._asked) >= _MOST_KEPT:
+                self._asked = {
+                    other: kept for other, kept in self._asked.items() if not kept[1].done()
+                }
+            task = asyncio.ensure_future(question(*key[1:]))
+            # Whoever asked may have hung up: then nobody hears of an error.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._asked[key] = now, task
+        return await asyncio.shield(task)
+
+    async def _ask_whether(self, namespace: str, service: str) -> None:
         """There is such a service, and it is scaled from outside."""
-        found = await _answered(self._cluster().get(RERANKER_SERVICE, namespace, service))
+        async with self._places:
+            found = await _answered(self._cluster().get(RERANKER_SERVICE, namespace, service))
         if (found.get("spec") or {}).get("autoscaling") is not None:
             raise _Refusal(
                 grpc.StatusCode.FAILED_PRECONDITION,

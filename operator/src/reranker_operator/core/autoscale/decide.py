@@ -72,6 +72,8 @@ class Memory:
     period: float | None = None
     recent: tuple[Need, ...] = ()
     idle_since: float | None = None
+    #: Since when nobody can see whether requests are held, while there are no pods.
+    blind_since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,22 @@ class _Case:
         return math.ceil(rate / (self.memory.speed * share) - 1e-9)
 
 
-def decide(rules: AutoscalingSpec, seen: Seen, memory: Memory, *, begin: int = 1) -> Decision:
-    """The number of pods from now on; `begin` is the one to begin with when none is remembered."""
+def decide(
+    rules: AutoscalingSpec, seen: Seen, memory: Memory, *, begin: int = 1, given: int = 0
+) -> Decision:
+    """The number of pods from now on; `begin` is the one to begin with when none is remembered.
+
+    `given` is the number that was acted upon last, which the process that decided may not have
+    lived to write down.
+    """
     before = memory
-    memory = _learn(rules, seen, memory)
     remembered = begin if memory.desired is None else memory.desired
+    if seen.ready and seen.unread == seen.ready:
+        # Nothing was read yet, so nothing speaks for fewer.
+        remembered = max(remembered, given)
     current = min(max(remembered, rules.min), rules.max)
+    memory = _learn(rules, seen, memory)
+    memory = replace(memory, blind_since=_blind_since(seen, memory, current))
     case = _Case(rules, seen, memory, current, _starting(rules, seen, memory, current))
     if current == 0:
         return _wake(case)
@@ -174,6 +186,14 @@ def _idle_since(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> float | N
     return max(seen.now - LONG, 0.0)
 
 
+def _blind_since(seen: Seen, memory: Memory, current: int) -> float | None:
+    if current > 0 or seen.held is not None:
+        return None
+    if memory.blind_since is not None:
+        return memory.blind_since
+    return max(seen.now - (seen.unheard or 0.0), 0.0)
+
+
 def _speed(seen: Seen, memory: Memory) -> float | None:
     if memory.speed is None or (seen.revision is not None and seen.revision != memory.measured_on):
         return seen.speed or seen.speed_at_all
@@ -196,7 +216,8 @@ def _wake(case: _Case) -> Decision:
         pods = case.bounded(min(case.pods_for(seen.arriving or 0.0, seen.backlog), _most(case)))
         text = f"{counted(seen.held, 'request is held', 'requests are held')}"
         return _concluded(case, pods, Outcome.SCALING_OUT, text)
-    if seen.held is None and seen.unheard is not None and seen.unheard >= _BLIND:
+    blind = case.memory.blind_since
+    if blind is not None and seen.now - blind >= _BLIND:
         text = "nothing can be read of what holds requests, so a pod is there for them"
         return _concluded(case, case.least, Outcome.METRICS_UNAVAILABLE, text)
     return _concluded(case, 0, Outcome.SCALED_TO_ZERO, _idle_words(case))

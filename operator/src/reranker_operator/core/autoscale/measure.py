@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.core.load import PodLoad, Sample, began_anew
 
 #: Seconds; a pod without a newer sample is unknown.
 FRESH = 10.0
@@ -198,12 +198,12 @@ def _last(load: PodLoad) -> Sample:
 def _life(samples: Sequence[Sample]) -> _Life:
     """Samples of the present process: a counter that fell tells of another one."""
     first, last = samples[0], samples[-1]
-    if first.requests > last.requests or first.arrived_tokens > last.arrived_tokens:
+    if began_anew(first, last):
         # One that has counted more since than the one before is not told apart; it hardly matters.
         began = max(
             at
             for at, (before, after) in enumerate(pairwise(samples), 1)
-            if before.requests > after.requests or before.arrived_tokens > after.arrived_tokens
+            if began_anew(before, after)
         )
         samples = samples[began:]
     return _Life(samples, [sample.at for sample in samples])

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
+from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.autoscale.decide import decide
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
 from reranker_operator.core.autoscale.record import memory_of, status_of
@@ -15,6 +16,7 @@ from reranker_operator.core.revisions import (
     live_deployments,
     pods_of,
     revision_of,
+    running_of,
     serving_revision,
 )
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving
@@ -42,6 +44,7 @@ class Outlook:
     rules: AutoscalingSpec
     before: AutoscalingStatus | None
     begin: int
+    given: int
     views: tuple[PodView, ...]
     rolling: bool
     revision: str | None
@@ -59,9 +62,13 @@ class Outlook:
 
     def decide(self, loads: Sequence[PodLoad], now: float) -> AutoscalingStatus:
         """The number of pods that is right then, and why; `before` itself if nothing is new."""
-        decision = decide(
-            self.rules, self.seen(loads, now), memory_of(self.before), begin=self.begin
-        )
+        memory = memory_of(self.before)
+        rest = {"begin": self.begin, "given": self.given}
+        try:
+            decision = decide(self.rules, self.seen(loads, now), memory, **rest)
+        except (ArithmeticError, ValueError):
+            # Pods choose what they say: numbers that can't be reckoned with are as good as none.
+            decision = decide(self.rules, self.seen((), now), memory, **rest)
         return status_of(decision, self.before)
 
     def holds(self, loads: Sequence[PodLoad], now: float) -> bool:
@@ -80,13 +87,13 @@ def outlook(world: ServiceWorld) -> Outlook | None:
         under_way is not None
         and under_way.revision != revision
         and revision is not None
-        # One that gets no further for that long must not keep the pods of the other for ever.
-        and now - under_way.since.timestamp() <= spec.start_timeout_seconds
+        and (_stands(under_way) or now - under_way.since.timestamp() <= spec.start_timeout_seconds)
     )
     return Outlook(
         rules=spec,
         before=service.status.autoscaling,
         begin=begin_with(service),
+        given=running_of(world),
         views=tuple(_views(world, revision)),
         rolling=rolling,
         revision=revision,
@@ -111,9 +118,20 @@ def is_ready(pod: Manifest) -> bool:
     return pod.get("status", {}).get("phase") == "Running" and said in (None, "True")
 
 
+def _stands(under_way: RolloutProgress) -> bool:
+    """It has its pods, or waits for somebody. One that lacks pods, and gets no further, must not
+    keep the pods of the other for ever.
+    """
+    return under_way.awaits_promotion or under_way.held or under_way.complete_since is not None
+
+
 def _views(world: ServiceWorld, serving: str | None) -> Iterator[PodView]:
-    """Pods of the traffic; before there is any, all that are to serve."""
-    reached = in_traffic(world, serving) or list(live_deployments(world).values())
+    """Pods of the traffic, be it by a route; before there is any, all that are to serve."""
+    live, under_way = live_deployments(world), world.service.status.rollout
+    reached = in_traffic(world, serving) or list(live.values())
+    if under_way is not None and under_way.by == "route":
+        led = live.get(under_way.revision)
+        reached += [led] if led is not None and led not in reached else []
     for deployment in reached:
         for pod in pods_of(world, revision_of(deployment)):
             if not is_leaving(pod) and pod.get("status", {}).get("phase") not in _ENDED:

@@ -30,6 +30,7 @@ def memory_of(status: AutoscalingStatus | None) -> Memory:
         period=_seconds(status.period_time),
         recent=tuple(Need(entry.replicas, entry.time.timestamp()) for entry in status.recent),
         idle_since=_seconds(status.idle_since),
+        blind_since=_seconds(status.blind_since),
     )
 
 
@@ -60,6 +61,7 @@ def status_of(decision: Decision, before: AutoscalingStatus | None) -> Autoscali
             RecentNeed(replicas=need.replicas, time=_utc(need.time)) for need in memory.recent
         ),
         idle_since=_moment(memory.idle_since),
+        blind_since=_moment(memory.blind_since),
     )
     if before is None:
         return status

@@ -54,7 +54,11 @@ def unmade(pod: Manifest, status: dict[str, Any]) -> Finding | None:
         return unstartable(pod, name, text)
     if reason not in _CONFIG:
         return None
-    secret = "spec.model.secretRef" if is_build(pod) else "the env in spec.serving"
+    secret = (
+        "spec.model.secretRef or spec.engine.registry"
+        if is_build(pod)
+        else "the env in spec.serving"
+    )
     config = "spec.caBundle" if is_build(pod) else "spec.serving"
     see = f"see `kubectl describe pod {pod['metadata']['name']}`"
     return recognise(_REFERENCES, text, quote(text), secret=secret, config=config) or finding(

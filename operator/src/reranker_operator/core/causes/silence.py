@@ -15,6 +15,7 @@ from reranker_operator.core.causes.pods import (
     about,
     condition_of,
     container_statuses,
+    is_build,
     living,
     moment,
     settings_of,
@@ -123,7 +124,12 @@ def _was_ready(pod: Manifest, started: datetime.datetime | None) -> bool:
 def _told(pod: Manifest, event: Manifest) -> Finding | None:
     reason, text, name = event.get("reason"), str(event.get("message", "")), pod["metadata"]["name"]
     if reason in _MOUNT:
-        return volumes.unmountable(text)
+        mine = (
+            "spec.engine.registry, spec.engine.parity.probes"
+            if is_build(pod)
+            else "spec.serving.pod.volumes"
+        )
+        return volumes.unmountable(text, f"{mine} or spec.caBundle")
     if reason == "FailedCreatePodSandBox":
         remedy = f"see `kubectl describe pod {name}`, the node's network and runtime"
         what = f"the node can't make the pod: {quote(text)}"

@@ -26,6 +26,8 @@ _DRIVER = re.compile(
     r"unsatisfied condition: cuda|CUDA failure (35|803|804)\b"
 )
 _NO_PROGRAM = re.compile(r"executable file not found|not found in \$PATH|no such file or directory")
+#: The supervisor's shell.
+_NO_SERVER = re.compile(r"^.*: tritonserver: command not found", re.MULTILINE)
 _IMAGE = "spec.serving.triton.image"
 
 
@@ -34,18 +36,16 @@ def unstartable(name: str, text: str) -> Finding | None:
     if _DRIVER.search(text):
         return _too_old(text)
     if name == "triton" and _NO_PROGRAM.search(text):
-        return finding(
-            Reason.TRITON_IMAGE_UNSUITABLE,
-            f"the image of container triton has no tritonserver: {quote(text)}",
-            f"use a Triton image in {_IMAGE}",
-        )
+        return _without_server(text)
     return None
 
 
 def unloadable(message: str, log: str) -> Finding | None:
-    """What the end of Triton's log says about a model that it could not load."""
+    """What the end of Triton's log says about why it did not start."""
     loading = _LOAD.search(message)
     created = _NOT_CREATED.search(message)
+    if missing := _NO_SERVER.search(message):
+        return _without_server(missing[0])
     if loading is None and created is None:
         return None
     found = loading or created
@@ -59,6 +59,14 @@ def unloadable(message: str, log: str) -> Finding | None:
             f"use an image with this backend in {_IMAGE}",
         )
     return finding(Reason.TRITON_LOAD_FAILED, f"Triton can't load the engine: {quote(words)}", log)
+
+
+def _without_server(words: str) -> Finding:
+    return finding(
+        Reason.TRITON_IMAGE_UNSUITABLE,
+        f"the image of container triton has no tritonserver, or no bash: {quote(words)}",
+        f"use a Triton image in {_IMAGE}",
+    )
 
 
 def _too_old(words: str) -> Finding:

@@ -32,12 +32,12 @@ _MOUNTS = (
     clue(
         'secret "[^"]+" not found|references non-existent secret key',
         Reason.SECRET_NOT_FOUND,
-        "create the Secret, or correct it in spec.serving.pod.volumes or spec.caBundle",
+        "create the Secret, or correct it in {fields}",
     ),
     clue(
         'configmap "[^"]+" not found|references non-existent config key',
         Reason.CONFIG_MAP_NOT_FOUND,
-        "create the ConfigMap, or correct it in spec.serving.pod.volumes or spec.caBundle",
+        "create the ConfigMap, or correct it in {fields}",
     ),
     clue("", Reason.MOUNT_FAILED, "check the storage behind it and the node's driver"),
 )
@@ -62,9 +62,9 @@ def unbindable(
     )
 
 
-def unmountable(text: str) -> Finding | None:
-    """The kubelet's Event about a volume that it can't attach or mount."""
-    return recognise(_MOUNTS, text, f"a volume can't be mounted: {quote(text)}")
+def unmountable(text: str, fields: str) -> Finding | None:
+    """The kubelet's Event about a volume that it can't attach or mount, named in `fields`."""
+    return recognise(_MOUNTS, text, f"a volume can't be mounted: {quote(text)}", fields=fields)
 
 
 def _unbound(pod: Manifest, claims: Iterable[Manifest], events: list[Manifest]) -> Finding | None:

@@ -1,0 +1,268 @@
+"""HTTP of the activator: what wakes the service, what is answered without it, and what waits.
+
+Ranking requests are held and handed on. Health is answered here: a client that asks whether the
+service is ready before it sends anything would otherwise never wake it, so ready means, as ever,
+that requests are taken. All else is handed on while a pod is there, and wakes nobody.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from reranker_gateway.activator.backend import Backend, Headers
+from reranker_gateway.activator.hold import Hold, NotTakenError
+from reranker_gateway.activator.settings import ActivatorSettings
+from reranker_gateway.activator.telemetry import ActivatorTelemetry
+from reranker_gateway.admission import Admission, Entry
+from reranker_gateway.api.body import read_body, unless_gone
+from reranker_gateway.api.dialects.table import is_scoring
+from reranker_gateway.api.errors import DIALECT, error_response, gateway_error_response
+from reranker_gateway.api.info import METRICS_PATHS
+from reranker_gateway.api.middleware import RequestMiddleware
+from reranker_gateway.api.models import ModelNames, models_document
+from reranker_gateway.api.ranking import REQUEST_ID
+from reranker_gateway.callers import Callers
+from reranker_gateway.clock import Clock
+from reranker_gateway.drain import Drain, Phase
+from reranker_gateway.errors import InvalidRequestError, NotReadyError, OverloadedError
+from reranker_gateway.logs import log_event
+from reranker_gateway.request_context import TIMEOUT_HEADER, current_request, timeout_seconds
+from reranker_gateway.telemetry import CONTENT_TYPE
+
+_LIVE: Final = frozenset({"/v1/health/live", "/v2/health/live"})
+_READY: Final = frozenset({"/v1/health/ready", "/v2/health/ready"})
+#: Of one connection only (RFC 9110, 7.6.1), or made anew for the other one.
+_NOT_HANDED_ON: Final = frozenset(
+    {
+        *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te"),
+        *(b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"content-length"),
+        *(b"x-request-id", TIMEOUT_HEADER),
+    }
+)
+#: The server adds a date of its own.
+_NOT_HANDED_BACK: Final = _NOT_HANDED_ON - {b"content-length"} | {b"date"}
+#: So much of an answer is taken before its first byte goes on: until then another pod may answer.
+_KEPT_BYTES: Final = 1 << 20
+_log = logging.getLogger(__name__)
+#: Answers of a pod after which the same request may be sent again.
+_AGAIN: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+@dataclass(frozen=True)
+class Activator:
+    """What both fronts need."""
+
+    settings: ActivatorSettings
+    names: ModelNames
+    backend: Backend
+    hold: Hold
+    admission: Admission
+    drain: Drain
+    callers: Callers
+    telemetry: ActivatorTelemetry
+
+    @contextmanager
+    def admitting(self) -> Iterator[Entry]:
+        """From before the body to the answer; refusals tell when a pod should be there."""
+        try:
+            with self.admission.enter() as entry:
+                yield entry
+        except OverloadedError as error:
+            if not self.hold.ready:
+                error.retry_after = max(error.retry_after or 1, self.hold.cold_start.retry_after())
+            raise
+
+
+def create_app(activator: Activator, clock: Clock = time.monotonic) -> ASGIApp:
+    """The application of the API port."""
+    settings = activator.settings
+    return RequestMiddleware(
+        _Front(activator, clock),
+        drain=activator.drain,
+        telemetry=activator.telemetry,
+        callers=activator.callers,
+        dialects=settings.dialects,
+        clock=clock,
+        timeout=settings.request_timeout_seconds,
+        tracing=None,
+    )
+
+
+def metrics_app(activator: Activator) -> ASGIApp:
+    """The metrics port, for the kubelet and for scrapes."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            answer = _own_answer(activator, scope, METRICS_PATHS)
+            missing = error_response(404, "metrics are at /metrics", kind="not_found")
+            await (answer or missing)(scope, receive, send)
+
+    return app
+
+
+def _own_answer(
+    activator: Activator, scope: Scope, metrics_paths: Collection[str]
+) -> Response | None:
+    """Health and metrics of this very process."""
+    path = scope["path"] if scope["method"] in {"GET", "HEAD"} else ""
+    if path in _LIVE:
+        return _health("Service is live.", "live")
+    leaving = activator.drain.phase is not Phase.SERVING
+    if leaving and (path in _READY or path == "/health"):
+        return gateway_error_response(NotReadyError("Service is shutting down."), scope)
+    if path in _READY:
+        return _health("Service is ready.", "ready")
+    if path == "/health":
+        return PlainTextResponse("")
+    if path in metrics_paths:
+        return PlainTextResponse(activator.telemetry.exposition(), media_type=CONTENT_TYPE)
+    return None
+
+
+def _health(message: str, status: str) -> Response:
+    return JSONResponse({"object": "health.response", "message": message, "status": status})
+
+
+class _Front:
+    """The API port, within the middleware."""
+
+    def __init__(self, activator: Activator, clock: Clock) -> None:
+        self._activator = activator
+        self._clock = clock
+        self._models = models_document(activator.names, created=int(time.time()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            return
+        own = _own_answer(self._activator, scope, METRICS_PATHS[:1])
+        answer = own or await self._handed_on(Request(scope, receive), scope)
+        await answer(scope, receive, send)
+
+    async def _handed_on(self, request: Request, scope: Scope) -> ASGIApp:
+        """Raises GatewayError."""
+        if not self._activator.backend.takes(_target(scope)):
+            raise InvalidRequestError("the target of the request is not a path", status=400)
+        ranks = request.method == "POST" and is_scoring(scope["path"]) and DIALECT in scope
+        if not ranks:
+            return await self._told(request, scope)
+        activator = self._activator
+        current_request().dialect = scope[DIALECT].name
+        if activator.drain.phase is Phase.CLOSED:
+            raise NotReadyError("the server is shutting down; retry on another replica")
+        activator.hold.check(self._patience(scope))
+        with activator.admitting() as entry:
+            body = await read_body(request, activator.settings, entry)
+            work = activator.hold.deliver(
+                lambda: self._attempt(request, scope, body), self._patience(scope)
+            )
+            return await unless_gone(request, work)
+
+    async def _told(self, request: Request, scope: Scope) -> ASGIApp:
+        """What tells of the service wakes nobody. Raises NotReadyError."""
+        if request.method in {"GET", "HEAD"}:
+            if await self._activator.hold.look():
+                try:
+                    return await self._attempt(request, scope, b"")
+                except NotTakenError as refusal:
+                    if isinstance(refusal.answer, _Answer):
+                        return refusal.answer
+            if scope["path"] == "/v1/models":
+                return JSONResponse(self._models)
+            raise NotReadyError(
+                "no pod serves at the moment, and this request starts none; a ranking request does"
+            )
+        asked = f"{request.method[:20]} {scope['path'][:200]}"
+        message = f"{asked} is not served here; see GET /openapi.json while a pod serves"
+        return error_response(404, message, kind="not_found")
+
+    def _patience(self, scope: Scope) -> float | None:
+        """Seconds that are left of what the caller waits; None when it does not say."""
+        asked, own = timeout_seconds(scope["headers"]), self._activator.settings
+        limits = [limit for limit in (asked, own.request_timeout_seconds) if limit is not None]
+        if not limits:
+            return None
+        return max(0.0, min(limits) - (self._clock() - current_request().began))
+
+    async def _attempt(self, request: Request, scope: Scope, body: bytes) -> "_Answer":
+        """The same request to a pod. Raises NotTakenError."""
+        headers = _without(scope["headers"], _NOT_HANDED_ON)
+        headers.append((b"x-request-id", scope[REQUEST_ID]))
+        headers.append((b"connection", b"close"))
+        if body or request.method == "POST":
+            headers.append((b"content-length", str(len(body)).encode()))
+        patience = self._patience(scope)
+        if patience is not None:
+            milliseconds = str(max(1, int(patience * 1000))).encode()
+            headers.append((TIMEOUT_HEADER, milliseconds))
+        found = await self._activator.backend.send(request.method, _target(scope), headers, body)
+        answer = _Answer(found)
+        await answer.keep()
+        if found.status_code in _AGAIN:
+            full = found.status_code == HTTPStatus.TOO_MANY_REQUESTS
+            raise NotTakenError(answer, full=full)
+        return answer
+
+
+def _target(scope: Scope) -> bytes:
+    return bytes(scope["raw_path"] + (b"?" + scope["query_string"]) * bool(scope["query_string"]))
+
+
+def _without(headers: Headers, unwanted: Collection[bytes]) -> Headers:
+    """Those that are not of this connection only: not `unwanted`, nor named by `Connection`."""
+    named = b",".join(value for name, value in headers if name == b"connection")
+    left_out = {name.strip().lower() for name in named.split(b",")} | set(unwanted)
+    return [entry for entry in headers if entry[0] not in left_out]
+
+
+class _Answer:
+    """A pod's answer, on its way to the client."""
+
+    def __init__(self, found: httpx.Response) -> None:
+        self._found = found
+        self._kept = b""
+        self._rest: AsyncIterator[bytes] | None = None
+
+    async def keep(self) -> None:
+        """Take what is not long now, and let the connection go. Raises NotTakenError."""
+        rest = self._found.aiter_raw()
+        try:
+            async for chunk in rest:
+                self._kept += chunk
+                if len(self._kept) > _KEPT_BYTES:
+                    self._rest = rest
+                    return
+        except httpx.TransportError:
+            raise NotTakenError(None) from None
+        finally:
+            if self._rest is None:
+                await self._found.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        found = [(name.lower(), value) for name, value in self._found.headers.raw]
+        headers = _without(found, _NOT_HANDED_BACK)
+        # The next request is better made to a pod.
+        headers.append((b"connection", b"close"))
+        start = {"type": "http.response.start", "status": self._found.status_code}
+        try:
+            await send(cast("Any", start | {"headers": headers}))
+            await send({"type": "http.response.body", "body": self._kept, "more_body": True})
+            if self._rest is not None:
+                async for chunk in self._rest:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except httpx.TransportError:
+            # Without its end, the server breaks the connection: the client sees that it is cut.
+            log_event(_log, "answer cut", error="the pod went away")
+        finally:
+            await self._found.aclose()

@@ -1,0 +1,195 @@
+"""Gates: is a new revision as good as the one before it, by what the gateways count?
+
+Both are looked at side by side, over the last minute where that has enough requests. Pure
+arithmetic on samples.
+"""
+
+import datetime
+import math
+from collections.abc import Callable, Container, Iterable
+
+from reranker_contracts import ParityReport
+from reranker_operator.api.rollout import GatesSpec, GateStatus, Measured
+from reranker_operator.core.autoscale.words import counted
+from reranker_operator.core.load import PodLoad
+from reranker_operator.core.signals import FRESH_SECONDS
+
+#: What one revision did lately, and in a longer time.
+Sides = tuple[Measured, Measured]
+Key = Callable[[Measured], float]
+Gate = Callable[[GatesSpec, Measured, Measured], GateStatus]
+
+_WINDOW_SECONDS = 60.0
+_HOPELESS = 5
+_NO_TRAFFIC = "no traffic to judge"
+#: Time for which a stage is drawn out for pods that can't be read.
+READING = datetime.timedelta(seconds=30)
+#: A gate fails when it was found failing for this long: the first batches of a pod are slow ones.
+PERSISTS = datetime.timedelta(seconds=10)
+
+
+def lately(loads: Iterable[PodLoad], revision: str | None) -> Measured:
+    """What the pods of a revision did in the last minute."""
+    total = Measured()
+    for load in _of(loads, revision):
+        ends = load.window(_WINDOW_SECONDS)
+        if ends is not None:
+            first, last = ends
+            total = _sum(
+                total,
+                Measured(
+                    requests=max(0.0, last.requests - first.requests),
+                    failed=max(0.0, last.failed - first.failed),
+                    tokens=max(0.0, last.tokens - first.tokens),
+                    busy_seconds=max(0.0, last.busy_seconds - first.busy_seconds),
+                ),
+            )
+    return total
+
+
+def in_all(loads: Iterable[PodLoad], revision: str | None) -> Measured:
+    """What the pods of a revision did since they were started, as far as they still run."""
+    total = Measured()
+    for load in _of(loads, revision):
+        if load.last is not None:
+            last = load.last
+            total = _sum(
+                total,
+                Measured(
+                    requests=last.requests,
+                    failed=last.failed,
+                    tokens=last.tokens,
+                    busy_seconds=last.busy_seconds,
+                ),
+            )
+    return total
+
+
+def unread(loads: Iterable[PodLoad], pods: Container[str], now: float) -> int:
+    """How many of these pods should be read and tell nothing of the last seconds.
+
+    So are all for the first seconds of another process of ours.
+    """
+    return sum(
+        load.role == "serving"
+        and load.pod in pods
+        and (len(load.samples) < 2 or not load.is_known(now, FRESH_SECONDS))
+        for load in loads
+    )
+
+
+def judge(
+    limits: GatesSpec, new: Sides, former: Sides, *, unread: int = 0
+) -> tuple[GateStatus, GateStatus]:
+    """Errors and time per token; `unread` pods of the new revision are not in its numbers."""
+    requests: Key = lambda done: done.requests  # noqa: E731 - two words where they are used
+    tokens: Key = lambda done: done.tokens  # noqa: E731 - as above
+
+    def compared(gate: Gate, key: Key, least: float) -> GateStatus:
+        found = gate(limits, _enough(new, key, least), _enough(former, key, least))
+        if unread and found.message == _NO_TRAFFIC:
+            text = f"the metrics of {counted(unread, 'pod', 'pods')} could not be read lately"
+            return found.model_copy(update={"state": "Waiting", "message": text})
+        return found
+
+    return (
+        _reckoned("errorRate", lambda: compared(_errors, requests, limits.min_requests)),
+        _reckoned("latency", lambda: compared(_latency, tokens, limits.min_tokens)),
+    )
+
+
+def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
+    """Pods choose what they say: numbers that can't be reckoned with are as good as none."""
+    try:
+        return gate()
+    except (ArithmeticError, ValueError):
+        return GateStatus(name=name, state="NoData", message="the pods' numbers make no sense")
+
+
+def parity(report: ParityReport | None) -> GateStatus:
+    """Of an engine that serves: one that ranks differently never gets as far as pods."""
+    if report is None:
+        return GateStatus(
+            name="parity", state="NoData", message="measured by each pod at its start"
+        )
+    text = (
+        f"Kendall tau {report.kendall_tau:.4f}, NDCG@10 difference {report.ndcg10_delta:.4f}, as "
+        "spec.engine.parity asks"
+    )
+    return GateStatus(name="parity", state="Passed", message=text)
+
+
+def readiness(ready: int, asked: int) -> GateStatus:
+    """All pods that it was given are ready."""
+    state = "Passed" if ready >= asked else "Waiting"
+    return GateStatus(name="ready", state=state, message=f"{ready} of {asked} pods are ready")
+
+
+def _errors(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
+    name, count = "errorRate", new.requests
+    if limits.max_error_increase >= 1:
+        return GateStatus(name=name, state="Passed", message="not judged")
+    if count < 1:
+        return GateStatus(name=name, state="NoData", message=_NO_TRAFFIC)
+    base = former.failed / former.requests if former.requests >= 1 else 0.0
+    numbers = (
+        f"{_percent(new.failed / count)} of {count:.0f} requests failed, of the former revision's "
+        f"{_percent(base)} of {former.requests:.0f}; {_percent(limits.max_error_increase)} more "
+        "are allowed"
+    )
+    allowed = min(1.0, base + limits.max_error_increase)
+    # Of few requests, most fail: nobody need wait for more.
+    hopeless = new.failed >= _HOPELESS and new.failed >= count / 2 and new.failed > count * allowed
+    if count < limits.min_requests and not hopeless:
+        text = f"{numbers}; judged from {limits.min_requests} requests on"
+        return GateStatus(name=name, state="Waiting", message=text)
+    expected = count * allowed
+    # Twice the spread of a Poisson count, and one: what chance alone hardly brings about.
+    failing = hopeless or new.failed > expected + 2 * math.sqrt(max(0.0, expected)) + 1
+    return GateStatus(name=name, state="Failed" if failing else "Passed", message=numbers)
+
+
+def _latency(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
+    name = "latency"
+    if new.tokens < 1 or new.busy_seconds <= 0:
+        return GateStatus(name=name, state="NoData", message=_NO_TRAFFIC)
+    own = new.busy_seconds / new.tokens
+    if former.tokens < limits.min_tokens or former.busy_seconds <= 0:
+        text = f"{_per_token(own)}, and nothing of the former revision to compare with"
+        return GateStatus(name=name, state="NoData", message=text)
+    ratio = own / (former.busy_seconds / former.tokens)
+    numbers = (
+        f"{_per_token(own)} over {new.tokens:.0f} tokens, {ratio:.2f} times the former revision's "
+        f"{_per_token(own / ratio)}; {limits.max_slowdown:g} times is allowed"
+    )
+    if new.tokens < limits.min_tokens:
+        text = f"{numbers}; judged from {limits.min_tokens} tokens on"
+        return GateStatus(name=name, state="Waiting", message=text)
+    state = "Failed" if ratio > limits.max_slowdown else "Passed"
+    return GateStatus(name=name, state=state, message=numbers)
+
+
+def _enough(sides: Sides, key: Key, least: float) -> Measured:
+    """The first that has enough to be judged by, else the one with most."""
+    return next((side for side in sides if key(side) >= least), max(sides, key=key))
+
+
+def _of(loads: Iterable[PodLoad], revision: str | None) -> list[PodLoad]:
+    return [load for load in loads if load.role == "serving" and load.revision == revision]
+
+
+def _sum(one: Measured, other: Measured) -> Measured:
+    return Measured(
+        requests=one.requests + other.requests,
+        failed=one.failed + other.failed,
+        tokens=one.tokens + other.tokens,
+        busy_seconds=one.busy_seconds + other.busy_seconds,
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _per_token(seconds: float) -> str:
+    return f"{1e6 * seconds:.1f} µs per token"

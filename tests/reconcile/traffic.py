@@ -1,0 +1,152 @@
+"""Requests to the pods behind a service's address, and what the pods' metrics say of them.
+
+An open-loop client: so many requests per second, divided between the pods that the address, or a
+route's weights, lead to. How a pod answers goes by the `maxPassages` that it was made with.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reranker_operator.adapters.cluster import Json
+from reranker_operator.api.meta import HTTP_ROUTE, POD, SERVICE
+from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.names import REVISION_LABEL
+from reranker_operator.runtime.queue import Key
+
+from .controllers import NAMESPACE, Controllers, is_ready
+
+_TOKENS = 2000
+_KEPT_SECONDS = 70
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How the pods of one kind answer."""
+
+    failing: float = 0.0
+    seconds_per_token: float = 0.0001
+
+
+@dataclass
+class _Pod:
+    revision: str
+    samples: list[Sample] = field(default_factory=list)
+
+
+class Traffic:
+    """Stands where the operator reads its pods."""
+
+    def __init__(self, world: Controllers, per_second: float, name: str = "rank") -> None:
+        self._world, self._name, self.per_second = world, name, per_second
+        #: By the pod's `maxPassages`.
+        self.answers: dict[str, Answers] = {}
+        self._pods: dict[str, _Pod] = {}
+        self._at = world.now.timestamp()
+        self._read_from = float("-inf")
+        #: Revisions whose pods can't be read any more.
+        self.dumb: set[str] = set()
+        #: Requests since the beginning, by revision; those that nobody was there for under "".
+        self.sent: dict[str, float] = {}
+
+    # As `runtime.loads.Loads`.
+
+    def of(
+        self, service: RerankerService, pods: Iterable[Mapping[str, Any]]
+    ) -> tuple[PodLoad, ...]:
+        if service.metadata.name != self._name:
+            return ()
+        self._go_on()
+        names = {pod["metadata"]["name"] for pod in pods}
+        return tuple(
+            PodLoad(name, "serving", pod.revision, self._known(pod))
+            for name, pod in sorted(self._pods.items())
+            if name in names
+        )
+
+    def lose(self) -> None:
+        """The operator is another process, which has yet to read its pods."""
+        self._read_from = self._world.now.timestamp()
+
+    def _known(self, pod: "_Pod") -> tuple[Sample, ...]:
+        if pod.revision in self.dumb:
+            return ()
+        return tuple(entry for entry in pod.samples if entry.at > self._read_from)
+
+    def planned(self, _world: object) -> None:
+        """Nobody is woken by loads here: the deadlines are enough."""
+
+    def forget(self, _key: Key) -> None:
+        """As above."""
+
+    def _go_on(self) -> None:
+        """Let the requests of the time since the last look come and be answered."""
+        now = self._world.now.timestamp()
+        count, shares = (now - self._at) * self.per_second, self._shares()
+        self._at = now
+        if not shares:
+            self.sent[""] = self.sent.get("", 0.0) + count
+        for pod in self._running():
+            name, revision = pod["metadata"]["name"], pod["metadata"]["labels"][REVISION_LABEL]
+            state = self._pods.setdefault(name, _Pod(revision, [Sample(now)]))
+            done, last = count * shares.get(name, 0.0), state.samples[-1]
+            self.sent[revision] = self.sent.get(revision, 0.0) + done
+            answers = self.answers.get(passages_of(pod), Answers())
+            tokens = done * _TOKENS * (1 - answers.failing)
+            sample = Sample(
+                now,
+                requests=last.requests + done,
+                failed=last.failed + done * answers.failing,
+                tokens=last.tokens + tokens,
+                busy_seconds=last.busy_seconds + tokens * answers.seconds_per_token,
+            )
+            young = [entry for entry in state.samples if now - entry.at <= _KEPT_SECONDS]
+            state.samples = [*(entry for entry in young if entry.at < now), sample]
+
+    def _running(self) -> list[Json]:
+        return [
+            pod
+            for pod in self._world.cluster.select(POD, NAMESPACE)
+            if pod["status"].get("phase") == "Running" and REVISION_LABEL in _labels(pod)
+        ]
+
+    def _shares(self) -> dict[str, float]:
+        """The part of the requests that each pod gets."""
+        shares: dict[str, float] = {}
+        backends = self._backends()
+        whole = sum(backends.values())
+        for name, weight in backends.items():
+            address = self._world.cluster.find(SERVICE, NAMESPACE, name)
+            selector = (address or {"spec": {"selector": {"": ""}}})["spec"]["selector"]
+            behind = [
+                pod["metadata"]["name"]
+                for pod in self._running()
+                if selector.items() <= _labels(pod).items()
+                and is_ready(pod)
+                and "deletionTimestamp" not in pod["metadata"]
+            ]
+            for pod in behind:
+                shares[pod] = shares.get(pod, 0.0) + weight / whole / len(behind)
+        return shares
+
+    def _backends(self) -> dict[str, int]:
+        route = self._world.cluster.find(HTTP_ROUTE, NAMESPACE, self._name)
+        if route is None:
+            return {self._name: 1}
+        return {
+            backend["name"]: backend.get("weight", 1)
+            for backend in route["spec"]["rules"][0]["backendRefs"]
+        }
+
+
+def _labels(pod: Json) -> dict[str, str]:
+    labels: dict[str, str] = pod["metadata"].get("labels", {})
+    return labels
+
+
+def passages_of(pod: Json) -> str:
+    """The `maxPassages` that a pod was made with."""
+    gateway = pod["spec"]["containers"][0]
+    found = [entry for entry in gateway["env"] if entry["name"] == "RERANKER_MAX_PASSAGES"]
+    return str(found[0]["value"])

@@ -1,0 +1,183 @@
+"""The arithmetic of gates and stages: what is worse fails, what is as good never does."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reranker_operator.api.rollout import (
+    BlueGreenSpec,
+    CanarySpec,
+    CanaryStep,
+    GatesSpec,
+    Measured,
+    RolloutSpec,
+)
+from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.core.rollouts.gates import in_all, judge, lately
+from reranker_operator.core.rollouts.stages import canary_pods, share_of_pods, stages
+
+LIMITS = GatesSpec()
+NOTHING = Measured()
+
+
+def _did(requests: float, failed: float = 0, tokens: float = 1e6, cost: float = 1e-4) -> Measured:
+    return Measured(requests=requests, failed=failed, tokens=tokens, busy_seconds=tokens * cost)
+
+
+def _states(new: Measured, former: Measured, limits: GatesSpec = LIMITS) -> tuple[str, str]:
+    errors, latency = judge(limits, (new, NOTHING), (former, NOTHING))
+    return errors.state, latency.state
+
+
+@pytest.mark.parametrize(
+    ("new", "former", "errors"),
+    [
+        (_did(0), _did(1000), "NoData"),
+        (_did(49), _did(1000), "Waiting"),
+        (_did(50), _did(1000), "Passed"),
+        (_did(50, 2), _did(1000), "Passed"),
+        (_did(50, 3), _did(1000), "Failed"),
+        (_did(100, 5), _did(1000), "Failed"),
+        (_did(200, 10), _did(1000), "Failed"),
+        # As bad as the one before.
+        (_did(200, 10), _did(1000, 50), "Passed"),
+        (_did(1000, 100), _did(1000, 50), "Failed"),
+        # Of few requests, most: nobody waits for more.
+        (_did(10, 5, tokens=0), _did(1000), "Failed"),
+        (_did(10, 5, tokens=0), _did(10, 5), "Waiting"),
+        (_did(4, 4, tokens=0), _did(1000), "Waiting"),
+        (_did(100, 100, tokens=0), NOTHING, "Failed"),
+    ],
+)
+def test_errors_are_compared(new: Measured, former: Measured, errors: str) -> None:
+    assert _states(new, former)[0] == errors
+
+
+@pytest.mark.parametrize(
+    ("new", "former", "latency"),
+    [
+        (_did(100, cost=2e-4), _did(100), "Failed"),
+        (_did(100, cost=1.5e-4), _did(100), "Passed"),
+        (_did(100, cost=1e-5), _did(100), "Passed"),
+        (_did(100, tokens=19_999, cost=2e-4), _did(100), "Waiting"),
+        (_did(100, cost=2e-4), _did(100, tokens=19_999), "NoData"),
+        (_did(100, tokens=0), _did(100), "NoData"),
+    ],
+)
+def test_time_per_token_is_compared(new: Measured, former: Measured, latency: str) -> None:
+    assert _states(new, former)[1] == latency
+
+
+def test_numbers_are_told() -> None:
+    errors, latency = judge(LIMITS, (_did(200, 10, cost=3e-4), NOTHING), (_did(900), NOTHING))
+    assert errors.message == (
+        "5.0 % of 200 requests failed, of the former revision's 0.0 % of 900; 1.0 % more are "
+        "allowed"
+    )
+    assert latency.message == (
+        "300.0 µs per token over 1000000 tokens, 3.00 times the former revision's 100.0 µs per "
+        "token; 1.5 times is allowed"
+    )
+
+
+def test_what_is_switched_off_never_fails() -> None:
+    limits = GatesSpec(max_error_increase=1, max_slowdown=1000)
+    assert _states(_did(100, 100, cost=0.05), _did(100), limits) == ("Passed", "Passed")
+
+
+def test_of_few_requests_lately_all_of_them_count() -> None:
+    errors, _ = judge(LIMITS, (_did(3), _did(100, 20)), (_did(3), _did(100)))
+    assert errors.state == "Failed"
+
+
+@given(st.integers(50, 2000), st.integers(0, 2000), st.floats(0, 0.2))
+def test_a_revision_fails_by_more_than_chance_only(
+    requests: int, errors: int, share: float
+) -> None:
+    failed, limit = min(errors, requests), requests * (share + 0.01)
+    state = _states(_did(requests, failed), _did(100_000, 100_000 * share))[0]
+    # In between, up to four times the spread, either is right.
+    if failed <= limit:
+        assert state == "Passed"
+    if failed > limit + 4 * limit**0.5 + 2:
+        assert state == "Failed"
+
+
+@given(st.integers(50, 5000), st.integers(0, 5000), st.integers(0, 5000))
+def test_more_errors_are_never_better(requests: int, one: int, other: int) -> None:
+    few, many = sorted((min(one, requests), min(other, requests)))
+    order = ["Passed", "Failed"]
+    states = [_states(_did(requests, failed), _did(1000))[0] for failed in (few, many)]
+    assert order.index(states[0]) <= order.index(states[1])
+
+
+def test_numbers_that_cannot_be_reckoned_with_are_none() -> None:
+    odd = Measured(requests=100, failed=-1e9, tokens=1e15, busy_seconds=1e-320)
+    assert _states(_did(100), odd)[1] == "NoData"
+    assert _states(Measured(requests=float("nan"), failed=1), NOTHING)[0] != "Failed"
+
+
+def test_pods_of_a_revision_are_summed_and_what_is_unknown_left_out() -> None:
+    def samples(at: float, requests: float) -> Sample:
+        return Sample(at, requests=requests, tokens=10 * requests, busy_seconds=requests)
+
+    loads = [
+        PodLoad("a", "serving", "new", (samples(0, 5), samples(50, 10), samples(100, 30))),
+        PodLoad("b", "serving", "new", (samples(95, 7), samples(100, 8))),
+        # A process that began anew, one that was never read, and others.
+        PodLoad("c", "serving", "new", (samples(95, 99), samples(100, 2))),
+        PodLoad("d", "serving", "new"),
+        PodLoad("e", "serving", "old", (samples(95, 0), samples(100, 500))),
+        PodLoad("f", "activator", "new", (samples(95, 0), samples(100, 500))),
+    ]
+    assert lately(loads, "new").requests == 20 + 1
+    assert in_all(loads, "new").requests == 30 + 8 + 2
+
+
+@pytest.mark.parametrize("counter", ["failed", "busy_seconds", "arrived_tokens", "refused"])
+def test_a_former_process_that_did_less_but_for_one_counter_is_another_one(counter: str) -> None:
+    before = Sample(90.0, requests=40, tokens=100)._replace(**{counter: 90.0})
+    began = Sample(95.0, requests=50, tokens=200)
+    last = began._replace(at=100.0, requests=110)
+    loads = [PodLoad("a", "serving", "old", (before, began, last))]
+    found = lately(loads, "old")
+    assert (found.requests, found.failed, found.busy_seconds) == (60, 0, 0)
+    judge(LIMITS, (_did(1000, 5), NOTHING), (found, NOTHING))
+
+
+@given(st.integers(1, 1000), st.integers(1, 100), st.booleans())
+def test_a_canary_is_never_larger_than_the_service(total: int, weight: int, routed: bool) -> None:
+    pods = canary_pods(total, weight, routed=routed)
+    assert 1 <= pods <= total
+    if routed:
+        assert pods * 100 >= total * weight
+    elif weight <= 50 and pods > 1:
+        # Near the weight, as far as whole pods allow.
+        assert abs(share_of_pods(total, pods) - weight) <= 50 / total + 1
+
+
+@given(
+    st.sampled_from(["surge", "noSurge", "canary", "blueGreen"]),
+    st.integers(0, 5),
+    st.sampled_from([0, 60]),
+    st.lists(st.integers(1, 100), min_size=1, max_size=5).map(sorted),
+    st.booleans(),
+)
+def test_every_way_ends_with_all_pods_and_all_the_traffic(
+    strategy: str, total: int, bake: int, weights: list[int], routed: bool
+) -> None:
+    asked = RolloutSpec.model_validate(
+        {
+            "strategy": strategy,
+            "bakeSeconds": bake,
+            "canary": CanarySpec(steps=tuple(CanaryStep(weight=entry) for entry in weights)),
+            "blueGreen": BlueGreenSpec(preview_seconds=5),
+        }
+    )
+    way = stages(asked, total, routed=routed)
+    counts = [stage.count(total) for stage in way]
+    assert counts == sorted(counts)
+    assert (way[-1].address, counts[-1]) == ("new", total)
+    assert [stage.address for stage in way].count("new") == 1
+    assert all(stage.seconds >= 0 for stage in way)
+    assert way[-1].seconds == (bake if total else 0)
