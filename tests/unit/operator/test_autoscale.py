@@ -44,6 +44,8 @@ def knowing(pods: int, **more: Any) -> Memory:
     return Memory(**(found | more))
 
 
+#: A machine that does much else at the same time is no defect.
+PATIENT = settings(deadline=None)
 SECONDS = st.integers(0, 4000).map(float)
 TIMES = st.one_of(st.none(), SECONDS.map(lambda ago: NOW - ago))
 RATES = st.one_of(st.none(), st.floats(0, 50_000))
@@ -120,6 +122,7 @@ def all_memories(draw: st.DrawFn) -> Memory:
     )
 
 
+@PATIENT
 @given(all_rules(), all_sights(), all_memories())
 def test_the_bounds_are_never_broken(spec: AutoscalingSpec, seen: Seen, memory: Memory) -> None:
     decision = decide(spec, seen, memory)
@@ -127,6 +130,7 @@ def test_the_bounds_are_never_broken(spec: AutoscalingSpec, seen: Seen, memory: 
     assert decision.why
 
 
+@PATIENT
 @given(all_rules(), all_sights(), all_memories(), st.floats(1, 100), st.floats(1, 100))
 def test_more_load_never_means_fewer_pods(
     spec: AutoscalingSpec, seen: Seen, memory: Memory, more: float, waiting: float
@@ -142,6 +146,7 @@ def test_more_load_never_means_fewer_pods(
     assert decide(spec, louder, memory).desired >= decide(spec, seen, memory).desired
 
 
+@PATIENT
 @given(all_rules(), all_sights(), all_memories())
 def test_waits_and_refusals_never_ask_for_fewer_pods(
     spec: AutoscalingSpec, seen: Seen, memory: Memory
@@ -155,6 +160,7 @@ def test_waits_and_refusals_never_ask_for_fewer_pods(
         assert decide(spec, pressed, memory).desired >= decide(spec, calm, memory).desired
 
 
+@PATIENT
 @given(all_rules(), all_sights(), all_memories())
 def test_nothing_is_taken_that_is_unknown_or_has_yet_to_start(
     spec: AutoscalingSpec, seen: Seen, memory: Memory
@@ -168,6 +174,7 @@ def test_nothing_is_taken_that_is_unknown_or_has_yet_to_start(
     assert desired >= min(current, seen.busy)
 
 
+@PATIENT
 @given(all_rules(), all_sights(), all_memories())
 def test_while_no_node_has_room_nothing_more_is_asked_for(
     spec: AutoscalingSpec, seen: Seen, memory: Memory
@@ -178,6 +185,7 @@ def test_while_no_node_has_room_nothing_more_is_asked_for(
         assert decide(spec, short, memory).desired <= current
 
 
+@PATIENT
 @given(all_rules(), st.lists(all_sights(), min_size=1, max_size=8))
 def test_a_restart_between_two_decisions_changes_nothing(
     spec: AutoscalingSpec, sights: list[Seen]
