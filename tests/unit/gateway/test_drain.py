@@ -72,17 +72,17 @@ async def test_it_serves_on_while_somebody_comes_anew() -> None:
 async def test_who_stays_on_a_connection_does_not_delay_the_end(peer: str | None) -> None:
     """Over gRPC they can't be sent away with an answer; over HTTP they have been by then."""
     loop = asyncio.get_running_loop()
-    drain = Drain(delay_seconds=0.1, timeout_seconds=0.4)
+    drain = Drain(delay_seconds=0.1, timeout_seconds=4)
     begun = loop.time()
     run = asyncio.create_task(drain.run())
     await asyncio.sleep(0)
     drain.enter(peer)
     drain.leave()
     await drain.parting.wait()
+    parted = loop.time() - begun
     assert await run
     # Or three quarters of the time: some of it is for what is in progress.
-    assert (loop.time() - begun < 0.2) is (peer is not None)
-    assert loop.time() - begun < 0.35
+    assert (parted < 1.5) is (peer is not None)
 
 
 async def test_what_callers_see(
