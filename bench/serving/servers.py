@@ -86,14 +86,20 @@ def triton(directory: Path, engine: Path, log: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def ours(directory: Path, engine: Path, logs: Path, **settings: int) -> Iterator[Server]:
-    """Gateway and Triton as in a pod; `settings` of the gateway, without their prefix."""
+def before(engine: Path, port: int, log: Path, **settings: int) -> Iterator[Server]:
+    """A gateway before the Triton on `port`; `settings` are without their prefix."""
+    with gateway(engine, port, log, None, **settings) as (process, url):
+        yield Server("ours", url, "nim", process.pid)
+
+
+@contextlib.contextmanager
+def ours(directory: Path, engine: Path, logs: Path) -> Iterator[Server]:
+    """Gateway and Triton as in a pod."""
     with (
         triton(directory, engine, logs / f"triton-{engine.name[:8]}.log") as port,
-        gateway(engine, port, logs / f"gateway-{engine.name[:8]}.log", None, **settings) as found,
+        before(engine, port, logs / f"gateway-{engine.name[:8]}.log") as server,
     ):
-        process, url = found
-        yield Server("ours", url, "nim", process.pid)
+        yield server
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ class Admission:
         """Count a request out."""
         self._requests.give_back(caller, 1)
 
-    def check_tokens(self, tokens: int, waiting: Mapping[str, int]) -> None:
+    def check_tokens(self, tokens: int, waiting: Mapping[str, int], *, about: bool = False) -> None:
         """Refuse `tokens` more of this request's caller beside those of each that wait.
 
         With an empty queue any request comes in. Raises OverloadedError.
@@ -188,7 +188,7 @@ class Admission:
             seconds = math.ceil(self._throughput.backlog_seconds(missing))
             raise OverloadedError(
                 f"the queue holds {held} tokens, {own} of this caller, of at most {bound} and "
-                f"this request has {tokens}; retry later or add replicas",
+                f"this request has {'about ' * about}{tokens}; retry later or add replicas",
                 retry_after=min(max(seconds, 1), _LONGEST_RETRY),
             )
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from reranker_gateway.admission import Admission
 from reranker_gateway.clock import Clock
+from reranker_gateway.density import Density
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import FloatArray
 from reranker_gateway.errors import NotReadyError, OverloadedError
@@ -40,6 +41,7 @@ class Scorer:
         long_passages: LongPassages = "cut",
     ) -> None:
         self._tokeniser = tokeniser
+        self._density = Density(tokeniser.max_length)
         self._admission = admission
         self._scheduler = scheduler
         self._readiness = readiness
@@ -66,13 +68,21 @@ class Scorer:
         *,
         most_windows: int = MOST_WINDOWS,
     ) -> TokenisedRequest:
-        """Engine inputs of every passage with the query. Raises InvalidRequestError."""
+        """Engine inputs of every passage with the query.
+
+        Raises InvalidRequestError, and OverloadedError when there will be no room for them.
+        """
+        self._admission.check_tokens(
+            self._density.foretell(query, passages), self._scheduler.waiting_by_caller, about=True
+        )
         started = self._clock()
         asked = current_request().long_passages or self._long_passages
         inputs = await self._tokeniser.run(
             query, passages, truncate, passage_tokens, asked, most_windows=most_windows
         )
         ended = self._clock()
+        if not inputs.truncated:
+            self._density.learn(query, passages, inputs.tokens)
         self._telemetry.tokenise_seconds.observe(ended - started)
         current_request().stages.append(Stage("tokenise", started, ended))
         return inputs

@@ -114,6 +114,11 @@ class PairTokeniser:
         # take turns, and so do the requests of each.
         self._free = CallerGate(threads)
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest input."""
+        return self._max_length
+
     async def run(
         self,
         query: str,

@@ -182,6 +182,35 @@ async def test_a_full_queue_is_429(
         assert (await running).status_code == 200
 
 
+async def test_what_has_no_room_is_refused_before_it_is_tokenised(
+    gateway_of: Make, client_of: Make, engine: Any, body: Make, eventually: Make
+) -> None:
+    gateway = gateway_of(max_queue_tokens=60)
+
+    async def tokenised() -> str:
+        text = (await client.get("/v1/metrics")).text
+        count = 'reranker_stage_duration_seconds_count{stage="tokenise"}'
+        return next(line for line in text.splitlines() if line.startswith(count))
+
+    async with client_of(gateway) as client:
+        # Of this one it is learnt how many tokens so many characters have.
+        assert (await client.post("/v1/ranking", json=body())).status_code == 200
+        engine.open.clear()
+        many = body(passages=[{"text": f"w{at} " * 10} for at in range(11)])
+        running = asyncio.create_task(client.post("/v1/ranking", json=many))
+        await eventually(lambda: len(engine.batches) == 3)
+        before = await tokenised()
+        other = body(passages=[{"text": f"w{at} " * 10} for at in range(20, 30)])
+        refused = await client.post("/v1/ranking", json=other)
+        assert_error(refused, 429, "this request has about ")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert await tokenised() == before
+        engine.open.set()
+        assert (await running).status_code == 200
+        # With an empty queue anybody comes in.
+        assert (await client.post("/v1/ranking", json=other)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("errors", "status"),
     [([EngineError("bad")] * 2, 500), ([EngineTimeoutError("late")], 503)],
