@@ -30,10 +30,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.gateway_process import (  # noqa: E402
     GatewayProcess,
     TritonProcess,
-    free_port,
     start_process,
     write_engine,
 )
+from support.ports import free_port  # noqa: E402
 
 TEXTS = ["b", "d d", "", "c a b", "\u00fc\u4e2d \U0001f600"]
 NIM = {"model": "demo", "query": {"text": "a"}, "passages": [{"text": text} for text in TEXTS]}

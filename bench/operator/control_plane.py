@@ -8,7 +8,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from api import Api
 from support.api_proxy import ApiProxy, api_proxy
 from support.operator_process import write_kubeconfig
+from support.ports import free_ports
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -52,7 +52,7 @@ class ControlPlane:
         self._qps = qps
         self._root = Path(tempfile.mkdtemp(prefix="bench-operator-"))
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._port, self._etcd, self._peer = _free_ports(3)
+        self._port, self._etcd, self._peer = free_ports(3)
         self.server = f"https://127.0.0.1:{self._port}"
         self.kubeconfig = self._root / "kubeconfig"
         self.logs = self._root / "logs"
@@ -132,14 +132,3 @@ def end(process: "subprocess.Popen[bytes]", seconds: float = 15) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for entry in sockets:
-            entry.bind(("127.0.0.1", 0))
-        return [int(entry.getsockname()[1]) for entry in sockets]
-    finally:
-        for entry in sockets:
-            entry.close()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.gateway_process import TritonProcess, free_port
+from support.gateway_process import TritonProcess
+from support.ports import free_port
 from support.prefix_proxy import prefix_proxy
 
 pytestmark = pytest.mark.timeout(180)

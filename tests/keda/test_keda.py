@@ -15,9 +15,10 @@ import pytest
 import yaml
 from support.certificates import issue
 from support.cluster import ROOT
-from support.control_plane import ControlPlane, control_plane, free_ports
+from support.control_plane import ControlPlane, control_plane
 from support.kubectl import Json, Kubectl, eventually
 from support.metrics_api import api_service, endpoint
+from support.ports import free_ports
 from support.standby import standby
 from support.unscheduled import Pods, load_of, pods_of
 

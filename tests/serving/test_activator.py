@@ -23,8 +23,7 @@ ORDER = [1, 0, 2]
 
 
 async def metric(process: GatewayProcess, name: str) -> float:
-    async with httpx.AsyncClient() as client:
-        text = (await client.get(f"http://127.0.0.1:{process.metrics_port}/metrics")).text
+    text = (await process.client.get(f"http://127.0.0.1:{process.metrics_port}/metrics")).text
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from support.cluster import BINARIES, ROOT
 from support.kubectl import Kubectl, KubectlError, eventually
 from support.operator_process import write_kubeconfig
+from support.ports import free_ports
 
 _START_SECONDS = 180
 #: The controller's own 15 s would only be waited for.
@@ -151,15 +151,3 @@ def address_of_host() -> str:
     """Of this machine; Services can't lead to loopback."""
     found = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True)
     return next(address for address in found.stdout.split() if ":" not in address)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for entry in sockets:
-            entry.bind(("", 0))
-        return [int(entry.getsockname()[1]) for entry in sockets]
-    finally:
-        for entry in sockets:
-            entry.close()

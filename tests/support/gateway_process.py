@@ -7,7 +7,6 @@ covered by the e2e tests, which have a cluster to run its image.
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from reranker_contracts import (
     ServedModel,
 )
 from support.identities import publish_engine
+from support.ports import free_port
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # untyped
@@ -100,12 +100,6 @@ class GatewayProcess:
                 if answer.status_code == code:
                     return
             await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_engine(folder: Path) -> None:

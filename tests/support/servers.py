@@ -1,7 +1,6 @@
 """Real servers that tests start on loopback, built from Go modules by `cluster test-servers`."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from support.ports import free_port
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _START_SECONDS = 60
@@ -23,12 +24,6 @@ def program(name: str) -> Path:
         told = f"{path} is missing; build it with `hack/local-cluster/cluster test-servers`"
         pytest.fail(told) if named else pytest.skip(told)
     return path
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that nobody listens on there, by default of loopback."""
-    with socket.create_server((address, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -5,8 +5,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from support.control_plane import ControlPlane, free_ports
+from support.control_plane import ControlPlane
 from support.operator_process import start_operator
+from support.ports import free_port
 
 _LEASE, _HOUR = "elsewhere", 3600
 
@@ -29,7 +30,7 @@ def standby(plane: ControlPlane) -> Iterator[str]:
             },
         }
     )
-    (port,) = free_ports(1)
+    port = free_port()
     settings = {
         "lease_name": _LEASE,
         "lease_seconds": str(_HOUR),

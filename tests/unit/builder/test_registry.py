@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from support import servers
+from support.ports import free_port
 
 from engine_builder import transfer
 from engine_builder.cli import main
@@ -112,7 +113,7 @@ def test_inspect_reads_the_registry_and_downloads_nothing_big(
     assert "the registry lists exactly these files, with provenance, not signed" in output
     assert cli("inspect", reference.replace(":v1", ":v2")) == 3
     assert cli("inspect", "oci://host/UPPER") == 2
-    port = servers.free_port()
+    port = free_port()
     assert cli("inspect", f"oci://127.0.0.1:{port}/x:y") == 4
 
 
@@ -458,7 +459,7 @@ def test_a_full_store_is_named_and_the_pull_goes_on_when_there_is_room(
         assert cli("push", engine, reference) == 0
         assert cli("pull", reference, "--store", store) == 9
         assert not list(store.glob("engines/*"))
-        subprocess.run(["mount", "-o", "remount,size=1m", str(store)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=80m", str(store)], check=True)
         assert cli("pull", reference, "--store", store) == 0
         verify_artefact(store / "engines" / DIGEST, DIGEST)
         subprocess.run(["mount", "-o", "remount,ro", str(store)], check=True)

@@ -8,6 +8,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 from support import servers
+from support.ports import free_port
 
 from engine_builder import transfer
 from engine_builder.errors import StageError
@@ -150,7 +151,7 @@ def test_each_failure_has_its_reason(
     found = refusal(uri, tmp_path / "d")
     assert found.reason is StageReason.SOURCE_UNAUTHORIZED
     assert "none were given" in found.message
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{servers.free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     found = refusal(uri, tmp_path / "e")
     assert found.reason is StageReason.SOURCE_UNREACHABLE
     assert "127.0.0.1" not in found.message

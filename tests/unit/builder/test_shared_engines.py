@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import servers
+from support.ports import free_port
 
 from engine_builder import transfer
 from engine_builder.cli import main
@@ -94,7 +95,7 @@ def test_each_trouble_of_a_registry_has_its_reason(
         return job(tmp_path, "pull", name, "--store", store, *more).reason
 
     assert pull(reference) is StageReason.ARTEFACT_NOT_FOUND
-    nobody = f"oci://127.0.0.1:{servers.free_port()}/engines:{DIGEST}"
+    nobody = f"oci://127.0.0.1:{free_port()}/engines:{DIGEST}"
     assert pull(nobody) is StageReason.REGISTRY_UNREACHABLE
     assert job(tmp_path, "push", engine, nobody).reason is StageReason.REGISTRY_UNREACHABLE
     job(tmp_path, "push", engine, reference)
