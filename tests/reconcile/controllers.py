@@ -322,21 +322,15 @@ class Controllers:
         return _result(stage) if whole else _result(stage, reason=StageReason.CHECKSUM_MISMATCH)
 
     def _step_deployment(self, entry: Json) -> None:
-        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
+        pods = self._active_pods(entry)
         wanted = entry["spec"].get("replicas", 1)
-        pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         # As a ReplicaSet does: those first that don't serve yet, then those that cost least.
         for pod in sorted(pods, key=_worth, reverse=True)[wanted:]:
             self._end_pod(pod)
         refusal = self.refusal if wanted > len(pods) else None
         for _ in range(0 if refusal else wanted - len(pods)):
             self._add_pod(entry, {})
-        pods = [
-            pod
-            for pod in self.cluster.select(POD, NAMESPACE)
-            if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
-        ]
-        for pod in pods:
+        for pod in self._active_pods(entry):
             if "serving" in self.told and pod["spec"].get("initContainers") and self.told_of(pod):
                 self._set_pod(pod, self.told["serving"])
                 if self.event_of_pods is not None:
@@ -344,7 +338,7 @@ class Controllers:
             # One that failed is in its crash loop, minutes away from the next try.
             elif self._starts(pod) and pod["status"] == {"phase": "Pending"}:
                 self._start_serving(pod)
-        pods = [pod for pod in self.cluster.select(POD, NAMESPACE) if _owned(pod, entry)]
+        pods = self._active_pods(entry)
         ready = sum(is_ready(pod) for pod in pods)
         meta = entry["metadata"]
         status = {
@@ -355,6 +349,14 @@ class Controllers:
             "conditions": [_replica_failure(refusal)] if refusal else [],
         }
         self.cluster.edit(DEPLOYMENT, NAMESPACE, meta["name"], {"status": status})
+
+    def _active_pods(self, entry: Json) -> list[Json]:
+        """A ReplicaSet neither keeps nor counts what is told to end."""
+        return [
+            pod
+            for pod in self.cluster.select(POD, NAMESPACE)
+            if _owned(pod, entry) and "deletionTimestamp" not in pod["metadata"]
+        ]
 
     def _starts(self, pod: Json) -> bool:
         return self.pods_start if pod["spec"].get("initContainers") else self.activators_start

@@ -14,7 +14,7 @@ from reranker_operator.core.revisions import (
 )
 from reranker_operator.core.rollouts.give import delete, give
 from reranker_operator.core.rollouts.view import View
-from reranker_operator.core.split import split
+from reranker_operator.core.split import Held, split
 from reranker_operator.core.world import Manifest
 from reranker_operator.render import serving as render
 
@@ -23,9 +23,11 @@ def hand_over(view: View) -> list[Action]:
     """One small step from the present numbers of pods."""
     world, live, target = view.world, view.live, view.target
     others = [revision for revision in live if revision != target]
+    found = {revision for pod in world.pods if (revision := revision_of(pod))}
+    old, new = held_by(world, live, {*others, *found} - {target}), held_by(world, live, {target})
     # Once it has the traffic alone, nothing is shared any more, also when pods are missing to it.
     if not others or view.arrived or (target in live and is_available(live[target], view.total)):
-        actions = give(world, live, target, view.total, view.template)
+        actions = give(world, live, target, _room(view, old, new), view.template)
         actions.append(Apply(render.service_object(world.service, target)))
         if not view.arrived:
             return actions
@@ -34,8 +36,6 @@ def hand_over(view: View) -> list[Action]:
         kept = None if view.trusted else view.base
         actions += [delete(live[revision]) for revision in others if revision != kept]
         return actions + (give(world, live, kept, 0) if kept in live and kept else [])
-    found = {revision for pod in world.pods if (revision := revision_of(pod))}
-    old, new = held_by(world, live, {*others, *found} - {target}), held_by(world, live, {target})
     for_others, for_target = split(view.total, old, new, new_is_ready=_may_go_on(view))
     shares = share_out(live, others, view.serving, for_others)
     gives = {
@@ -46,6 +46,11 @@ def hand_over(view: View) -> list[Action]:
     order = sorted(gives, key=lambda name: (shares[name] - asked_of(live.get(name)), name))
     address: list[Action] = [Apply(render.service_object(world.service, _address(view)))]
     return [*address, *(action for revision in order for action in gives[revision])]
+
+
+def _room(view: View, old: Held, new: Held) -> int:
+    """Pods for the one that has the traffic: those that are going still hold their GPUs."""
+    return min(view.total, max(new.asked, view.total - old.asked - old.going - new.going))
 
 
 def share_out(
@@ -105,5 +110,6 @@ def _above_floor(view: View) -> bool:
 def _address(view: View) -> str | None:
     """All share the traffic; on the way back the one that failed gets none any more."""
     entry = view.entry
-    enough = entry is not None and ready_of(entry) >= max(1, view.total - 1)
+    # What was seen to be ready may have been taken from it since.
+    enough = min(asked_of(entry), ready_of(entry)) >= max(1, view.total - 1)
     return view.target if view.trusted and enough else None
