@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from reranker_operator.adapters.scrape import Role, ScrapeError
-from reranker_operator.core.load import Sample
+from reranker_operator.adapters.scrape import ScrapeError
+from reranker_operator.core.load import Role, Sample
 from reranker_operator.runtime.collectors import LoadCollector
 from reranker_operator.runtime.history import History
 from reranker_operator.runtime.loads import Loads, targets

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from reranker_operator.adapters.scrape import Role, ScrapeError
+from reranker_operator.adapters.scrape import ScrapeError
 from reranker_operator.api.meta import POD, Resource
-from reranker_operator.core.load import Sample
+from reranker_operator.core.load import Role, Sample
 from reranker_operator.errors import Forbidden, NotFound, OperatorError, Unavailable
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.metrics import Metrics

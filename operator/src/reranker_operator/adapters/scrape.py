@@ -15,16 +15,15 @@ from urllib.parse import urlencode
 import aiohttp
 
 from reranker_contracts import metrics as names
-from reranker_operator.core.load import Sample
+from reranker_operator.core.load import Role, Sample
+from reranker_operator.render.serving import METRICS_PORT
 
-Role = Literal["serving", "activator"]
 #: Why a pod can't be read; each is a label of a metric.
 Failure = Literal["timeout", "unreachable", "status", "too_large", "malformed"]
 FAILURES: Final[tuple[Failure, ...]] = (
     "timeout", "unreachable", "status", "too_large", "malformed",
 )  # fmt: skip
 
-PORT: Final = 8002
 #: A pod that can't choose sends everything; of Triton's metrics there are some hundred lines.
 _MOST_BYTES: Final = 512 << 10
 _MOST_BUCKETS: Final = 64
@@ -61,7 +60,9 @@ class Pods(Protocol):
 class Scraper:
     """Pods over HTTP. `seconds` is the deadline of one pod, from connecting to the last byte."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float], port: int = PORT) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float], port: int = METRICS_PORT
+    ) -> None:
         self._seconds = seconds
         self._clock = clock
         self._port = port

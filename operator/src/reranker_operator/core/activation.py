@@ -15,7 +15,7 @@ from typing import Any
 from reranker_operator import names
 from reranker_operator.api.meta import DEPLOYMENT, SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.causes.pods import condition_of
+from reranker_operator.core.causes.pods import is_ready as pod_is_ready
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.revisions import (
@@ -23,7 +23,7 @@ from reranker_operator.core.revisions import (
     is_activators,
     running_of,
 )
-from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
+from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of, title_of
 from reranker_operator.render import activator as render
 
 #: Seconds between looks at the endpoints, of which nobody tells.
@@ -74,7 +74,9 @@ def leading(world: ServiceWorld, selector: Mapping[str, str]) -> Mapping[str, st
     may_hold = world.service.may_sleep or (holds(world) and wanted > 0)
     if not may_hold or not is_ready(world):
         return selector
-    answering = any(_matches(pod, selector) and _answers(pod) for pod in world.pods)
+    answering = any(
+        _matches(pod, selector) and pod_is_ready(pod) and not is_leaving(pod) for pod in world.pods
+    )
     awake = wanted > 0 and answering
     return selector if awake else render.selector(world.service.metadata.name)
 
@@ -84,7 +86,7 @@ def is_ready(world: ServiceWorld) -> bool:
     entry, service = _deployment(world), world.service.metadata
     status = entry.get("status", {}) if entry else {}
     reaches = any(
-        _title(other) == (SERVICE.kind, names.pods_service(service.name))
+        title_of(other) == (SERVICE.kind, names.pods_service(service.name))
         and service.uid in owners_of(other)
         for other in world.companions
     )
@@ -162,7 +164,7 @@ def _own_pods(world: ServiceWorld) -> set[str]:
 
 def _led(world: ServiceWorld, action: Action) -> Action:
     title = (SERVICE.kind, world.service.metadata.name)
-    if not isinstance(action, Apply) or _title(action.manifest) != title:
+    if not isinstance(action, Apply) or title_of(action.manifest) != title:
         return action
     spec: dict[str, Any] = action.manifest["spec"]
     chosen = dict(leading(world, spec["selector"]))
@@ -197,13 +199,3 @@ def _deployment(world: ServiceWorld) -> Manifest | None:
 
 def _matches(pod: Manifest, selector: Mapping[str, str]) -> bool:
     return selector.items() <= (pod["metadata"].get("labels") or {}).items()
-
-
-def _answers(pod: Manifest) -> bool:
-    said = condition_of(pod, "Ready").get("status")
-    running = pod.get("status", {}).get("phase") == "Running"
-    return running and said in (None, "True") and not is_leaving(pod)
-
-
-def _title(entry: Manifest) -> tuple[str, str]:
-    return entry["kind"], entry["metadata"]["name"]

@@ -12,7 +12,7 @@ from reranker_operator.api.conditions import Condition, ConditionType, Reason, c
 from reranker_operator.api.exposure import ParentRef
 from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE, INGRESS, SERVICE, Resource
 from reranker_operator.core.wording import advise, quote
-from reranker_operator.core.world import Manifest, ServiceWorld, owners_of
+from reranker_operator.core.world import Manifest, ServiceWorld, owners_of, title_of
 
 _JUDGED = ("Accepted", "ResolvedRefs")
 
@@ -31,8 +31,7 @@ def address_problems(world: ServiceWorld) -> list[Condition]:
 def _own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
     uid = world.service.metadata.uid
     for entry in world.companions:
-        title = (entry["kind"], entry["metadata"]["name"])
-        if title == (resource.kind, name) and uid in owners_of(entry):
+        if title_of(entry) == (resource.kind, name) and uid in owners_of(entry):
             return entry
     return None
 

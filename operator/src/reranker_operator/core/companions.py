@@ -28,7 +28,7 @@ from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import wanted_replicas
 from reranker_operator.core.revisions import led_to
 from reranker_operator.core.rollout import Rollout
-from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
+from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of, title_of
 from reranker_operator.render import activator, exposure, network, upkeep
 
 #: Seconds until something is looked at again that nobody may tell us of: a name that somebody
@@ -69,10 +69,10 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
     led = selector is not None
     engines, namespace = _engines(world, engine), world.defaults.operator_namespace
     service, reached = world.service, activation.leading(world, selector or {})
-    live = {_title(entry): entry for entry in world.companions}
+    live = {title_of(entry): entry for entry in world.companions}
     preview = _preview(world, rollout)
     # Another service may have that name, and none of our requests may come to it.
-    blocked = preview is not None and _one(world, preview, live.get(_title(preview)))[0]
+    blocked = preview is not None and _one(world, preview, live.get(title_of(preview)))[0]
     wanted = _wanted(
         service,
         selector or {},
@@ -90,12 +90,12 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
     problems: list[Condition] = []
     actions: list[Action] = []
     for manifest in wanted:
-        problem, action = _one(world, manifest, live.get(_title(manifest)))
+        problem, action = _one(world, manifest, live.get(title_of(manifest)))
         problems += [problem] if problem else []
         # Before the first revision there is no address to lead to.
         if action is not None and (led or manifest["kind"] == NETWORK_POLICY.kind):
             actions.append(action)
-    actions += _unwanted(world, {_title(entry) for entry in wanted})
+    actions += _unwanted(world, {title_of(entry) for entry in wanted})
     problems += address_problems(world) if led else []
     return Companions(
         before=tuple(action for action in actions if _is_policy(action)),
@@ -165,7 +165,7 @@ def _selector(world: ServiceWorld, rollout: Sequence[Action]) -> Mapping[str, st
     """
     title = (SERVICE.kind, world.service.metadata.name)
     planned = (action.manifest for action in rollout if isinstance(action, Apply))
-    address = next((entry for entry in planned if _title(entry) == title), None)
+    address = next((entry for entry in planned if title_of(entry) == title), None)
     if address is None and world.k8s_service is not None:
         return led_to(world)
     selector: Mapping[str, str] | None = address["spec"].get("selector") if address else None
@@ -183,7 +183,7 @@ def _one(
     world: ServiceWorld, manifest: Manifest, live: Manifest | None
 ) -> tuple[Condition | None, Action | None]:
     """What is amiss with one object, and what to do about it."""
-    kind, name = _title(manifest)
+    kind, name = title_of(manifest)
     if kind in world.missing_kinds:
         return _missing(RESOURCES[kind]), None
     if live is None:
@@ -213,7 +213,7 @@ def _missing(resource: Resource) -> Condition:
 
 def other_owner(live: Manifest, service: RerankerService) -> Condition | None:
     """Whose the object is when it is not this service's, as a condition."""
-    kind, name = _title(live)
+    kind, name = title_of(live)
     meta = live["metadata"]
     owners = meta.get("ownerReferences") or []
     if service.metadata.uid in owners_of(live):
@@ -247,7 +247,7 @@ def _unwanted(world: ServiceWorld, wanted: set[Title]) -> Iterator[Delete]:
     for entry in world.companions:
         meta = entry["metadata"]
         if (
-            _title(entry) not in wanted
+            title_of(entry) not in wanted
             and world.service.metadata.uid in owners_of(entry)
             and not is_leaving(entry)
         ):
@@ -265,7 +265,7 @@ def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) 
         return condition(ConditionType.INTEGRATED, "Unknown", Reason.PENDING, text)
     if problems:
         return problems[0]
-    made = ", ".join(f"{kind} {name}" for kind, name in sorted(map(_title, wanted)))
+    made = ", ".join(f"{kind} {name}" for kind, name in sorted(map(title_of, wanted)))
     text = f"made beside the pods: {made}" if made else "nothing is asked for beside the pods"
     return condition(ConditionType.INTEGRATED, True, Reason.INTEGRATED, text)
 
@@ -277,7 +277,3 @@ def _together(problems: Sequence[Condition]) -> Condition:
 
 def _is_policy(action: Action) -> bool:
     return isinstance(action, Apply) and action.manifest["kind"] == NETWORK_POLICY.kind
-
-
-def _title(entry: Manifest) -> Title:
-    return entry["kind"], entry["metadata"]["name"]

@@ -24,6 +24,7 @@ from reranker_operator.core.engine_progress import (
     failed,
     is_built,
     number_of,
+    published,
     running,
     start,
     timed,
@@ -177,7 +178,7 @@ def _prepared_is_damaged(view: JobView) -> bool:
 
 
 def _published(world: EngineWorld, progress: Progress, view: JobView) -> Progress:
-    validated, published = view.result(Stage.VALIDATE), view.result(Stage.PUBLISH)
+    validated, written = view.result(Stage.VALIDATE), view.result(Stage.PUBLISH)
     parity = validated.parity if validated else None
     if parity is None:
         text = "the compile Job left no parity report"
@@ -185,8 +186,8 @@ def _published(world: EngineWorld, progress: Progress, view: JobView) -> Progres
         lost = JobView("failed", finding=Finding(Reason.POD_KILLED, text))
         return failed(world, progress, lost, ConditionType.VALIDATED)
     progress = registry.built_here(timed(progress, view))
-    size = published.size_bytes if published else None
-    return registry.published(progress, world, parity, size).judged(
+    size = written.size_bytes if written else None
+    return published(progress, world, parity, size).judged(
         condition(ConditionType.COMPILED, True, Reason.DONE, "the engine is published")
     )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from reranker_contracts import Stage
+from reranker_contracts import ParityReport, Stage
 from reranker_operator.api.conditions import (
     Condition,
     ConditionType,
@@ -126,4 +126,26 @@ def _retry_judgement(attempts: Attempts, kind: ConditionType, wait: float | None
         text = retried(text, attempts.failures)
     return Condition(
         type=kind, status="False", reason=attempts.reason or Reason.RETRYING.value, message=text
+    )
+
+
+def published(
+    progress: Progress, world: EngineWorld, parity: ParityReport, size: int | None
+) -> Progress:
+    """The engine lies in the store, whoever built it."""
+    status = progress.status.model_copy(
+        update={
+            "parity": parity,
+            "size_bytes": size,
+            "ready_time": world.now,
+            "builds": progress.status.builds + progress.attempts.failures,
+        }
+    )
+    text = (
+        f"Kendall tau {parity.kendall_tau:.4f}, NDCG@10 difference {parity.ndcg10_delta:.4f}, "
+        f"largest logit difference {parity.max_abs_diff:.2g} over {parity.pairs} pairs"
+    )
+    attempts = Attempts(key=progress.attempts.key)
+    return replace(progress, status=status, attempts=attempts, stage=None).judged(
+        condition(ConditionType.VALIDATED, True, Reason.DONE, text)
     )

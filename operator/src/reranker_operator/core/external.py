@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
+from reranker_operator.core.causes.pods import has_ended
 from reranker_operator.core.signals import Signals
 from reranker_operator.core.world import Manifest, is_leaving
 from reranker_operator.names import APP_COMPONENT
@@ -124,6 +125,6 @@ def serving(pods: Iterable[Manifest]) -> int:
     return sum(
         (pod["metadata"].get("labels") or {}).get(APP_COMPONENT) == "serving"
         and not is_leaving(pod)
-        and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        and not has_ended(pod)
         for pod in pods
     )

@@ -12,6 +12,10 @@ from reranker_operator.api.v1alpha1 import RerankerService
 
 #: How often pods are read: as usual, or as often as it takes to notice that somebody waits.
 Pace = Literal["steady", "asleep"]
+#: What a pod is there for: it ranks, or it holds requests while none does.
+Role = Literal["serving", "activator"]
+#: Seconds for which what a pod said holds.
+FRESH_SECONDS = 10.0
 
 
 class Sample(NamedTuple):
@@ -46,7 +50,7 @@ class PodLoad:
     """The last minute or so of one pod, oldest sample first; empty when none was ever read."""
 
     pod: str
-    role: Literal["serving", "activator"]
+    role: Role
     revision: str | None
     samples: tuple[Sample, ...] = ()
     #: Times in a row that it could not be read.

@@ -22,6 +22,7 @@ from reranker_operator.core.engine_progress import (
     failed,
     is_built,
     number_of,
+    published,
     running,
     start,
     timed,
@@ -121,28 +122,6 @@ def _pulled(
         condition(ConditionType.PREPARED, True, Reason.DONE, text),
         condition(ConditionType.COMPILED, True, Reason.DONE, text),
         condition(ConditionType.PULLED, True, Reason.DONE, text),
-    )
-
-
-def published(
-    progress: Progress, world: EngineWorld, parity: ParityReport, size: int | None
-) -> Progress:
-    """The engine lies in the store, whoever built it."""
-    status = progress.status.model_copy(
-        update={
-            "parity": parity,
-            "size_bytes": size,
-            "ready_time": world.now,
-            "builds": progress.status.builds + progress.attempts.failures,
-        }
-    )
-    text = (
-        f"Kendall tau {parity.kendall_tau:.4f}, NDCG@10 difference {parity.ndcg10_delta:.4f}, "
-        f"largest logit difference {parity.max_abs_diff:.2g} over {parity.pairs} pairs"
-    )
-    attempts = Attempts(key=progress.attempts.key)
-    return replace(progress, status=status, attempts=attempts, stage=None).judged(
-        condition(ConditionType.VALIDATED, True, Reason.DONE, text)
     )
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 
 from reranker_operator import names
 from reranker_operator.api.meta import SERVICE
+from reranker_operator.core.causes.pods import has_ended
 from reranker_operator.core.split import Held
-from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of
+from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of, title_of
 from reranker_operator.render import activator
 from reranker_operator.render import serving as render
-
-_ENDED = frozenset({"Succeeded", "Failed"})
 
 
 def revision_of(manifest: Manifest) -> str | None:
@@ -63,7 +62,7 @@ def led_to(world: ServiceWorld) -> Mapping[str, str]:
         behind = (
             entry
             for entry in world.companions
-            if (entry["kind"], entry["metadata"]["name"]) == (SERVICE.kind, name)
+            if title_of(entry) == (SERVICE.kind, name)
             and world.service.metadata.uid in owners_of(entry)
         )
         address = next(behind, None)
@@ -143,11 +142,7 @@ def held_by(world: ServiceWorld, live: Mapping[str, Manifest], revisions: set[st
     asked = going = 0
     for revision in revisions:
         given = asked_of(live.get(revision))
-        pods = [
-            is_leaving(pod)
-            for pod in pods_of(world, revision)
-            if pod.get("status", {}).get("phase") not in _ENDED
-        ]
+        pods = [is_leaving(pod) for pod in pods_of(world, revision) if not has_ended(pod)]
         asked += given
         going += sum(pods) + max(0, len(pods) - sum(pods) - given)
     return Held(asked, going)

@@ -129,7 +129,8 @@ def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, 
     # Only those whose changes this service will hear of: not the ones it releases now, nor one
     # that still runs here but was made anew for somebody else.
     uid, used = world.service.metadata.uid, used_engines(world, engine)
-    kept = kept_engines(world) - {engine_of(entry) for entry in live_deployments(world).values()}
+    running = {engine_of(entry) for entry in live_deployments(world).values()}
+    kept = kept_engines(world) - running - {engine.name}
     rows = []
     for entry in sorted(world.engines, key=lambda item: item.metadata.name):
         name = entry.metadata.name
@@ -145,7 +146,7 @@ def _summaries(world: ServiceWorld, engine: EngineStep) -> tuple[EngineSummary, 
                 state=_state(
                     ready,
                     passed_over=name in engine.passed_over,
-                    kept=name in kept - {engine.name},
+                    kept=name in kept,
                 ),
                 stage=entry.status.stage,
                 size_bytes=entry.status.size_bytes,

@@ -7,10 +7,8 @@ that matters is for who decides.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample
 
-#: Seconds for which a sample tells how its pod is.
-FRESH_SECONDS = 10.0
 #: Seconds over which rates are taken. Shorter ones would be those of single batches.
 RATE_SECONDS = 20.0
 

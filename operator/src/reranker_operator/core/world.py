@@ -18,6 +18,11 @@ def owners_of(entry: Manifest) -> frozenset[str]:
     return frozenset(owner["uid"] for owner in entry["metadata"].get("ownerReferences") or ())
 
 
+def title_of(entry: Manifest) -> tuple[str, str]:
+    """Kind and name."""
+    return entry["kind"], entry["metadata"]["name"]
+
+
 def is_leaving(entry: Manifest) -> bool:
     """It is being deleted, and may stay for a while: with a finalizer, or as long as it is used."""
     return "deletionTimestamp" in entry["metadata"]

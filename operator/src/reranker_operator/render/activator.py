@@ -21,6 +21,7 @@ from reranker_operator.render.serving import (
     HTTP_PORT,
     METRICS_PORT,
     aliases_of,
+    gateway_environment,
     ports_of,
 )
 
@@ -150,12 +151,7 @@ def _pod(
         resources=_RESOURCES,
         mounts=[mount("tmp", "/tmp"), *security.mounts(serving)],  # noqa: S108 - a volume of the pod
         args=["activate"],
-        env=[
-            {"name": f"RERANKER_{key}", "value": str(value)}
-            for key, value in settings.items()
-            if value is not None
-        ]
-        + shared,
+        env=gateway_environment(settings) + shared,
     )
     if serving.gateway.image_pull_policy:
         result["imagePullPolicy"] = serving.gateway.image_pull_policy

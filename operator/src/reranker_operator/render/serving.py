@@ -237,6 +237,15 @@ def service_object(service: RerankerService, revision: str | None) -> Json:
     }
 
 
+def gateway_environment(settings: Mapping[str, object]) -> list[Json]:
+    """Settings of the gateway's program as variables; None is its own default."""
+    return [
+        {"name": f"RERANKER_{name}", "value": str(value)}
+        for name, value in settings.items()
+        if value is not None
+    ]
+
+
 def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: list[Json]) -> Json:
     serving, model = service.spec.serving, service.spec.model
     settings: dict[str, object] = {
@@ -267,11 +276,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         resources=_resources(serving.gateway, defaults.gateway_resources),
         mounts=mounts,
         args=["serve"],
-        env=[
-            {"name": f"RERANKER_{name}", "value": str(value)}
-            for name, value in settings.items()
-            if value is not None
-        ]
+        env=gateway_environment(settings)
         + proxy.environment(service.spec.proxy, service.spec.ca_bundle),
     )
     result = customise(result, serving.gateway)

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from reranker_operator import names
-from reranker_operator.adapters.scrape import Pods, Role, ScrapeError
+from reranker_operator.adapters.scrape import Pods, ScrapeError
 from reranker_operator.api.meta import RERANKER_SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.load import Pace, PodLoad, needs_loads
+from reranker_operator.core.load import Pace, PodLoad, Role, needs_loads
 from reranker_operator.core.recheck import Calm, recheck
 from reranker_operator.core.signals import Signals, much_the_same, signals
 from reranker_operator.core.world import ServiceWorld
@@ -42,7 +42,7 @@ _ASKED_SECONDS = 120.0
 #: Services that are remembered for those who ask.
 _MOST_ASKED = 2000
 #: Seconds for which an answer is good enough for the next one who asks.
-_GOOD_SECONDS = 1.5
+GOOD_SECONDS = 1.5
 
 
 _ROLES: Mapping[str, Role] = {"serving": "serving", "activator": "activator"}
@@ -189,7 +189,7 @@ class Loads:
         service.asked = now
         _keep(service, pods)
         unread = any(not pod.history.samples and not pod.failures for pod in service.pods.values())
-        if unread or now - service.read > _GOOD_SECONDS:
+        if unread or now - service.read > GOOD_SECONDS:
             # Whoever asks with us, or forgets the service, must not end the others' question.
             await asyncio.wait({self._begin(key, service)})
         return _loads(service)

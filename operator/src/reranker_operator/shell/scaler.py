@@ -21,7 +21,7 @@ from reranker_operator.core import external
 from reranker_operator.core.external import Outside, Target, UnclearError
 from reranker_operator.core.signals import signals
 from reranker_operator.errors import Forbidden, NotFound, OperatorError
-from reranker_operator.runtime.loads import Loads
+from reranker_operator.runtime.loads import GOOD_SECONDS, Loads
 from reranker_operator.runtime.queue import Key
 from reranker_operator.shell import externalscaler_pb2 as pb
 
@@ -31,14 +31,13 @@ SERVICE: Final = "externalscaler.ExternalScaler"
 #: Seconds between two looks for those who want to be told.
 _TELL_SECONDS: Final = 2.0
 #: Seconds after which a rate is known that was not: reads in between would be the former one.
-_RATE_SECONDS: Final = 1.6
+_RATE_SECONDS: Final = GOOD_SECONDS + 0.1
 _MOST_BYTES: Final = 64 << 10
 #: KEDA has one connection for all that have the same address, and a stream for each push trigger.
 _MOST_CALLS: Final = 512
 #: Questions to the API server at the same time: what anybody asks here must not fill its queues.
 _ABREAST: Final = 8
-#: Seconds for which an answer is good enough for the next one who asks, and answers that are kept.
-_GOOD_SECONDS: Final = 1.5
+#: Answers that are kept for the next one who asks.
 _MOST_KEPT: Final = 1024
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -159,7 +158,7 @@ class Scaler:
         """The answer to all who ask the same at about the same time: anybody may, and often."""
         now = self._wall()
         at, task = self._asked.get(key, (now, None))
-        if task is None or (task.done() and not 0 <= now - at <= _GOOD_SECONDS):
+        if task is None or (task.done() and not 0 <= now - at <= GOOD_SECONDS):
             if len(self._asked) >= _MOST_KEPT:
                 self._asked = {
                     other: kept for other, kept in self._asked.items() if not kept[1].done()

@@ -7,8 +7,8 @@ The annotation is written right before the number is, and only on the pods that 
 from collections.abc import Iterator
 
 from reranker_operator.api.meta import POD
-from reranker_operator.core.autoscale.measure import FRESH
-from reranker_operator.core.autoscale.observe import is_ready
+from reranker_operator.core.causes.pods import is_ready
+from reranker_operator.core.load import FRESH_SECONDS
 from reranker_operator.core.plan import Patch
 from reranker_operator.core.revisions import live_deployments, pods_of
 from reranker_operator.core.rollout import Rollout
@@ -51,7 +51,7 @@ def _work(world: ServiceWorld) -> dict[str, tuple[float, float, str]]:
     return {
         load.pod: (load.last.backlog_tokens, load.last.in_progress, load.pod)
         for load in world.loads
-        if load.role == "serving" and load.last is not None and load.is_known(now, FRESH)
+        if load.role == "serving" and load.last is not None and load.is_known(now, FRESH_SECONDS)
     }
 
 

@@ -9,7 +9,7 @@ without news may be the busiest of all.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
@@ -111,7 +111,7 @@ class _Case:
     memory: Memory
     current: int
     #: Pods that were asked for and are not ready, those left out that had time enough.
-    starting: int = field(default=0)
+    starting: int = 0
 
     @property
     def least(self) -> int:

@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from reranker_operator.core.load import PodLoad, Sample, began_anew
+from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample, began_anew
 
-#: Seconds; a pod without a newer sample is unknown.
-FRESH = 10.0
 #: Seconds of a quick look at what arrives, in four parts whose spread tells how sure it is.
 QUICK = 8.0
 _PARTS = 4
@@ -121,9 +119,13 @@ def see(
     loads = list(loads)
     by_pod = {load.pod: load for load in loads if load.role == "serving"}
     ready = [pod for pod in pods if pod.ready]
-    known = [load for pod in ready if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH)]
+    known = [
+        load
+        for pod in ready
+        if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH_SECONDS)
+    ]
     activators = [load for load in loads if load.role == "activator" and load.samples]
-    holding = [load for load in activators if load.is_known(now, FRESH)]
+    holding = [load for load in activators if load.is_known(now, FRESH_SECONDS)]
     waiting = [pod for pod in pods if not pod.ready]
     homeless = [pod.no_node_since for pod in waiting if pod.no_node_since is not None]
     seen = Seen(

@@ -8,7 +8,7 @@ from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.autoscale.decide import decide
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
 from reranker_operator.core.autoscale.record import memory_of, status_of
-from reranker_operator.core.causes.pods import condition_of, moment
+from reranker_operator.core.causes.pods import condition_of, has_ended, is_ready, moment
 from reranker_operator.core.load import PodLoad
 from reranker_operator.core.replicas import begin_with
 from reranker_operator.core.revisions import (
@@ -21,7 +21,6 @@ from reranker_operator.core.revisions import (
 )
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving
 
-_ENDED = frozenset({"Succeeded", "Failed"})
 #: Seconds until the number is looked at again when nobody says that it would be another one. Each
 #: round of reading the pods asks that, see `Outlook.holds`.
 LOOK_SECONDS = 60.0
@@ -100,22 +99,9 @@ def outlook(world: ServiceWorld) -> Outlook | None:
     )
 
 
-def seen_in(world: ServiceWorld) -> Seen:
-    """What the decision is made from; the service has `spec.autoscaling`."""
-    found = outlook(world)
-    assert found is not None  # noqa: S101 (of the caller)
-    return found.seen(world.loads, world.now.timestamp())
-
-
 def next_look(world: ServiceWorld) -> float | None:
     """Seconds until the number is worth another look."""
     return None if world.service.spec.autoscaling is None else LOOK_SECONDS
-
-
-def is_ready(pod: Manifest) -> bool:
-    """It answers its readiness probe, as far as its kubelet has said."""
-    said = condition_of(pod, "Ready").get("status")
-    return pod.get("status", {}).get("phase") == "Running" and said in (None, "True")
 
 
 def _stands(under_way: RolloutProgress) -> bool:
@@ -134,7 +120,7 @@ def _views(world: ServiceWorld, serving: str | None) -> Iterator[PodView]:
         reached += [led] if led is not None and led not in reached else []
     for deployment in reached:
         for pod in pods_of(world, revision_of(deployment)):
-            if not is_leaving(pod) and pod.get("status", {}).get("phase") not in _ENDED:
+            if not is_leaving(pod) and not has_ended(pod):
                 yield _view(pod, world.now.timestamp())
 
 

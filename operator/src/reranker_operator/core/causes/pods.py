@@ -15,6 +15,7 @@ _SERVING = {
     "verify": "spec.serving.gateway",
 }
 _BUILD = frozenset({stage.value for stage in Stage} - {"verify"} | {"tools", "source"})
+_ENDED = frozenset({"Succeeded", "Failed"})
 
 
 def living(pods: Iterable[Manifest]) -> list[Manifest]:
@@ -33,6 +34,17 @@ def condition_of(pod: Manifest, kind: str) -> dict[str, Any]:
     """The condition of this type; empty where the pod has none."""
     conditions = pod.get("status", {}).get("conditions", [])
     return next((entry for entry in conditions if entry["type"] == kind), {})
+
+
+def is_ready(pod: Manifest) -> bool:
+    """It answers its readiness probe, as far as its kubelet has said."""
+    said = condition_of(pod, "Ready").get("status")
+    return pod.get("status", {}).get("phase") == "Running" and said in (None, "True")
+
+
+def has_ended(pod: Manifest) -> bool:
+    """It runs no more, and holds nothing."""
+    return pod.get("status", {}).get("phase") in _ENDED
 
 
 def is_build(pod: Manifest) -> bool:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from reranker_operator import names
 from reranker_operator.api.rollout import FailedRevision, GateStatus, Measured, RolloutProgress
-from reranker_operator.core.autoscale.observe import is_ready
 from reranker_operator.core.causes.finding import Finding
+from reranker_operator.core.causes.pods import is_ready
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
 from reranker_operator.core.rollouts import gates, trouble

@@ -11,8 +11,7 @@ from collections.abc import Callable, Container, Iterable
 from reranker_contracts import ParityReport
 from reranker_operator.api.rollout import GatesSpec, GateStatus, Measured
 from reranker_operator.core.autoscale.words import counted
-from reranker_operator.core.load import PodLoad
-from reranker_operator.core.signals import FRESH_SECONDS
+from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample
 
 #: What one revision did lately, and in a longer time.
 Sides = tuple[Measured, Measured]
@@ -34,16 +33,7 @@ def lately(loads: Iterable[PodLoad], revision: str | None) -> Measured:
     for load in _of(loads, revision):
         ends = load.window(_WINDOW_SECONDS)
         if ends is not None:
-            first, last = ends
-            total = _sum(
-                total,
-                Measured(
-                    requests=max(0.0, last.requests - first.requests),
-                    failed=max(0.0, last.failed - first.failed),
-                    tokens=max(0.0, last.tokens - first.tokens),
-                    busy_seconds=max(0.0, last.busy_seconds - first.busy_seconds),
-                ),
-            )
+            total = _sum(total, _done(*ends))
     return total
 
 
@@ -52,17 +42,18 @@ def in_all(loads: Iterable[PodLoad], revision: str | None) -> Measured:
     total = Measured()
     for load in _of(loads, revision):
         if load.last is not None:
-            last = load.last
-            total = _sum(
-                total,
-                Measured(
-                    requests=last.requests,
-                    failed=last.failed,
-                    tokens=last.tokens,
-                    busy_seconds=last.busy_seconds,
-                ),
-            )
+            total = _sum(total, _done(Sample(load.last.at), load.last))
     return total
+
+
+def _done(first: Sample, last: Sample) -> Measured:
+    """Between two samples of one process."""
+    return Measured(
+        requests=max(0.0, last.requests - first.requests),
+        failed=max(0.0, last.failed - first.failed),
+        tokens=max(0.0, last.tokens - first.tokens),
+        busy_seconds=max(0.0, last.busy_seconds - first.busy_seconds),
+    )
 
 
 def unread(loads: Iterable[PodLoad], pods: Container[str], now: float) -> int:

@@ -13,6 +13,7 @@ from reranker_operator.core.revisions import (
     has_all,
     is_shared,
     live_deployments,
+    ready_of,
 )
 from reranker_operator.core.rollouts.stages import STRAIGHT, Stage, stages
 from reranker_operator.core.rollouts.wish import Wish, proven
@@ -178,7 +179,7 @@ class View:
             return self.stage.weight
         before = self.stages[self.number - 1] if self.number else None
         entry = self.entry
-        if before is None or entry is None or _ready(entry) < before.count(self.total):
+        if before is None or entry is None or ready_of(entry) < before.count(self.total):
             return 0
         return before.weight
 
@@ -217,7 +218,3 @@ def _base(
     if last in others and (last == serving or has_all(live[last]) or serving not in others):
         return last
     return serving if serving in others else None
-
-
-def _ready(entry: Manifest) -> int:
-    return int(entry.get("status", {}).get("readyReplicas", 0))
