@@ -1,6 +1,7 @@
 """Ours, by the operator's own function, and three others as their authors wrote them down."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
@@ -76,7 +77,7 @@ class KubeAi:
         return number
 
 
-class _Hpa:
+class _Hpa(ABC):
     """The controller's loop: 15 s, 10 % tolerance, 100 % or 4 pods up, five minutes to go down."""
 
     idlest_first = False
@@ -97,8 +98,9 @@ class _Hpa:
             number = min(number, max(2 * service.wanted, service.wanted + 4))
         return _bounded(number)
 
+    @abstractmethod
     def recommended(self, now: int, service: Service) -> int:
-        raise NotImplementedError
+        """So many pods by what is measured; the number in force within the tolerance."""
 
 
 class HpaCpu(_Hpa):

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import yaml
 from api import Api, Json, in_parallel
-from control_plane import ControlPlane, end
+from control_plane import ControlPlane
 from process import cpu_of, memory_of
+from support.bare_control_plane import end
 
 _LIMIT_SECONDS = 900
 _CALM_SECONDS = 5.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from control_plane import end
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from support.bare_control_plane import end
 from support.operator_process import start_operator
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -40,7 +40,7 @@ def standby(plane: ControlPlane) -> Iterator[str]:
         "log_format": "text",
     }
     process: subprocess.Popen[bytes]
-    with (plane.root / "operator.log").open("wb") as log:
+    with (plane.logs / "operator.log").open("wb") as log:
         process = start_operator(plane.kubeconfig, settings, stdout=log, stderr=log)
     try:
         yield f"127.0.0.1:{port}"

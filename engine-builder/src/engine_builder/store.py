@@ -57,11 +57,7 @@ class Store:
 
     def is_intact(self, kind: str, digest: str) -> bool:
         """Whether the artefact is published and every byte of it is right."""
-        try:
-            verify_artefact(self.path_of(kind, digest), digest)
-        except IntegrityError:
-            return False
-        return True
+        return _verified(self.path_of(kind, digest), digest) is not None
 
     def publish(
         self,
@@ -236,19 +232,22 @@ class Store:
                 _remove_tree(entry)
 
 
-def _is_intact(there: Path, manifest: ArtefactManifest) -> bool:
+def _verified(path: Path, digest: str) -> ArtefactManifest | None:
+    """The manifest of an intact artefact of this digest."""
     try:
-        verify_artefact(there, manifest.digest)
+        return verify_artefact(path, digest)
     except IntegrityError:
-        return False
-    return True
+        return None
+
+
+def _is_intact(there: Path, manifest: ArtefactManifest) -> bool:
+    return _verified(there, manifest.digest) is not None
 
 
 def _is_same(there: Path, manifest: ArtefactManifest) -> bool:
     """Of an engine all that the manifest says, since parity and origin are believed and signed."""
-    try:
-        found = verify_artefact(there, manifest.digest)
-    except IntegrityError:
+    found = _verified(there, manifest.digest)
+    if found is None:
         return False
     if manifest.identity.kind == "prepared":
         return True

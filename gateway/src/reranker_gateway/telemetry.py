@@ -31,15 +31,31 @@ _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TYPICAL_OF: Final = 64
 
 
-class Telemetry:
+class Metrics:
+    """A registry with what the process tells of itself; the rest is added."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+
+    def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when the metrics are scraped."""
+        Gauge(name, description, registry=self._registry).set_function(read)
+
+    def exposition(self, only: Collection[str] = ()) -> str:
+        """The metrics in Prometheus text format: all, or those of the names in `only`."""
+        registry = self._registry.restricted_registry(only) if only else self._registry
+        return generate_latest(registry).decode("utf-8")
+
+
+class Telemetry(Metrics):
     """Every metric that the gateway counts itself; Triton's are merged in by the API."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        super().__init__()
+        registry = self._registry
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        self._registry = registry
         self._requests = Counter(
             names.REQUESTS,
             "Ranking requests answered",
@@ -142,18 +158,9 @@ class Telemetry:
             # Refused before its tokens were known.
             self._arrived.inc(self._typical)
 
-    def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """A gauge that is read when the metrics are scraped."""
-        Gauge(name, description, registry=self._registry).set_function(read)
-
     def watch_counter(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A counter that is read when the metrics are scraped."""
         self._registry.register(_ReadCounter(name, description, read))
-
-    def exposition(self, only: Collection[str] = ()) -> str:
-        """The metrics in Prometheus text format: all, or those of the names in `only`."""
-        registry = self._registry.restricted_registry(only) if only else self._registry
-        return generate_latest(registry).decode("utf-8")
 
 
 class _ReadCounter(Collector):

@@ -7,7 +7,7 @@ can be held, made to fail, or taken away.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from reranker_gateway.engine import Batch
 from reranker_gateway.engine_files import load_engine
 from reranker_gateway.errors import EngineUnavailableError
 from reranker_gateway.gateway import Gateway, build_gateway
+from reranker_gateway.readiness import Readiness
 from reranker_gateway.settings import Settings
 
 MAX_LENGTH = 32
@@ -152,6 +153,19 @@ def client_of() -> Callable[[Gateway], httpx.AsyncClient]:
         return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
     return connect
+
+
+@pytest.fixture
+async def watch() -> AsyncIterator[Callable[[Readiness], None]]:
+    """Lets readiness follow the engine until the test ends, as the lifespan would."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def follow(readiness: Readiness) -> None:
+        tasks.append(asyncio.create_task(readiness.watch()))
+
+    yield follow
+    for task in tasks:
+        task.cancel()
 
 
 @pytest.fixture

@@ -59,6 +59,15 @@ def hold_of(pods: Pods, time: Time, expected: float | None = None, seconds: floa
     return Hold(ask=pods.ask, cold_start=cold_start, seconds=seconds, clock=time)
 
 
+async def ask_a_pod_that_goes(hold: Hold, pods: Pods) -> asyncio.Task[int]:
+    """It was ready when the hold looked last; the request meets nobody."""
+    pods.ready = True
+    assert await hold.look()
+    pods.ready = False
+    pods.refusals = [NotTakenError(None)]
+    return asyncio.create_task(hold.deliver(pods.take(1), None))
+
+
 async def test_they_go_on_in_the_order_in_which_they_came(
     pods: Pods, time: Time, eventually: Eventually
 ) -> None:
@@ -124,11 +133,7 @@ async def test_a_pod_that_went_away_is_waited_for(
     pods: Pods, time: Time, eventually: Eventually
 ) -> None:
     hold = hold_of(pods, time)
-    pods.ready = True
-    assert await hold.look()
-    pods.ready = False
-    pods.refusals = [NotTakenError(None)]
-    asked = asyncio.create_task(hold.deliver(pods.take(1), None))
+    asked = await ask_a_pod_that_goes(hold, pods)
     await eventually(lambda: hold.waiting == 1)
     pods.ready = True
     assert await asked == 1
@@ -182,11 +187,7 @@ async def test_a_pod_that_is_not_ready_says_nothing_of_the_others(
 ) -> None:
     """The address leads to any of them."""
     hold = hold_of(pods, time, expected=5000)
-    pods.ready = True
-    assert await hold.look()
-    pods.ready = False
-    pods.refusals = [NotTakenError(None)]
-    asked = asyncio.create_task(hold.deliver(pods.take(1), None))
+    asked = await ask_a_pod_that_goes(hold, pods)
     await eventually(lambda: hold.waiting == 1)
     hold.check(1)
     time.now += 1
@@ -200,11 +201,7 @@ async def test_when_nobody_is_there_any_more_it_is_told_as_ever(
     pods: Pods, time: Time, eventually: Eventually
 ) -> None:
     hold = hold_of(pods, time, expected=5000)
-    pods.ready = True
-    assert await hold.look()
-    pods.ready = False
-    pods.refusals = [NotTakenError(None)]
-    asked = asyncio.create_task(hold.deliver(pods.take(1), None))
+    asked = await ask_a_pod_that_goes(hold, pods)
     await eventually(lambda: not hold.ready)
     time.now += 3
     with pytest.raises(SleepingError, match="it is being started"):

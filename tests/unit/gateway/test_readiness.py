@@ -17,11 +17,14 @@ def test_warm_up_runs_every_bucket_up_to_the_limit() -> None:
 
 
 async def test_follows_the_engine(
-    gateway_of: Callable[..., Any], engine: Any, eventually: Callable[..., Any]
+    gateway_of: Callable[..., Any],
+    engine: Any,
+    watch: Callable[..., None],
+    eventually: Callable[..., Any],
 ) -> None:
     engine.loaded = False
     readiness = gateway_of(ready=False, engine_patience_seconds=0).readiness
-    watch = asyncio.create_task(readiness.watch())
+    watch(readiness)
     readiness.suspect()
     await eventually(lambda: not readiness.suspected)
     assert not readiness.ready
@@ -32,14 +35,16 @@ async def test_follows_the_engine(
     engine.loaded = False
     readiness.suspect()
     await eventually(lambda: not readiness.ready)
-    watch.cancel()
 
 
 async def test_a_loaded_engine_that_fails_is_not_ready(
-    gateway_of: Callable[..., Any], engine: Any, eventually: Callable[..., Any]
+    gateway_of: Callable[..., Any],
+    engine: Any,
+    watch: Callable[..., None],
+    eventually: Callable[..., Any],
 ) -> None:
     readiness = gateway_of(engine_patience_seconds=0).readiness
-    watch = asyncio.create_task(readiness.watch())
+    watch(readiness)
     failures = [EngineError("dead backend"), EngineUnavailableError("dead"), ZeroDivisionError()]
     engine.failures.extend(failures)
     readiness.suspect()
@@ -52,19 +57,20 @@ async def test_a_loaded_engine_that_fails_is_not_ready(
     engine.score = lambda batch: np.full(batch.rows, np.nan, dtype=np.float32)
     readiness.suspect()
     await eventually(lambda: not readiness.ready)
-    watch.cancel()
 
 
 async def test_one_bad_batch_does_not_take_a_healthy_engine_away(
-    gateway_of: Callable[..., Any], engine: Any, eventually: Callable[..., Any]
+    gateway_of: Callable[..., Any],
+    engine: Any,
+    watch: Callable[..., None],
+    eventually: Callable[..., Any],
 ) -> None:
     readiness = gateway_of().readiness
-    watch = asyncio.create_task(readiness.watch())
+    watch(readiness)
     readiness.suspect()
     await eventually(lambda: len(engine.batches) == 1)
     assert engine.batches[0].rows == 1
     assert readiness.ready
-    watch.cancel()
 
 
 async def test_requests_wait_for_an_engine_that_starts_again(
@@ -72,10 +78,11 @@ async def test_requests_wait_for_an_engine_that_starts_again(
     client_of: Callable[..., Any],
     engine: Any,
     body: Callable[..., Any],
+    watch: Callable[..., None],
     eventually: Callable[..., Any],
 ) -> None:
     gateway = gateway_of()
-    watch = asyncio.create_task(gateway.readiness.watch())
+    watch(gateway.readiness)
     async with client_of(gateway) as client:
         engine.open.clear()
         during = asyncio.create_task(client.post("/v1/ranking", json=body()))
@@ -90,7 +97,6 @@ async def test_requests_wait_for_an_engine_that_starts_again(
         assert not later.done()
         engine.loaded = True
         assert {(await running).status_code for running in (during, later)} == {200}
-    watch.cancel()
 
 
 async def test_patience_ends(
@@ -98,16 +104,16 @@ async def test_patience_ends(
     client_of: Callable[..., Any],
     engine: Any,
     body: Callable[..., Any],
+    watch: Callable[..., None],
 ) -> None:
     gateway = gateway_of(engine_patience_seconds=0.05)
-    watch = asyncio.create_task(gateway.readiness.watch())
+    watch(gateway.readiness)
     engine.loaded = False
     async with client_of(gateway) as client:
         refused = await client.post("/v1/ranking", json=body())
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert "not answering" in refused.json()["message"] or "away" in refused.json()["message"]
         assert (await client.get("/v1/health/ready")).status_code == 503
-    watch.cancel()
 
 
 async def test_a_batch_that_brings_the_engine_down_takes_the_others_along_only_once(
@@ -115,6 +121,7 @@ async def test_a_batch_that_brings_the_engine_down_takes_the_others_along_only_o
     client_of: Callable[..., Any],
     engine: Any,
     body: Callable[..., Any],
+    watch: Callable[..., None],
     eventually: Callable[..., Any],
 ) -> None:
     """They were lost with it; then each is tried alone."""
@@ -129,7 +136,7 @@ async def test_a_batch_that_brings_the_engine_down_takes_the_others_along_only_o
         return (batch.input_ids * batch.attention_mask).sum(axis=1).astype(np.float32)
 
     engine.score = score
-    watch = asyncio.create_task(gateway.readiness.watch())
+    watch(gateway.readiness)
     async with client_of(gateway) as client:
         engine.open.clear()
         asked = [body(query={"text": word}, passages=[{"text": "w3"}]) for word in ("w9", "w1")]
@@ -141,4 +148,3 @@ async def test_a_batch_that_brings_the_engine_down_takes_the_others_along_only_o
         bad, good = await asyncio.gather(*answers)
     assert (bad.status_code, good.status_code) == (500, 200)
     assert len(crashed) == 3
-    watch.cancel()

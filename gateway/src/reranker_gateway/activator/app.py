@@ -26,7 +26,7 @@ from reranker_gateway.admission import Admission, Entry
 from reranker_gateway.api.body import read_body, unless_gone
 from reranker_gateway.api.dialects.table import is_scoring
 from reranker_gateway.api.errors import DIALECT, error_response, gateway_error_response
-from reranker_gateway.api.info import METRICS_PATHS
+from reranker_gateway.api.info import METRICS_PATHS, health_answer
 from reranker_gateway.api.middleware import RequestMiddleware
 from reranker_gateway.api.models import ModelNames, models_document
 from reranker_gateway.api.ranking import REQUEST_ID
@@ -115,21 +115,17 @@ def _own_answer(
     """Health and metrics of this very process."""
     path = scope["path"] if scope["method"] in {"GET", "HEAD"} else ""
     if path in _LIVE:
-        return _health("Service is live.", "live")
+        return health_answer("Service is live.", "live")
     leaving = activator.drain.phase is not Phase.SERVING
     if leaving and (path in _READY or path == "/health"):
         return gateway_error_response(NotReadyError("Service is shutting down."), scope)
     if path in _READY:
-        return _health("Service is ready.", "ready")
+        return health_answer("Service is ready.", "ready")
     if path == "/health":
         return PlainTextResponse("")
     if path in metrics_paths:
         return PlainTextResponse(activator.telemetry.exposition(), media_type=CONTENT_TYPE)
     return None
-
-
-def _health(message: str, status: str) -> Response:
-    return JSONResponse({"object": "health.response", "message": message, "status": status})
 
 
 class _Front:

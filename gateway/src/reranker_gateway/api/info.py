@@ -63,6 +63,11 @@ def metrics_app(gateway: Gateway) -> FastAPI:
     return app
 
 
+def health_answer(message: str, status: str) -> Response:
+    """That of a process that is well, as NIM has it."""
+    return JSONResponse({"object": "health.response", "message": message, "status": status})
+
+
 def _constant(document: Any) -> Callable[[], Any]:
     async def read() -> Response:
         return JSONResponse(document)
@@ -73,7 +78,7 @@ def _constant(document: Any) -> Callable[[], Any]:
 def _add_health(router: APIRouter, gateway: Gateway) -> None:
     @router.get("/v1/health/live", summary="200 while the process answers")
     async def live() -> Response:
-        return JSONResponse(_health("Service is live.", "live"))
+        return health_answer("Service is live.", "live")
 
     @router.get(
         "/v1/health/ready",
@@ -86,7 +91,7 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
         reason = _why_not_ready(gateway, leaving)
         if reason is not None:
             return _not_ready(reason)
-        return JSONResponse(_health("Service is ready.", "ready"))
+        return health_answer("Service is ready.", "ready")
 
     if _PLAIN_HEALTH.isdisjoint(gateway.settings.dialects):
         return
@@ -205,10 +210,6 @@ def _tei_info(gateway: Gateway) -> dict[str, Any]:
 
 
 _RETRY: Final = {"Retry-After": "1"}
-
-
-def _health(message: str, status: str) -> dict[str, str]:
-    return {"object": "health.response", "message": message, "status": status}
 
 
 def _not_ready(message: str) -> Response:
