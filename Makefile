@@ -55,7 +55,7 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt
 .PHONY: venv
 venv: $(VENV)/.ready ## The Python environment of tests and tools, in .venv.
 
-.PHONY: test lint test-rules test-conformance test-unit test-reconcile test-builder test-cluster test-keda test-e2e test-nightly
+.PHONY: test lint test-rules test-conformance test-unit test-reconcile test-builder test-cluster test-keda test-e2e test-long test-nightly
 test: ## Everything: lint, unit, reconcile, cluster, e2e.
 	@hack/test
 
@@ -93,6 +93,9 @@ test-keda: $(VENV)/.ready ## Real KEDA beside the operator's external scaler; bu
 
 test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 	@$(PY) -m pytest tests/e2e
+
+test-long: $(VENV)/.ready ## Real pods under twenty minutes of changing load; half an hour.
+	@$(PY) -m pytest -s -v tests/e2e/long
 
 test-nightly: $(VENV)/.ready ## Ten thousand stories for the operator; hours.
 	@HYPOTHESIS_PROFILE=nightly $(PY) -m pytest tests/reconcile/test_properties.py

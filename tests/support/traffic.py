@@ -21,7 +21,7 @@ import random
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -145,14 +145,17 @@ def is_close(one: Scores, other: Scores) -> bool:
 
 
 class Traffic:
-    """Poisson arrivals at `address`, a host without scheme, from enter to exit."""
+    """Poisson arrivals at `address`, a host without scheme, from enter to exit.
+
+    `per_second` may be a function of the seconds since then.
+    """
 
     def __init__(
         self,
         address: str,
         questions: Sequence[Question],
         *,
-        per_second: float,
+        per_second: float | Callable[[float], float],
         kinds: Sequence[Kind] = KINDS,
         at_most: int = 60_000,
         seconds: float = 900,
@@ -164,7 +167,8 @@ class Traffic:
         self._url = f"http://{address}:{http_port}/v1/ranking"
         self._target = f"{address}:{grpc_port}"
         self._questions, self._kinds = list(questions), list(kinds)
-        self._rate, self._at_most, self._seconds = per_second, at_most, seconds
+        self._rate = per_second if callable(per_second) else lambda _: per_second
+        self._at_most, self._seconds = at_most, seconds
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -205,7 +209,7 @@ class Traffic:
         started = due = time.monotonic()
         try:
             for number in range(self._at_most):
-                due += self._random.expovariate(self._rate)
+                due += self._random.expovariate(self._rate(due - started))
                 await asyncio.sleep(due - time.monotonic())
                 if self._stop.is_set() or due - started > self._seconds:
                     break

@@ -30,7 +30,7 @@ class OnnxRuntimeBuilder:
         """`model.onnx`, the exported one or a quantised one."""
         if job.target.precision == "int8":
             with job.progress.step("quantising to INT8"):
-                _quantise(job.prepared, job.out)
+                _quantise(job)
         else:
             copy_graph(job.prepared, job.out, job.progress)
         return Built(backend="onnxruntime", filename=ONNX)
@@ -41,23 +41,27 @@ class OnnxRuntimeBuilder:
         return OnnxEngine(directory / ONNX, gpu=target.accelerator == "nvidia")
 
 
-def _quantise(prepared: Path, out: Path) -> None:
+def _quantise(job: Job) -> None:
     """Weights of matrix products to INT8 per channel, their inputs at run time.
 
     The embeddings and the head stay FP32: they are cheap, and every error in them is one of the
     score.
     """
+    prepared, out = job.prepared, job.out
     graph = onnx.load(prepared / ONNX, load_external_data=False)
     size = (prepared / ONNX).stat().st_size
     if (prepared / ONNX_DATA).exists():
         size += (prepared / ONNX_DATA).stat().st_size
     try:
-        # It leaves its inferred graph beside the output when it fails.
-        with tempfile.TemporaryDirectory(dir=out) as scratch:
-            quantised = Path(scratch) / ONNX
+        with (
+            tempfile.TemporaryDirectory(dir=out) as source,
+            tempfile.TemporaryDirectory(dir=out) as scratch,
+        ):
+            # It writes a graph with shapes beside the one it reads, which may not be changed.
+            copy_graph(prepared, Path(source), job.progress)
             quantize_dynamic(
-                prepared / ONNX,
-                quantised,
+                Path(source) / ONNX,
+                Path(scratch) / ONNX,
                 op_types_to_quantize=["MatMul", "Gemm"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,

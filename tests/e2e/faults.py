@@ -1,0 +1,43 @@
+"""Makes a gateway worse: mounted as `sitecustomize.py`, which Python imports before all else.
+
+FAULT: `crash` ends the process, `slow` doubles the time of each batch, `errors` fails each 20th,
+`paced` takes its time for each token, whatever the processor has to do beside it.
+"""
+
+import asyncio
+import itertools
+import os
+import sys
+
+_FAULT = os.environ["FAULT"]
+
+if _FAULT == "crash":
+    sys.stderr.write("made to crash\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+from reranker_gateway.engine import Batch, FloatArray  # noqa: E402 - a crash comes before it
+from reranker_gateway.errors import EngineError  # noqa: E402
+from reranker_gateway.triton import TritonEngine  # noqa: E402
+
+#: Tokens per second of a pod.
+_PACE = 3000
+_infer = TritonEngine.infer
+_turn = asyncio.Lock()
+_batches = itertools.count(1)
+
+
+async def _worse(self: TritonEngine, batch: Batch) -> FloatArray:
+    if _FAULT == "errors" and next(_batches) % 20 == 0:
+        raise EngineError("the engine failed on a batch, as it was made to")
+    if _FAULT == "paced":
+        async with _turn:
+            await asyncio.sleep(int(batch.attention_mask.sum()) / _PACE)
+    began = asyncio.get_running_loop().time()
+    result = await _infer(self, batch)
+    if _FAULT == "slow":
+        await asyncio.sleep(asyncio.get_running_loop().time() - began)
+    return result
+
+
+TritonEngine.infer = _worse  # type: ignore[method-assign]
