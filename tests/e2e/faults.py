@@ -1,7 +1,8 @@
 """Makes a gateway worse: mounted as `sitecustomize.py`, which Python imports before all else.
 
-FAULT: `crash` ends the process, `slow` doubles the time of each batch, `errors` fails each 20th,
-`paced` takes its time for each token, whatever the processor has to do beside it.
+FAULT: `crash` ends the process, `unready` never finds Triton ready, `slow` doubles the time of each
+batch, `errors` fails each 20th, `paced` takes its time for each token, whatever else the processor
+has to do.
 """
 
 import asyncio
@@ -40,4 +41,10 @@ async def _worse(self: TritonEngine, batch: Batch) -> FloatArray:
     return result
 
 
+async def _unready(self: TritonEngine) -> bool:
+    return False
+
+
+if _FAULT == "unready":
+    TritonEngine.ready = _unready  # type: ignore[method-assign]
 TritonEngine.infer = _worse  # type: ignore[method-assign]
