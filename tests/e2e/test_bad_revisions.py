@@ -30,7 +30,7 @@ _QUESTIONS = [
 _SMALL = {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}}}
 #: Python runs this before the gateway's own code.
 _FAULTS = Path(__file__).with_name("faults.py")
-_FAILS = "the engine failed on a batch"
+_FAILS = "made to fail"
 _TABLE_HEAD = (
     "| revision | given up after s | requests | ok | refused | failed | gate, and what it said |\n"
     "|---|---:|---:|---:|---:|---:|---|"
