@@ -30,12 +30,14 @@ _IMAGE = "nvcr.io/nim/nvidia/llama-3.2-nv-rerankqa-1b-v2"
 
 def build(checkout: Path, folder: Path) -> Path:
     """The operator's program; a few minutes the first time."""
-    source = checkout / "cmd/main.go"
-    patched = folder / "main.go"
-    text = source.read_text().replace('"/manifests"', json.dumps(str(checkout / "manifests")))
-    patched.write_text(text)
+    here, replaced = json.dumps(str(checkout / "manifests")), {}
+    for source in (file for top in ("cmd", "internal") for file in checkout.glob(f"{top}/**/*.go")):
+        if '"/manifests"' in (text := source.read_text()):
+            patched = folder / f"{len(replaced)}.go"
+            patched.write_text(text.replace('"/manifests"', here))
+            replaced[str(source)] = str(patched)
     overlay = folder / "overlay.json"
-    overlay.write_text(json.dumps({"Replace": {str(source): str(patched)}}))
+    overlay.write_text(json.dumps({"Replace": replaced}))
     program = folder / "nim-operator"
     command = ["go", "build", "-mod=vendor", "-overlay", str(overlay), "-o", str(program), "./cmd"]
     environment = os.environ | {"CGO_ENABLED": "0"}

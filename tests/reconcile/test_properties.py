@@ -161,10 +161,11 @@ def _meddle(kind: str, patch: dict[str, Any]) -> Act:
     return act
 
 
+_RELABEL = _meddle("Deployment", {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}})
 DRIFT = st.sampled_from(
     [
         _meddle("Deployment", {"metadata": {"labels": {"team": "x"}}}),
-        _meddle("Deployment", {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}),
+        _RELABEL,
         _meddle("Deployment", {"spec": {"replicas": 5}}),
         _meddle("Service", {"spec": {"ports": [{"name": "x", "port": 1}]}}),
         _meddle("Service", {"spec": {"selector": {"app": "x"}}}),
@@ -357,12 +358,19 @@ UNPROVEN: list[tuple[Act, int]] = [
     (_edit("one", model={"source": "hf://org/a"}), -1),
     (_edit("one", replicas=0), -1),
 ]
+#: Somebody hides the revision that another one is about to take over from.
+HIDDEN: list[tuple[Act, int]] = [
+    (_edit("one", model={"source": "hf://org/a"}), -1),
+    (_upgrade(2), 4),
+    (_RELABEL, 4),
+]
 
 
 @pytest.mark.timeout(0)
 @given(st.lists(st.tuples(ACTS, PACE), max_size=8), st.booleans(), st.sampled_from([1, 3]))
 @example(LAST_OWNER, False, 1)
 @example(UNPROVEN, False, 1)
+@example(HIDDEN, False, 1)
 def test_any_story_comes_to_the_right_rest(
     script: list[tuple[Act, int]], afresh: bool, workers: int
 ) -> None:

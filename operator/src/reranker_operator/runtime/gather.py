@@ -172,7 +172,10 @@ async def _unlabelled(
 ) -> list[Json]:
     """Deployments that should be there and are not found by our labels: somebody changes those."""
     meta, status = service.metadata, service.status
-    revisions = (status.revision, status.rollout.revision if status.rollout else None)
+    revisions = {status.revision}
+    if status.rollout is not None:
+        # The one that the traffic came from stays until the new one is proven.
+        revisions |= {status.rollout.revision, *(kept.revision for kept in status.history[:1])}
     missing = {names.deployment(meta.name, revision) for revision in revisions if revision}
     missing -= {entry["metadata"]["name"] for entry in found}
     asked = (get_or_none(cluster, DEPLOYMENT, meta.namespace, name) for name in sorted(missing))
