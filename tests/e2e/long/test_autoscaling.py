@@ -57,7 +57,7 @@ def paced(services: Services) -> Iterator[Services]:
 
 def _tokens(services: Services) -> int:
     """Of one question, as the service counts them."""
-    answer: Json = services.rank("paced", _QUESTION.query, _QUESTION.passages)
+    answer: Json = services.rank("paced", _QUESTION.query, _QUESTION.passages, model=_MODEL)
     return int(answer["usage"]["total_tokens"])
 
 
