@@ -21,9 +21,11 @@ _MODEL = "test/model"
 _FAULTS = Path(__file__).parents[1] / "faults.py"
 #: Of a pod, as `faults.py` has it, and what the service aims at.
 _TOKENS_PER_SECOND, _UTILIZATION = 3000, 0.7
-_QUESTION = Question(
-    _MODEL, "which", tuple(f"passage {word * 7}" for word in ("alpha", "gamma", "delta"))
-)
+#: No two of those that wait at the same time are equal: equal pairs are scored once.
+_QUESTIONS = [
+    Question(_MODEL, f"which {number:04}", ("alpha alpha alpha", "gamma gamma gamma", "delta " * 3))
+    for number in range(2000)
+]
 _MOST = 8
 #: The autoscaler's own bar, from the step to the right number.
 _WITHIN = 15
@@ -57,7 +59,7 @@ def paced(services: Services) -> Iterator[Services]:
 
 def _tokens(services: Services) -> int:
     """Of one question, as the service counts them."""
-    answer: Json = services.rank("paced", _QUESTION.query, _QUESTION.passages, model=_MODEL)
+    answer: Json = services.rank("paced", _QUESTIONS[0].query, _QUESTIONS[0].passages, model=_MODEL)
     return int(answer["usage"]["total_tokens"])
 
 
@@ -67,7 +69,7 @@ def _follow(
     """The wanted number of pods whenever it changed, with the second, under this load."""
     address = services.kubectl.get("service", "paced")["spec"]["clusterIP"]
     numbers: list[tuple[float, int]] = []
-    with Traffic(address, [_QUESTION], per_second=rate, seconds=seconds) as traffic:
+    with Traffic(address, _QUESTIONS, per_second=rate, seconds=seconds) as traffic:
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
             status = services.kubectl.get("rr", "paced")["status"]["autoscaling"]
