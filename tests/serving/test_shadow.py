@@ -1,7 +1,6 @@
 """Two real gateways, of which one has its requests scored by the other, too."""
 
 import asyncio
-import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -122,7 +121,7 @@ async def test_nobody_waits_for_it_and_neither_does_the_end(pair: Pair) -> None:
     assert (metrics[RESULT % "compared"], metrics[RESULT % "failed"]) == (0, 0)
     assert metrics[RESULT % "dropped"] == 4
     assert pair.triton.model.calls > 0
-    for process in (old, new):
+    for process in (new, old):
         process.process.send_signal(signal.SIGTERM)
         _, log = await process.process.communicate()
         assert process.process.returncode == 0
@@ -146,11 +145,10 @@ async def test_keys_and_certificates_are_those_that_are_mounted(
 
 
 async def test_pods_of_one_revision_leave_each_other_alone(pair: Pair) -> None:
-    old, new = await pair.start()
+    _, new = await pair.start()
     answer = await new.client.post("/v1/ranking", json=REQUEST)
     assert answer.status_code == 200
     await until(new, 'reranker_requests_total{code="409",dialect="shadow"}', 1)
     metrics = await told(new)
     assert metrics[RESULT % "failed"] == 0
-    assert not re.search(r"kendall_tau_count", "".join(metrics))
-    assert old.process.returncode is None
+    assert not any("kendall_tau" in name for name in metrics)

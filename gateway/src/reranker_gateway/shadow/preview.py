@@ -29,6 +29,8 @@ _ANSWER_BYTES: Final = 1024
 _SCORE_BYTES: Final = 32
 _REVISION: Final = re.compile(r"[a-z0-9]{1,63}")
 
+Headers = list[tuple[bytes, bytes]]
+
 
 class PreviewError(Exception):
     """There are no scores. `status` is what it answered, None where that was no answer."""
@@ -78,18 +80,18 @@ class Preview:
         """Close all connections."""
         await self._peers.close()
 
-    def _written(self, sample: Sample) -> tuple[dict[str, str | bytes], bytes]:
-        """Headers and body."""
+    def _written(self, sample: Sample) -> tuple[Headers, bytes]:
+        """Headers and body. Raises PreviewError."""
         question = sample.question
-        headers: dict[str, str | bytes] = {
-            REVISION_HEADER: self._revision,
-            "content-type": "application/json",
-        }
+        headers = [
+            (REVISION_HEADER.encode(), self._revision.encode()),
+            (b"content-type", b"application/json"),
+        ]
         if sample.long_passages is not None:
-            headers[LONG_PASSAGES_HEADER.decode()] = sample.long_passages
+            headers.append((LONG_PASSAGES_HEADER, sample.long_passages.encode()))
         if self._keys_dir is not None:
             try:
-                headers["x-api-key"] = any_key(self._keys_dir)
+                headers.append((b"x-api-key", any_key(self._keys_dir)))
             except ApiKeysError as error:
                 raise PreviewError(str(error)) from None
         asked = {
