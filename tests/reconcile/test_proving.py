@@ -7,8 +7,7 @@ import pytest
 
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Json
-from reranker_operator.api.meta import DEPLOYMENT, HTTP_ROUTE, POD, RERANKER_SERVICE, SERVICE
-from reranker_operator.api.rollout import FailedRevision
+from reranker_operator.api.meta import HTTP_ROUTE, POD, RERANKER_SERVICE
 from reranker_operator.errors import Rejected
 
 from .controllers import NAMESPACE, PARITY

@@ -129,9 +129,7 @@ async def test_nobody_waits_for_it_and_neither_does_the_end(pair: Pair) -> None:
         assert b"d d" not in log
 
 
-async def test_keys_and_certificates_are_those_that_are_mounted(
-    pair: Pair, tmp_path: Path
-) -> None:
+async def test_keys_and_certificates_are_those_that_are_mounted(pair: Pair, tmp_path: Path) -> None:
     keys, tls = tmp_path / "keys", tmp_path / "tls"
     keys.mkdir()
     (keys / "shop").write_text("secret")

@@ -252,9 +252,7 @@ class _Rig:
         self.registry = CollectorRegistry()
         self.telemetry = ShadowTelemetry(self.registry)
         self.samples = Samples(100, lambda: self.now)
-        self.sender = Sender(
-            self.samples, _preview(url), self.telemetry, "old", patience=patience
-        )
+        self.sender = Sender(self.samples, _preview(url), self.telemetry, "old", patience=patience)
 
     def offer(self, logits: list[float]) -> None:
         with Sampling(self.samples) as kept:
@@ -262,14 +260,14 @@ class _Rig:
             kept.answered(np.array(logits, dtype=np.float32))
 
     def count(self, result: str) -> float | None:
-        return self.registry.get_sample_value(
-            "reranker_shadow_requests_total", {"result": result}
-        )
+        return self.registry.get_sample_value("reranker_shadow_requests_total", {"result": result})
 
     def tau(self, revision: str) -> tuple[float | None, float | None]:
         labels = {"revision": revision}
         name = "reranker_shadow_kendall_tau"
-        found = [self.registry.get_sample_value(f"{name}_{end}", labels) for end in ("count", "sum")]
+        found = [
+            self.registry.get_sample_value(f"{name}_{end}", labels) for end in ("count", "sum")
+        ]
         return found[0], found[1]
 
 
@@ -431,9 +429,11 @@ async def test_bounds_keys_and_the_end_are_as_for_all(
     eventually: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "one").write_text("secret")
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "one").write_text("secret")
     gateway = gateway_of(
-        shadow_url=URL, revision="new", api_keys_dir=tmp_path, max_passages=1, max_body_bytes=1024
+        shadow_url=URL, revision="new", api_keys_dir=keys, max_passages=1, max_body_bytes=1024
     )
     keyed = FROM | {"x-api-key": "secret"}
     async with client_of(gateway) as client:
@@ -462,5 +462,5 @@ async def test_bounds_keys_and_the_end_are_as_for_all(
 
 def test_a_pod_must_know_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERANKER_SHADOW_URL", URL)
-    with pytest.raises(SettingsError, match="RERANKER_SHADOW_URL.*needs RERANKER_REVISION"):
+    with pytest.raises(SettingsError, match=r"RERANKER_SHADOW_URL.*needs RERANKER_REVISION"):
         load_settings()

@@ -148,9 +148,7 @@ def parse(body: bytes, at: float, role: Role) -> Sample:
     return sample._replace(shadowed=_shadowed(compared[_COMPARED], compared[_TAU]))
 
 
-def _shadowed(
-    requests: Mapping[bytes, float], taus: Mapping[bytes, float]
-) -> tuple[Shadowed, ...]:
+def _shadowed(requests: Mapping[bytes, float], taus: Mapping[bytes, float]) -> tuple[Shadowed, ...]:
     """Of each revision that both are told of. Raises ScrapeError."""
     found = []
     for revision in sorted(requests.keys() & taus.keys()):
