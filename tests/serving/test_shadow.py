@@ -95,8 +95,8 @@ async def test_scores_are_compared_whatever_the_api(pair: Pair) -> None:
     assert (await told(old))[TAU % "sum"] == 2
     pair.triton.model.damage = opposite
     message = service_pb2.ModelInferRequest(model_name="demo")
-    for name, texts in (("query", [b"a"]), ("passages", [b"b", b"d d", b"c"])):
-        tensor = message.inputs.add(name=name, datatype="BYTES", shape=[len(texts)])
+    for name, texts in (("query", [b"a"] * 3), ("passage", [b"b", b"d d", b"c"])):
+        tensor = message.inputs.add(name=name, datatype="BYTES", shape=[len(texts), 1])
         tensor.contents.bytes_contents.extend(texts)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{old.grpc_port}") as channel:
         await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(message)

@@ -35,4 +35,5 @@ def _order(scores: Scores) -> npt.NDArray[np.int8]:
     """For each two passages 1 where the first is better, -1 where the second is, 0 for a tie."""
     # By places: differences of infinite scores are no numbers.
     _, places = np.unique(scores, return_inverse=True)
-    return np.sign(places[:, None] - places[None, :]).astype(np.int8)
+    order: npt.NDArray[np.int8] = np.sign(places[:, None] - places[None, :]).astype(np.int8)
+    return order

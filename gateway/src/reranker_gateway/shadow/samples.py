@@ -7,7 +7,7 @@ answer has been made. What is chosen and finds no room is dropped.
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -60,9 +60,10 @@ class Samples:
         """Hold its texts, if it is chosen and there is room."""
         if self._draw() >= self._share or self.resting or not self._is_open():
             return None
-        # Of several queries each has an order of its own.
-        if len(question.queries) != 1 or len(question.passages) < 2:
+        # Of several queries each has an order of its own; one may be there once for each passage.
+        if len(set(question.queries)) != 1 or len(question.passages) < 2:
             return None
+        question = replace(question, queries=question.queries[:1])
         characters = len(question.queries[0]) + sum(map(len, question.passages))
         if characters > LONGEST:
             return None
