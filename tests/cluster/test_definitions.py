@@ -174,6 +174,14 @@ PODS: list[tuple[Json, str]] = [
             "need expose.service.type LoadBalancer",
         ),
         ({"model": HUB, "expose": {"ingress": {"tlsSecret": "t"}}}, "list the host names"),
+        (
+            {"model": HUB, "rollout": {"gates": {"shadow": {}}}},
+            "set rollout.strategy to canary, or to blueGreen with blueGreen.previewSeconds",
+        ),
+        (
+            {"model": HUB, "rollout": {"strategy": "blueGreen", "gates": {"shadow": {}}}},
+            "compares while the former revision has the traffic",
+        ),
         ({"model": HUB, "expose": {"route": {}}}, "spec.expose.route.parentRefs: Required value"),
         (
             {"model": HUB, "disruption": {"minAvailable": 1, "maxUnavailable": 1}},
@@ -267,6 +275,19 @@ def test_what_is_asked_for_beside_the_pods_is_taken(api: Kubectl) -> None:
         "service": {"port": 8000, "type": "ClusterIP"}
     }
     api("delete", "rr", "beside")
+
+
+def test_scores_are_compared_by_strategies_that_have_time_for_it(api: Kubectl) -> None:
+    gates = {"gates": {"shadow": {"percent": 7}}}
+    for strategy in (
+        {"strategy": "canary"},
+        {"strategy": "blueGreen", "blueGreen": {"previewSeconds": 60}},
+        {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}},
+    ):
+        api.apply(service({"model": HUB, "rollout": strategy | gates}, "compared"))
+        kept = api.get("rr", "compared")["spec"]["rollout"]["gates"]["shadow"]
+        assert kept == {"percent": 7, "minKendallTau": 0.95, "minRequests": 50}
+    api("delete", "rr", "compared")
 
 
 def test_a_pod_with_everything_is_taken(api: Kubectl) -> None:

@@ -7,11 +7,17 @@ import pytest
 
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Json
-from reranker_operator.api.meta import DEPLOYMENT, HTTP_ROUTE, POD, RERANKER_SERVICE, SERVICE
-from reranker_operator.api.rollout import FailedRevision
+from reranker_operator.api.meta import HTTP_ROUTE, POD, RERANKER_SERVICE
 from reranker_operator.errors import Rejected
 
 from .controllers import NAMESPACE, PARITY
+from .judging import address as _address
+from .judging import busy as _busy
+from .judging import let as _let
+from .judging import none as _none
+from .judging import numbers as _numbers
+from .judging import serving as _serving
+from .judging import until_given_up as _until_given_up
 from .simulation import Simulation
 from .symptoms import placed
 from .traffic import Answers, Traffic, passages_of
@@ -22,56 +28,6 @@ BAD = 100
 #: How each of the bad revisions answers.
 ERRORS, SLOW = Answers(failing=0.05), Answers(seconds_per_token=0.0002)
 PATIENCE = 120
-
-
-async def _serving(sim: Simulation, **spec: Any) -> str:
-    sim.create_service(**spec)
-    # Of a route that no Gateway accepts there is no end.
-    await (sim.settle() if "expose" in spec else sim.converge())
-    assert sim.condition("Serving") == ("True", "Available")
-    return str(sim.service().status.revision)
-
-
-async def _busy(sim: Simulation, seconds: float = 60) -> Traffic:
-    """Traffic that has gone on for a while."""
-    traffic = sim.send(20)
-    await _let(sim, seconds)
-    return traffic
-
-
-async def _let(sim: Simulation, seconds: float) -> None:
-    """Time goes on, from one of the operator's own deadlines to the next."""
-    await sim.settle()
-    end = sim.now + datetime.timedelta(seconds=seconds)
-    while (left := (end - sim.now).total_seconds()) > 0:
-        wake = sim.next_wake
-        await sim.advance(left if wake is None else min(left, max(wake, 0.1)))
-
-
-async def _until_given_up(sim: Simulation) -> tuple[FailedRevision, float]:
-    """The failure, and how long after it was begun."""
-    begun = sim.now
-    await sim.settle()
-    while not sim.service().status.failed:
-        assert (sim.now - begun).total_seconds() < 900, sim.service().status.rollout
-        await _let(sim, 5)
-    return sim.service().status.failed[0], (sim.now - begun).total_seconds()
-
-
-def _address(sim: Simulation, name: str = "rank") -> str | None:
-    """The revision that an address leads to alone."""
-    address = sim.cluster.find(SERVICE, NAMESPACE, name)
-    assert address is not None
-    found: str | None = address["spec"]["selector"].get(names.REVISION_LABEL)
-    return found
-
-
-def _numbers(sim: Simulation) -> dict[str, int]:
-    """Pods asked for, by revision."""
-    return {
-        entry["metadata"]["labels"][names.REVISION_LABEL]: entry["spec"]["replicas"]
-        for entry in sim.cluster.select(DEPLOYMENT, NAMESPACE)
-    }
 
 
 # The four bad revisions.
@@ -136,10 +92,6 @@ async def test_a_revision_that_is_as_good_gets_the_traffic(strategy: str, sim: S
     assert status.revision != good
     assert _numbers(sim) == {status.revision: 2}
     assert [record.revision for record in status.history] == [status.revision, good]
-
-
-def _none() -> Any:
-    raise AssertionError("nothing is under way")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

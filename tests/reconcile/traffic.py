@@ -11,7 +11,7 @@ from typing import Any
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import HTTP_ROUTE, POD, SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.load import PodLoad, Sample
+from reranker_operator.core.load import PodLoad, Sample, Shadowed
 from reranker_operator.names import REVISION_LABEL
 from reranker_operator.runtime.queue import Key
 
@@ -27,6 +27,8 @@ class Answers:
 
     failing: float = 0.0
     seconds_per_token: float = 0.0001
+    #: Kendall's tau of their scores and the former revision's.
+    tau: float = 1.0
 
 
 @dataclass
@@ -100,9 +102,24 @@ class Traffic:
                 failed=last.failed + done * answers.failing,
                 tokens=last.tokens + tokens,
                 busy_seconds=last.busy_seconds + tokens * answers.seconds_per_token,
+                shadowed=self._shadowed(pod, done, last),
             )
             young = [entry for entry in state.samples if now - entry.at <= _KEPT_SECONDS]
             state.samples = [*(entry for entry in young if entry.at < now), sample]
+
+    def _shadowed(self, pod: Json, done: float, last: Sample) -> tuple[Shadowed, ...]:
+        """Some of the requests go to another revision at NAME-preview, too, and are compared."""
+        percent = variable_of(pod, "RERANKER_SHADOW_PERCENT")
+        others = self._behind(f"{self._name}-preview")
+        known = {entry.revision: entry for entry in last.shadowed}
+        if percent is not None and others:
+            other = _labels(others[0])[REVISION_LABEL]
+            count = done * float(percent) / 100
+            if other != _labels(pod)[REVISION_LABEL]:
+                tau = self.answers.get(passages_of(others[0]), Answers()).tau
+                before = known.get(other, Shadowed(other, 0, 0))
+                known[other] = Shadowed(other, before.requests + count, before.tau + count * tau)
+        return tuple(known.values())
 
     def _running(self) -> list[Json]:
         return [
@@ -117,18 +134,22 @@ class Traffic:
         backends = self._backends()
         whole = sum(backends.values())
         for name, weight in backends.items():
-            address = self._world.cluster.find(SERVICE, NAMESPACE, name)
-            selector = (address or {"spec": {"selector": {"": ""}}})["spec"]["selector"]
-            behind = [
-                pod["metadata"]["name"]
-                for pod in self._running()
-                if selector.items() <= _labels(pod).items()
-                and is_ready(pod)
-                and "deletionTimestamp" not in pod["metadata"]
-            ]
+            behind = [pod["metadata"]["name"] for pod in self._behind(name)]
             for pod in behind:
                 shares[pod] = shares.get(pod, 0.0) + weight / whole / len(behind)
         return shares
+
+    def _behind(self, name: str) -> list[Json]:
+        """The pods that an address leads to."""
+        address = self._world.cluster.find(SERVICE, NAMESPACE, name)
+        selector = (address or {"spec": {"selector": {"": ""}}})["spec"]["selector"]
+        return [
+            pod
+            for pod in self._running()
+            if selector.items() <= _labels(pod).items()
+            and is_ready(pod)
+            and "deletionTimestamp" not in pod["metadata"]
+        ]
 
     def _backends(self) -> dict[str, int]:
         route = self._world.cluster.find(HTTP_ROUTE, NAMESPACE, self._name)
@@ -147,6 +168,10 @@ def _labels(pod: Json) -> dict[str, str]:
 
 def passages_of(pod: Json) -> str:
     """The `maxPassages` that a pod was made with."""
-    gateway = pod["spec"]["containers"][0]
-    found = [entry for entry in gateway["env"] if entry["name"] == "RERANKER_MAX_PASSAGES"]
-    return str(found[0]["value"])
+    return str(variable_of(pod, "RERANKER_MAX_PASSAGES"))
+
+
+def variable_of(pod: Json, name: str) -> str | None:
+    """A variable of the gateway in a pod; None where it is not set."""
+    env = pod["spec"]["containers"][0]["env"]
+    return next((entry["value"] for entry in env if entry["name"] == name), None)

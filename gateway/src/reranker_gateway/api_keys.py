@@ -90,13 +90,26 @@ def _read(folder: Path) -> dict[str, bytes]:
     """Hash by name. A file that holds no key is passed over, so that the others' changes count."""
     hashes = {}
     for path in _files(folder)[:_MOST_KEYS]:
-        try:
-            with path.open("rb") as file:
-                key = file.read(_LONGEST_KEY + 1).strip()
-        except OSError as error:
-            raise ApiKeysError(f"{path} cannot be read: {error.strerror}") from error
-        if 0 < len(key) <= _LONGEST_KEY:
+        if (key := _key_in(path)) is not None:
             hashes[path.name] = hashlib.sha256(key).digest()
         else:
             _log.warning("%s is empty or larger than %d bytes: no key", path, _LONGEST_KEY)
     return hashes
+
+
+def _key_in(path: Path) -> bytes | None:
+    """The key in a file; None where it holds none. Raises ApiKeysError."""
+    try:
+        with path.open("rb") as file:
+            key = file.read(_LONGEST_KEY + 1).strip()
+    except OSError as error:
+        raise ApiKeysError(f"{path} cannot be read: {error.strerror}") from error
+    return key if 0 < len(key) <= _LONGEST_KEY else None
+
+
+def any_key(folder: Path) -> bytes:
+    """One of the keys, to show to another pod that knows the same ones. Raises ApiKeysError."""
+    for path in _files(folder)[:_MOST_KEYS]:
+        if (key := _key_in(path)) is not None:
+            return key
+    raise ApiKeysError(f"{folder} holds no keys; add one to the Secret")

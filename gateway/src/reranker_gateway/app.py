@@ -17,6 +17,7 @@ from reranker_gateway.api.models import names_of
 from reranker_gateway.api.openapi import describe_requests
 from reranker_gateway.api.page import page_router
 from reranker_gateway.api.ranking import ranking_router
+from reranker_gateway.api.shadow import shadow_router
 from reranker_gateway.clock import Clock
 from reranker_gateway.gateway import Gateway
 
@@ -26,13 +27,16 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(gateway.readiness.watch())
+        tasks = [asyncio.create_task(gateway.readiness.watch())]
+        if gateway.sender is not None:
+            tasks.append(asyncio.create_task(gateway.sender.run()))
         try:
             yield
         finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             gateway.tokeniser.close()
             if gateway.tracing is not None:
                 await asyncio.to_thread(gateway.tracing.close)
@@ -52,6 +56,8 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     app.include_router(ranking_router(gateway, names))
     app.include_router(info_router(gateway, names))
     app.include_router(page_router(settings.dialects, names))
+    if settings.shadow_url is not None:
+        app.include_router(shadow_router(gateway, names, settings.shadow_url))
     install_error_handlers(app, first_path=next(iter(paths(settings.dialects)), "/v1/ranking"))
     describe_requests(app, names, keys=settings.api_keys_dir is not None)
     return RequestMiddleware(

@@ -5,6 +5,7 @@
     ├── InputTooLongError      422        a pair is longer than the engine takes
     ├── UnauthorizedError      401        no API key, or one that is not known
     ├── ModelNotFoundError     404        another model was asked for
+    ├── SameRevisionError      409        a pod has asked one of its own kind to compare scores
     ├── BodyTooLargeError      413
     │   └── TooManyPassagesError  413
     ├── BodyTimeoutError       408
@@ -73,6 +74,13 @@ class ModelNotFoundError(GatewayError):
 
     status = 404
     type = "model_not_found"
+
+
+class SameRevisionError(GatewayError):
+    """Scores of a revision are not compared with its own, nor with those of another service."""
+
+    status = 409
+    type = "conflict"
 
 
 class BodyTooLargeError(GatewayError):

@@ -9,7 +9,7 @@ from reranker_gateway.api_keys import ApiKeys
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
-from reranker_gateway.drain import Drain
+from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
 from reranker_gateway.parity_gate import ParityGate, Thresholds
@@ -18,6 +18,10 @@ from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.scoring import Scorer
 from reranker_gateway.settings import Settings
+from reranker_gateway.shadow.preview import Preview
+from reranker_gateway.shadow.samples import Samples
+from reranker_gateway.shadow.sender import Sender
+from reranker_gateway.shadow.telemetry import ShadowTelemetry
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import PairTokeniser
@@ -44,6 +48,9 @@ class Gateway:
     telemetry: Telemetry
     callers: Callers
     tracing: Tracing | None
+    #: Both None where no scores are compared with those of another revision.
+    samples: Samples | None = None
+    sender: Sender | None = None
 
     @property
     def served_name(self) -> str:
@@ -120,6 +127,7 @@ def build_gateway(
         long_passages=settings.long_passages,
     )
     callers = Callers(keys, settings.caller_header)
+    samples, sender = _shadow(settings, telemetry, drain, clock) or (None, None)
     return Gateway(
         settings=settings,
         files=files,
@@ -132,7 +140,31 @@ def build_gateway(
         telemetry=telemetry,
         callers=callers,
         tracing=tracing,
+        samples=samples,
+        sender=sender,
     )
+
+
+def _shadow(
+    settings: Settings, telemetry: Telemetry, drain: Drain, clock: Clock
+) -> tuple[Samples, Sender] | None:
+    """Where scores are compared with those of the revision on its way."""
+    if settings.shadow_url is None:
+        return None
+    counts = ShadowTelemetry(telemetry.registry)
+    samples = Samples(
+        settings.shadow_percent,
+        clock,
+        is_open=lambda: drain.phase is Phase.SERVING,
+        on_drop=lambda: counts.ended("dropped"),
+    )
+    preview = Preview(
+        settings.shadow_url,
+        settings.revision,
+        tls_dir=settings.tls_dir,
+        keys_dir=settings.api_keys_dir,
+    )
+    return samples, Sender(samples, preview, counts, settings.revision)
 
 
 def _gate(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from reranker_gateway.nim_environment import nim_settings
@@ -84,6 +84,15 @@ class Settings(BaseSettings):
     doomed_file: Path | None = Field(
         None, description="appears during a drain when the process will be killed within a second"
     )
+    revision: str = Field("", pattern=r"^[a-z0-9]{0,63}$", description="what this pod is one of")
+    shadow_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#]+$",
+        description="pods of the revision on its way, whose scores are compared with ours",
+    )
+    shadow_percent: float = Field(
+        5, ge=0, le=100, description="share of the requests that are sent there, too"
+    )
     tokenizer_threads: int = Field(1, ge=1, le=64, description="threads")
     infer_timeout_seconds: float = Field(300, gt=0, description="longest time of one batch")
     engine_patience_seconds: float = Field(
@@ -107,6 +116,13 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("shadow_url")
+    @classmethod
+    def _needs_revision(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not info.data.get("revision"):
+            raise ValueError("needs RERANKER_REVISION, by which a pod is told from its own kind")
         return value
 
 

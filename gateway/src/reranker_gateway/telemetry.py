@@ -142,6 +142,11 @@ class Telemetry(Metrics):
     def _value(counter: Counter) -> float:
         return next(sample.value for family in counter.collect() for sample in family.samples)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where parts that are not always there put theirs."""
+        return self._registry
+
     def arrived(self, tokens: int) -> None:
         """A request has come in with `tokens` for the engine, whatever becomes of it."""
         self._arrived.inc(tokens)

@@ -13,7 +13,7 @@ from reranker_operator.core.companions import companions
 from reranker_operator.core.plan import Apply
 from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.world import ServiceWorld
-from reranker_operator.render import exposure, network, upkeep
+from reranker_operator.render import exposure, network, serving, upkeep
 from reranker_operator.render.defaults import Defaults
 
 Json = dict[str, Any]
@@ -269,6 +269,26 @@ def test_serving_opens_no_connection_unless_it_is_listed(make: Make) -> None:
         "to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}],
         "ports": [{"protocol": "TCP", "port": 4317}],
     }
+
+
+def test_revisions_reach_each_other_where_their_scores_are_compared(make: Make) -> None:
+    rollout = {"strategy": "canary", "gates": {"shadow": {}}}
+    pods = {"podSelector": {"matchLabels": serving.pod_selector("rank", None)}}
+    port = [{"protocol": "TCP", "port": 8000}]
+    for policy in ({"enabled": True, "clients": []}, FULL["networkPolicy"] | {"clients": []}):
+        plain, more = (
+            network.serving_policy(make(networkPolicy=policy, rollout=asked), "ops")
+            for asked in ({}, rollout)
+        )
+        assert plain is not None
+        assert more is not None
+        ways_in = [*plain["spec"]["ingress"], {"from": [pods], "ports": port}]
+        assert more["spec"]["ingress"] == ways_in
+        dns, *others = more["spec"]["egress"]
+        assert {entry["port"] for entry in dns["ports"]} == {53}
+        assert others == [
+            *plain["spec"].get("egress", [])[1:], {"to": [pods], "ports": port},
+        ]  # fmt: skip
 
 
 def test_nobody_gets_into_a_build(make: Make) -> None:

@@ -8,12 +8,14 @@ from reranker_operator.api.rollout import (
     BlueGreenSpec,
     CanarySpec,
     CanaryStep,
+    Compared,
     GatesSpec,
     Measured,
     RolloutSpec,
+    ShadowGate,
 )
-from reranker_operator.core.load import PodLoad, Sample
-from reranker_operator.core.rollouts.gates import in_all, judge, lately
+from reranker_operator.core.load import PodLoad, Sample, Shadowed
+from reranker_operator.core.rollouts.gates import compared, in_all, judge, lately, shadow
 from reranker_operator.core.rollouts.stages import canary_pods, share_of_pods, stages
 
 LIMITS = GatesSpec()
@@ -181,3 +183,56 @@ def test_every_way_ends_with_all_pods_and_all_the_traffic(
     assert [stage.address for stage in way].count("new") == 1
     assert all(stage.seconds >= 0 for stage in way)
     assert way[-1].seconds == (bake if total else 0)
+
+
+def _compared(pod: str, requests: float, tau: float) -> Compared:
+    return Compared(pod=pod, requests=requests, tau=tau)
+
+
+@pytest.mark.parametrize(
+    ("done", "before", "state", "words"),
+    [
+        ([], [], "NoData", "no traffic to judge: no scores were compared yet"),
+        ([("a", 0, 0)], [], "NoData", "no traffic to judge"),
+        ([("a", 49, 0)], [], "Waiting", "0.0000 of the scores of 49 requests"),
+        ([("a", 25, 20), ("b", 25, 25)], [], "Failed", "mean Kendall tau 0.9000 of"),
+        ([("a", 40, 40), ("b", 60, 55)], [], "Passed", "mean Kendall tau 0.9500 of"),
+        # What was compared before does not count: of pods that stayed, began anew, came, went.
+        ([("a", 200, 60)], [("a", 100, -40)], "Passed", "tau 1.0000 of the scores of 100 "),
+        ([("a", 60, 60)], [("a", 100, -40)], "Passed", "tau 1.0000 of the scores of 60 "),
+        ([("b", 60, 60)], [("a", 100, -40)], "Passed", "tau 1.0000 of the scores of 60 "),
+        ([("a", 100, -40)], [("a", 100, -40)], "NoData", "no scores were compared yet"),
+        # Numbers that can't be.
+        ([("a", 100, 101)], [], "NoData", "make no sense"),
+        ([("a", 100, 60)], [("a", 90, 0)], "NoData", "make no sense"),
+    ],
+)
+def test_compared_scores_are_judged_by_their_mean(
+    done: list[tuple[str, float, float]],
+    before: list[tuple[str, float, float]],
+    state: str,
+    words: str,
+) -> None:
+    found = shadow(
+        ShadowGate(), [_compared(*entry) for entry in done], [_compared(*pod) for pod in before]
+    )
+    assert (found.name, found.state) == ("shadow", state)
+    assert words in found.message
+
+
+def test_pods_that_say_nothing_are_not_pods_without_traffic() -> None:
+    found = shadow(ShadowGate(), [], [], unread=2)
+    words = "the metrics of 2 pods could not be read lately"
+    assert (found.state, found.message) == ("Waiting", words)
+    found = shadow(ShadowGate(), [_compared("a", 90, 0)], [], takes_part=False)
+    assert (found.state, "from the next change on" in found.message) == ("NoData", True)
+
+
+def test_only_pods_of_the_former_revision_tell_of_the_new_one() -> None:
+    told = Sample(9.0, shadowed=(Shadowed("new", 3, 2.5), Shadowed("other", 9, 9)))
+    loads = (
+        PodLoad("a", "serving", "old", (Sample(5.0), told)),
+        PodLoad("b", "serving", "old"),
+        PodLoad("c", "serving", "older", (told,)),
+    )
+    assert compared(loads, "old", "new") == (_compared("a", 3, 2.5),)

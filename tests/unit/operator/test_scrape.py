@@ -9,8 +9,10 @@ from prometheus_client import disable_created_metrics
 
 from reranker_contracts import metrics as names
 from reranker_gateway.request_context import RequestContext
+from reranker_gateway.shadow.telemetry import ShadowTelemetry
 from reranker_gateway.telemetry import Telemetry
 from reranker_operator.adapters.scrape import ScrapeError, Scraper, parse
+from reranker_operator.core.load import Shadowed
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Pod = Callable[..., Awaitable[Scraper]]
@@ -59,6 +61,9 @@ def _busy_gateway() -> Telemetry:
     for seconds in (0.0005, 0.3, 0.3, 500.0):
         telemetry.queue_seconds.observe(seconds)
         telemetry.infer_seconds.observe(seconds)
+    shadow = ShadowTelemetry(telemetry.registry)
+    for revision, tau in (("0badcafe", -1.0), ("c0ffee00", 1.0), ("0badcafe", 0.5)):
+        shadow.compared(revision, tau)
     return telemetry
 
 
@@ -77,10 +82,39 @@ async def test_the_gateways_metrics_are_understood(pod: Pod, everything: bool) -
         found = await scraper.read(HERE, "serving")
         assert found._replace(queue_buckets=()) == (
             1000.0, True, 300.0, 4.0, 150.5, 1000.0, 700.0, 12.25, 12.0, 2.0, 4.0, (),
+            (Shadowed("0badcafe", 2.0, -0.5), Shadowed("c0ffee00", 1.0, 1.0)),
         )  # fmt: skip
         buckets = dict(found.queue_buckets)
         assert (buckets[0.001], buckets[0.5], buckets[float("inf")]) == (1, 3, 4)
         assert list(found.queue_buckets) == sorted(found.queue_buckets)
+
+
+def _compared(count: str, tau: str, revision: str = "abc") -> str:
+    label = f'{{revision="{revision}"}}'
+    return f"{names.SHADOW_TAU}_count{label} {count}\n{names.SHADOW_TAU}_sum{label} {tau}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _compared("1e999", "1"), _compared("nan", "1"), _compared("-1", "0"),
+        _compared("1e16", "1"), _compared("5", "nan"), _compared("5", "-inf"),
+        _compared("5", "5.1"), _compared("5", "-5.1"), _compared("0", "1"), _compared("5", "x"),
+    ],
+)  # fmt: skip
+def test_comparisons_that_can_not_be_are_none(text: str) -> None:
+    with pytest.raises(ScrapeError, match="malformed"):
+        parse((LEAST + text).encode(), 0.0, "serving")
+
+
+def test_revisions_that_were_compared_are_few_and_have_names() -> None:
+    odd = "".join(_compared("3", "1", name) for name in ("", "A/b", "a b", "x" * 64))
+    many = "".join(_compared("3", "-1", f"r{number}") for number in range(999))
+    lone = f'{names.SHADOW_TAU}_count{{revision="lone"}} 3\n'
+    assert parse((LEAST + odd + lone).encode(), 0.0, "serving").shadowed == ()
+    assert len(parse((LEAST + many).encode(), 0.0, "serving").shadowed) == 8
+    none_yet = LEAST + _compared("0", "0")
+    assert parse(none_yet.encode(), 0.0, "serving").shadowed == ()
 
 
 def test_an_activator_tells_what_it_holds() -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
-from reranker_operator.render import serving
+from reranker_operator.render import serving, shadow
 from reranker_operator.render.defaults import Defaults
 
 Json = dict[str, Any]
@@ -66,3 +66,47 @@ def test_a_starved_operator_has_time_to_start() -> None:
     assert _patience(container["startupProbe"]) >= 300
     assert container["startupProbe"]["timeoutSeconds"] >= 5
     assert container["livenessProbe"]["timeoutSeconds"] >= 5
+
+
+def _shadowing(**gate: Any) -> RerankerService:
+    spec = {"model": {"source": "hf://org/tiny"}, "serving": {"tls": {"secretName": "cert"}}}
+    gates = {"shadow": gate} if gate else {}
+    raw = {
+        "metadata": {"name": "rank", "namespace": "shop", "uid": "1"},
+        "spec": spec | {"rollout": {"strategy": "canary", "gates": gates}},
+    }
+    return RerankerService.model_validate(raw)
+
+
+def test_pods_know_the_other_revision_only_where_scores_are_compared(
+    engine: RerankerEngine, defaults: Defaults
+) -> None:
+    without, with_it = _shadowing(), _shadowing(percent=7)
+    made = serving.pod_template(with_it, engine, defaults)
+    (gateway,) = made["spec"]["containers"]
+    env = {entry["name"]: entry for entry in gateway["env"]}
+    assert env["RERANKER_SHADOW_URL"]["value"] == "https://rank-preview:8000"
+    assert env["RERANKER_SHADOW_PERCENT"]["value"] == "7"
+    source = env["RERANKER_REVISION"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert source == "metadata.labels['reranker.dev/revision']"
+    # Nothing else is another one, and without the gate nothing at all.
+    gateway["env"] = [
+        entry
+        for entry in gateway["env"]
+        if entry["name"] != "RERANKER_REVISION" and "SHADOW" not in entry["name"]
+    ]
+    assert made == serving.pod_template(without, engine, defaults)
+    limits = _shadowing(percent=7, minRequests=9, minKendallTau=0.5)
+    assert serving.pod_template(limits, engine, defaults) == serving.pod_template(
+        with_it, engine, defaults
+    )
+    hashes = [serving.spec_hash(entry) for entry in (without, with_it, limits)]
+    assert hashes[0] != hashes[1] == hashes[2]
+
+
+def test_the_present_pods_take_part_where_theirs_say_so(
+    engine: RerankerEngine, defaults: Defaults
+) -> None:
+    for service, expected in ((_shadowing(), False), (_shadowing(percent=1), True)):
+        template = serving.pod_template(service, engine, defaults)
+        assert shadow.takes_part(serving.deployment(service, template, 1)) is expected

@@ -2,33 +2,19 @@
 
 Each request has a connection of its own: the address leads to one of the pods by chance, also to
 ones that are not ready, and another attempt must be able to find another one.
-
-The pods show the certificate that this process has too. It trusts that one, whatever names are in
-it: they are the names that clients know, not those of pods.
 """
 
-import socket
-import ssl
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
 from reranker_gateway.activator.hold import NotTakenError
+from reranker_gateway.peers import CONNECT_SECONDS, Peers
 
 READY_PATH: Final = b"/v1/health/ready"
-#: Where nothing answers for an address, some networks refuse and some say nothing.
-_CONNECT_SECONDS: Final = 1.0
 _ASK_SECONDS: Final = 2.0
 _SEND_SECONDS: Final = 60.0
-#: A node that vanished says nothing: after some 20 s without a sign of life it has.
-_KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),
-)
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -39,17 +25,15 @@ class Backend:
     def __init__(self, url: str, tls_dir: Path | None, answer_seconds: float) -> None:
         """`answer_seconds`: longest silence of a pod that has a request."""
         self._url = httpx.URL(url)
-        self._tls_dir = tls_dir
+        self._peers = Peers(tls_dir)
         self.answer_seconds = answer_seconds
-        self._client: httpx.AsyncClient | None = None
-        self._trusted: bytes | None = None
         #: A name in the pods' certificate, once one was seen.
         self.certified: str | None = None
 
     @property
     def certificate(self) -> bytes | None:
         """What the pods are expected to show, as PEM; None without TLS."""
-        return None if self._tls_dir is None else (self._tls_dir / "tls.crt").read_bytes()
+        return self._peers.certificate
 
     def takes(self, target: bytes) -> bool:
         """Whether `target` is a path that can be asked for: no other form, and no fragment."""
@@ -64,7 +48,7 @@ class Backend:
     async def ready(self) -> bool:
         """Whether a pod says that it is ready."""
         try:
-            client = await self._connected()
+            client = await self._peers.client()
             request = self._request("GET", READY_PATH, [], b"", read_seconds=_ASK_SECONDS)
             response = await client.send(request, stream=True)
             try:
@@ -80,7 +64,7 @@ class Backend:
     ) -> httpx.Response:
         """Its answer, whose body is still to be read. Raises NotTakenError when there is none."""
         try:
-            client = await self._connected()
+            client = await self._peers.client()
             request = self._request(method, target, headers, body, read_seconds=self.answer_seconds)
             return await client.send(request, stream=True)
         except (httpx.TransportError, OSError):
@@ -88,15 +72,14 @@ class Backend:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._peers.close()
 
     def _request(
         self, method: str, target: bytes, headers: Headers, body: bytes,
         *, read_seconds: float,
     ) -> httpx.Request:  # fmt: skip
         timeout = httpx.Timeout(
-            connect=_CONNECT_SECONDS, read=read_seconds, write=_SEND_SECONDS, pool=None
+            connect=CONNECT_SECONDS, read=read_seconds, write=_SEND_SECONDS, pool=None
         )
         named = any(name == b"host" for name, _ in headers)
         return httpx.Request(
@@ -107,35 +90,11 @@ class Backend:
             extensions={"timeout": timeout.as_dict()},
         )
 
-    async def _connected(self) -> httpx.AsyncClient:
-        """A client that trusts the certificate which lies there now."""
-        trusted = self.certificate
-        if self._client is None or trusted != self._trusted:
-            # Requests under way go on with the former one; it keeps no connection beyond them.
-            self._trusted = trusted
-            transport = httpx.AsyncHTTPTransport(
-                verify=_context(trusted) if trusted is not None else False,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-                trust_env=False,
-                socket_options=_KEEPALIVE,
-            )
-            self._client = httpx.AsyncClient(transport=transport, trust_env=False)
-        return self._client
-
     def _note_names(self, response: httpx.Response) -> None:
         stream = response.extensions.get("network_stream")
         tls = stream.get_extra_info("ssl_object") if stream is not None else None
         if tls is not None:
             self.certified = _name_in(tls.getpeercert() or {}) or self.certified
-
-
-def _context(certificate: bytes) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.load_verify_locations(cadata=certificate.decode("ascii"))
-    # The certificate itself is what is trusted, whoever has signed it.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def _name_in(certificate: Any) -> str | None:

@@ -82,12 +82,20 @@ def _end_now(patience: asyncio.Timeout) -> None:
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Result of `work`, which is cancelled when the caller disconnects (ClientGoneError)."""
+    gone = ClientGoneError("the client closed the connection")
+    return await unless(_disconnected(request), gone, work)
+
+
+async def unless(
+    event: Coroutine[Any, Any, object], error: GatewayError, work: Coroutine[Any, Any, T]
+) -> T:
+    """Result of `work`; when `event` comes first, it is cancelled and `error` raised."""
     task = asyncio.create_task(work)
-    watcher = asyncio.create_task(_disconnected(request))
+    watcher = asyncio.create_task(event)
     try:
         await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGoneError("the client closed the connection")
+            raise error
         return task.result()
     finally:
         task.cancel()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reranker_gateway.api.dialects.shadow import SHADOW
 from reranker_gateway.api.dialects.table import first_dialect, is_scoring
 from reranker_gateway.api.errors import DIALECT, gateway_error_response
 from reranker_gateway.api.ranking import REQUEST_ID
@@ -111,6 +112,9 @@ class RequestMiddleware:
         finally:
             if work:
                 self._drain.leave()
+            # What another revision asks to compare is work like any, but nobody waits for it: the
+            # end of the process does not, either.
+            if work or context.dialect == SHADOW:
                 context.ended = self._clock()
                 self._record(scope, context, code)
 

@@ -19,6 +19,7 @@ from reranker_gateway.api.models import ModelNames
 from reranker_gateway.api.reading import check_count, choose_route, parse
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.request_context import current_request
+from reranker_gateway.shadow.samples import Samples, Sampling
 from reranker_gateway.tokenise import TokenisedRequest
 
 #: Where the middleware puts the id.
@@ -32,18 +33,21 @@ def ranking_router(gateway: Gateway, names: ModelNames) -> APIRouter:
     for path, routes in paths(gateway.settings.dialects).items():
         router.add_api_route(
             path,
-            _Handler(gateway, names, routes).answer,
+            RankingHandler(gateway, names, routes, gateway.samples).answer,
             methods=["POST"],
             **openapi.described(path, routes),
         )
     return router
 
 
-class _Handler:
-    """Answers the requests of one path."""
+class RankingHandler:
+    """Answers the requests of one path, of which some become `samples`."""
 
-    def __init__(self, gateway: Gateway, names: ModelNames, routes: Sequence[Route]) -> None:
+    def __init__(
+        self, gateway: Gateway, names: ModelNames, routes: Sequence[Route], samples: Samples | None
+    ) -> None:
         self._gateway = gateway
+        self._samples = samples
         self._names = names
         self._routes = routes
         model, settings = gateway.files.model, gateway.settings
@@ -61,8 +65,8 @@ class _Handler:
         current_request().dialect = scope[DIALECT].name
         gateway.scorer.check_open()
         check_media_type(request)
-        with gateway.admission.enter() as entry:
-            question, characters, inputs = await self._read(request, entry)
+        with gateway.admission.enter() as entry, Sampling(self._samples) as kept:
+            question, characters, inputs = await self._read(request, entry, kept)
             if not question.keeps_texts:
                 entry.tokenised()
             scores = await unless_gone(request, gateway.scorer.score(inputs))
@@ -79,13 +83,16 @@ class _Handler:
             dialect = scope[DIALECT]
             body = dialect.answer(answers, self._serving)
             headers = dialect.headers(answers)
+            kept.answered(scores.logits)
         return Response(
             json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(),
             media_type="application/json",
             headers={"X-Truncated-Passages": str(inputs.truncated), **headers},
         )
 
-    async def _read(self, request: Request, entry: Entry) -> tuple[Question, int, TokenisedRequest]:
+    async def _read(
+        self, request: Request, entry: Entry, kept: Sampling
+    ) -> tuple[Question, int, TokenisedRequest]:
         """What is asked, the characters of its texts, and its tokens.
 
         A function of its own, so that texts which no answer holds end with it, as the body does.
@@ -96,6 +103,7 @@ class _Handler:
         self._check_model(request, question)
         check_count(dialect.passages_field, len(question.passages), settings.max_passages)
         inputs = await unless_gone(request, tokenise(self._gateway.scorer, question))
+        kept.take(question)
         characters = sum(map(len, question.queries)) + sum(map(len, question.passages))
         return question.without_texts(), characters, inputs
 

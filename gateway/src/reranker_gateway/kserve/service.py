@@ -45,6 +45,7 @@ from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.logs import log_event
 from reranker_gateway.request_context import RequestContext, long_passages, request_context
 from reranker_gateway.settings import Settings
+from reranker_gateway.shadow.samples import Sampling
 from reranker_gateway.tokenise import TokenisedRequest
 from reranker_gateway.tracing import Tracing, propagated
 
@@ -344,7 +345,7 @@ class Service(Front):
     async def _answer(self, context: Context) -> Any:
         scorer = self._gateway.scorer
         scorer.check_open()
-        with self._gateway.admission.enter() as entry:
+        with self._gateway.admission.enter() as entry, Sampling(self._gateway.samples) as kept:
             # By `context`: the iterator of messages would hold this one until the call's end.
             data = await self._uploads.receive(context.read)
             if data is grpc.aio.EOF:
@@ -353,11 +354,14 @@ class Service(Front):
             entry.arrived()
             question, reply = self._read(data)
             inputs = await tokenise(scorer, question)
+            kept.take(question)
             # The texts are in both.
             del data, question
             entry.tokenised()
             scores = await scorer.score(inputs)
-        return tensors.answer(reply, scores.logits, _tokens(inputs), _MODEL_VERSION)
+            answer = tensors.answer(reply, scores.logits, _tokens(inputs), _MODEL_VERSION)
+            kept.answered(scores.logits)
+        return answer
 
     def _read(self, data: bytes) -> tuple[Question, tensors.Reply]:
         """What is asked, and what the answer repeats of it.

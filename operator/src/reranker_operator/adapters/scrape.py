@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from reranker_contracts import metrics as names
-from reranker_operator.core.load import Role, Sample
+from reranker_operator.core.load import Role, Sample, Shadowed
 from reranker_operator.render.serving import METRICS_PORT
 
 #: Why a pod can't be read; each is a label of a metric.
@@ -27,6 +27,7 @@ FAILURES: Final[tuple[Failure, ...]] = (
 #: A pod that can't choose sends everything; of Triton's metrics there are some hundred lines.
 _MOST_BYTES: Final = 512 << 10
 _MOST_BUCKETS: Final = 64
+_MOST_REVISIONS: Final = 8
 _CHUNK: Final = 64 << 10
 #: No count, time or rate of a pod is larger, and what is less is nothing: sums and quotients stay
 #: numbers.
@@ -37,8 +38,11 @@ _QUERY: Final = urlencode([("name[]", name) for name in names.OF_LOAD])
 _REQUESTS: Final = names.REQUESTS.encode()
 _BUCKETS: Final = f"{names.STAGE_SECONDS}_bucket".encode()
 _QUEUE: Final = b'stage="queue"'
+_COMPARED: Final = f"{names.SHADOW_TAU}_count".encode()
+_TAU: Final = f"{names.SHADOW_TAU}_sum".encode()
 _NAMES: Final = {name.encode(): name for name in names.OF_LOAD}
 _CODE: Final = re.compile(rb'(?:^|,)code="(\d{3})"')
+_REVISION: Final = re.compile(rb'^revision="([a-z0-9]{1,63})"')
 _BOUND: Final = re.compile(rb'(?:^|,)le="([^"]+)"')
 
 
@@ -118,10 +122,16 @@ def parse(body: bytes, at: float, role: Role) -> Sample:
     sums: dict[bytes, float] = {}
     codes: dict[int, float] = {}
     buckets: dict[float, float] = {}
+    compared: dict[bytes, dict[bytes, float]] = {_COMPARED: {}, _TAU: {}}
     for line in body.split(b"\n"):
         head, _, text = line.rpartition(b" ")
         name, _, labels = head.partition(b"{")
         if name not in _NAMES or (name == _BUCKETS and _QUEUE not in labels):
+            continue
+        if name in compared:
+            other = _REVISION.search(labels)
+            if other is not None and len(compared[name]) < _MOST_REVISIONS:
+                compared[name][other[1]] = _number(text)
             continue
         value = _bounded(_number(text))
         if name == _BUCKETS:
@@ -134,7 +144,21 @@ def parse(body: bytes, at: float, role: Role) -> Sample:
             code = int(found[1])
             codes[code] = codes.get(code, 0.0) + value
     told = {_NAMES[name]: _bounded(value) for name, value in sums.items()}
-    return _sample(told, codes, tuple(sorted(buckets.items())), at, role)
+    sample = _sample(told, codes, tuple(sorted(buckets.items())), at, role)
+    return sample._replace(shadowed=_shadowed(compared[_COMPARED], compared[_TAU]))
+
+
+def _shadowed(requests: Mapping[bytes, float], taus: Mapping[bytes, float]) -> tuple[Shadowed, ...]:
+    """Of each revision that both are told of. Raises ScrapeError."""
+    found = []
+    for revision in sorted(requests.keys() & taus.keys()):
+        count, tau = _bounded(requests[revision]), taus[revision]
+        # No tau is beyond 1 or -1; a sum of many is a little off.
+        if not abs(tau) <= count + 1e-6 * (1 + count):
+            raise ScrapeError("malformed")
+        if count >= 1:
+            found.append(Shadowed(revision.decode(), count, tau))
+    return tuple(found)
 
 
 def _sample(

@@ -63,6 +63,31 @@ class BlueGreenSpec(ApiModel):
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class ShadowGate(ApiModel):
+    """A share of the requests is also scored by the new revision, and the scores are compared.
+
+    For the strategies that show it beside the former one: canary and blueGreen.
+    """
+
+    percent: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Percent of the former revision's requests that are sent to the new one, too. "
+        "Another value makes another revision.",
+    )
+    min_kendall_tau: float = Field(
+        default=0.95,
+        ge=-1,
+        le=1,
+        description="Least mean of Kendall's tau-b of the two revisions' scores of a request: 1 is "
+        "the same order of its passages, 0 none, -1 the opposite one.",
+    )
+    min_requests: int = Field(
+        default=50, ge=1, le=1_000_000, description="Compared requests before it is judged."
+    )
+
+
 class GatesSpec(ApiModel):
     """What a new revision is judged by, beside the one before it, while both can be measured.
 
@@ -85,6 +110,11 @@ class GatesSpec(ApiModel):
     )
     min_tokens: int = Field(
         default=20_000, ge=1, le=1 << 40, description="Tokens before the time for one is judged."
+    )
+    shadow: ShadowGate | None = Field(
+        default=None,
+        description="Compare the scores of both revisions on live requests. Default: they are not "
+        "compared. It works from the next change on after the one that brought it.",
     )
 
 
@@ -187,7 +217,8 @@ class FailedRevision(ApiModel):
     revision: str = Field(description="Hash of what was to run.")
     time: datetime.datetime = Field(description="When it was given up.")
     gate: str = Field(
-        description="What it failed: ready, errorRate, latency, or abort where somebody ended it."
+        description="What it failed: ready, errorRate, latency, shadow, or abort where somebody "
+        "ended it."
     )
     message: str = Field(default="", description="Why, with numbers.")
     why: str = Field(default="", description="What was changed to get to it.")
@@ -204,7 +235,7 @@ class FailedRevision(ApiModel):
 class GateStatus(ApiModel):
     """One gate, as it was judged last."""
 
-    name: str = Field(description="ready, parity, errorRate or latency.")
+    name: str = Field(description="ready, parity, errorRate, latency or shadow.")
     state: Literal["Passed", "Failed", "Waiting", "NoData"] = Field(
         description="Waiting: too few requests yet. NoData: nothing to judge."
     )
@@ -218,6 +249,14 @@ class Measured(ApiModel):
     failed: float = Field(default=0, description="Those of them that failed.")
     tokens: float = Field(default=0, description="Tokens that went through the engine.")
     busy_seconds: float = Field(default=0, description="Seconds in which the engine had work.")
+
+
+class Compared(ApiModel):
+    """What one pod had compared of a revision's scores before its present rollout."""
+
+    pod: str = Field(description="Name of the pod, which is of the former revision.")
+    requests: float = Field(description="Requests.")
+    tau: float = Field(description="Sum of Kendall's tau over them.")
 
 
 class RolloutProgress(ApiModel):
@@ -259,6 +298,9 @@ class RolloutProgress(ApiModel):
     )
     before: Measured | None = Field(
         default=None, description="What the former revision did before, to compare with."
+    )
+    compared_before: tuple[Compared, ...] = Field(
+        default=(), description="Scores of this revision that were compared when it was tried last."
     )
 
 

@@ -112,6 +112,15 @@ SERVICE_RULES = (
         "replicas; set rollout.strategy to noSurge, or remove it",
     ),
     Rule(
+        "spec.rollout",
+        "!has(self.gates) || !has(self.gates.shadow) || self.strategy == 'canary' || "
+        "(self.strategy == 'blueGreen' && has(self.blueGreen) && "
+        "(self.blueGreen.previewSeconds > 0 || !self.blueGreen.autoPromote))",
+        "rollout.gates.shadow compares while the former revision has the traffic; set "
+        "rollout.strategy to canary, or to blueGreen with blueGreen.previewSeconds or autoPromote "
+        "false, or remove it",
+    ),
+    Rule(
         "spec.rollout.canary",
         "self.steps.map(step, step.weight).isSorted()",
         "rollout.canary.steps must not take traffic away again; put them in the order of their "

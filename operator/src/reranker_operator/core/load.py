@@ -18,6 +18,15 @@ Role = Literal["serving", "activator"]
 FRESH_SECONDS = 10.0
 
 
+class Shadowed(NamedTuple):
+    """Requests whose scores were compared with those of another revision since the start."""
+
+    revision: str
+    requests: float
+    #: Sum of Kendall's tau over them, so that it may fall.
+    tau: float
+
+
 class Sample(NamedTuple):
     """One scrape. `at` is in seconds since the epoch; counters grow until the process ends."""
 
@@ -43,6 +52,8 @@ class Sample(NamedTuple):
     failed: float = 0.0
     #: Counter: requests by how long they waited, `(upper bound in seconds, cumulative count)`.
     queue_buckets: tuple[tuple[float, float], ...] = ()
+    #: By the other revision.
+    shadowed: tuple[Shadowed, ...] = ()
 
 
 @dataclass(frozen=True)

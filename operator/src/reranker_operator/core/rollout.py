@@ -26,6 +26,7 @@ from reranker_operator.core.rollouts.view import View, look
 from reranker_operator.core.rollouts.wish import Wish, choose
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import serving as render
+from reranker_operator.render import shadow
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,25 @@ class Rollout:
         view = self.view
         if view is None or view.straight:
             return None
-        by_route = view.strategy == "canary" and view.routed
-        return view.target if by_route or view.strategy == "blueGreen" else None
+        if view.strategy == "blueGreen" or self._by_route:
+            return view.target
+        # Pods of the former revision have their requests scored there, too, while they get any.
+        shown = view.strategy == "canary" and shadow.gate_of(view.world.service) is not None
+        return view.target if shown and not view.arrived else None
 
     @property
     def weight(self) -> int | None:
         """Percent of the requests that a route gives to NAME-preview; None: it knows no such."""
         view = self.view
-        if self.preview is None or view is None or view.strategy != "canary" or view.arrived:
+        if view is None or view.straight or not self._by_route or view.arrived:
             return None
         return view.weight
+
+    @property
+    def _by_route(self) -> bool:
+        """A route divides the requests."""
+        view = self.view
+        return view is not None and view.strategy == "canary" and view.routed
 
     @property
     def floor_holds(self) -> bool:

@@ -10,10 +10,10 @@ from reranker_operator import names
 from reranker_operator.api.exposure import EgressRule, Peer
 from reranker_operator.api.meta import NETWORK_POLICY
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.render import activator
+from reranker_operator.render import activator, shadow
 from reranker_operator.render.exposure import head
 from reranker_operator.render.pods import Json
-from reranker_operator.render.serving import GRPC_PORT, HTTP_PORT, METRICS_PORT
+from reranker_operator.render.serving import GRPC_PORT, HTTP_PORT, METRICS_PORT, pod_selector
 
 _MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 #: To anywhere: a node-local cache of DNS has an address of the node.
@@ -24,7 +24,8 @@ def serving_policy(
     service: RerankerService, operator_namespace: str, *, activator_is_there: bool = False
 ) -> Json | None:
     """Clients reach the API, monitoring and the operator the metrics, and the activator the API
-    while there is one; nobody else gets in, and nothing out.
+    while there is one; nobody else gets in, and nothing out. Where scores of two revisions are
+    compared, their pods reach each other.
     """
     asked, name = service.spec.network_policy, service.metadata.name
     if not asked.enabled:
@@ -33,14 +34,18 @@ def serving_policy(
     ways_in = _ways_in(service, operator_namespace)
     if activator_is_there:
         ways_in += _way_in(None, [{"podSelector": {"matchLabels": activator.selector(name)}}], api)
-    spec: Json = {
-        "podSelector": {"matchLabels": {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}},
-        "policyTypes": ["Ingress", "Egress"],
-    }
+    serving = {"podSelector": {"matchLabels": pod_selector(name, None)}}
+    ways_out = _egress(asked.egress) if asked.egress else []
+    if shadow.gate_of(service) is not None:
+        # Of one revision to the other.
+        ways_in += _way_in(None, [serving], [HTTP_PORT])
+        api_port = {"to": [serving], "ports": [{"protocol": "TCP", "port": HTTP_PORT}]}
+        ways_out = [*(ways_out or [_DNS]), api_port]
+    spec: Json = {**serving, "policyTypes": ["Ingress", "Egress"]}
     if ways_in:
         spec["ingress"] = ways_in
-    if asked.egress:
-        spec["egress"] = _egress(asked.egress)
+    if ways_out:
+        spec["egress"] = ways_out
     return head(service, NETWORK_POLICY, name, "network") | {"spec": spec}
 
 
@@ -49,7 +54,7 @@ def activator_policy(service: RerankerService, operator_namespace: str) -> Json 
     name = service.metadata.name
     if not service.spec.network_policy.enabled:
         return None
-    pods = {names.SERVICE_LABEL: name, names.APP_COMPONENT: "serving"}
+    pods = pod_selector(name, None)
     ports = [{"protocol": "TCP", "port": port} for port in _api_ports(service)]
     spec: Json = {
         "podSelector": {"matchLabels": activator.selector(name)},

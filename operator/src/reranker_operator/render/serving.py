@@ -15,7 +15,7 @@ from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.pods import ContainerSettings
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
-from reranker_operator.render import proxy, security
+from reranker_operator.render import proxy, security, shadow
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.engines import gpu_labels
 from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
@@ -203,6 +203,8 @@ def restored(service: RerankerService, entry: Mapping[str, Any], replicas: int) 
 def spec_hash(service: RerankerService) -> str:
     """Of everything that the user asks of a pod; a new field's default leaves it as it is."""
     asked = service.spec.model_dump(mode="json", exclude=_NOT_OF_PODS, exclude_defaults=True)
+    # Of the rollout's settings those that pods are told.
+    asked |= shadow.settings(service, HTTP_PORT)
     return names.short_hash(canonical_json(asked), 16)
 
 
@@ -263,7 +265,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "ALIASES": ",".join(aliases_of(service)) or None,
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
-    settings |= security.settings(serving)
+    settings |= security.settings(serving) | shadow.settings(service, HTTP_PORT)
     if serving.gateway.env_from or serving.gateway.env:
         # What they bring must not move the ports: a variable that is given here goes before it,
         # also before those by which NVIDIA's NIMs are set up.
@@ -277,6 +279,7 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         mounts=mounts,
         args=["serve"],
         env=gateway_environment(settings)
+        + shadow.variables(service)
         + proxy.environment(service.spec.proxy, service.spec.ca_bundle),
     )
     result = customise(result, serving.gateway)

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reranker_operator import names
-from reranker_operator.api.rollout import FailedRevision, GateStatus, Measured, RolloutProgress
+from reranker_operator.api.rollout import (
+    Compared,
+    FailedRevision,
+    GateStatus,
+    Measured,
+    RolloutProgress,
+)
 from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.causes.pods import is_ready
 from reranker_operator.core.obstacles import obstacle
@@ -15,9 +21,12 @@ from reranker_operator.core.rollouts.stages import share_of_pods
 from reranker_operator.core.rollouts.view import View
 from reranker_operator.core.rollouts.wish import retry_of
 from reranker_operator.core.world import is_leaving
+from reranker_operator.render import shadow
 
 #: Metrics are looked at as often while a revision is judged by them.
 _LOOK_SECONDS = 5.0
+#: Pods of which the status remembers what they compared at an earlier try of the same revision.
+_MOST_COMPARED = 100
 _TELL = datetime.timedelta(seconds=20)
 #: The same while only somebody's word is waited for, maybe for days.
 _TELL_RARELY = datetime.timedelta(minutes=5)
@@ -80,7 +89,7 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     same = before is not None and (before.strategy, before.step) == (view.strategy, view.number)
     if before is not None and (view.dormant or (same and _is_settled(view, before, asked))):
         asked = before.asked
-    unread = _unread(view)
+    unread = _unread(view, view.target)
     judged = () if view.straight else _gates(view, before, unread)
     failing = any(gate.state == "Failed" for gate in judged)
     hopeless = trouble.is_hopeless(found)
@@ -103,6 +112,7 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         gates=judged,
         gates_time=now if judged else None,
         before=_before(view),
+        compared_before=_compared_before(view),
     )
     if before is None or before.held:
         return here
@@ -153,12 +163,22 @@ def _before(view: View) -> Measured | None:
     return found if found.requests else None
 
 
-def _unread(view: View) -> int:
-    """Ready pods of the target that are in no number."""
+def _compared_before(view: View) -> tuple[Compared, ...]:
+    """What was compared of the target when it was tried before: all, until its pods are ready."""
+    stand = view.stand
+    if shadow.gate_of(view.world.service) is None or view.straight:
+        return ()
+    if stand is not None and (stand.ready or view.number):
+        return stand.compared_before
+    return gates.compared(view.world.loads, view.base, view.target)[:_MOST_COMPARED]
+
+
+def _unread(view: View, revision: str | None) -> int:
+    """Ready pods of a revision that are in no number."""
     world = view.world
     ready = {
         str(pod["metadata"]["name"])
-        for pod in pods_of(world, view.target)
+        for pod in pods_of(world, revision)
         if is_ready(pod) and not is_leaving(pod)
     }
     return gates.unread(world.loads, ready, world.now.timestamp())
@@ -179,11 +199,30 @@ def _gates(view: View, before: RolloutProgress | None, unread: int) -> tuple[Gat
     new = gates.lately(loads, view.target), gates.in_all(loads, view.target)
     compared = (before.before if before else None) or Measured()
     former = gates.lately(loads, view.base), compared
+    limits = world.service.spec.rollout.gates
+    sampled = view.stage.phase == "Preview" and limits.shadow is not None
     return (
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
-        *gates.judge(world.service.spec.rollout.gates, new, former, unread=unread),
+        *gates.judge(limits, new, former, unread=unread, sampled=sampled),
+        *_shadow(view),
     )
+
+
+def _shadow(view: View) -> tuple[GateStatus, ...]:
+    """The gate of compared scores, where it was asked for."""
+    limits, entry = shadow.gate_of(view.world.service), view.live.get(view.base or "")
+    if limits is None:
+        return ()
+    done = gates.compared(view.world.loads, view.base, view.target)
+    found = gates.shadow(
+        limits,
+        done,
+        _compared_before(view),
+        unread=_unread(view, view.base),
+        takes_part=entry is not None and shadow.takes_part(entry),
+    )
+    return (found,)
 
 
 def _verdict(

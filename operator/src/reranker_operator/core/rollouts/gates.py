@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Container, Iterable
 
 from reranker_contracts import ParityReport
-from reranker_operator.api.rollout import GatesSpec, GateStatus, Measured
+from reranker_operator.api.rollout import Compared, GatesSpec, GateStatus, Measured, ShadowGate
 from reranker_operator.core.autoscale.words import counted
 from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample
 
@@ -21,6 +21,8 @@ Gate = Callable[[GatesSpec, Measured, Measured], GateStatus]
 _WINDOW_SECONDS = 60.0
 _HOPELESS = 5
 _NO_TRAFFIC = "no traffic to judge"
+#: What sums of many are off.
+_ROUNDING = 1e-6
 #: Time for which a stage is drawn out for pods that can't be read.
 READING = datetime.timedelta(seconds=30)
 #: A gate fails when it was found failing for this long: the first batches of a pod are slow ones.
@@ -70,23 +72,27 @@ def unread(loads: Iterable[PodLoad], pods: Container[str], now: float) -> int:
 
 
 def judge(
-    limits: GatesSpec, new: Sides, former: Sides, *, unread: int = 0
+    limits: GatesSpec, new: Sides, former: Sides, *, unread: int = 0, sampled: bool = False
 ) -> tuple[GateStatus, GateStatus]:
-    """Errors and time per token; `unread` pods of the new revision are not in its numbers."""
+    """Errors and time per token; `unread` pods of the new revision are not in its numbers.
+
+    `sampled`: all that it is asked is a share of what the former one is, which fills no batches.
+    """
     requests: Key = lambda done: done.requests  # noqa: E731 - two words where they are used
     tokens: Key = lambda done: done.tokens  # noqa: E731 - as above
 
-    def compared(gate: Gate, key: Key, least: float) -> GateStatus:
+    def sides(gate: Gate, key: Key, least: float) -> GateStatus:
         found = gate(limits, _enough(new, key, least), _enough(former, key, least))
         if unread and found.message == _NO_TRAFFIC:
-            text = f"the metrics of {counted(unread, 'pod', 'pods')} could not be read lately"
-            return found.model_copy(update={"state": "Waiting", "message": text})
+            told = {"state": "Waiting", "message": _unread_text(unread)}
+            return found.model_copy(update=told)
         return found
 
-    return (
-        _reckoned("errorRate", lambda: compared(_errors, requests, limits.min_requests)),
-        _reckoned("latency", lambda: compared(_latency, tokens, limits.min_tokens)),
-    )
+    errors = _reckoned("errorRate", lambda: sides(_errors, requests, limits.min_requests))
+    if sampled:
+        text = "judged when it has requests of its own, as many as the former revision has"
+        return errors, GateStatus(name="latency", state="NoData", message=text)
+    return errors, _reckoned("latency", lambda: sides(_latency, tokens, limits.min_tokens))
 
 
 def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
@@ -95,6 +101,75 @@ def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
         return gate()
     except (ArithmeticError, ValueError):
         return GateStatus(name=name, state="NoData", message="the pods' numbers make no sense")
+
+
+def compared(loads: Iterable[PodLoad], former: str | None, new: str) -> tuple[Compared, ...]:
+    """What each pod of `former` has compared of the scores of `new`, as far as it still runs."""
+    return tuple(
+        Compared(pod=load.pod, requests=entry.requests, tau=entry.tau)
+        for load in _of(loads, former)
+        if load.last is not None
+        for entry in load.last.shadowed
+        if entry.revision == new
+    )
+
+
+def shadow(
+    limits: ShadowGate,
+    done: Iterable[Compared],
+    before: Iterable[Compared],
+    *,
+    unread: int = 0,
+    takes_part: bool = True,
+) -> GateStatus:
+    """Scores of the same requests, beyond what was compared `before`.
+
+    `unread` pods of the former revision are not in the numbers; `takes_part`: they compare at all.
+    """
+    if not takes_part:
+        text = (
+            f"{_NO_TRAFFIC}: the former revision was made without spec.rollout.gates.shadow, as it "
+            "is now; scores are compared from the next change on"
+        )
+        return GateStatus(name="shadow", state="NoData", message=text)
+    return _reckoned("shadow", lambda: _agreement(limits, done, before, unread))
+
+
+def _agreement(
+    limits: ShadowGate, done: Iterable[Compared], before: Iterable[Compared], unread: int
+) -> GateStatus:
+    """Raises ValueError for numbers that can't be."""
+    known = {entry.pod: entry for entry in before}
+    count = tau = 0.0
+    for entry in done:
+        count += entry.requests
+        tau += entry.tau
+        former = known.get(entry.pod)
+        # One that has less than it had began anew.
+        if former is not None and former.requests <= entry.requests:
+            count -= former.requests
+            tau -= former.tau
+    if count < 1:
+        text, state = f"{_NO_TRAFFIC}: no scores were compared yet", "NoData"
+        if unread:
+            text, state = _unread_text(unread), "Waiting"
+        return GateStatus(name="shadow", state=state, message=text)
+    mean = tau / count
+    if not abs(mean) <= 1 + _ROUNDING:
+        raise ValueError("no mean of tau")
+    numbers = (
+        f"mean Kendall tau {mean:.4f} of the scores of {count:.0f} requests, compared with the "
+        f"former revision's; {limits.min_kendall_tau:g} is needed"
+    )
+    if count < limits.min_requests:
+        text = f"{numbers}; judged from {limits.min_requests} requests on"
+        return GateStatus(name="shadow", state="Waiting", message=text)
+    state = "Failed" if mean < limits.min_kendall_tau - _ROUNDING else "Passed"
+    return GateStatus(name="shadow", state=state, message=numbers)
+
+
+def _unread_text(unread: int) -> str:
+    return f"the metrics of {counted(unread, 'pod', 'pods')} could not be read lately"
 
 
 def parity(report: ParityReport | None) -> GateStatus:

@@ -1,0 +1,124 @@
+"""Scores of a new revision are compared with the former one's on live requests."""
+
+from typing import Any
+
+import pytest
+
+from reranker_operator import names
+from reranker_operator.api.meta import NETWORK_POLICY, POD
+from reranker_operator.api.rollout import GateStatus
+
+from .controllers import NAMESPACE
+from .judging import address, busy, let, none, numbers, serving, until_given_up
+from .simulation import Simulation
+from .traffic import Answers, variable_of
+
+GATES = {"shadow": {"percent": 10, "minKendallTau": 0.9}}
+ROUTE = {"route": {"parentRefs": [{"name": "gate"}]}}
+BLUE_GREEN = {"strategy": "blueGreen", "blueGreen": {"previewSeconds": 60}}
+CANARY = {"strategy": "canary"}
+WAYS = [
+    pytest.param(BLUE_GREEN, {}, id="blueGreen"),
+    pytest.param(CANARY, {}, id="canary"),
+    pytest.param(CANARY, {"expose": ROUTE}, id="canary by route"),
+]
+BAD = 100
+
+
+def _gate(sim: Simulation) -> GateStatus:
+    stand = sim.service().status.rollout or none()
+    return next(gate for gate in stand.gates if gate.name == "shadow")
+
+
+@pytest.mark.parametrize(("rollout", "spec"), WAYS)
+async def test_a_revision_that_ranks_differently_is_taken_back(
+    rollout: dict[str, Any], spec: dict[str, Any], sim: Simulation
+) -> None:
+    good = await serving(sim, replicas=2, rollout=rollout | {"gates": GATES}, **spec)
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await let(sim, 20)
+    bad = (sim.service().status.rollout or none()).revision
+    assert (address(sim, "rank-preview"), _gate(sim).state) == (bad, "Waiting")
+    assert "mean Kendall tau 0.5000 of the scores of " in _gate(sim).message
+    assert "; judged from 50 requests on" in _gate(sim).message
+    failure, seconds = await until_given_up(sim)
+    assert (failure.revision, failure.gate, seconds <= 60) == (bad, "shadow", True)
+    assert failure.message.startswith("mean Kendall tau 0.5000 of the scores of ")
+    assert failure.message.endswith("0.9 is needed")
+    await let(sim, 10)
+    assert (address(sim), numbers(sim), sim.names("Service")) == (good, {good: 2}, ["rank"])
+    assert sim.condition("Progressing") == ("False", "RolledBack")
+    assert f"revision {bad} failed gate shadow" in sim.message("Progressing")
+
+
+@pytest.mark.parametrize(("rollout", "spec"), WAYS)
+async def test_one_that_ranks_alike_gets_the_traffic(
+    rollout: dict[str, Any], spec: dict[str, Any], sim: Simulation
+) -> None:
+    good = await serving(sim, replicas=2, rollout=rollout | {"gates": GATES}, **spec)
+    traffic = await busy(sim)
+    traffic.answers["99"] = Answers(tau=0.97)
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 50)
+    assert _gate(sim).state == "Passed"
+    assert "mean Kendall tau 0.9700" in _gate(sim).message
+    await let(sim, 400)
+    status = sim.service().status
+    assert (status.rollout, status.failed, status.revision != good) == (None, (), True)
+    assert sim.names("Service") == ["rank"]
+    assert traffic.sent.get("", 0) == 0
+
+
+async def test_the_change_that_brings_the_gate_is_not_judged_by_it(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN)
+    await busy(sim)
+    (pod, *_) = sim.cluster.select(POD, NAMESPACE)
+    before = sim.service().status.spec_hash
+    sim.edit_service(rollout=BLUE_GREEN | {"gates": GATES}, networkPolicy={"enabled": True})
+    await let(sim, 30)
+    assert variable_of(pod, "RERANKER_SHADOW_URL") is None
+    assert (_gate(sim).state, sim.service().status.spec_hash != before) == ("NoData", True)
+    assert "was made without spec.rollout.gates.shadow" in _gate(sim).message
+    await let(sim, 200)
+    (pod, *_) = sim.cluster.select(POD, NAMESPACE)
+    assert sim.service().status.revision != good
+    assert variable_of(pod, "RERANKER_SHADOW_URL") == "http://rank-preview:8000"
+    policy = sim.cluster.find(NETWORK_POLICY, NAMESPACE, "rank") or none()
+    assert policy["spec"]["egress"][1]["ports"] == [{"protocol": "TCP", "port": 8000}]
+    # Limits are the operator's alone: they may be changed without another revision.
+    serves = sim.service().status.revision
+    limits = {"shadow": {"percent": 10, "minKendallTau": 0.5, "minRequests": 10}}
+    sim.edit_service(rollout=BLUE_GREEN | {"gates": limits})
+    await let(sim, 60)
+    assert (sim.service().status.revision, sim.service().status.rollout) == (serves, None)
+
+
+async def test_without_traffic_it_passes_and_says_so(sim: Simulation) -> None:
+    good = await serving(sim, rollout=BLUE_GREEN | {"gates": GATES})
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 30)
+    assert (_gate(sim).state, _gate(sim).message) == (
+        "NoData", "no traffic to judge: no scores were compared yet",
+    )  # fmt: skip
+    await let(sim, 200)
+    assert sim.service().status.revision != good
+
+
+async def test_another_try_is_judged_anew(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    sim.edit_service(serving={"maxPassages": BAD})
+    failure, _ = await until_given_up(sim)
+    await let(sim, 30)
+    traffic.answers[str(BAD)] = Answers(tau=0.92)
+    sim.annotate(names.RETRY, "1")
+    await let(sim, 50)
+    stand = sim.service().status.rollout or none()
+    assert (stand.revision, len(stand.compared_before)) == (failure.revision, 2)
+    assert _gate(sim).state == "Passed"
+    assert "mean Kendall tau 0.9200" in _gate(sim).message
+    await let(sim, 200)
+    assert (sim.service().status.revision, good in numbers(sim)) == (failure.revision, False)
