@@ -194,3 +194,23 @@ def test_a_canary_that_is_aborted_costs_no_request(life: Life) -> None:
         assert left["metadata"]["name"] == f"{_NAME}-{life.first}"
     count = life.count("canary, aborted", traffic, "abort", None)
     assert (count.failures, count.refusals) == ([], [])
+
+
+def test_another_order_of_live_results_is_taken_back_before_anybody_sees_it(life: Life) -> None:
+    shadow = {"percent": 50, "minRequests": 20}
+    judged = {
+        "strategy": "blueGreen",
+        "blueGreen": {"previewSeconds": 60},
+        "bakeSeconds": 0,
+        "gates": {"shadow": shadow},
+    }
+    # Pods are told at their start that they shall compare.
+    life.services.apply(_NAME, life.good | {"rollout": judged})
+    comparing = life.services.wait_ready(_NAME)["status"]["revision"]
+    other = {"source": source("second"), "servedName": _MODEL}
+    with life.changed(life.good | {"rollout": judged, "model": other}) as traffic:
+        failed, seconds = life.given_up()
+        assert life.status["revision"] == comparing
+    count = life.count("other model", traffic, f"shadow: {failed['message']}", seconds)
+    assert failed["gate"] == "shadow"
+    assert (count.failures, count.refusals) == ([], [])
