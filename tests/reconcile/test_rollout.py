@@ -114,6 +114,18 @@ async def test_no_surge_stops_at_the_first_pod_that_does_not_start(sim: Simulati
     assert after == before
 
 
+async def test_more_pods_without_surge_do_not_wait_for_one_that_hangs(sim: Simulation) -> None:
+    """No rollout is under way: its node may be lost, and others are free."""
+    await _serving(sim, replicas=1, rollout=NO_SURGE)
+    sim.pods_linger = True
+    sim.edit_service(replicas=0)
+    await sim.converge()
+    assert len(_pods(sim)) == 1
+    sim.edit_service(replicas=1)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
 async def test_a_newer_wish_without_surge_goes_on_from_where_things_are(sim: Simulation) -> None:
     await _serving(sim, replicas=3, rollout=NO_SURGE)
     sim.pods_linger = True

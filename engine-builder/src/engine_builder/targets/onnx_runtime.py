@@ -52,13 +52,13 @@ def _quantise(job: Job) -> None:
     size = (prepared / ONNX).stat().st_size
     if (prepared / ONNX_DATA).exists():
         size += (prepared / ONNX_DATA).stat().st_size
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=out) as source,
-            tempfile.TemporaryDirectory(dir=out) as scratch,
-        ):
-            # It writes a graph with shapes beside the one it reads, which may not be changed.
-            copy_graph(prepared, Path(source), job.progress)
+    with (
+        tempfile.TemporaryDirectory(dir=out) as source,
+        tempfile.TemporaryDirectory(dir=out) as scratch,
+    ):
+        # It writes a graph with shapes beside the one it reads, which may not be changed.
+        copy_graph(prepared, Path(source), job.progress)
+        try:
             quantize_dynamic(
                 Path(source) / ONNX,
                 Path(scratch) / ONNX,
@@ -68,10 +68,13 @@ def _quantise(job: Job) -> None:
                 nodes_to_exclude=head_products(graph.graph),
                 use_external_data_format=size > _INLINE_LIMIT,
             )
-            for entry in sorted(Path(scratch).iterdir()):
-                entry.rename(out / entry.name)
-    # The quantiser raises what it meets.
-    except Exception as error:
-        raise defect(
-            StageReason.COMPILE_FAILED, f"the graph cannot be quantised: {first_line(error)}"
-        ) from error
+        except OSError:
+            # Of a full volume, which is told as that.
+            raise
+        # The quantiser raises what it meets.
+        except Exception as error:
+            raise defect(
+                StageReason.COMPILE_FAILED, f"the graph cannot be quantised: {first_line(error)}"
+            ) from error
+        for entry in sorted(Path(scratch).iterdir()):
+            entry.rename(out / entry.name)

@@ -1,8 +1,10 @@
 """Without surge: two revisions share the number of pods, and one hands over to the other."""
 
+import datetime
 import math
 from collections.abc import Mapping
 
+from reranker_operator.core.causes.pods import has_ended, moment
 from reranker_operator.core.plan import Action, Apply
 from reranker_operator.core.revisions import (
     asked_of,
@@ -14,20 +16,21 @@ from reranker_operator.core.revisions import (
 )
 from reranker_operator.core.rollouts.give import delete, give
 from reranker_operator.core.rollouts.view import View
-from reranker_operator.core.split import Held, split
+from reranker_operator.core.split import split
 from reranker_operator.core.world import Manifest
 from reranker_operator.render import serving as render
+
+#: Beyond its grace time, which a pod's deletionTimestamp is the end of.
+_LATE = datetime.timedelta(seconds=60)
 
 
 def hand_over(view: View) -> list[Action]:
     """One small step from the present numbers of pods."""
     world, live, target = view.world, view.live, view.target
     others = [revision for revision in live if revision != target]
-    found = {revision for pod in world.pods if (revision := revision_of(pod))}
-    old, new = held_by(world, live, {*others, *found} - {target}), held_by(world, live, {target})
     # Once it has the traffic alone, nothing is shared any more, also when pods are missing to it.
     if not others or view.arrived or (target in live and is_available(live[target], view.total)):
-        actions = give(world, live, target, _room(view, old, new), view.template)
+        actions = give(world, live, target, _room(view, others), view.template)
         actions.append(Apply(render.service_object(world.service, target)))
         if not view.arrived:
             return actions
@@ -36,6 +39,8 @@ def hand_over(view: View) -> list[Action]:
         kept = None if view.trusted else view.base
         actions += [delete(live[revision]) for revision in others if revision != kept]
         return actions + (give(world, live, kept, 0) if kept in live and kept else [])
+    found = {revision for pod in world.pods if (revision := revision_of(pod))}
+    old, new = held_by(world, live, {*others, *found} - {target}), held_by(world, live, {target})
     for_others, for_target = split(view.total, old, new, new_is_ready=_may_go_on(view))
     shares = share_out(live, others, view.serving, for_others)
     gives = {
@@ -48,9 +53,22 @@ def hand_over(view: View) -> list[Action]:
     return [*address, *(action for revision in order for action in gives[revision])]
 
 
-def _room(view: View, old: Held, new: Held) -> int:
-    """Pods for the one that has the traffic: those that are going still hold their GPUs."""
-    return min(view.total, max(new.asked, view.total - old.asked - old.going - new.going))
+def _room(view: View, others: list[str]) -> int:
+    """Pods for the one that has the traffic. On the way back from a revision that failed, those
+    that are going still hold their GPUs; at other times the cluster sees to that.
+    """
+    world, asked = view.world, asked_of(view.entry)
+    if not any(entry.in_force for entry in world.service.status.failed):
+        return view.total
+    going = sum(revision_of(pod) is not None and _ends_soon(pod, world.now) for pod in world.pods)
+    taken = going + sum(asked_of(view.live[revision]) for revision in others)
+    return min(view.total, max(asked, view.total - taken))
+
+
+def _ends_soon(pod: Manifest, now: datetime.datetime) -> bool:
+    """It was told to end. One that is late may never do so: its node is lost."""
+    due = moment(pod["metadata"].get("deletionTimestamp"))
+    return due is not None and not has_ended(pod) and now - due < _LATE
 
 
 def share_out(
