@@ -38,7 +38,6 @@ Scores = tuple[float, ...]
 #: Of one model on one machine; batches differ in shape, and so in the last digits.
 _TOLERANCE: Final = 1e-3
 _TIMEOUT: Final = 30.0
-_MOST_IN_FLIGHT: Final = 256
 #: Of the gateway's outputs over gRPC.
 _LAYOUT: Final = {"index": "<i", "logit": "<f", "token_count": "<i"}
 _REFUSALS: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
@@ -158,6 +157,7 @@ class Traffic:
         per_second: float | Callable[[float], float],
         kinds: Sequence[Kind] = KINDS,
         at_most: int = 60_000,
+        most_in_flight: int = 256,
         seconds: float = 900,
         seed: int = 7,
         http_port: int = 8000,
@@ -168,7 +168,7 @@ class Traffic:
         self._target = f"{address}:{grpc_port}"
         self._questions, self._kinds = list(questions), list(kinds)
         self._rate = per_second if callable(per_second) else lambda _: per_second
-        self._at_most, self._seconds = at_most, seconds
+        self._at_most, self._seconds, self._most = at_most, seconds, most_in_flight
         self._random = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -215,8 +215,8 @@ class Traffic:
                     break
                 question = self._questions[number % len(self._questions)]
                 kind = self._kinds[self._random.randrange(len(self._kinds))]
-                if len(running) >= _MOST_IN_FLIGHT:
-                    why = f"{_MOST_IN_FLIGHT} requests in flight"
+                if len(running) >= self._most:
+                    why = f"{self._most} requests in flight"
                     self.sent.append(Sent(question, kind, time.monotonic(), 0.0, why=why))
                     continue
                 task = asyncio.create_task(self._ask(clients, question, kind))

@@ -69,7 +69,9 @@ def _follow(
     """The wanted number of pods whenever it changed, with the second, under this load."""
     address = services.kubectl.get("service", "paced")["spec"]["clusterIP"]
     numbers: list[tuple[float, int]] = []
-    with Traffic(address, _QUESTIONS, per_second=rate, seconds=seconds) as traffic:
+    with Traffic(
+        address, _QUESTIONS, per_second=rate, seconds=seconds, most_in_flight=2000
+    ) as traffic:
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
             status = services.kubectl.get("rr", "paced")["status"]["autoscaling"]
