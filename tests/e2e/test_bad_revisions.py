@@ -27,7 +27,8 @@ _QUESTIONS = [
     Question(_MODEL, "which one", tuple(_WORDS[at % 6] for at in range(number)))
     for number in (3, 6, 12)
 ]
-_SMALL = {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}}}
+#: Enough to answer beside a build that takes all it can get.
+_SMALL = {"resources": {"requests": {"cpu": "250m", "memory": "64Mi"}}}
 #: Python runs this before the gateway's own code.
 _FAULTS = Path(__file__).with_name("faults.py")
 _FAILS = "made to fail"
