@@ -106,6 +106,46 @@ async def test_without_traffic_it_passes_and_says_so(sim: Simulation) -> None:
     assert sim.service().status.revision != good
 
 
+def _latency(sim: Simulation) -> GateStatus:
+    stand = sim.service().status.rollout or none()
+    return next(gate for gate in stand.gates if gate.name == "latency")
+
+
+async def test_work_for_comparison_says_nothing_of_the_speed(sim: Simulation) -> None:
+    rollout = BLUE_GREEN | {"gates": GATES, "bakeSeconds": 90}
+    await serving(sim, replicas=2, rollout=rollout)
+    traffic = await busy(sim)
+    traffic.answers["99"] = Answers(compared_seconds_per_token=0.001)
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 40)
+    waits = ("NoData", "judged when it has had the traffic for 60 s")
+    assert (_latency(sim).state, _latency(sim).message) == waits
+    await let(sim, 60)
+    stand = sim.service().status.rollout or none()
+    assert (stand.phase, _latency(sim).state, _latency(sim).message) == ("Proving", *waits)
+    await let(sim, 40)
+    assert (_latency(sim).state, "1.00 times" in _latency(sim).message) == ("Passed", True)
+    await let(sim, 60)
+    assert (sim.service().status.rollout, sim.service().status.failed) == (None, ())
+    # One that is slow with all the traffic is found out then.
+    traffic.answers[str(BAD)] = Answers(seconds_per_token=0.0002)
+    sim.edit_service(serving={"maxPassages": BAD})
+    failure, seconds = await until_given_up(sim)
+    assert (failure.gate, 120 <= seconds <= 150) == ("latency", True)
+
+
+async def test_a_short_bake_leaves_the_speed_unjudged_and_says_so(sim: Simulation) -> None:
+    rollout = BLUE_GREEN | {"gates": GATES, "bakeSeconds": 30}
+    await serving(sim, replicas=2, rollout=rollout)
+    await busy(sim)
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 40)
+    assert (_latency(sim).state, _latency(sim).message) == (
+        "NoData",
+        "not judged: it is from 60 s with the traffic on, and spec.rollout.bakeSeconds is 30",
+    )
+
+
 async def test_another_try_is_judged_anew(sim: Simulation) -> None:
     good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
     traffic = await busy(sim)

@@ -29,6 +29,8 @@ class Answers:
     seconds_per_token: float = 0.0001
     #: Kendall's tau of their scores and the former revision's.
     tau: float = 1.0
+    #: Seconds per token of what is only compared, which fills no batches.
+    compared_seconds_per_token: float = 0.0001
 
 
 @dataclass
@@ -89,6 +91,7 @@ class Traffic:
         self._at = now
         if not shares:
             self.sent[""] = self.sent.get("", 0.0) + count
+        work = self._compared_work(count, shares)
         for pod in self._running():
             name, revision = pod["metadata"]["name"], pod["metadata"]["labels"][REVISION_LABEL]
             state = self._pods.setdefault(name, _Pod(revision, [Sample(now)]))
@@ -96,16 +99,30 @@ class Traffic:
             self.sent[revision] = self.sent.get(revision, 0.0) + done
             answers = self.answers.get(passages_of(pod), Answers())
             tokens = done * _TOKENS * (1 - answers.failing)
+            compared = work.get(name, 0.0) * _TOKENS
             sample = Sample(
                 now,
-                requests=last.requests + done,
+                requests=last.requests + done + work.get(name, 0.0),
                 failed=last.failed + done * answers.failing,
-                tokens=last.tokens + tokens,
-                busy_seconds=last.busy_seconds + tokens * answers.seconds_per_token,
+                tokens=last.tokens + tokens + compared,
+                busy_seconds=last.busy_seconds
+                + tokens * answers.seconds_per_token
+                + compared * answers.compared_seconds_per_token,
                 shadowed=self._shadowed(pod, done, last),
             )
             young = [entry for entry in state.samples if now - entry.at <= _KEPT_SECONDS]
             state.samples = [*(entry for entry in young if entry.at < now), sample]
+
+    def _compared_work(self, count: float, shares: Mapping[str, float]) -> dict[str, float]:
+        """Requests for each pod that NAME-preview leads to, beside those of clients."""
+        others = self._behind(f"{self._name}-preview")
+        sent = sum(
+            count * shares.get(pod["metadata"]["name"], 0.0) * float(percent) / 100
+            for pod in self._running()
+            if (percent := variable_of(pod, "RERANKER_SHADOW_PERCENT")) is not None
+            if others and _labels(pod) != _labels(others[0])
+        )
+        return {pod["metadata"]["name"]: sent / len(others) for pod in others}
 
     def _shadowed(self, pod: Json, done: float, last: Sample) -> tuple[Shadowed, ...]:
         """Some of the requests go to another revision at NAME-preview, too, and are compared."""

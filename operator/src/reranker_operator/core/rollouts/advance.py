@@ -1,6 +1,7 @@
 """What becomes of a revision on its way: it waits, goes on, is proven, or is given up."""
 
 import datetime
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,7 +87,7 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     now, before, stage = view.world.now, view.stand, view.stage
     # What it is given now, not only what it was seen to have.
     asked, ready = max(asked_of(view.entry), given), ready_of(view.entry)
-    same = before is not None and (before.strategy, before.step) == (view.strategy, view.number)
+    same = before is not None and _is_same(view, before)
     if before is not None and (view.dormant or (same and _is_settled(view, before, asked))):
         asked = before.asked
     unread = _unread(view, view.target)
@@ -200,13 +201,34 @@ def _gates(view: View, before: RolloutProgress | None, unread: int) -> tuple[Gat
     compared = (before.before if before else None) or Measured()
     former = gates.lately(loads, view.base), compared
     limits = world.service.spec.rollout.gates
-    sampled = view.stage.phase == "Preview" and limits.shadow is not None
     return (
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
-        *gates.judge(limits, new, former, unread=unread, sampled=sampled),
+        *gates.judge(limits, new, former, unread=unread, alone=_alone(view, before)),
         *_shadow(view),
     )
+
+
+def _alone(view: View, before: RolloutProgress | None) -> Measured | str | None:
+    """See gates.judge: a preview that scores are compared with is asked but a share."""
+    asked = view.world.service.spec.rollout
+    if view.strategy != "blueGreen" or asked.gates.shadow is None:
+        return None
+    if asked.bake_seconds < gates.WINDOW_SECONDS:
+        return (
+            f"not judged: it is from {gates.WINDOW_SECONDS:g} s with the traffic on, and "
+            f"spec.rollout.bakeSeconds is {asked.bake_seconds}"
+        )
+    since = before.complete_since if before is not None and _is_same(view, before) else None
+    moved = since.timestamp() if since is not None and view.complete and view.arrived else math.inf
+    if view.world.now.timestamp() - moved < gates.WINDOW_SECONDS:
+        return f"judged when it has had the traffic for {gates.WINDOW_SECONDS:g} s"
+    return gates.lately(view.world.loads, view.target, moved)
+
+
+def _is_same(view: View, before: RolloutProgress) -> bool:
+    """It was in this stage already."""
+    return (before.strategy, before.step) == (view.strategy, view.number)
 
 
 def _shadow(view: View) -> tuple[GateStatus, ...]:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Container, Iterable
 from reranker_contracts import ParityReport
 from reranker_operator.api.rollout import Compared, GatesSpec, GateStatus, Measured, ShadowGate
 from reranker_operator.core.autoscale.words import counted
-from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample
+from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample, window
 
 #: What one revision did lately, and in a longer time.
 Sides = tuple[Measured, Measured]
 Key = Callable[[Measured], float]
 Gate = Callable[[GatesSpec, Measured, Measured], GateStatus]
 
-_WINDOW_SECONDS = 60.0
+#: What is called lately.
+WINDOW_SECONDS = 60.0
 _HOPELESS = 5
 _NO_TRAFFIC = "no traffic to judge"
 #: What sums of many are off.
@@ -29,11 +30,11 @@ READING = datetime.timedelta(seconds=30)
 PERSISTS = datetime.timedelta(seconds=10)
 
 
-def lately(loads: Iterable[PodLoad], revision: str | None) -> Measured:
-    """What the pods of a revision did in the last minute."""
+def lately(loads: Iterable[PodLoad], revision: str | None, since: float = -math.inf) -> Measured:
+    """What the pods of a revision did in the last minute, and not before the time `since`."""
     total = Measured()
     for load in _of(loads, revision):
-        ends = load.window(_WINDOW_SECONDS)
+        ends = window([sample for sample in load.samples if sample.at >= since], WINDOW_SECONDS)
         if ends is not None:
             total = _sum(total, _done(*ends))
     return total
@@ -72,11 +73,17 @@ def unread(loads: Iterable[PodLoad], pods: Container[str], now: float) -> int:
 
 
 def judge(
-    limits: GatesSpec, new: Sides, former: Sides, *, unread: int = 0, sampled: bool = False
+    limits: GatesSpec,
+    new: Sides,
+    former: Sides,
+    *,
+    unread: int = 0,
+    alone: Measured | str | None = None,
 ) -> tuple[GateStatus, GateStatus]:
     """Errors and time per token; `unread` pods of the new revision are not in its numbers.
 
-    `sampled`: all that it is asked is a share of what the former one is, which fills no batches.
+    `alone`: what it did with all the traffic, where it was asked a mere share before, which fills
+    no batches and says nothing of its speed; or why there is no such yet.
     """
     requests: Key = lambda done: done.requests  # noqa: E731 - two words where they are used
     tokens: Key = lambda done: done.tokens  # noqa: E731 - as above
@@ -89,9 +96,10 @@ def judge(
         return found
 
     errors = _reckoned("errorRate", lambda: sides(_errors, requests, limits.min_requests))
-    if sampled:
-        text = "judged when it has requests of its own, as many as the former revision has"
-        return errors, GateStatus(name="latency", state="NoData", message=text)
+    if isinstance(alone, str):
+        return errors, GateStatus(name="latency", state="NoData", message=alone)
+    if alone is not None:
+        new = alone, alone
     return errors, _reckoned("latency", lambda: sides(_latency, tokens, limits.min_tokens))
 
 
