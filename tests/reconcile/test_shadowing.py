@@ -111,6 +111,38 @@ def _latency(sim: Simulation) -> GateStatus:
     return next(gate for gate in stand.gates if gate.name == "latency")
 
 
+async def test_pods_that_compare_and_can_not_be_read_are_waited_for(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    traffic.dumb.add(good)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await let(sim, 80)
+    text = "the metrics of 2 pods could not be read lately"
+    assert (_gate(sim).state, _gate(sim).message) == ("Waiting", text)
+    assert (sim.service().status.rollout or none()).phase == "Preview"
+    # One of them is enough.
+    (pod, _) = (
+        pod["metadata"]["name"]
+        for pod in sim.cluster.select(POD, NAMESPACE)
+        if pod["metadata"]["labels"].get(names.REVISION_LABEL) == good
+    )
+    traffic.dumb = {pod}
+    await let(sim, 8)
+    assert _gate(sim).state == "Failed"
+    assert _gate(sim).message.endswith("the metrics of 1 pod could not be read lately")
+    failure, _ = await until_given_up(sim)
+    assert (failure.gate, address(sim)) == ("shadow", good)
+
+
+async def test_pods_that_stay_dumb_hold_up_nothing(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    (await busy(sim)).dumb.add(good)
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 100)
+    assert (sim.service().status.rollout or none()).phase == "Proving"
+
+
 async def test_work_for_comparison_says_nothing_of_the_speed(sim: Simulation) -> None:
     rollout = BLUE_GREEN | {"gates": GATES, "bakeSeconds": 90}
     await serving(sim, replicas=2, rollout=rollout)

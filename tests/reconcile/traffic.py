@@ -49,7 +49,7 @@ class Traffic:
         self._pods: dict[str, _Pod] = {}
         self._at = world.now.timestamp()
         self._read_from = float("-inf")
-        #: Revisions whose pods can't be read any more.
+        #: Revisions whose pods can't be read any more, and names of such pods.
         self.dumb: set[str] = set()
         #: Requests since the beginning, by revision; those that nobody was there for under "".
         self.sent: dict[str, float] = {}
@@ -64,7 +64,7 @@ class Traffic:
         self._go_on()
         names = {pod["metadata"]["name"] for pod in pods}
         return tuple(
-            PodLoad(name, "serving", pod.revision, self._known(pod))
+            PodLoad(name, "serving", pod.revision, self._known(name, pod))
             for name, pod in sorted(self._pods.items())
             if name in names
         )
@@ -73,8 +73,8 @@ class Traffic:
         """The operator is another process, which has yet to read its pods."""
         self._read_from = self._world.now.timestamp()
 
-    def _known(self, pod: "_Pod") -> tuple[Sample, ...]:
-        if pod.revision in self.dumb:
+    def _known(self, name: str, pod: "_Pod") -> tuple[Sample, ...]:
+        if self.dumb & {name, pod.revision}:
             return ()
         return tuple(entry for entry in pod.samples if entry.at > self._read_from)
 

@@ -224,6 +224,10 @@ def test_pods_that_say_nothing_are_not_pods_without_traffic() -> None:
     found = shadow(ShadowGate(), [], [], unread=2)
     words = "the metrics of 2 pods could not be read lately"
     assert (found.state, found.message) == ("Waiting", words)
+    found = shadow(ShadowGate(), [_compared("a", 90, 90)], [], unread=1)
+    assert (found.state, found.message.split("; ")[2]) == (
+        "Passed", "the metrics of 1 pod could not be read lately",
+    )  # fmt: skip
     found = shadow(ShadowGate(), [_compared("a", 90, 0)], [], takes_part=False)
     assert (found.state, "from the next change on" in found.message) == ("NoData", True)
 

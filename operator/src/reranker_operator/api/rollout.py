@@ -290,7 +290,8 @@ class RolloutProgress(ApiModel):
         default=None, description="Since when a gate fails."
     )
     unread_since: datetime.datetime | None = Field(
-        default=None, description="Since when metrics of its pods can't be read; it waits for them."
+        default=None,
+        description="Since when pods that tell of it can't be read; it waits for them.",
     )
     gates: tuple[GateStatus, ...] = Field(default=(), description="What it is judged by.")
     gates_time: datetime.datetime | None = Field(

@@ -14,14 +14,12 @@ from reranker_operator.api.rollout import (
     RolloutProgress,
 )
 from reranker_operator.core.causes.finding import Finding
-from reranker_operator.core.causes.pods import is_ready
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
-from reranker_operator.core.rollouts import gates, trouble
+from reranker_operator.core.rollouts import gates, reading, trouble
 from reranker_operator.core.rollouts.stages import share_of_pods
 from reranker_operator.core.rollouts.view import View
 from reranker_operator.core.rollouts.wish import retry_of
-from reranker_operator.core.world import is_leaving
 from reranker_operator.render import shadow
 
 #: Metrics are looked at as often while a revision is judged by them.
@@ -90,7 +88,8 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     same = before is not None and _is_same(view, before)
     if before is not None and (view.dormant or (same and _is_settled(view, before, asked))):
         asked = before.asked
-    unread = _unread(view, view.target)
+    unread = reading.unread(view, view.target)
+    dumb = unread + reading.unread_comparing(view)
     judged = () if view.straight else _gates(view, before, unread)
     failing = any(gate.state == "Failed" for gate in judged)
     hopeless = trouble.is_hopeless(found)
@@ -109,7 +108,7 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         trouble=found.reason if found is not None and hopeless else None,
         trouble_since=now if hopeless else None,
         failing_since=now if failing else None,
-        unread_since=now if judged and unread and view.complete else None,
+        unread_since=now if judged and dumb and view.complete else None,
         gates=judged,
         gates_time=now if judged else None,
         before=_before(view),
@@ -174,17 +173,6 @@ def _compared_before(view: View) -> tuple[Compared, ...]:
     return gates.compared(view.world.loads, view.base, view.target)[:_MOST_COMPARED]
 
 
-def _unread(view: View, revision: str | None) -> int:
-    """Ready pods of a revision that are in no number."""
-    world = view.world
-    ready = {
-        str(pod["metadata"]["name"])
-        for pod in pods_of(world, revision)
-        if is_ready(pod) and not is_leaving(pod)
-    }
-    return gates.unread(world.loads, ready, world.now.timestamp())
-
-
 def _is_unseen(here: RolloutProgress, now: datetime.datetime) -> bool:
     """For as long as its pods may yet be read."""
     return here.unread_since is not None and now - here.unread_since < gates.READING
@@ -233,7 +221,7 @@ def _is_same(view: View, before: RolloutProgress) -> bool:
 
 def _shadow(view: View) -> tuple[GateStatus, ...]:
     """The gate of compared scores, where it was asked for."""
-    limits, entry = shadow.gate_of(view.world.service), view.live.get(view.base or "")
+    limits = shadow.gate_of(view.world.service)
     if limits is None:
         return ()
     done = gates.compared(view.world.loads, view.base, view.target)
@@ -241,8 +229,8 @@ def _shadow(view: View) -> tuple[GateStatus, ...]:
         limits,
         done,
         _compared_before(view),
-        unread=_unread(view, view.base),
-        takes_part=entry is not None and shadow.takes_part(entry),
+        unread=reading.unread_comparing(view),
+        takes_part=reading.takes_part(view),
     )
     return (found,)
 

@@ -169,6 +169,8 @@ def _agreement(
         f"mean Kendall tau {mean:.4f} of the scores of {count:.0f} requests, compared with the "
         f"former revision's; {limits.min_kendall_tau:g} is needed"
     )
+    if unread:
+        numbers = f"{numbers}; {_unread_text(unread)}"
     if count < limits.min_requests:
         text = f"{numbers}; judged from {limits.min_requests} requests on"
         return GateStatus(name="shadow", state="Waiting", message=text)

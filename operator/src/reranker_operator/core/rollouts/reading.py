@@ -1,0 +1,31 @@
+"""What the pods' metrics say of a rollout, and which pods say nothing."""
+
+from reranker_operator.core.causes.pods import is_ready
+from reranker_operator.core.revisions import pods_of
+from reranker_operator.core.rollouts import gates
+from reranker_operator.core.rollouts.view import View
+from reranker_operator.core.world import is_leaving
+from reranker_operator.render import shadow
+
+
+def unread(view: View, revision: str | None) -> int:
+    """Ready pods of a revision that are in no number."""
+    world = view.world
+    ready = {
+        str(pod["metadata"]["name"])
+        for pod in pods_of(world, revision)
+        if is_ready(pod) and not is_leaving(pod)
+    }
+    return gates.unread(world.loads, ready, world.now.timestamp())
+
+
+def takes_part(view: View) -> bool:
+    """Pods of the former revision were made to have requests scored by another one, too."""
+    entry = view.live.get(view.base or "")
+    return entry is not None and shadow.takes_part(entry)
+
+
+def unread_comparing(view: View) -> int:
+    """Pods whose comparisons of scores are in no number."""
+    asked = shadow.gate_of(view.world.service) is not None and not view.arrived
+    return unread(view, view.base) if asked and takes_part(view) else 0
