@@ -30,6 +30,19 @@ def _gate(sim: Simulation) -> GateStatus:
     return next(gate for gate in stand.gates if gate.name == "shadow")
 
 
+def _pods(sim: Simulation, revision: str) -> list[str]:
+    return [
+        pod["metadata"]["name"]
+        for pod in sim.cluster.select(POD, NAMESPACE)
+        if pod["metadata"]["labels"].get(names.REVISION_LABEL) == revision
+    ]
+
+
+def _counted(sim: Simulation) -> float:
+    stand = sim.service().status.rollout or none()
+    return sum(entry.requests for entry in stand.compared)
+
+
 @pytest.mark.parametrize(("rollout", "spec"), WAYS)
 async def test_a_revision_that_ranks_differently_is_taken_back(
     rollout: dict[str, Any], spec: dict[str, Any], sim: Simulation
@@ -115,19 +128,15 @@ async def test_pods_that_compare_and_can_not_be_read_are_waited_for(sim: Simulat
     good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
     traffic = await busy(sim)
     traffic.answers[str(BAD)] = Answers(tau=0.5)
-    traffic.dumb.add(good)
     sim.edit_service(serving={"maxPassages": BAD})
-    await let(sim, 80)
-    text = "the metrics of 2 pods could not be read lately"
-    assert (_gate(sim).state, _gate(sim).message) == ("Waiting", text)
+    await let(sim, 5)
+    traffic.dumb.add(good)
+    await let(sim, 75)
+    assert _gate(sim).state == "Waiting"
+    assert _gate(sim).message.endswith("; the metrics of 2 pods could not be read lately")
     assert (sim.service().status.rollout or none()).phase == "Preview"
     # One of them is enough.
-    (pod, _) = (
-        pod["metadata"]["name"]
-        for pod in sim.cluster.select(POD, NAMESPACE)
-        if pod["metadata"]["labels"].get(names.REVISION_LABEL) == good
-    )
-    traffic.dumb = {pod}
+    traffic.dumb = {_pods(sim, good)[0]}
     await let(sim, 8)
     assert _gate(sim).state == "Failed"
     assert _gate(sim).message.endswith("the metrics of 1 pod could not be read lately")
@@ -141,6 +150,31 @@ async def test_pods_that_stay_dumb_hold_up_nothing(sim: Simulation) -> None:
     sim.edit_service(serving={"maxPassages": 99})
     await let(sim, 100)
     assert (sim.service().status.rollout or none()).phase == "Proving"
+
+
+async def test_what_was_compared_stays_when_pods_go(sim: Simulation) -> None:
+    waits = {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}, "autoRollback": False}
+    good = await serving(sim, replicas=2, rollout=waits | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await let(sim, 60)
+    assert (_gate(sim).state, sim.condition("Progressing")[1]) == ("Failed", "GateFailed")
+    had = _counted(sim)
+    traffic.per_second = 0
+    for pod in _pods(sim, good):
+        sim.cluster.remove(POD, NAMESPACE, pod)
+    await let(sim, 60)
+    stand = sim.service().status.rollout or none()
+    assert (_gate(sim).state, stand.compared[0].pod, _counted(sim) >= had) == ("Failed", "", True)
+    assert "mean Kendall tau 0.5000" in _gate(sim).message
+    # Nothing of it is undone, or done, once the former revision has no traffic to compare.
+    sim.annotate(names.PROMOTE, f"{stand.revision}/0")
+    await let(sim, 5)
+    assert (address(sim), had >= 50) == (stand.revision, True)
+    assert (_gate(sim).state, _gate(sim).message.split("; ")[-1]) == (
+        "NoData", "no longer judged, since the address leads to the new revision",
+    )  # fmt: skip
 
 
 async def test_work_for_comparison_says_nothing_of_the_speed(sim: Simulation) -> None:

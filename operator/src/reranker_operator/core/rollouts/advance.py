@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from reranker_operator import names
 from reranker_operator.api.rollout import (
-    Compared,
     FailedRevision,
     GateStatus,
     Measured,
@@ -18,14 +17,12 @@ from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
 from reranker_operator.core.rollouts import gates, reading, trouble
 from reranker_operator.core.rollouts.stages import share_of_pods
+from reranker_operator.core.rollouts.tally import Tally
 from reranker_operator.core.rollouts.view import View
 from reranker_operator.core.rollouts.wish import retry_of
-from reranker_operator.render import shadow
 
 #: Metrics are looked at as often while a revision is judged by them.
 _LOOK_SECONDS = 5.0
-#: Pods of which the status remembers what they compared at an earlier try of the same revision.
-_MOST_COMPARED = 100
 _TELL = datetime.timedelta(seconds=20)
 #: The same while only somebody's word is waited for, maybe for days.
 _TELL_RARELY = datetime.timedelta(minutes=5)
@@ -90,7 +87,8 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         asked = before.asked
     unread = reading.unread(view, view.target)
     dumb = unread + reading.unread_comparing(view)
-    judged = () if view.straight else _gates(view, before, unread)
+    tally = reading.compared(view)
+    judged = () if view.straight else _gates(view, before, unread, tally)
     failing = any(gate.state == "Failed" for gate in judged)
     hopeless = trouble.is_hopeless(found)
     here = RolloutProgress(
@@ -112,7 +110,8 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         gates=judged,
         gates_time=now if judged else None,
         before=_before(view),
-        compared_before=_compared_before(view),
+        compared_before=tally.before,
+        compared=tally.counted,
     )
     if before is None or before.held:
         return here
@@ -147,7 +146,11 @@ def _calm(before: RolloutProgress | None, here: RolloutProgress) -> RolloutProgr
     states = [[(gate.name, gate.state) for gate in side.gates] for side in (before, here)]
     if states[0] != states[1] or (old and before.gates != here.gates):
         return here
-    return here.model_copy(update={"gates": before.gates, "gates_time": before.gates_time})
+    if before.compared_before != here.compared_before:
+        # Pods that come, go or begin anew: what is read next is understood by this.
+        return here
+    kept = {name: getattr(before, name) for name in ("gates", "gates_time", "compared")}
+    return here.model_copy(update=kept)
 
 
 def _before(view: View) -> Measured | None:
@@ -163,22 +166,14 @@ def _before(view: View) -> Measured | None:
     return found if found.requests else None
 
 
-def _compared_before(view: View) -> tuple[Compared, ...]:
-    """What was compared of the target when it was tried before: all, until its pods are ready."""
-    stand = view.stand
-    if shadow.gate_of(view.world.service) is None or view.straight:
-        return ()
-    if stand is not None and (stand.ready or view.number):
-        return stand.compared_before
-    return gates.compared(view.world.loads, view.base, view.target)[:_MOST_COMPARED]
-
-
 def _is_unseen(here: RolloutProgress, now: datetime.datetime) -> bool:
     """For as long as its pods may yet be read."""
     return here.unread_since is not None and now - here.unread_since < gates.READING
 
 
-def _gates(view: View, before: RolloutProgress | None, unread: int) -> tuple[GateStatus, ...]:
+def _gates(
+    view: View, before: RolloutProgress | None, unread: int, tally: Tally
+) -> tuple[GateStatus, ...]:
     world, loads = view.world, view.world.loads
     count = view.needed
     engine = engine_of(view.entry)
@@ -193,7 +188,7 @@ def _gates(view: View, before: RolloutProgress | None, unread: int) -> tuple[Gat
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
         *gates.judge(limits, new, former, unread=unread, alone=_alone(view, before)),
-        *_shadow(view),
+        *reading.agreement(view, tally),
     )
 
 
@@ -217,22 +212,6 @@ def _alone(view: View, before: RolloutProgress | None) -> Measured | str | None:
 def _is_same(view: View, before: RolloutProgress) -> bool:
     """It was in this stage already."""
     return (before.strategy, before.step) == (view.strategy, view.number)
-
-
-def _shadow(view: View) -> tuple[GateStatus, ...]:
-    """The gate of compared scores, where it was asked for."""
-    limits = shadow.gate_of(view.world.service)
-    if limits is None:
-        return ()
-    done = gates.compared(view.world.loads, view.base, view.target)
-    found = gates.shadow(
-        limits,
-        done,
-        _compared_before(view),
-        unread=reading.unread_comparing(view),
-        takes_part=reading.takes_part(view),
-    )
-    return (found,)
 
 
 def _verdict(

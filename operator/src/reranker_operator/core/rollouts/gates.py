@@ -111,28 +111,18 @@ def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
         return GateStatus(name=name, state="NoData", message="the pods' numbers make no sense")
 
 
-def compared(loads: Iterable[PodLoad], former: str | None, new: str) -> tuple[Compared, ...]:
-    """What each pod of `former` has compared of the scores of `new`, as far as it still runs."""
-    return tuple(
-        Compared(pod=load.pod, requests=entry.requests, tau=entry.tau)
-        for load in _of(loads, former)
-        if load.last is not None
-        for entry in load.last.shadowed
-        if entry.revision == new
-    )
-
-
 def shadow(
     limits: ShadowGate,
-    done: Iterable[Compared],
-    before: Iterable[Compared],
+    counted: Iterable[Compared],
     *,
     unread: int = 0,
     takes_part: bool = True,
+    over: bool = False,
 ) -> GateStatus:
-    """Scores of the same requests, beyond what was compared `before`.
+    """Scores of the same requests, as they were counted in this rollout.
 
-    `unread` pods of the former revision are not in the numbers; `takes_part`: they compare at all.
+    `unread` pods of the former revision are not in the numbers; `takes_part`: they compare at all;
+    `over`: there is nothing to compare any more, and no verdict but what there was.
     """
     if not takes_part:
         text = (
@@ -140,23 +130,17 @@ def shadow(
             "is now; scores are compared from the next change on"
         )
         return GateStatus(name="shadow", state="NoData", message=text)
-    return _reckoned("shadow", lambda: _agreement(limits, done, before, unread))
+    found = _reckoned("shadow", lambda: _agreement(limits, tuple(counted), unread))
+    if over and found.state != "Passed":
+        text = f"{found.message}; no longer judged, since the address leads to the new revision"
+        return GateStatus(name="shadow", state="NoData", message=text)
+    return found
 
 
-def _agreement(
-    limits: ShadowGate, done: Iterable[Compared], before: Iterable[Compared], unread: int
-) -> GateStatus:
+def _agreement(limits: ShadowGate, counted: tuple[Compared, ...], unread: int) -> GateStatus:
     """Raises ValueError for numbers that can't be."""
-    known = {entry.pod: entry for entry in before}
-    count = tau = 0.0
-    for entry in done:
-        count += entry.requests
-        tau += entry.tau
-        former = known.get(entry.pod)
-        # One that has less than it had began anew.
-        if former is not None and former.requests <= entry.requests:
-            count -= former.requests
-            tau -= former.tau
+    count = sum(entry.requests for entry in counted)
+    tau = sum(entry.tau for entry in counted)
     if count < 1:
         text, state = f"{_NO_TRAFFIC}: no scores were compared yet", "NoData"
         if unread:
@@ -169,12 +153,11 @@ def _agreement(
         f"mean Kendall tau {mean:.4f} of the scores of {count:.0f} requests, compared with the "
         f"former revision's; {limits.min_kendall_tau:g} is needed"
     )
+    state = "Failed" if mean < limits.min_kendall_tau - _ROUNDING else "Passed"
+    if count < limits.min_requests:
+        state, numbers = "Waiting", f"{numbers}; judged from {limits.min_requests} requests on"
     if unread:
         numbers = f"{numbers}; {_unread_text(unread)}"
-    if count < limits.min_requests:
-        text = f"{numbers}; judged from {limits.min_requests} requests on"
-        return GateStatus(name="shadow", state="Waiting", message=text)
-    state = "Failed" if mean < limits.min_kendall_tau - _ROUNDING else "Passed"
     return GateStatus(name="shadow", state=state, message=numbers)
 
 
