@@ -124,6 +124,27 @@ def _latency(sim: Simulation) -> GateStatus:
     return next(gate for gate in stand.gates if gate.name == "latency")
 
 
+async def test_a_revision_that_answers_nothing_is_taken_back(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(unanswered=1.0)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await let(sim, 20)
+    assert (_gate(sim).state, "judged from 50 requests on" in _gate(sim).message) == (
+        "Waiting", True,
+    )  # fmt: skip
+    failure, _ = await until_given_up(sim)
+    assert (failure.gate, address(sim)) == ("shadow", good)
+    assert failure.message.endswith(
+        "requests could not be compared: the new revision did not answer them"
+    )
+    # Those of the former try are not held against the next one.
+    traffic.answers.clear()
+    sim.annotate(names.RETRY, "1")
+    await let(sim, 50)
+    assert (_gate(sim).state, "not answer" in _gate(sim).message) == ("Passed", False)
+
+
 async def test_pods_that_compare_and_can_not_be_read_are_waited_for(sim: Simulation) -> None:
     good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
     traffic = await busy(sim)

@@ -29,6 +29,8 @@ class Answers:
     seconds_per_token: float = 0.0001
     #: Kendall's tau of their scores and the former revision's.
     tau: float = 1.0
+    #: Share of what is only compared that they do not answer.
+    unanswered: float = 0.0
     #: Seconds per token of what is only compared, which fills no batches.
     compared_seconds_per_token: float = 0.0001
 
@@ -100,6 +102,7 @@ class Traffic:
             answers = self.answers.get(passages_of(pod), Answers())
             tokens = done * _TOKENS * (1 - answers.failing)
             compared = work.get(name, 0.0) * _TOKENS
+            shadowed, unanswered = self._shadowed(pod, done, last)
             sample = Sample(
                 now,
                 requests=last.requests + done + work.get(name, 0.0),
@@ -108,7 +111,8 @@ class Traffic:
                 busy_seconds=last.busy_seconds
                 + tokens * answers.seconds_per_token
                 + compared * answers.compared_seconds_per_token,
-                shadowed=self._shadowed(pod, done, last),
+                shadowed=shadowed,
+                unanswered=unanswered,
             )
             young = [entry for entry in state.samples if now - entry.at <= _KEPT_SECONDS]
             state.samples = [*(entry for entry in young if entry.at < now), sample]
@@ -124,8 +128,11 @@ class Traffic:
         )
         return {pod["metadata"]["name"]: sent / len(others) for pod in others}
 
-    def _shadowed(self, pod: Json, done: float, last: Sample) -> tuple[Shadowed, ...]:
-        """Some of the requests go to another revision at NAME-preview, too, and are compared."""
+    def _shadowed(self, pod: Json, done: float, last: Sample) -> tuple[tuple[Shadowed, ...], float]:
+        """Some of the requests go to another revision at NAME-preview, too, and are compared, or
+        not answered there.
+        """
+        unanswered = last.unanswered
         percent = variable_of(pod, "RERANKER_SHADOW_PERCENT")
         others = self._behind(f"{self._name}-preview")
         known = {entry.revision: entry for entry in last.shadowed}
@@ -133,10 +140,13 @@ class Traffic:
             other = _labels(others[0])[REVISION_LABEL]
             count = done * float(percent) / 100
             if other != _labels(pod)[REVISION_LABEL]:
-                tau = self.answers.get(passages_of(others[0]), Answers()).tau
+                answers = self.answers.get(passages_of(others[0]), Answers())
                 before = known.get(other, Shadowed(other, 0, 0))
-                known[other] = Shadowed(other, before.requests + count, before.tau + count * tau)
-        return tuple(known.values())
+                unanswered += count * answers.unanswered
+                count *= 1 - answers.unanswered
+                tau = before.tau + count * answers.tau
+                known[other] = Shadowed(other, before.requests + count, tau)
+        return tuple(known.values()), unanswered
 
     def _running(self) -> list[Json]:
         return [

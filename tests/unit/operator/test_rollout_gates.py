@@ -211,6 +211,27 @@ def test_compared_scores_are_judged_by_their_mean(
     assert words in found.message
 
 
+@pytest.mark.parametrize(
+    ("requests", "failed", "state", "words"),
+    [
+        (0, 0, "NoData", "no traffic to judge: no scores were compared yet"),
+        (0, 1, "Waiting", "1 request could not be compared: the new revision did not answer it"),
+        (0, 49, "Waiting", "did not answer them; judged from 50 requests on"),
+        (0, 50, "Failed", "50 requests could not be compared: the new revision did not answer"),
+        (50, 70, "Passed", "; 70 requests could not be compared"),
+    ],
+)
+def test_who_answers_nothing_does_not_pass(
+    requests: float, failed: float, state: str, words: str
+) -> None:
+    done = [Compared(pod="a", requests=requests, tau=requests, failed=failed)]
+    found = shadow(ShadowGate(), done)
+    assert (found.state, words in found.message) == (state, True)
+    found = shadow(ShadowGate(), done, unread=1)
+    assert (found.state == "Waiting") == (state in ("NoData", "Waiting"))
+    assert found.message.endswith("the metrics of 1 pod could not be read lately")
+
+
 @pytest.mark.parametrize(("tau", "state"), [(1.0, "Passed"), (0.0, "NoData")])
 def test_no_verdict_comes_after_the_last_comparison(tau: float, state: str) -> None:
     found = shadow(ShadowGate(), [_compared("a", 90, 90 * tau)], over=True)
@@ -239,8 +260,16 @@ def test_only_pods_of_the_former_revision_tell_of_the_new_one() -> None:
     )
     assert compared(loads, "old", "new") == (_compared("a", 3, 2.5),)
     assert compared(loads, "older", "new") == (_compared("c", 3, 2.5),)
-    quiet = (PodLoad("d", "serving", "old", (Sample(5.0),)),)
-    assert compared(quiet, "old", "new") == (_compared("d", 0, 0),)
+    quiet = (PodLoad("d", "serving", "old", (Sample(5.0, unanswered=3.0),)),)
+    assert compared(quiet, "old", "new") == (Compared(pod="d", failed=3),)
+
+
+def test_what_was_not_answered_is_counted_alike() -> None:
+    def look(known: Tally, failed: float) -> Tally:
+        return go_on(known, [Compared(pod="a", failed=failed)], {"a"})
+
+    found = look(look(begin(Tally(), [Compared(pod="a", failed=7)]), 9), 1)
+    assert (found.counted[0].failed, go_on(found, [], ()).counted[0].failed) == (3, 3)
 
 
 def _went_on(known: Tally, *looks: list[tuple[str, float, float]]) -> tuple[float, float]:

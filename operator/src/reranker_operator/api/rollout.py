@@ -257,6 +257,9 @@ class Compared(ApiModel):
     pod: str = Field(description="Name of the pod; empty for all that are gone.")
     requests: float = Field(default=0, description="Requests.")
     tau: float = Field(default=0, description="Sum of Kendall's tau over them.")
+    failed: float = Field(
+        default=0, description="Requests that could not be compared: it did not answer them."
+    )
 
 
 class RolloutProgress(ApiModel):

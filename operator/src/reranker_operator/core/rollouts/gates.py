@@ -113,7 +113,7 @@ def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
 
 def shadow(
     limits: ShadowGate,
-    counted: Iterable[Compared],
+    done: Iterable[Compared],
     *,
     unread: int = 0,
     takes_part: bool = True,
@@ -130,22 +130,19 @@ def shadow(
             "is now; scores are compared from the next change on"
         )
         return GateStatus(name="shadow", state="NoData", message=text)
-    found = _reckoned("shadow", lambda: _agreement(limits, tuple(counted), unread))
+    found = _reckoned("shadow", lambda: _agreement(limits, tuple(done), unread))
     if over and found.state != "Passed":
         text = f"{found.message}; no longer judged, since the address leads to the new revision"
         return GateStatus(name="shadow", state="NoData", message=text)
     return found
 
 
-def _agreement(limits: ShadowGate, counted: tuple[Compared, ...], unread: int) -> GateStatus:
+def _agreement(limits: ShadowGate, done: tuple[Compared, ...], unread: int) -> GateStatus:
     """Raises ValueError for numbers that can't be."""
-    count = sum(entry.requests for entry in counted)
-    tau = sum(entry.tau for entry in counted)
+    count, tau = sum(entry.requests for entry in done), sum(entry.tau for entry in done)
+    failed = sum(entry.failed for entry in done)
     if count < 1:
-        text, state = f"{_NO_TRAFFIC}: no scores were compared yet", "NoData"
-        if unread:
-            text, state = _unread_text(unread), "Waiting"
-        return GateStatus(name="shadow", state=state, message=text)
+        return _nothing_compared(limits, failed, unread)
     mean = tau / count
     if not abs(mean) <= 1 + _ROUNDING:
         raise ValueError("no mean of tau")
@@ -156,9 +153,30 @@ def _agreement(limits: ShadowGate, counted: tuple[Compared, ...], unread: int) -
     state = "Failed" if mean < limits.min_kendall_tau - _ROUNDING else "Passed"
     if count < limits.min_requests:
         state, numbers = "Waiting", f"{numbers}; judged from {limits.min_requests} requests on"
+    if failed >= 1:
+        numbers = f"{numbers}; {_failed_text(failed)}"
     if unread:
         numbers = f"{numbers}; {_unread_text(unread)}"
     return GateStatus(name="shadow", state=state, message=numbers)
+
+
+def _nothing_compared(limits: ShadowGate, failed: float, unread: int) -> GateStatus:
+    """One that answers nobody is no better than one that answers otherwise."""
+    also = _unread_text(unread) if unread else ""
+    if not failed >= 1:
+        text = also or f"{_NO_TRAFFIC}: no scores were compared yet"
+        return GateStatus(name="shadow", state="Waiting" if unread else "NoData", message=text)
+    state, text = "Failed", _failed_text(failed)
+    if failed < limits.min_requests:
+        state, text = "Waiting", f"{text}; judged from {limits.min_requests} requests on"
+    return GateStatus(name="shadow", state=state, message=f"{text}; {also}" if also else text)
+
+
+def _failed_text(failed: float) -> str:
+    one, many = "request could not", "requests could not"
+    them = "it" if round(failed) == 1 else "them"
+    number = counted(round(failed), one, many)
+    return f"{number} be compared: the new revision did not answer {them}"
 
 
 def _unread_text(unread: int) -> str:

@@ -26,13 +26,17 @@ class Tally(NamedTuple):
 
 
 def compared(loads: Iterable[PodLoad], former: str | None, new: str) -> tuple[Compared, ...]:
-    """The counters of each pod of `former` that was read, of the scores of `new`."""
+    """The counters of each pod of `former` that was read, of the scores of `new`.
+
+    Those that failed are of any revision; while one is on its way there is no other.
+    """
     found = []
     for load in loads:
         if load.role == "serving" and load.revision == former and load.last is not None:
             shadowed = (entry for entry in load.last.shadowed if entry.revision == new)
             requests, tau = next(((entry.requests, entry.tau) for entry in shadowed), (0.0, 0.0))
-            found.append(Compared(pod=load.pod, requests=requests, tau=tau))
+            failed = load.last.unanswered
+            found.append(Compared(pod=load.pod, requests=requests, tau=tau, failed=failed))
     return tuple(sorted(found, key=lambda entry: entry.pod))
 
 
@@ -64,23 +68,29 @@ def go_on(known: Tally, read: Iterable[Compared], pods: Collection[str]) -> Tall
 
 
 def _began_anew(last: Compared, now: Compared) -> bool:
-    return now.requests < last.requests - _LESS
+    return now.requests < last.requests - _LESS or now.failed < last.failed - _LESS
 
 
 def _is_any(entry: Compared) -> bool:
-    return entry.requests > 0
+    return entry.requests > 0 or entry.failed > 0
 
 
 def _less(one: Compared, other: Compared) -> Compared:
-    return Compared(pod=one.pod, requests=one.requests - other.requests, tau=one.tau - other.tau)
+    return Compared(
+        pod=one.pod,
+        requests=one.requests - other.requests,
+        tau=one.tau - other.tau,
+        failed=one.failed - other.failed,
+    )
 
 
 def _sum(pod: str, entries: Iterable[Compared]) -> Compared:
-    requests = tau = 0.0
+    requests = tau = failed = 0.0
     for entry in entries:
         requests += entry.requests
         tau += entry.tau
-    return Compared(pod=pod, requests=requests, tau=tau)
+        failed += entry.failed
+    return Compared(pod=pod, requests=requests, tau=tau, failed=failed)
 
 
 def _sorted(entries: Iterable[Compared]) -> tuple[Compared, ...]:
