@@ -249,3 +249,29 @@ async def test_another_try_is_judged_anew(sim: Simulation) -> None:
     assert "mean Kendall tau 0.9200" in _gate(sim).message
     await let(sim, 200)
     assert (sim.service().status.revision, good in numbers(sim)) == (failure.revision, False)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_an_earlier_try_is_not_forgotten_for_want_of_an_answer(
+    seen: bool, sim: Simulation
+) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await until_given_up(sim)
+    await let(sim, 30)
+    traffic.answers[str(BAD)] = Answers(tau=0.92)
+    sim.pods_start = False
+    traffic.dumb = set() if seen else {good}
+    sim.annotate(names.RETRY, "1")
+    await let(sim, 10)
+    traffic.dumb = {good}
+    await let(sim, 10)
+    sim.pods_start = True
+    await let(sim, 5)
+    traffic.dumb = set()
+    await let(sim, 40)
+    before = (sim.service().status.rollout or none()).compared_before
+    assert [entry.requests > 0 for entry in before] == [True, True]
+    assert (_gate(sim).state, "mean Kendall tau 0.9200" in _gate(sim).message) == ("Passed", True)
