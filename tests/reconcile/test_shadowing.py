@@ -30,6 +30,19 @@ def _gate(sim: Simulation) -> GateStatus:
     return next(gate for gate in stand.gates if gate.name == "shadow")
 
 
+def _pods(sim: Simulation, revision: str) -> list[str]:
+    return [
+        pod["metadata"]["name"]
+        for pod in sim.cluster.select(POD, NAMESPACE)
+        if pod["metadata"]["labels"].get(names.REVISION_LABEL) == revision
+    ]
+
+
+def _counted(sim: Simulation) -> float:
+    stand = sim.service().status.rollout or none()
+    return sum(entry.requests for entry in stand.compared)
+
+
 @pytest.mark.parametrize(("rollout", "spec"), WAYS)
 async def test_a_revision_that_ranks_differently_is_taken_back(
     rollout: dict[str, Any], spec: dict[str, Any], sim: Simulation
@@ -106,6 +119,120 @@ async def test_without_traffic_it_passes_and_says_so(sim: Simulation) -> None:
     assert sim.service().status.revision != good
 
 
+def _latency(sim: Simulation) -> GateStatus:
+    stand = sim.service().status.rollout or none()
+    return next(gate for gate in stand.gates if gate.name == "latency")
+
+
+async def test_a_revision_that_answers_nothing_is_taken_back(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(unanswered=1.0)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await let(sim, 20)
+    assert (_gate(sim).state, "judged from 50 requests on" in _gate(sim).message) == (
+        "Waiting", True,
+    )  # fmt: skip
+    failure, _ = await until_given_up(sim)
+    assert (failure.gate, address(sim)) == ("shadow", good)
+    assert failure.message.endswith(
+        "requests could not be compared: the new revision did not answer them"
+    )
+    # Those of the former try are not held against the next one.
+    traffic.answers.clear()
+    sim.annotate(names.RETRY, "1")
+    await let(sim, 50)
+    assert (_gate(sim).state, "not answer" in _gate(sim).message) == ("Passed", False)
+
+
+async def test_pods_that_compare_and_can_not_be_read_are_waited_for(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await let(sim, 5)
+    traffic.dumb.add(good)
+    await let(sim, 75)
+    assert _gate(sim).state == "Waiting"
+    assert _gate(sim).message.endswith("; the metrics of 2 pods could not be read lately")
+    assert (sim.service().status.rollout or none()).phase == "Preview"
+    # One of them is enough.
+    traffic.dumb = {_pods(sim, good)[0]}
+    await let(sim, 8)
+    assert _gate(sim).state == "Failed"
+    assert _gate(sim).message.endswith("the metrics of 1 pod could not be read lately")
+    failure, _ = await until_given_up(sim)
+    assert (failure.gate, address(sim)) == ("shadow", good)
+
+
+async def test_pods_that_stay_dumb_hold_up_nothing(sim: Simulation) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    (await busy(sim)).dumb.add(good)
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 100)
+    assert (sim.service().status.rollout or none()).phase == "Proving"
+
+
+async def test_what_was_compared_stays_when_pods_go(sim: Simulation) -> None:
+    waits = {"strategy": "blueGreen", "blueGreen": {"autoPromote": False}, "autoRollback": False}
+    good = await serving(sim, replicas=2, rollout=waits | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await let(sim, 60)
+    assert (_gate(sim).state, sim.condition("Progressing")[1]) == ("Failed", "GateFailed")
+    had = _counted(sim)
+    traffic.per_second = 0
+    for pod in _pods(sim, good):
+        sim.cluster.remove(POD, NAMESPACE, pod)
+    await let(sim, 60)
+    stand = sim.service().status.rollout or none()
+    assert (_gate(sim).state, stand.compared[0].pod, _counted(sim) >= had) == ("Failed", "", True)
+    assert "mean Kendall tau 0.5000" in _gate(sim).message
+    # Nothing of it is undone, or done, once the former revision has no traffic to compare.
+    sim.annotate(names.PROMOTE, f"{stand.revision}/0")
+    await let(sim, 5)
+    assert (address(sim), had >= 50) == (stand.revision, True)
+    assert (_gate(sim).state, _gate(sim).message.split("; ")[-1]) == (
+        "NoData", "no longer judged, since the address leads to the new revision",
+    )  # fmt: skip
+
+
+async def test_work_for_comparison_says_nothing_of_the_speed(sim: Simulation) -> None:
+    rollout = BLUE_GREEN | {"gates": GATES, "bakeSeconds": 90}
+    await serving(sim, replicas=2, rollout=rollout)
+    traffic = await busy(sim)
+    traffic.answers["99"] = Answers(compared_seconds_per_token=0.001)
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 40)
+    waits = ("NoData", "judged when it has had the traffic for 60 s")
+    assert (_latency(sim).state, _latency(sim).message) == waits
+    await let(sim, 60)
+    stand = sim.service().status.rollout or none()
+    assert (stand.phase, _latency(sim).state, _latency(sim).message) == ("Proving", *waits)
+    await let(sim, 40)
+    assert (_latency(sim).state, "1.00 times" in _latency(sim).message) == ("Passed", True)
+    await let(sim, 60)
+    assert (sim.service().status.rollout, sim.service().status.failed) == (None, ())
+    # One that is slow with all the traffic is found out then.
+    traffic.answers[str(BAD)] = Answers(seconds_per_token=0.0002)
+    sim.edit_service(serving={"maxPassages": BAD})
+    failure, seconds = await until_given_up(sim)
+    assert (failure.gate, 120 <= seconds <= 150) == ("latency", True)
+
+
+async def test_a_short_bake_leaves_the_speed_unjudged_and_says_so(sim: Simulation) -> None:
+    rollout = BLUE_GREEN | {"gates": GATES, "bakeSeconds": 30}
+    await serving(sim, replicas=2, rollout=rollout)
+    await busy(sim)
+    sim.edit_service(serving={"maxPassages": 99})
+    await let(sim, 40)
+    assert (_latency(sim).state, _latency(sim).message) == (
+        "NoData",
+        "not judged: it is from 60 s with the traffic on, and spec.rollout.bakeSeconds is 30",
+    )
+
+
 async def test_another_try_is_judged_anew(sim: Simulation) -> None:
     good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
     traffic = await busy(sim)
@@ -122,3 +249,29 @@ async def test_another_try_is_judged_anew(sim: Simulation) -> None:
     assert "mean Kendall tau 0.9200" in _gate(sim).message
     await let(sim, 200)
     assert (sim.service().status.revision, good in numbers(sim)) == (failure.revision, False)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+async def test_an_earlier_try_is_not_forgotten_for_want_of_an_answer(
+    seen: bool, sim: Simulation
+) -> None:
+    good = await serving(sim, replicas=2, rollout=BLUE_GREEN | {"gates": GATES})
+    traffic = await busy(sim)
+    traffic.answers[str(BAD)] = Answers(tau=0.5)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await until_given_up(sim)
+    await let(sim, 30)
+    traffic.answers[str(BAD)] = Answers(tau=0.92)
+    sim.pods_start = False
+    traffic.dumb = set() if seen else {good}
+    sim.annotate(names.RETRY, "1")
+    await let(sim, 10)
+    traffic.dumb = {good}
+    await let(sim, 10)
+    sim.pods_start = True
+    await let(sim, 5)
+    traffic.dumb = set()
+    await let(sim, 40)
+    before = (sim.service().status.rollout or none()).compared_before
+    assert [entry.requests > 0 for entry in before] == [True, True]
+    assert (_gate(sim).state, "mean Kendall tau 0.9200" in _gate(sim).message) == ("Passed", True)

@@ -29,6 +29,10 @@ class Answers:
     seconds_per_token: float = 0.0001
     #: Kendall's tau of their scores and the former revision's.
     tau: float = 1.0
+    #: Share of what is only compared that they do not answer.
+    unanswered: float = 0.0
+    #: Seconds per token of what is only compared, which fills no batches.
+    compared_seconds_per_token: float = 0.0001
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Traffic:
         self._pods: dict[str, _Pod] = {}
         self._at = world.now.timestamp()
         self._read_from = float("-inf")
-        #: Revisions whose pods can't be read any more.
+        #: Revisions whose pods can't be read any more, and names of such pods.
         self.dumb: set[str] = set()
         #: Requests since the beginning, by revision; those that nobody was there for under "".
         self.sent: dict[str, float] = {}
@@ -62,7 +66,7 @@ class Traffic:
         self._go_on()
         names = {pod["metadata"]["name"] for pod in pods}
         return tuple(
-            PodLoad(name, "serving", pod.revision, self._known(pod))
+            PodLoad(name, "serving", pod.revision, self._known(name, pod))
             for name, pod in sorted(self._pods.items())
             if name in names
         )
@@ -71,8 +75,8 @@ class Traffic:
         """The operator is another process, which has yet to read its pods."""
         self._read_from = self._world.now.timestamp()
 
-    def _known(self, pod: "_Pod") -> tuple[Sample, ...]:
-        if pod.revision in self.dumb:
+    def _known(self, name: str, pod: "_Pod") -> tuple[Sample, ...]:
+        if self.dumb & {name, pod.revision}:
             return ()
         return tuple(entry for entry in pod.samples if entry.at > self._read_from)
 
@@ -89,6 +93,7 @@ class Traffic:
         self._at = now
         if not shares:
             self.sent[""] = self.sent.get("", 0.0) + count
+        work = self._compared_work(count, shares)
         for pod in self._running():
             name, revision = pod["metadata"]["name"], pod["metadata"]["labels"][REVISION_LABEL]
             state = self._pods.setdefault(name, _Pod(revision, [Sample(now)]))
@@ -96,19 +101,38 @@ class Traffic:
             self.sent[revision] = self.sent.get(revision, 0.0) + done
             answers = self.answers.get(passages_of(pod), Answers())
             tokens = done * _TOKENS * (1 - answers.failing)
+            compared = work.get(name, 0.0) * _TOKENS
+            shadowed, unanswered = self._shadowed(pod, done, last)
             sample = Sample(
                 now,
-                requests=last.requests + done,
+                requests=last.requests + done + work.get(name, 0.0),
                 failed=last.failed + done * answers.failing,
-                tokens=last.tokens + tokens,
-                busy_seconds=last.busy_seconds + tokens * answers.seconds_per_token,
-                shadowed=self._shadowed(pod, done, last),
+                tokens=last.tokens + tokens + compared,
+                busy_seconds=last.busy_seconds
+                + tokens * answers.seconds_per_token
+                + compared * answers.compared_seconds_per_token,
+                shadowed=shadowed,
+                unanswered=unanswered,
             )
             young = [entry for entry in state.samples if now - entry.at <= _KEPT_SECONDS]
             state.samples = [*(entry for entry in young if entry.at < now), sample]
 
-    def _shadowed(self, pod: Json, done: float, last: Sample) -> tuple[Shadowed, ...]:
-        """Some of the requests go to another revision at NAME-preview, too, and are compared."""
+    def _compared_work(self, count: float, shares: Mapping[str, float]) -> dict[str, float]:
+        """Requests for each pod that NAME-preview leads to, beside those of clients."""
+        others = self._behind(f"{self._name}-preview")
+        sent = sum(
+            count * shares.get(pod["metadata"]["name"], 0.0) * float(percent) / 100
+            for pod in self._running()
+            if (percent := variable_of(pod, "RERANKER_SHADOW_PERCENT")) is not None
+            if others and _labels(pod) != _labels(others[0])
+        )
+        return {pod["metadata"]["name"]: sent / len(others) for pod in others}
+
+    def _shadowed(self, pod: Json, done: float, last: Sample) -> tuple[tuple[Shadowed, ...], float]:
+        """Some of the requests go to another revision at NAME-preview, too, and are compared, or
+        not answered there.
+        """
+        unanswered = last.unanswered
         percent = variable_of(pod, "RERANKER_SHADOW_PERCENT")
         others = self._behind(f"{self._name}-preview")
         known = {entry.revision: entry for entry in last.shadowed}
@@ -116,10 +140,13 @@ class Traffic:
             other = _labels(others[0])[REVISION_LABEL]
             count = done * float(percent) / 100
             if other != _labels(pod)[REVISION_LABEL]:
-                tau = self.answers.get(passages_of(others[0]), Answers()).tau
+                answers = self.answers.get(passages_of(others[0]), Answers())
                 before = known.get(other, Shadowed(other, 0, 0))
-                known[other] = Shadowed(other, before.requests + count, before.tau + count * tau)
-        return tuple(known.values())
+                unanswered += count * answers.unanswered
+                count *= 1 - answers.unanswered
+                tau = before.tau + count * answers.tau
+                known[other] = Shadowed(other, before.requests + count, tau)
+        return tuple(known.values()), unanswered
 
     def _running(self) -> list[Json]:
         return [

@@ -15,8 +15,9 @@ from reranker_operator.api.rollout import (
     ShadowGate,
 )
 from reranker_operator.core.load import PodLoad, Sample, Shadowed
-from reranker_operator.core.rollouts.gates import compared, in_all, judge, lately, shadow
+from reranker_operator.core.rollouts.gates import in_all, judge, lately, shadow
 from reranker_operator.core.rollouts.stages import canary_pods, share_of_pods, stages
+from reranker_operator.core.rollouts.tally import Tally, begin, compared, go_on
 
 LIMITS = GatesSpec()
 NOTHING = Measured()
@@ -190,41 +191,63 @@ def _compared(pod: str, requests: float, tau: float) -> Compared:
 
 
 @pytest.mark.parametrize(
-    ("done", "before", "state", "words"),
+    ("done", "state", "words"),
     [
-        ([], [], "NoData", "no traffic to judge: no scores were compared yet"),
-        ([("a", 0, 0)], [], "NoData", "no traffic to judge"),
-        ([("a", 49, 0)], [], "Waiting", "0.0000 of the scores of 49 requests"),
-        ([("a", 25, 20), ("b", 25, 25)], [], "Failed", "mean Kendall tau 0.9000 of"),
-        ([("a", 40, 40), ("b", 60, 55)], [], "Passed", "mean Kendall tau 0.9500 of"),
-        # What was compared before does not count: of pods that stayed, began anew, came, went.
-        ([("a", 200, 60)], [("a", 100, -40)], "Passed", "tau 1.0000 of the scores of 100 "),
-        ([("a", 60, 60)], [("a", 100, -40)], "Passed", "tau 1.0000 of the scores of 60 "),
-        ([("b", 60, 60)], [("a", 100, -40)], "Passed", "tau 1.0000 of the scores of 60 "),
-        ([("a", 100, -40)], [("a", 100, -40)], "NoData", "no scores were compared yet"),
+        ([], "NoData", "no traffic to judge: no scores were compared yet"),
+        ([("a", 0, 0)], "NoData", "no traffic to judge"),
+        ([("a", 49, 0)], "Waiting", "0.0000 of the scores of 49 requests"),
+        ([("a", 25, 20), ("b", 25, 25)], "Failed", "mean Kendall tau 0.9000 of"),
+        ([("", 40, 40), ("b", 60, 55)], "Passed", "mean Kendall tau 0.9500 of"),
         # Numbers that can't be.
-        ([("a", 100, 101)], [], "NoData", "make no sense"),
-        ([("a", 100, 60)], [("a", 90, 0)], "NoData", "make no sense"),
+        ([("a", 100, 101)], "NoData", "make no sense"),
+        ([("a", 10, 60)], "NoData", "make no sense"),
     ],
 )
 def test_compared_scores_are_judged_by_their_mean(
-    done: list[tuple[str, float, float]],
-    before: list[tuple[str, float, float]],
-    state: str,
-    words: str,
+    done: list[tuple[str, float, float]], state: str, words: str
 ) -> None:
-    found = shadow(
-        ShadowGate(), [_compared(*entry) for entry in done], [_compared(*pod) for pod in before]
-    )
+    found = shadow(ShadowGate(), [_compared(*entry) for entry in done])
     assert (found.name, found.state) == ("shadow", state)
     assert words in found.message
 
 
+@pytest.mark.parametrize(
+    ("requests", "failed", "state", "words"),
+    [
+        (0, 0, "NoData", "no traffic to judge: no scores were compared yet"),
+        (0, 1, "Waiting", "1 request could not be compared: the new revision did not answer it"),
+        (0, 49, "Waiting", "did not answer them; judged from 50 requests on"),
+        (0, 50, "Failed", "50 requests could not be compared: the new revision did not answer"),
+        (50, 70, "Passed", "; 70 requests could not be compared"),
+    ],
+)
+def test_who_answers_nothing_does_not_pass(
+    requests: float, failed: float, state: str, words: str
+) -> None:
+    done = [Compared(pod="a", requests=requests, tau=requests, failed=failed)]
+    found = shadow(ShadowGate(), done)
+    assert (found.state, words in found.message) == (state, True)
+    found = shadow(ShadowGate(), done, unread=1)
+    assert (found.state == "Waiting") == (state in ("NoData", "Waiting"))
+    assert found.message.endswith("the metrics of 1 pod could not be read lately")
+
+
+@pytest.mark.parametrize(("tau", "state"), [(1.0, "Passed"), (0.0, "NoData")])
+def test_no_verdict_comes_after_the_last_comparison(tau: float, state: str) -> None:
+    found = shadow(ShadowGate(), [_compared("a", 90, 90 * tau)], over=True)
+    assert (found.state, f"tau {tau:.4f}" in found.message) == (state, True)
+    assert ("no longer judged" in found.message) == (state == "NoData")
+
+
 def test_pods_that_say_nothing_are_not_pods_without_traffic() -> None:
-    found = shadow(ShadowGate(), [], [], unread=2)
+    found = shadow(ShadowGate(), [], unread=2)
     words = "the metrics of 2 pods could not be read lately"
     assert (found.state, found.message) == ("Waiting", words)
-    found = shadow(ShadowGate(), [_compared("a", 90, 0)], [], takes_part=False)
+    found = shadow(ShadowGate(), [_compared("a", 90, 90)], unread=1)
+    assert (found.state, found.message.split("; ")[2]) == (
+        "Passed", "the metrics of 1 pod could not be read lately",
+    )  # fmt: skip
+    found = shadow(ShadowGate(), [_compared("a", 90, 0)], takes_part=False)
     assert (found.state, "from the next change on" in found.message) == ("NoData", True)
 
 
@@ -236,3 +259,62 @@ def test_only_pods_of_the_former_revision_tell_of_the_new_one() -> None:
         PodLoad("c", "serving", "older", (told,)),
     )
     assert compared(loads, "old", "new") == (_compared("a", 3, 2.5),)
+    assert compared(loads, "older", "new") == (_compared("c", 3, 2.5),)
+    quiet = (PodLoad("d", "serving", "old", (Sample(5.0, unanswered=3.0),)),)
+    assert compared(quiet, "old", "new") == (Compared(pod="d", failed=3),)
+
+
+def test_what_was_not_answered_is_counted_alike() -> None:
+    def look(known: Tally, failed: float) -> Tally:
+        return go_on(known, [Compared(pod="a", failed=failed)], {"a"})
+
+    found = look(look(begin(Tally(), [Compared(pod="a", failed=7)]), 9), 1)
+    assert (found.counted[0].failed, go_on(found, [], ()).counted[0].failed) == (3, 3)
+
+
+def _went_on(known: Tally, *looks: list[tuple[str, float, float]]) -> tuple[float, float]:
+    """Requests and tau after these looks, each at all pods that are there."""
+    for look in looks:
+        read = [_compared(*entry) for entry in look]
+        known = go_on(known, read, {entry.pod for entry in read})
+    counted = known.counted
+    return sum(entry.requests for entry in counted), sum(entry.tau for entry in counted)
+
+
+KNOWN = begin(Tally(), [_compared("a", 100, -40), _compared("b", 0, 0)])
+
+
+@pytest.mark.parametrize(
+    ("looks", "total"),
+    [
+        ([[("a", 200, 60), ("b", 5, 5)]], (105, 105)),
+        ([[("a", 100, -40), ("b", 0, 0)]], (0, 0)),
+        # A pod began anew, once and again, or had nothing more to tell.
+        ([[("a", 160, 20)], [("a", 10, 10)], [("a", 90, 80)], [("a", 4, -4)]], (154, 136)),
+        ([[("a", 160, 20)], [("a", 0, 0)], [("a", 0, 0)]], (60, 60)),
+        # One went, and another came.
+        ([[("a", 160, 20), ("b", 5, 5)], [("a", 170, 30)], [("c", 7, 7)]], (75, 75)),
+        ([[("c", 7, 7)], [("c", 9, 8)], []], (2, 1)),
+    ],
+)
+def test_what_was_compared_is_counted_once_and_kept(
+    looks: list[list[tuple[str, float, float]]], total: tuple[float, float]
+) -> None:
+    assert _went_on(KNOWN, *looks) == pytest.approx(total)
+
+
+def test_pods_that_can_not_be_read_keep_what_is_known_of_them() -> None:
+    found = begin(KNOWN._replace(counted=(_compared("a", 3, 3),)), [_compared("b", 9, 9)])
+    assert found == ((_compared("a", 100, -40), _compared("b", 9, 9)), ())
+    found = go_on(KNOWN, [_compared("a", 110, -30)], {"a", "b"})
+    assert found == (KNOWN.before, (_compared("a", 10, 10),))
+    assert go_on(found, [], {"a", "b"}) == found
+
+
+def test_pods_that_are_remembered_are_few() -> None:
+    many = [_compared(f"pod-{number}", number, 0) for number in range(300)]
+    assert len(begin(Tally(), many).before) == 100
+    names = {entry.pod for entry in many}
+    found = go_on(go_on(Tally(), many, names), many, names)
+    assert (len(found.before), len(go_on(found, many, names).counted)) == (100, 0)
+    assert go_on(found, [], ()) == ((), ())

@@ -64,6 +64,8 @@ def _busy_gateway() -> Telemetry:
     shadow = ShadowTelemetry(telemetry.registry)
     for revision, tau in (("0badcafe", -1.0), ("c0ffee00", 1.0), ("0badcafe", 0.5)):
         shadow.compared(revision, tau)
+    shadow.ended("failed", 5)
+    shadow.ended("dropped", 9)
     return telemetry
 
 
@@ -82,7 +84,7 @@ async def test_the_gateways_metrics_are_understood(pod: Pod, everything: bool) -
         found = await scraper.read(HERE, "serving")
         assert found._replace(queue_buckets=()) == (
             1000.0, True, 300.0, 4.0, 150.5, 1000.0, 700.0, 12.25, 12.0, 2.0, 4.0, (),
-            (Shadowed("0badcafe", 2.0, -0.5), Shadowed("c0ffee00", 1.0, 1.0)),
+            (Shadowed("0badcafe", 2.0, -0.5), Shadowed("c0ffee00", 1.0, 1.0)), 5.0,
         )  # fmt: skip
         buckets = dict(found.queue_buckets)
         assert (buckets[0.001], buckets[0.5], buckets[float("inf")]) == (1, 3, 4)

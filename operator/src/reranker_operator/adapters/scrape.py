@@ -34,13 +34,16 @@ _CHUNK: Final = 64 << 10
 _MOST: Final = 1e15
 _LEAST: Final = 1e-9
 _LEAST_SPEED: Final = 1e-3
-_QUERY: Final = urlencode([("name[]", name) for name in names.OF_LOAD])
+_ASKED: Final = tuple(dict.fromkeys((*names.OF_LOAD, names.SHADOW_REQUESTS)))
+_QUERY: Final = urlencode([("name[]", name) for name in _ASKED])
 _REQUESTS: Final = names.REQUESTS.encode()
+_UNANSWERED: Final = names.SHADOW_REQUESTS.encode()
 _BUCKETS: Final = f"{names.STAGE_SECONDS}_bucket".encode()
-_QUEUE: Final = b'stage="queue"'
+#: Labels of the one part that is read of a metric.
+_PARTS: Final = {_BUCKETS: b'stage="queue"', _UNANSWERED: b'result="failed"'}
 _COMPARED: Final = f"{names.SHADOW_TAU}_count".encode()
 _TAU: Final = f"{names.SHADOW_TAU}_sum".encode()
-_NAMES: Final = {name.encode(): name for name in names.OF_LOAD}
+_NAMES: Final = {name.encode(): name for name in _ASKED}
 _CODE: Final = re.compile(rb'(?:^|,)code="(\d{3})"')
 _REVISION: Final = re.compile(rb'^revision="([a-z0-9]{1,63})"')
 _BOUND: Final = re.compile(rb'(?:^|,)le="([^"]+)"')
@@ -126,7 +129,7 @@ def parse(body: bytes, at: float, role: Role) -> Sample:
     for line in body.split(b"\n"):
         head, _, text = line.rpartition(b" ")
         name, _, labels = head.partition(b"{")
-        if name not in _NAMES or (name == _BUCKETS and _QUEUE not in labels):
+        if name not in _NAMES or _PARTS.get(name, b"") not in labels:
             continue
         if name in compared:
             other = _REVISION.search(labels)
@@ -186,6 +189,7 @@ def _sample(
         refused=codes.get(429, 0.0),
         failed=told.get(names.FAILED, failed),
         queue_buckets=buckets,
+        unanswered=told.get(names.SHADOW_REQUESTS, 0.0),
     )
 
 

@@ -252,11 +252,14 @@ class Measured(ApiModel):
 
 
 class Compared(ApiModel):
-    """What one pod had compared of a revision's scores before its present rollout."""
+    """What one pod of the former revision has compared of a revision's scores."""
 
-    pod: str = Field(description="Name of the pod, which is of the former revision.")
-    requests: float = Field(description="Requests.")
-    tau: float = Field(description="Sum of Kendall's tau over them.")
+    pod: str = Field(description="Name of the pod; empty for all that are gone.")
+    requests: float = Field(default=0, description="Requests.")
+    tau: float = Field(default=0, description="Sum of Kendall's tau over them.")
+    failed: float = Field(
+        default=0, description="Requests that could not be compared: it did not answer them."
+    )
 
 
 class RolloutProgress(ApiModel):
@@ -290,7 +293,8 @@ class RolloutProgress(ApiModel):
         default=None, description="Since when a gate fails."
     )
     unread_since: datetime.datetime | None = Field(
-        default=None, description="Since when metrics of its pods can't be read; it waits for them."
+        default=None,
+        description="Since when pods that tell of it can't be read; it waits for them.",
     )
     gates: tuple[GateStatus, ...] = Field(default=(), description="What it is judged by.")
     gates_time: datetime.datetime | None = Field(
@@ -300,7 +304,12 @@ class RolloutProgress(ApiModel):
         default=None, description="What the former revision did before, to compare with."
     )
     compared_before: tuple[Compared, ...] = Field(
-        default=(), description="Scores of this revision that were compared when it was tried last."
+        default=(),
+        description="What is taken off the pods' counters, as of an earlier try of this revision; "
+        "less than nothing once a pod has begun anew.",
+    )
+    compared: tuple[Compared, ...] = Field(
+        default=(), description="Scores of this revision that were compared in this rollout."
     )
 
 

@@ -54,6 +54,8 @@ class Sample(NamedTuple):
     queue_buckets: tuple[tuple[float, float], ...] = ()
     #: By the other revision.
     shadowed: tuple[Shadowed, ...] = ()
+    #: Counter: requests that were sent to another revision for that, and not scored there.
+    unanswered: float = 0.0
 
 
 @dataclass(frozen=True)

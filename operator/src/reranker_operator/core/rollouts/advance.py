@@ -1,32 +1,28 @@
 """What becomes of a revision on its way: it waits, goes on, is proven, or is given up."""
 
 import datetime
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from reranker_operator import names
 from reranker_operator.api.rollout import (
-    Compared,
     FailedRevision,
     GateStatus,
     Measured,
     RolloutProgress,
 )
 from reranker_operator.core.causes.finding import Finding
-from reranker_operator.core.causes.pods import is_ready
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
-from reranker_operator.core.rollouts import gates, trouble
+from reranker_operator.core.rollouts import gates, reading, trouble
 from reranker_operator.core.rollouts.stages import share_of_pods
+from reranker_operator.core.rollouts.tally import Tally
 from reranker_operator.core.rollouts.view import View
 from reranker_operator.core.rollouts.wish import retry_of
-from reranker_operator.core.world import is_leaving
-from reranker_operator.render import shadow
 
 #: Metrics are looked at as often while a revision is judged by them.
 _LOOK_SECONDS = 5.0
-#: Pods of which the status remembers what they compared at an earlier try of the same revision.
-_MOST_COMPARED = 100
 _TELL = datetime.timedelta(seconds=20)
 #: The same while only somebody's word is waited for, maybe for days.
 _TELL_RARELY = datetime.timedelta(minutes=5)
@@ -86,11 +82,13 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     now, before, stage = view.world.now, view.stand, view.stage
     # What it is given now, not only what it was seen to have.
     asked, ready = max(asked_of(view.entry), given), ready_of(view.entry)
-    same = before is not None and (before.strategy, before.step) == (view.strategy, view.number)
+    same = before is not None and _is_same(view, before)
     if before is not None and (view.dormant or (same and _is_settled(view, before, asked))):
         asked = before.asked
-    unread = _unread(view, view.target)
-    judged = () if view.straight else _gates(view, before, unread)
+    unread = reading.unread(view, view.target)
+    dumb = unread + reading.unread_comparing(view)
+    tally = reading.compared(view)
+    judged = () if view.straight else _gates(view, before, unread, tally)
     failing = any(gate.state == "Failed" for gate in judged)
     hopeless = trouble.is_hopeless(found)
     here = RolloutProgress(
@@ -108,11 +106,12 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         trouble=found.reason if found is not None and hopeless else None,
         trouble_since=now if hopeless else None,
         failing_since=now if failing else None,
-        unread_since=now if judged and unread and view.complete else None,
+        unread_since=now if judged and dumb and view.complete else None,
         gates=judged,
         gates_time=now if judged else None,
         before=_before(view),
-        compared_before=_compared_before(view),
+        compared_before=tally.before,
+        compared=tally.counted,
     )
     if before is None or before.held:
         return here
@@ -147,7 +146,11 @@ def _calm(before: RolloutProgress | None, here: RolloutProgress) -> RolloutProgr
     states = [[(gate.name, gate.state) for gate in side.gates] for side in (before, here)]
     if states[0] != states[1] or (old and before.gates != here.gates):
         return here
-    return here.model_copy(update={"gates": before.gates, "gates_time": before.gates_time})
+    if before.compared_before != here.compared_before:
+        # Pods that come, go or begin anew: what is read next is understood by this.
+        return here
+    kept = {name: getattr(before, name) for name in ("gates", "gates_time", "compared")}
+    return here.model_copy(update=kept)
 
 
 def _before(view: View) -> Measured | None:
@@ -163,33 +166,14 @@ def _before(view: View) -> Measured | None:
     return found if found.requests else None
 
 
-def _compared_before(view: View) -> tuple[Compared, ...]:
-    """What was compared of the target when it was tried before: all, until its pods are ready."""
-    stand = view.stand
-    if shadow.gate_of(view.world.service) is None or view.straight:
-        return ()
-    if stand is not None and (stand.ready or view.number):
-        return stand.compared_before
-    return gates.compared(view.world.loads, view.base, view.target)[:_MOST_COMPARED]
-
-
-def _unread(view: View, revision: str | None) -> int:
-    """Ready pods of a revision that are in no number."""
-    world = view.world
-    ready = {
-        str(pod["metadata"]["name"])
-        for pod in pods_of(world, revision)
-        if is_ready(pod) and not is_leaving(pod)
-    }
-    return gates.unread(world.loads, ready, world.now.timestamp())
-
-
 def _is_unseen(here: RolloutProgress, now: datetime.datetime) -> bool:
     """For as long as its pods may yet be read."""
     return here.unread_since is not None and now - here.unread_since < gates.READING
 
 
-def _gates(view: View, before: RolloutProgress | None, unread: int) -> tuple[GateStatus, ...]:
+def _gates(
+    view: View, before: RolloutProgress | None, unread: int, tally: Tally
+) -> tuple[GateStatus, ...]:
     world, loads = view.world, view.world.loads
     count = view.needed
     engine = engine_of(view.entry)
@@ -200,29 +184,34 @@ def _gates(view: View, before: RolloutProgress | None, unread: int) -> tuple[Gat
     compared = (before.before if before else None) or Measured()
     former = gates.lately(loads, view.base), compared
     limits = world.service.spec.rollout.gates
-    sampled = view.stage.phase == "Preview" and limits.shadow is not None
     return (
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
-        *gates.judge(limits, new, former, unread=unread, sampled=sampled),
-        *_shadow(view),
+        *gates.judge(limits, new, former, unread=unread, alone=_alone(view, before)),
+        *reading.agreement(view, tally),
     )
 
 
-def _shadow(view: View) -> tuple[GateStatus, ...]:
-    """The gate of compared scores, where it was asked for."""
-    limits, entry = shadow.gate_of(view.world.service), view.live.get(view.base or "")
-    if limits is None:
-        return ()
-    done = gates.compared(view.world.loads, view.base, view.target)
-    found = gates.shadow(
-        limits,
-        done,
-        _compared_before(view),
-        unread=_unread(view, view.base),
-        takes_part=entry is not None and shadow.takes_part(entry),
-    )
-    return (found,)
+def _alone(view: View, before: RolloutProgress | None) -> Measured | str | None:
+    """See gates.judge: a preview that scores are compared with is asked but a share."""
+    asked = view.world.service.spec.rollout
+    if view.strategy != "blueGreen" or asked.gates.shadow is None:
+        return None
+    if asked.bake_seconds < gates.WINDOW_SECONDS:
+        return (
+            f"not judged: it is from {gates.WINDOW_SECONDS:g} s with the traffic on, and "
+            f"spec.rollout.bakeSeconds is {asked.bake_seconds}"
+        )
+    since = before.complete_since if before is not None and _is_same(view, before) else None
+    moved = since.timestamp() if since is not None and view.complete and view.arrived else math.inf
+    if view.world.now.timestamp() - moved < gates.WINDOW_SECONDS:
+        return f"judged when it has had the traffic for {gates.WINDOW_SECONDS:g} s"
+    return gates.lately(view.world.loads, view.target, moved)
+
+
+def _is_same(view: View, before: RolloutProgress) -> bool:
+    """It was in this stage already."""
+    return (before.strategy, before.step) == (view.strategy, view.number)
 
 
 def _verdict(

@@ -11,14 +11,15 @@ from collections.abc import Callable, Container, Iterable
 from reranker_contracts import ParityReport
 from reranker_operator.api.rollout import Compared, GatesSpec, GateStatus, Measured, ShadowGate
 from reranker_operator.core.autoscale.words import counted
-from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample
+from reranker_operator.core.load import FRESH_SECONDS, PodLoad, Sample, window
 
 #: What one revision did lately, and in a longer time.
 Sides = tuple[Measured, Measured]
 Key = Callable[[Measured], float]
 Gate = Callable[[GatesSpec, Measured, Measured], GateStatus]
 
-_WINDOW_SECONDS = 60.0
+#: What is called lately.
+WINDOW_SECONDS = 60.0
 _HOPELESS = 5
 _NO_TRAFFIC = "no traffic to judge"
 #: What sums of many are off.
@@ -29,11 +30,11 @@ READING = datetime.timedelta(seconds=30)
 PERSISTS = datetime.timedelta(seconds=10)
 
 
-def lately(loads: Iterable[PodLoad], revision: str | None) -> Measured:
-    """What the pods of a revision did in the last minute."""
+def lately(loads: Iterable[PodLoad], revision: str | None, since: float = -math.inf) -> Measured:
+    """What the pods of a revision did in the last minute, and not before the time `since`."""
     total = Measured()
     for load in _of(loads, revision):
-        ends = load.window(_WINDOW_SECONDS)
+        ends = window([sample for sample in load.samples if sample.at >= since], WINDOW_SECONDS)
         if ends is not None:
             total = _sum(total, _done(*ends))
     return total
@@ -72,11 +73,17 @@ def unread(loads: Iterable[PodLoad], pods: Container[str], now: float) -> int:
 
 
 def judge(
-    limits: GatesSpec, new: Sides, former: Sides, *, unread: int = 0, sampled: bool = False
+    limits: GatesSpec,
+    new: Sides,
+    former: Sides,
+    *,
+    unread: int = 0,
+    alone: Measured | str | None = None,
 ) -> tuple[GateStatus, GateStatus]:
     """Errors and time per token; `unread` pods of the new revision are not in its numbers.
 
-    `sampled`: all that it is asked is a share of what the former one is, which fills no batches.
+    `alone`: what it did with all the traffic, where it was asked a mere share before, which fills
+    no batches and says nothing of its speed; or why there is no such yet.
     """
     requests: Key = lambda done: done.requests  # noqa: E731 - two words where they are used
     tokens: Key = lambda done: done.tokens  # noqa: E731 - as above
@@ -89,9 +96,10 @@ def judge(
         return found
 
     errors = _reckoned("errorRate", lambda: sides(_errors, requests, limits.min_requests))
-    if sampled:
-        text = "judged when it has requests of its own, as many as the former revision has"
-        return errors, GateStatus(name="latency", state="NoData", message=text)
+    if isinstance(alone, str):
+        return errors, GateStatus(name="latency", state="NoData", message=alone)
+    if alone is not None:
+        new = alone, alone
     return errors, _reckoned("latency", lambda: sides(_latency, tokens, limits.min_tokens))
 
 
@@ -103,28 +111,18 @@ def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
         return GateStatus(name=name, state="NoData", message="the pods' numbers make no sense")
 
 
-def compared(loads: Iterable[PodLoad], former: str | None, new: str) -> tuple[Compared, ...]:
-    """What each pod of `former` has compared of the scores of `new`, as far as it still runs."""
-    return tuple(
-        Compared(pod=load.pod, requests=entry.requests, tau=entry.tau)
-        for load in _of(loads, former)
-        if load.last is not None
-        for entry in load.last.shadowed
-        if entry.revision == new
-    )
-
-
 def shadow(
     limits: ShadowGate,
     done: Iterable[Compared],
-    before: Iterable[Compared],
     *,
     unread: int = 0,
     takes_part: bool = True,
+    over: bool = False,
 ) -> GateStatus:
-    """Scores of the same requests, beyond what was compared `before`.
+    """Scores of the same requests, as they were counted in this rollout.
 
-    `unread` pods of the former revision are not in the numbers; `takes_part`: they compare at all.
+    `unread` pods of the former revision are not in the numbers; `takes_part`: they compare at all;
+    `over`: there is nothing to compare any more, and no verdict but what there was.
     """
     if not takes_part:
         text = (
@@ -132,28 +130,19 @@ def shadow(
             "is now; scores are compared from the next change on"
         )
         return GateStatus(name="shadow", state="NoData", message=text)
-    return _reckoned("shadow", lambda: _agreement(limits, done, before, unread))
+    found = _reckoned("shadow", lambda: _agreement(limits, tuple(done), unread))
+    if over and found.state != "Passed":
+        text = f"{found.message}; no longer judged, since the address leads to the new revision"
+        return GateStatus(name="shadow", state="NoData", message=text)
+    return found
 
 
-def _agreement(
-    limits: ShadowGate, done: Iterable[Compared], before: Iterable[Compared], unread: int
-) -> GateStatus:
+def _agreement(limits: ShadowGate, done: tuple[Compared, ...], unread: int) -> GateStatus:
     """Raises ValueError for numbers that can't be."""
-    known = {entry.pod: entry for entry in before}
-    count = tau = 0.0
-    for entry in done:
-        count += entry.requests
-        tau += entry.tau
-        former = known.get(entry.pod)
-        # One that has less than it had began anew.
-        if former is not None and former.requests <= entry.requests:
-            count -= former.requests
-            tau -= former.tau
+    count, tau = sum(entry.requests for entry in done), sum(entry.tau for entry in done)
+    failed = sum(entry.failed for entry in done)
     if count < 1:
-        text, state = f"{_NO_TRAFFIC}: no scores were compared yet", "NoData"
-        if unread:
-            text, state = _unread_text(unread), "Waiting"
-        return GateStatus(name="shadow", state=state, message=text)
+        return _nothing_compared(limits, failed, unread)
     mean = tau / count
     if not abs(mean) <= 1 + _ROUNDING:
         raise ValueError("no mean of tau")
@@ -161,11 +150,33 @@ def _agreement(
         f"mean Kendall tau {mean:.4f} of the scores of {count:.0f} requests, compared with the "
         f"former revision's; {limits.min_kendall_tau:g} is needed"
     )
-    if count < limits.min_requests:
-        text = f"{numbers}; judged from {limits.min_requests} requests on"
-        return GateStatus(name="shadow", state="Waiting", message=text)
     state = "Failed" if mean < limits.min_kendall_tau - _ROUNDING else "Passed"
+    if count < limits.min_requests:
+        state, numbers = "Waiting", f"{numbers}; judged from {limits.min_requests} requests on"
+    if failed >= 1:
+        numbers = f"{numbers}; {_failed_text(failed)}"
+    if unread:
+        numbers = f"{numbers}; {_unread_text(unread)}"
     return GateStatus(name="shadow", state=state, message=numbers)
+
+
+def _nothing_compared(limits: ShadowGate, failed: float, unread: int) -> GateStatus:
+    """One that answers nobody is no better than one that answers otherwise."""
+    also = _unread_text(unread) if unread else ""
+    if not failed >= 1:
+        text = also or f"{_NO_TRAFFIC}: no scores were compared yet"
+        return GateStatus(name="shadow", state="Waiting" if unread else "NoData", message=text)
+    state, text = "Failed", _failed_text(failed)
+    if failed < limits.min_requests:
+        state, text = "Waiting", f"{text}; judged from {limits.min_requests} requests on"
+    return GateStatus(name="shadow", state=state, message=f"{text}; {also}" if also else text)
+
+
+def _failed_text(failed: float) -> str:
+    one, many = "request could not", "requests could not"
+    them = "it" if round(failed) == 1 else "them"
+    number = counted(round(failed), one, many)
+    return f"{number} be compared: the new revision did not answer {them}"
 
 
 def _unread_text(unread: int) -> str:
