@@ -42,10 +42,11 @@ def _naive(one: list[float], other: list[float]) -> float | None:
     pairs = list(itertools.combinations(range(len(one)), 2))
     left = [(one[a] > one[b]) - (one[a] < one[b]) for a, b in pairs]
     right = [(other[a] > other[b]) - (other[a] < other[b]) for a, b in pairs]
-    told_apart = sum(map(abs, left)) * sum(map(abs, right))
-    if not told_apart:
+    by_one, by_other = sum(map(abs, left)), sum(map(abs, right))
+    if not by_one:
         return None
-    return sum(a * b for a, b in zip(left, right, strict=True)) / math.sqrt(told_apart)
+    same = sum(a * b for a, b in zip(left, right, strict=True))
+    return same / math.sqrt(by_one * by_other) if by_other else 0
 
 
 def test_tau_by_hand() -> None:
@@ -56,6 +57,8 @@ def test_tau_by_hand() -> None:
     assert _tau([1, 2, 3], [30, 20, 10]) == -1
     assert _tau([1, 2, math.inf], [-math.inf, 0, 1]) == 1
     assert _tau([1, 1], [1, 2]) is None
+    # All order is lost.
+    assert _tau([1, 2], [1, 1]) == 0
     assert _tau([1], [1]) is None
 
 
@@ -299,7 +302,7 @@ async def test_scores_are_compared_by_revision(
         rig.offer([30, 20, 10])
         done = lambda n=number: sum(rig.count(r) or 0 for r in ("compared", "skipped")) == n + 1  # noqa: E731
         await eventually(done)
-    assert (rig.tau("aaa"), rig.tau("bbb"), rig.count("skipped")) == ((1, 1), (2, 0), 1)
+    assert (rig.tau("aaa"), rig.tau("bbb"), rig.count("skipped")) == ((1, 1), (3, 0), 0)
 
 
 def test_only_the_newest_revisions_are_remembered() -> None:
