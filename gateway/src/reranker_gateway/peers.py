@@ -77,7 +77,7 @@ class Peers:
 def _context(certificate: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.load_verify_locations(cadata=certificate.decode("ascii"))
+    context.load_verify_locations(cadata=certificate.decode("ascii", errors="ignore"))
     # The certificate itself is what is trusted, whoever has signed it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import numpy as np
 import pytest
@@ -16,12 +17,14 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from support.certificates import issue
 from support.ports import free_port
 
 from reranker_gateway.api.dialects.base import Question
 from reranker_gateway.app import create_app
 from reranker_gateway.drain import Phase
 from reranker_gateway.gateway import Gateway
+from reranker_gateway.peers import Peers
 from reranker_gateway.settings import SettingsError, load_settings
 from reranker_gateway.shadow import samples as bounds
 from reranker_gateway.shadow.kendall import MOST_PASSAGES, tau_b
@@ -307,6 +310,14 @@ async def test_a_stranger_gets_no_text_and_no_key(
     assert (stranger.connections, stranger.heard.count(b"HTTP/1.1")) == (1, 1)
     assert stranger.heard.startswith(b"GET ")
     assert not any(told in stranger.heard for told in (b"the-key", b"p0", b"passages", b"{"))
+
+
+def test_words_around_a_certificate_are_passed_over(tmp_path: Path) -> None:
+    issue(tmp_path / "tls", "rank.example.com")
+    file = tmp_path / "tls/tls.crt"
+    file.write_bytes("# für die Suche\n".encode() + file.read_bytes())
+    origin = httpcore.Origin(b"https", HERE.encode(), 1)
+    assert Peers(tmp_path / "tls").connection(origin).can_handle_request(origin)
 
 
 async def test_one_of_several_keys_is_enough(serve: Serve, tmp_path: Path) -> None:
@@ -703,6 +714,29 @@ async def test_bounds_keys_and_the_end_are_as_for_all(
         gateway.drain.phase = Phase.LEAVING
         assert (await client.post(PATH, json=one, headers=keyed)).status_code == 503
     assert "reranker_failed_requests_total 0.0" in gateway.telemetry.exposition()
+
+
+async def test_a_sender_that_failed_does_not_keep_the_engine(
+    gateway_of: Callable[..., Gateway], engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = gateway_of(**SHADOWED)
+    assert gateway.sender is not None
+    gateway.sender.run = _fails  # type: ignore[method-assign]
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    moves: asyncio.Queue[Any] = asyncio.Queue()
+    moves.put_nowait({"type": "lifespan.startup"})
+    app = create_app(gateway)
+    living = asyncio.create_task(app({"type": "lifespan", "state": {}}, moves.get, told.put))
+    assert (await told.get())["type"] == "lifespan.startup.complete"
+    moves.put_nowait({"type": "lifespan.shutdown"})
+    assert (await told.get())["type"] == "lifespan.shutdown.complete"
+    await living
+    assert not engine.loaded
+    assert "a background task had failed" in caplog.text
+
+
+async def _fails() -> None:
+    raise ValueError("no")
 
 
 def test_a_pod_must_know_its_revision_and_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
