@@ -153,6 +153,16 @@ def test_what_can_not_be_compared_or_is_not_chosen_is_passed_over(
     assert not dropped
 
 
+def test_a_short_rest_ends_no_longer_one() -> None:
+    now = 0.0
+    samples, _ = _samples(clock=lambda: now)
+    samples.rest(30)
+    samples.rest(1)
+    now = 29.0
+    assert samples.resting
+    assert samples.take(_question("a", "b")) is None
+
+
 def test_the_share_is_what_was_asked_for() -> None:
     draws = iter(number / 1000 for number in range(1000))
     samples, _ = _samples(percent=5, draw=lambda: next(draws))
