@@ -44,6 +44,7 @@ class Pair:
         shared = {
             "SHADOW_URL": f"{scheme}://127.0.0.1:{port}",
             "SHADOW_PERCENT": 100,
+            "SHADOW_IDENTITY": "b5a1",
         } | settings
         old = await self._start(REVISION="old", **shared)
         new = await self._start(
@@ -140,6 +141,39 @@ async def test_keys_and_certificates_are_those_that_are_mounted(pair: Pair, tmp_
         url = f"https://127.0.0.1:{old.port}/v1/ranking"
         assert (await client.post(url, json=REQUEST, headers=head)).status_code == 200
     await until(old, TAU % "count", 1)
+
+
+async def test_another_service_of_that_name_gets_nothing(
+    pair: Pair, start_gateway: Start, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "shop").write_text("secret")
+    old, new = await pair.start()
+    # As the former one, but of another service: it knows another secret.
+    stranger = await start_gateway(
+        REVISION="old",
+        SHADOW_URL=f"http://127.0.0.1:{new.port}",
+        SHADOW_PERCENT=100,
+        API_KEYS_DIR=keys,
+    )
+    head = {"x-api-key": "secret"}
+    await stranger.until_ready()
+    answer = await stranger.client.post("/v1/ranking", json=REQUEST, headers=head)
+    assert answer.status_code == 200
+    assert stranger.process.stderr is not None
+    line = b""
+    while b"has not proven to be a pod of this service" not in line:
+        line = await stranger.process.stderr.readline()
+        assert line
+    assert b"its proof is by another secret" in line
+    assert (await old.client.post("/v1/ranking", json=REQUEST)).status_code == 200
+    await until(old, TAU % "count", 1)
+    metrics = await told(new)
+    assert {name for name in metrics if 'dialect="shadow"' in name} == {
+        'reranker_requests_total{code="200",dialect="shadow"}'
+    }
+    assert metrics['reranker_requests_total{code="200",dialect="shadow"}'] == 1
 
 
 async def test_pods_of_one_revision_leave_each_other_alone(pair: Pair) -> None:

@@ -107,9 +107,13 @@ def _key_in(path: Path) -> bytes | None:
     return key if 0 < len(key) <= _LONGEST_KEY else None
 
 
-def any_key(folder: Path) -> bytes:
-    """One of the keys, to show to another pod that knows the same ones. Raises ApiKeysError."""
+def some_keys(folder: Path, most: int) -> list[bytes]:
+    """The first keys by name, as another pod that has the same ones. Raises ApiKeysError."""
+    found: list[bytes] = []
     for path in _files(folder)[:_MOST_KEYS]:
-        if (key := _key_in(path)) is not None:
-            return key
-    raise ApiKeysError(f"{folder} holds no keys; add one to the Secret")
+        key = _key_in(path) if len(found) < most else None
+        if key is not None:
+            found.append(key)
+    if not found:
+        raise ApiKeysError(f"{folder} holds no keys; add one to the Secret")
+    return found

@@ -1,9 +1,10 @@
 """The ASGI application of the API port."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -21,6 +22,8 @@ from reranker_gateway.api.shadow import shadow_router
 from reranker_gateway.clock import Clock
 from reranker_gateway.gateway import Gateway
 
+_log = logging.getLogger(__name__)
+
 
 def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     """The application; its lifespan watches the engine and closes it at the end."""
@@ -35,8 +38,13 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
         finally:
             for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
+                try:
                     await task
+                except asyncio.CancelledError:
+                    pass
+                except Exception:
+                    # The engine has to be let go all the same.
+                    _log.exception("a background task had failed")
             gateway.tokeniser.close()
             if gateway.tracing is not None:
                 await asyncio.to_thread(gateway.tracing.close)
@@ -57,7 +65,7 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     app.include_router(info_router(gateway, names))
     app.include_router(page_router(settings.dialects, names))
     if settings.shadow_url is not None:
-        app.include_router(shadow_router(gateway, names, settings.shadow_url))
+        app.include_router(shadow_router(gateway, names, settings.shadow_url, clock))
     install_error_handlers(app, first_path=next(iter(paths(settings.dialects)), "/v1/ranking"))
     describe_requests(app, names, keys=settings.api_keys_dir is not None)
     return RequestMiddleware(

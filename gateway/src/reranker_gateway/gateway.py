@@ -18,7 +18,8 @@ from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.scoring import Scorer
 from reranker_gateway.settings import Settings
-from reranker_gateway.shadow.preview import Preview
+from reranker_gateway.shadow.preview import PATH, Preview
+from reranker_gateway.shadow.proof import Secrets
 from reranker_gateway.shadow.samples import Samples
 from reranker_gateway.shadow.sender import Sender
 from reranker_gateway.shadow.telemetry import ShadowTelemetry
@@ -31,6 +32,8 @@ from reranker_gateway.tracing import Tracing
 _BODIES = 2
 #: Small bodies have this many bytes for themselves.
 _SMALL_BYTES = 4 << 20
+#: Of the work for comparison; no key or caller has this name.
+_SHADOW_SHARE = "(shadow)"
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ def build_gateway(
         clock=clock,
         long_passages=settings.long_passages,
     )
-    callers = Callers(keys, settings.caller_header)
+    own = {} if settings.shadow_url is None else {PATH: _SHADOW_SHARE}
+    callers = Callers(keys, settings.caller_header, own)
     samples, sender = _shadow(settings, telemetry, drain, clock) or (None, None)
     return Gateway(
         settings=settings,
@@ -162,7 +166,7 @@ def _shadow(
         settings.shadow_url,
         settings.revision,
         tls_dir=settings.tls_dir,
-        keys_dir=settings.api_keys_dir,
+        secrets=Secrets(settings.api_keys_dir, settings.shadow_identity),
     )
     return samples, Sender(samples, preview, counts, settings.revision)
 

@@ -1,8 +1,9 @@
 """Connections to other pods of the same service, over TLS where they have it.
 
 They show the certificate that this process has too. It trusts that one, whatever names are in it:
-they are the names that clients know, not those of pods. Each request has a connection of its own:
-the address leads to one of the pods by chance, and the next one should find another.
+they are the names that clients know, not those of pods. Each request of `client` has a connection
+of its own: the address leads to one of the pods by chance, and the next one should find another.
+What `connection` gives is only ever to one and the same process.
 """
 
 import socket
@@ -10,6 +11,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+import httpcore
 import httpx
 
 #: Seconds. Where nothing answers for an address, some networks refuse and some say nothing.
@@ -53,8 +55,21 @@ class Peers:
             self._client = httpx.AsyncClient(transport=transport, trust_env=False)
         return self._client
 
+    def connection(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+        """One that connects once, and is closed by who asked for it.
+
+        Another request that finds it closed raises httpcore.ConnectionNotAvailable and is not sent.
+        Raises OSError where the certificate can't be read.
+        """
+        trusted = self.certificate
+        return httpcore.AsyncHTTPConnection(
+            origin,
+            ssl_context=_context(trusted) if trusted is not None else None,
+            socket_options=_KEEPALIVE,
+        )
+
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections of the client."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -62,7 +77,7 @@ class Peers:
 def _context(certificate: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.load_verify_locations(cadata=certificate.decode("ascii"))
+    context.load_verify_locations(cadata=certificate.decode("ascii", errors="ignore"))
     # The certificate itself is what is trusted, whoever has signed it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -59,6 +59,11 @@ class Scorer:
             raise NotReadyError("the engine is not ready; retry in a moment")
         current_request().turned_away = False
 
+    @property
+    def busy(self) -> bool:
+        """Work waits: what is asked now makes others wait longer."""
+        return self._scheduler.waiting_tokens > 0
+
     async def tokenise(
         self,
         query: str,

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         None, description="appears during a drain when the process will be killed within a second"
     )
     revision: str = Field("", pattern=r"^[a-z0-9]{0,63}$", description="what this pod is one of")
+    shadow_identity: str = Field(
+        "", max_length=256, description="shows pods of one service to each other; not with API keys"
+    )
     shadow_url: str | None = Field(
         None,
         pattern=r"^https?://[^/?#]+$",
@@ -120,9 +123,16 @@ class Settings(BaseSettings):
 
     @field_validator("shadow_url")
     @classmethod
-    def _needs_revision(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _needs_to_be_known(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and not info.data.get("revision"):
             raise ValueError("needs RERANKER_REVISION, by which a pod is told from its own kind")
+        if value is not None and not (
+            info.data.get("api_keys_dir") or info.data.get("shadow_identity")
+        ):
+            raise ValueError(
+                "needs RERANKER_SHADOW_IDENTITY or RERANKER_API_KEYS_DIR, by which a pod is told "
+                "from a stranger"
+            )
         return value
 
 

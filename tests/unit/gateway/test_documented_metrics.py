@@ -17,7 +17,7 @@ def test_each_metric_is_documented(gateway_of: Callable[..., Gateway]) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     text = _DOCS.read_text(encoding="utf-8")
     section = text.split("\n## Metrics of the pods that serve\n")[1].split("\n## ")[0]
-    gateway = gateway_of(shadow_url="http://preview:8000", revision="old")
+    gateway = gateway_of(shadow_url="http://preview:8000", shadow_identity="1", revision="old")
     exported = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in text_string_to_metric_families(gateway.telemetry.exposition())

@@ -5,9 +5,11 @@ import itertools
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import numpy as np
 import pytest
@@ -15,21 +17,38 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from support.certificates import issue
 from support.ports import free_port
 
 from reranker_gateway.api.dialects.base import Question
+from reranker_gateway.app import create_app
 from reranker_gateway.drain import Phase
 from reranker_gateway.gateway import Gateway
+from reranker_gateway.peers import Peers
 from reranker_gateway.settings import SettingsError, load_settings
 from reranker_gateway.shadow import samples as bounds
 from reranker_gateway.shadow.kendall import MOST_PASSAGES, tau_b
-from reranker_gateway.shadow.preview import PATH, AbsentError, Preview, PreviewError
+from reranker_gateway.shadow.preview import (
+    PATH,
+    AbsentError,
+    Preview,
+    PreviewError,
+    UnprovenError,
+)
+from reranker_gateway.shadow.proof import (
+    CHALLENGE_HEADER,
+    NONCE_HEADER,
+    PROOF_HEADER,
+    Secrets,
+    receiver_proof,
+    sender_proof,
+)
 from reranker_gateway.shadow.samples import Sample, Samples, Sampling
 from reranker_gateway.shadow.sender import Sender
-from reranker_gateway.shadow.telemetry import ShadowTelemetry
+from reranker_gateway.shadow.telemetry import RESULTS, ShadowTelemetry
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Serve = Callable[[Answer], Awaitable[str]]
+Serve = Callable[..., Awaitable[str]]
 HERE = "127.0.0.1"
 
 
@@ -42,10 +61,11 @@ def _naive(one: list[float], other: list[float]) -> float | None:
     pairs = list(itertools.combinations(range(len(one)), 2))
     left = [(one[a] > one[b]) - (one[a] < one[b]) for a, b in pairs]
     right = [(other[a] > other[b]) - (other[a] < other[b]) for a, b in pairs]
-    told_apart = sum(map(abs, left)) * sum(map(abs, right))
-    if not told_apart:
+    by_one, by_other = sum(map(abs, left)), sum(map(abs, right))
+    if not by_one:
         return None
-    return sum(a * b for a, b in zip(left, right, strict=True)) / math.sqrt(told_apart)
+    same = sum(a * b for a, b in zip(left, right, strict=True))
+    return same / math.sqrt(by_one * by_other) if by_other else 0
 
 
 def test_tau_by_hand() -> None:
@@ -56,6 +76,8 @@ def test_tau_by_hand() -> None:
     assert _tau([1, 2, 3], [30, 20, 10]) == -1
     assert _tau([1, 2, math.inf], [-math.inf, 0, 1]) == 1
     assert _tau([1, 1], [1, 2]) is None
+    # All order is lost.
+    assert _tau([1, 2], [1, 1]) == 0
     assert _tau([1], [1]) is None
 
 
@@ -131,6 +153,16 @@ def test_what_can_not_be_compared_or_is_not_chosen_is_passed_over(
     assert not dropped
 
 
+def test_a_short_rest_ends_no_longer_one() -> None:
+    now = 0.0
+    samples, _ = _samples(clock=lambda: now)
+    samples.rest(30)
+    samples.rest(1)
+    now = 29.0
+    assert samples.resting
+    assert samples.take(_question("a", "b")) is None
+
+
 def test_the_share_is_what_was_asked_for() -> None:
     draws = iter(number / 1000 for number in range(1000))
     samples, _ = _samples(percent=5, draw=lambda: next(draws))
@@ -146,14 +178,25 @@ def test_the_share_is_what_was_asked_for() -> None:
 # Who is asked.
 
 
+IDENTITY = "b5a1"
+
+
+async def _proves(request: web.Request) -> web.Response:
+    """As a pod of the service does."""
+    (secret,) = Secrets(None, IDENTITY).current()
+    proof = receiver_proof(secret, request.headers[NONCE_HEADER], "new")
+    return web.json_response({"revision": "new", "challenge": "9-" + "0" * 64, "proofs": [proof]})
+
+
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Starts a server with the answer of the test's choice; gives its address."""
+    """Starts a server with the answers of the test's choice; gives its address."""
     ends: list[Callable[[], Awaitable[None]]] = []
 
-    async def start(answer: Answer) -> str:
+    async def start(answer: Answer, prove: Answer = _proves) -> str:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post(PATH, answer)
+        app.router.add_get(PATH, prove, allow_head=False)
         runner = web.AppRunner(app, shutdown_timeout=0)
         await runner.setup()
         ends.append(runner.cleanup)
@@ -167,7 +210,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 
 def _preview(url: str, keys_dir: Path | None = None) -> Preview:
-    return Preview(url, "old", tls_dir=None, keys_dir=keys_dir)
+    return Preview(url, "old", tls_dir=None, secrets=Secrets(keys_dir, IDENTITY))
 
 
 def _sample(logits: list[float] | None = None) -> Sample:
@@ -176,22 +219,141 @@ def _sample(logits: list[float] | None = None) -> Sample:
     return Sample(question, 10, "chunk", found)
 
 
-async def test_all_that_matters_is_sent(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "one").write_text("secret\n")
+async def test_all_that_matters_is_sent(serve: Serve) -> None:
+    peers = set()
+
+    async def prove(request: web.Request) -> web.Response:
+        assert request.headers["x-reranker-shadow"] == "old"
+        assert not await request.read()
+        peers.add(request.transport)
+        return await _proves(request)
 
     async def answer(request: web.Request) -> web.Response:
+        peers.add(request.transport)
         head = request.headers
-        assert (head["x-reranker-shadow"], head["x-api-key"]) == ("old", "secret")
-        assert head["x-long-passages"] == "chunk"
+        assert (head["x-reranker-shadow"], head["x-long-passages"]) == ("old", "chunk")
+        (secret,) = Secrets(None, IDENTITY).current()
+        assert head[PROOF_HEADER] == sender_proof(
+            secret, head[NONCE_HEADER], head[CHALLENGE_HEADER]
+        )
         assert await request.json() == {
             "query": "q", "passages": ["p0", "p1"], "truncate": "NONE", "passage_tokens": 7,
         }  # fmt: skip
         return web.json_response({"revision": "new", "logits": [1, -2.5]})
 
-    preview = _preview(await serve(answer), tmp_path)
-    revision, logits = await preview.score(_sample())
-    await preview.close()
-    assert (revision, logits.tolist()) == ("new", [1, -2.5])
+    revision, logits = await _preview(await serve(answer, prove)).score(_sample())
+    assert (revision, logits.tolist(), len(peers)) == ("new", [1, -2.5], 1)
+
+
+class _Stranger:
+    """Answers whatever comes, keeps all bytes, and takes one connection after the other."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = iter(answers)
+        self.heard = b""
+        self.connections = 0
+        self.left = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heard += head
+                answer = next(self._answers, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                writer.write(answer.replace(b"PROOF", self._proof(head)))
+                if b"connection: close" in answer:
+                    break
+        except asyncio.IncompleteReadError as error:
+            self.heard += error.partial
+        with suppress(OSError):
+            self.heard += await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        self.left.set()
+
+    def _proof(self, head: bytes) -> bytes:
+        nonce = head.partition(NONCE_HEADER.encode() + b": ")[2].partition(b"\r\n")[0].decode()
+        (secret,) = Secrets(None, IDENTITY).current()
+        return receiver_proof(secret, nonce, "new").encode()
+
+
+def _http(body: bytes, status: str = "200 OK", more: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{more}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _claim(proof: str, **changes: object) -> bytes:
+    told = {"revision": "new", "challenge": "9-" + "0" * 64, "proofs": [proof]} | changes
+    return json.dumps(told).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_failure"),
+    [
+        (_http(b"<html>"), True), (_http(b"no", "404 Not Found"), True),
+        (_http(b"", "401 Unauthorized"), True), (_http(b"", "500 No"), True),
+        (_http(b"x" * 9999), True),
+        (_http(b"", "307 Elsewhere", "location: /elsewhere\r\n"), True),
+        (_http(b'{"revision": "new", "logits": [1, 2]}'), True),
+        (_http(_claim("f" * 64, proofs=[])), True), (_http(_claim("f" * 64, challenge="1")), True),
+        (_http(_claim("f" * 64, revision="a\n")), True), (_http(_claim("f" * 63)), True),
+        # Right for another nonce, or by another secret.
+        (_http(_claim("f" * 64)), False),
+        # Right, but where the texts would go is another connection.
+        (_http(_claim("f" * 64), more="connection: close\r\n").replace(b"f" * 64, b"PROOF"), False),
+    ],
+)  # fmt: skip
+async def test_a_stranger_gets_no_text_and_no_key(
+    tmp_path: Path, answer: bytes, is_failure: bool
+) -> None:
+    (tmp_path / "one").write_text("the-key\n")
+    right = b"PROOF" in answer
+    stranger = _Stranger(answer)
+    server = await asyncio.start_server(stranger.serve, HERE, 0)
+    url = f"http://{HERE}:{server.sockets[0].getsockname()[1]}"
+    with pytest.raises(UnprovenError) as caught:
+        await _preview(url, None if right else tmp_path).score(_sample())
+    await stranger.left.wait()
+    server.close()
+    await server.wait_closed()
+    assert caught.value.is_failure is is_failure
+    assert (stranger.connections, stranger.heard.count(b"HTTP/1.1")) == (1, 1)
+    assert stranger.heard.startswith(b"GET ")
+    assert not any(told in stranger.heard for told in (b"the-key", b"p0", b"passages", b"{"))
+
+
+def test_words_around_a_certificate_are_passed_over(tmp_path: Path) -> None:
+    issue(tmp_path / "tls", "rank.example.com")
+    file = tmp_path / "tls/tls.crt"
+    file.write_bytes("# für die Suche\n".encode() + file.read_bytes())
+    origin = httpcore.Origin(b"https", HERE.encode(), 1)
+    assert Peers(tmp_path / "tls").connection(origin).can_handle_request(origin)
+
+
+async def test_one_of_several_keys_is_enough(serve: Serve, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for folder, keys in ((theirs, ("b", "c")), (ours, ("a", "b"))):
+        folder.mkdir()
+        for key in keys:
+            (folder / key).write_text(key)
+    secrets = Secrets(theirs, IDENTITY)
+
+    async def prove(request: web.Request) -> web.Response:
+        nonce = request.headers[NONCE_HEADER]
+        proofs = [receiver_proof(secret, nonce, "new") for secret in secrets.current()]
+        return web.Response(body=_claim("", proofs=proofs))
+
+    async def answer(request: web.Request) -> web.Response:
+        head = request.headers
+        shared = sender_proof(secrets.current()[0], head[NONCE_HEADER], head[CHALLENGE_HEADER])
+        assert head[PROOF_HEADER] == shared
+        return web.json_response({"revision": "new", "logits": [1, 2]})
+
+    url = await serve(answer, prove)
+    assert (await _preview(url, ours).score(_sample()))[0] == "new"
+    # Where there are keys, the identity is none.
+    with pytest.raises(UnprovenError, match="another secret"):
+        await _preview(url).score(_sample())
 
 
 @pytest.mark.parametrize(
@@ -216,7 +378,6 @@ async def test_nothing_of_an_answer_is_believed(serve: Serve, body: str) -> None
     preview = _preview(await serve(answer))
     with pytest.raises(PreviewError, match="its answer"):
         await preview.score(_sample())
-    await preview.close()
 
 
 async def test_answers_without_end_and_refusals_are_told_apart(serve: Serve) -> None:
@@ -233,12 +394,10 @@ async def test_answers_without_end_and_refusals_are_told_apart(serve: Serve) -> 
         preview = _preview(await serve(answer))
         with pytest.raises(PreviewError) as caught:
             await preview.score(_sample())
-        await preview.close()
-        assert (caught.value.status, type(caught.value)) == (status, PreviewError)
+            assert (caught.value.status, type(caught.value)) == (status, PreviewError)
     preview = _preview(f"http://{HERE}:{free_port()}")
     with pytest.raises(AbsentError):
         await preview.score(_sample())
-    await preview.close()
 
 
 # What becomes of it.
@@ -288,18 +447,18 @@ async def run() -> AsyncIterator[Callable[[_Rig], _Rig]]:
 async def test_scores_are_compared_by_revision(
     serve: Serve, run: Callable[[_Rig], _Rig], eventually: Callable[..., Any]
 ) -> None:
-    told = iter([("aaa", [3, 2, 1]), ("bbb", [1, 2, 3]), ("bbb", [3, 2, 1]), ("bbb", [5, 5, 5])])
+    told = iter([[1, 2, 3], [3, 2, 1], [5, 5, 5], [3, 2, 1]])
 
     async def answer(_request: web.Request) -> web.Response:
-        revision, logits = next(told)
-        return web.json_response({"revision": revision, "logits": logits})
+        return web.json_response({"revision": "new", "logits": next(told)})
 
     rig = run(_Rig(await serve(answer)))
-    for number in range(4):
-        rig.offer([30, 20, 10])
+    for number, logits in enumerate(([30, 20, 10], [30, 20, 10], [30, 20, 10], [7, 7, 7])):
+        rig.offer([*map(float, logits)])
         done = lambda n=number: sum(rig.count(r) or 0 for r in ("compared", "skipped")) == n + 1  # noqa: E731
         await eventually(done)
-    assert (rig.tau("aaa"), rig.tau("bbb"), rig.count("skipped")) == ((1, 1), (2, 0), 1)
+    # What ties all that was told apart counts; where nothing was told apart, nothing does.
+    assert (rig.tau("new"), rig.count("skipped")) == ((3, 0), 1)
 
 
 def test_only_the_newest_revisions_are_remembered() -> None:
@@ -310,23 +469,24 @@ def test_only_the_newest_revisions_are_remembered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "failed", "pause"),
-    [(404, 1, 5), (409, 0, 30), (429, 1, 5), (401, 1, 5), (500, 1, 5), (422, 1, 0), (None, 0, 5)],
-)
+    ("status", "result", "pause"),
+    [
+        (404, "failed", 5), (401, "failed", 5), (500, "failed", 5), (422, "failed", 0),
+        (409, None, 30), (429, "dropped", 1), (413, "skipped", 0), (None, None, 5),
+    ],
+)  # fmt: skip
 async def test_who_can_not_be_asked_is_left_alone_for_a_while(
     serve: Serve,
     run: Callable[[_Rig], _Rig],
     eventually: Callable[..., Any],
     status: int | None,
-    failed: int,
+    result: str | None,
     pause: int,
 ) -> None:
     asked = []
 
     async def answer(_request: web.Request) -> web.Response:
         asked.append(True)
-        if status == 422 and len(asked) > 1:
-            return web.json_response({"revision": "new", "logits": [3, 2]})
         return web.Response(status=status or 500)
 
     url = f"http://{HERE}:{free_port()}" if status is None else await serve(answer)
@@ -335,8 +495,10 @@ async def test_who_can_not_be_asked_is_left_alone_for_a_while(
     if pause:
         await eventually(lambda: rig.samples.resting)
     else:
-        await eventually(lambda: rig.count("failed") == 1)
-    assert rig.count("failed") == failed
+        await eventually(lambda: rig.count(result or "") == 1)
+    # Each is counted once.
+    assert [end for end in RESULTS if rig.count(end)] == ([result] if result else [])
+    assert rig.count(result or "failed") == (result is not None)
     rig.now = pause - 0.1
     assert rig.samples.resting is (pause > 0)
     if pause:
@@ -345,7 +507,32 @@ async def test_who_can_not_be_asked_is_left_alone_for_a_while(
     rig.now = pause
     assert not rig.samples.resting
     assert len(asked) == (status is not None)
-    assert rig.count("dropped") == 0
+    assert rig.count("dropped") == (result == "dropped")
+
+
+@pytest.mark.parametrize(("status", "failed"), [(200, 0), (404, 1)])
+async def test_a_stranger_is_left_alone_and_told_once(
+    serve: Serve,
+    run: Callable[[_Rig], _Rig],
+    eventually: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    failed: int,
+) -> None:
+    async def prove(_request: web.Request) -> web.Response:
+        return web.Response(body=_claim("f" * 64), status=status)
+
+    rig = run(_Rig(await serve(prove, prove)))
+    with caplog.at_level("INFO"):
+        for number in range(2):
+            rig.now = 30.0 * number
+            rig.offer([2, 1])
+            await eventually(lambda: rig.samples.resting)
+            rig.now += 29.9
+            assert rig.samples.resting
+    assert sum(rig.count(end) or 0 for end in RESULTS) == rig.count("failed") == 2 * failed
+    (told,) = (entry for entry in caplog.records if "has not proven" in entry.getMessage())
+    assert "p0" not in str(vars(told))
 
 
 async def test_one_that_hangs_is_given_up(
@@ -368,7 +555,22 @@ async def test_one_that_hangs_is_given_up(
 
 URL = "http://rank-preview:8000"
 BODY = {"query": "w1", "passages": ["w2", "w3 w4"], "truncate": "END", "from": "a later version"}
-FROM = {"x-reranker-shadow": "old", "host": "rank-preview:8000"}
+NONCE = "ab" * 32
+FROM = {"x-reranker-shadow": "old", "host": "rank-preview:8000", NONCE_HEADER: NONCE}
+SHADOWED = {"shadow_url": URL, "shadow_identity": IDENTITY, "revision": "new"}
+
+
+async def _proven(client: httpx.AsyncClient, secrets: Secrets | None = None) -> dict[str, str]:
+    """Headers of a sender that has asked who is there."""
+    (secret, *_) = (secrets or Secrets(None, IDENTITY)).current()
+    answer = await client.get(PATH, headers=FROM)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["revision"], receiver_proof(secret, NONCE, "new") in told["proofs"]) == (
+        "new", True,
+    )  # fmt: skip
+    proof = sender_proof(secret, NONCE, told["challenge"])
+    return FROM | {CHALLENGE_HEADER: told["challenge"], PROOF_HEADER: proof}
 
 
 async def test_the_path_is_there_only_where_scores_are_compared(
@@ -376,8 +578,9 @@ async def test_the_path_is_there_only_where_scores_are_compared(
 ) -> None:
     async with client_of(gateway_of()) as client:
         assert (await client.post(PATH, json=BODY, headers=FROM)).status_code == 404
-    async with client_of(gateway_of(shadow_url=URL, revision="new")) as client:
-        answer = await client.post(PATH, json=BODY, headers=FROM)
+        assert (await client.get(PATH, headers=FROM)).status_code == 404
+    async with client_of(gateway_of(**SHADOWED)) as client:
+        answer = await client.post(PATH, json=BODY, headers=await _proven(client))
         assert (answer.status_code, answer.json()) == (
             200, {"revision": "new", "logits": [19.0, 28.0]},
         )  # fmt: skip
@@ -387,9 +590,10 @@ async def test_the_path_is_there_only_where_scores_are_compared(
 async def test_a_request_from_there_is_counted_but_not_sent_on(
     gateway_of: Callable[..., Gateway], client_of: Callable[[Gateway], httpx.AsyncClient]
 ) -> None:
-    gateway = gateway_of(shadow_url=URL, revision="new", shadow_percent=100)
+    gateway = gateway_of(shadow_percent=100, **SHADOWED)
     async with client_of(gateway) as client:
-        assert (await client.post(PATH, json=BODY, headers=FROM)).status_code == 200
+        head = await _proven(client)
+        assert (await client.post(PATH, json=BODY, headers=head)).status_code == 200
         assert gateway.samples is not None
         waits = asyncio.ensure_future(gateway.samples.next())
         await asyncio.sleep(0)
@@ -407,6 +611,7 @@ async def test_a_request_from_there_is_counted_but_not_sent_on(
         ({"x-reranker-shadow": ""}, 400, "x-reranker-shadow: is missing"),
         ({"x-reranker-shadow": "new"}, 409, "'new' is the revision of this pod, too"),
         ({"host": "other-preview:8000"}, 409, "within one service only"),
+        ({NONCE_HEADER: "ab"}, 400, "'ab' is not 64 hexadecimal digits"),
     ],
 )
 async def test_who_is_not_another_revision_is_refused(
@@ -416,10 +621,73 @@ async def test_who_is_not_another_revision_is_refused(
     status: int,
     words: str,
 ) -> None:
-    async with client_of(gateway_of(shadow_url=URL, revision="new")) as client:
-        answer = await client.post(PATH, json=BODY, headers=FROM | headers)
-    assert answer.status_code == status
-    assert words in answer.json()["message"]
+    async with client_of(gateway_of(**SHADOWED)) as client:
+        proven = await _proven(client)
+        for answer in (
+            await client.get(PATH, headers=proven | headers),
+            await client.post(PATH, json=BODY, headers=proven | headers),
+        ):
+            assert answer.status_code == status
+            assert words in answer.json()["message"]
+
+
+async def test_a_proof_is_by_a_key_of_ours_for_a_challenge_of_ours_that_is_new(
+    gateway_of: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+        (folder / "one").write_text(folder.name)
+    now = 100.0
+    gateway = gateway_of(api_keys_dir=ours, **SHADOWED)
+    transport = httpx.ASGITransport(create_app(gateway, lambda: now))
+    (other,) = Secrets(theirs, "").current()
+    (identity,) = Secrets(None, IDENTITY).current()
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        right = await _proven(client, Secrets(ours, ""))
+        challenge = right[CHALLENGE_HEADER]
+        for changes in (
+            {PROOF_HEADER: ""},
+            {PROOF_HEADER: sender_proof(other, NONCE, challenge)},
+            # Where there are keys, the identity is none.
+            {PROOF_HEADER: sender_proof(identity, NONCE, challenge)},
+            {NONCE_HEADER: "cd" * 32},
+            {CHALLENGE_HEADER: "999-" + "0" * 64},
+            # A client's key is none, either.
+            {PROOF_HEADER: "", "x-api-key": "ours"},
+        ):
+            answer = await client.post(PATH, json=BODY, headers=right | changes)
+            assert (answer.status_code, PROOF_HEADER in answer.text) == (401, True)
+        now = 160.0
+        assert (await client.post(PATH, json=BODY, headers=right)).status_code == 401
+        now = 159.0
+        assert (await client.post(PATH, json=BODY, headers=right)).status_code == 200
+        plain = {"query": "w1", "texts": ["w2", "w3"]}
+        # And the proof opens nothing else.
+        assert (await client.post("/rerank", json=plain, headers=right)).status_code == 401
+
+
+async def test_it_gives_way_to_all_that_waits(
+    gateway_of: Callable[..., Gateway],
+    client_of: Callable[[Gateway], httpx.AsyncClient],
+    engine: Any,
+    eventually: Callable[..., Any],
+) -> None:
+    gateway = gateway_of(token_budget=1, **SHADOWED)
+    async with client_of(gateway) as client:
+        head = await _proven(client)
+        engine.open.clear()
+        plain = {"query": "w1", "texts": ["w2", "w3", "w4", "w5"]}
+        live = asyncio.create_task(client.post("/rerank", json=plain))
+        await eventually(lambda: gateway.scorer.busy)
+        answer = await client.post(PATH, json=BODY, headers=head)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        engine.open.set()
+        assert (await live).status_code == 200
+        # A share of its own, whatever it calls itself.
+        context = gateway.callers.admit(PATH, [(b"x-caller", b"shop")])
+        assert context not in ("", gateway.callers.admit("/rerank", [(b"x-caller", b"shop")]))
+        assert (await client.post(PATH, json=BODY, headers=head)).status_code == 200
 
 
 async def test_bounds_keys_and_the_end_are_as_for_all(
@@ -432,11 +700,9 @@ async def test_bounds_keys_and_the_end_are_as_for_all(
     keys = tmp_path / "keys"
     keys.mkdir()
     (keys / "one").write_text("secret")
-    gateway = gateway_of(
-        shadow_url=URL, revision="new", api_keys_dir=keys, max_passages=1, max_body_bytes=1024
-    )
-    keyed = FROM | {"x-api-key": "secret"}
+    gateway = gateway_of(api_keys_dir=keys, max_passages=1, max_body_bytes=1024, **SHADOWED)
     async with client_of(gateway) as client:
+        keyed = await _proven(client, Secrets(keys, ""))
         for headers, body, status in (
             (FROM, BODY, 401),
             (keyed, BODY, 413),
@@ -460,7 +726,35 @@ async def test_bounds_keys_and_the_end_are_as_for_all(
     assert "reranker_failed_requests_total 0.0" in gateway.telemetry.exposition()
 
 
-def test_a_pod_must_know_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sender_that_failed_does_not_keep_the_engine(
+    gateway_of: Callable[..., Gateway], engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = gateway_of(**SHADOWED)
+    assert gateway.sender is not None
+    gateway.sender.run = _fails  # type: ignore[method-assign]
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    moves: asyncio.Queue[Any] = asyncio.Queue()
+    moves.put_nowait({"type": "lifespan.startup"})
+    app = create_app(gateway)
+    living = asyncio.create_task(app({"type": "lifespan", "state": {}}, moves.get, told.put))
+    assert (await told.get())["type"] == "lifespan.startup.complete"
+    moves.put_nowait({"type": "lifespan.shutdown"})
+    assert (await told.get())["type"] == "lifespan.shutdown.complete"
+    await living
+    assert not engine.loaded
+    assert "a background task had failed" in caplog.text
+
+
+async def _fails() -> None:
+    raise ValueError("no")
+
+
+def test_a_pod_must_know_its_revision_and_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERANKER_SHADOW_URL", URL)
     with pytest.raises(SettingsError, match=r"RERANKER_SHADOW_URL.*needs RERANKER_REVISION"):
         load_settings()
+    monkeypatch.setenv("RERANKER_REVISION", "new")
+    with pytest.raises(SettingsError, match=r"RERANKER_SHADOW_URL.*RERANKER_SHADOW_IDENTITY or"):
+        load_settings()
+    monkeypatch.setenv("RERANKER_SHADOW_IDENTITY", IDENTITY)
+    assert load_settings().shadow_identity == IDENTITY

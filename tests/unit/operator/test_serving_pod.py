@@ -89,6 +89,8 @@ def test_pods_know_the_other_revision_only_where_scores_are_compared(
     assert env["RERANKER_SHADOW_PERCENT"]["value"] == "7"
     source = env["RERANKER_REVISION"]["valueFrom"]["fieldRef"]["fieldPath"]
     assert source == "metadata.labels['reranker.dev/revision']"
+    # The service's own, whoever has its name.
+    assert env["RERANKER_SHADOW_IDENTITY"]["value"] == "1"
     # Nothing else is another one, and without the gate nothing at all.
     gateway["env"] = [
         entry

@@ -16,19 +16,22 @@ MOST_PASSAGES: Final = 512
 
 
 def tau_b(one: Scores, other: Scores) -> float | None:
-    """From -1 (the opposite order) to 1 (the same); None where either tells no two passages apart.
+    """From -1 (the opposite order) to 1 (the same); None where `one` tells no two passages apart.
 
-    Scores are numbers or infinite, as many of each.
+    Where only `other` tells none apart, it has lost all order: 0. Scores are numbers or infinite,
+    as many of each.
     """
     if len(one) > MOST_PASSAGES:
         chosen = np.linspace(0, len(one) - 1, MOST_PASSAGES).astype(np.intp)
         one, other = one[chosen], other[chosen]
     left, right = _order(one), _order(other)
     # Each pair is in there twice, which is all the same for a quotient.
-    told_apart = int(np.count_nonzero(left)) * int(np.count_nonzero(right))
-    if told_apart == 0:
+    by_one, by_other = int(np.count_nonzero(left)), int(np.count_nonzero(right))
+    if by_one == 0:
         return None
-    return float(np.sum(left * right, dtype=np.int64)) / math.sqrt(told_apart)
+    if by_other == 0:
+        return 0.0
+    return float(np.sum(left * right, dtype=np.int64)) / math.sqrt(by_one * by_other)
 
 
 def _order(scores: Scores) -> npt.NDArray[np.int8]:

@@ -93,8 +93,8 @@ class Samples:
         return self._clock() < self._closed_until
 
     def rest(self, seconds: float) -> None:
-        """Choose none for so long."""
-        self._closed_until = self._clock() + seconds
+        """Choose none for so long, or for what is left of a longer rest."""
+        self._closed_until = max(self._closed_until, self._clock() + seconds)
 
 
 class Sampling:

@@ -37,8 +37,13 @@ def settings(service: RerankerService, port: int) -> dict[str, object]:
 
 
 def variables(service: RerankerService) -> list[Json]:
-    """What the gateway is told of its own pod."""
-    return [] if gate_of(service) is None else [_REVISION]
+    """What the gateway is told of its own pod, and by what it knows others of its service.
+
+    The latter counts where there are no API keys.
+    """
+    if gate_of(service) is None:
+        return []
+    return [_REVISION, {"name": "RERANKER_SHADOW_IDENTITY", "value": service.metadata.uid}]
 
 
 def takes_part(deployment: Mapping[str, Any]) -> bool:
