@@ -75,17 +75,9 @@ async def test_schemathesis(
         *(clients_bin / "schemathesis", "run"),
         f"http://127.0.0.1:{gateway.port}/openapi.json",
         *("--checks", CHECKS, "--mode", "all", "--phases", "examples,fuzzing"),
-        *(
-            "--max-examples",
-            "20",
-            "--seed",
-            "1",
-            "--workers",
-            "6",
-            "--continue-on-failure",
-            "--warnings",
-            "off",
-        ),
+        # One worker: Python 3.11 counts the depth of parsers for all threads together, and fails.
+        *("--max-examples", "20", "--seed", "1", "--workers", "1"),
+        *("--continue-on-failure", "--warnings", "off"),
         *("--generation-database", "none"),
         HOME=str(tmp_path),
     )
