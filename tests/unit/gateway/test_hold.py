@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from reranker_gateway.activator import hold as module
 from reranker_gateway.activator.cold_start import ColdStart
 from reranker_gateway.activator.hold import Hold, NotTakenError, SleepingError
 from reranker_gateway.errors import OverloadedError
@@ -226,7 +227,11 @@ async def test_who_was_held_is_not_sent_away(
     assert await asked == 1
 
 
-async def test_who_was_refused_goes_before_those_who_came_later(pods: Pods, time: Time) -> None:
+async def test_who_was_refused_goes_before_those_who_came_later(
+    pods: Pods, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a slow machine pauses that begin one after the other end in several turns of the loop.
+    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.0)
     hold = hold_of(pods, time)
     waiting = [asyncio.create_task(hold.deliver(pods.take(at), None)) for at in range(128)]
     pods.refusals = [NotTakenError(None) for _ in range(64)]
