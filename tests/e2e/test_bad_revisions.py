@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.faulty_gateway import install_faults, with_fault
 from support.kubectl import Json, eventually
 from support.services import BUILD_SECONDS, Services, source
 from support.traffic import Count, Question, Traffic, scores_of
@@ -29,8 +29,6 @@ _QUESTIONS = [
 ]
 #: Enough to answer beside a build that takes all it can get.
 _SMALL = {"resources": {"requests": {"cpu": "250m", "memory": "64Mi"}}}
-#: Python runs this before the gateway's own code.
-_FAULTS = Path(__file__).with_name("faults.py")
 _FAILS = "made to fail"
 _TABLE_HEAD = (
     "| revision | given up after s | requests | ok | refused | failed | gate, and what it said |\n"
@@ -51,7 +49,7 @@ class Life:
             # Enough for the slow one to be seen on little traffic.
             "rollout": {"bakeSeconds": 60, "gates": {"minTokens": 2000}},
         }
-        self.kubectl("create", "configmap", "faults", f"--from-file=sitecustomize.py={_FAULTS}")
+        install_faults(self.kubectl)
         services.apply(_NAME, self.good)
         services.wait_ready(_NAME)
         self.address = self.kubectl.get("service", _NAME)["spec"]["clusterIP"]
@@ -108,24 +106,6 @@ class Life:
         return self.kubectl("get", "rr", _NAME, "-o", "yaml") + self.kubectl("get", "pods")
 
 
-def _with_gateway(good: Json, **settings: Any) -> Json:
-    return good | {"serving": good["serving"] | {"gateway": _SMALL | settings}}
-
-
-def _with_fault(good: Json, fault: str) -> Json:
-    """The gateway of the same image, made worse from within."""
-    spec = _with_gateway(
-        good,
-        env=[
-            {"name": "PYTHONPATH", "value": "/faults:/app:/opt/gateway"},
-            {"name": "FAULT", "value": fault},
-        ],
-        volumeMounts=[{"name": "faults", "mountPath": "/faults", "readOnly": True}],
-    )
-    volume = {"name": "faults", "configMap": {"name": "faults"}}
-    return spec | {"serving": spec["serving"] | {"pod": {"volumes": [volume]}}}
-
-
 @pytest.fixture(scope="module")
 def life(shared_services: Services, request: pytest.FixtureRequest) -> Iterator[Life]:
     """The service of all tests here."""
@@ -166,7 +146,7 @@ def test_a_worse_engine_gets_no_pods(life: Life) -> None:
     ],
 )
 def test_a_worse_revision_is_taken_back(life: Life, title: str, fault: str, gate: str) -> None:
-    with life.changed(_with_fault(life.good, fault)) as traffic:
+    with life.changed(life.good | {"serving": with_fault(life.good["serving"], fault)}) as traffic:
         failed, seconds = life.given_up()
         told = life.services.wait_for(_NAME, "Progressing", "RolledBack")
         assert failed["message"] in told["message"]
@@ -180,8 +160,9 @@ def test_a_worse_revision_is_taken_back(life: Life, title: str, fault: str, gate
 
 def test_a_canary_that_is_aborted_costs_no_request(life: Life) -> None:
     canary = {"strategy": "canary", "canary": {"steps": [{"weight": 50, "seconds": 600}]}}
-    spec = _with_gateway(life.good, env=[{"name": "OTHER", "value": "1"}])
-    with life.changed(spec | {"rollout": canary}) as traffic:
+    other = {"gateway": _SMALL | {"env": [{"name": "OTHER", "value": "1"}]}}
+    spec = life.good | {"serving": life.good["serving"] | other, "rollout": canary}
+    with life.changed(spec) as traffic:
         eventually(
             lambda: life.under_way().get("weight") == 50,
             within=120,

@@ -8,9 +8,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from support.faulty_gateway import install_faults, with_fault
 from support.kubectl import Json
 from support.services import Services, source
 from support.traffic import Question, Traffic
@@ -18,7 +18,6 @@ from support.traffic import Question, Traffic
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 _MODEL = "test/model"
-_FAULTS = Path(__file__).parents[1] / "faults.py"
 #: Of a pod, as `faults.py` has it, and what the service aims at.
 _TOKENS_PER_SECOND, _UTILIZATION = 3000, 0.7
 #: No two of those that wait at the same time are equal: equal pairs are scored once.
@@ -34,22 +33,13 @@ _WITHIN = 15
 @pytest.fixture
 def paced(services: Services) -> Iterator[Services]:
     """A service `paced` of one pod, whose speed is known."""
-    kubectl = services.kubectl
-    kubectl("create", "configmap", "faults", f"--from-file=sitecustomize.py={_FAULTS}")
+    install_faults(services.kubectl)
     small = {"resources": {"requests": {"cpu": "20m", "memory": "64Mi"}}}
-    gateway = small | {
-        "env": [
-            {"name": "PYTHONPATH", "value": "/faults:/app:/opt/gateway"},
-            {"name": "FAULT", "value": "paced"},
-        ],
-        "volumeMounts": [{"name": "faults", "mountPath": "/faults", "readOnly": True}],
-    }
-    pod = {"volumes": [{"name": "faults", "configMap": {"name": "faults"}}]}
     services.apply(
         "paced",
         {
             "model": {"source": source("first"), "servedName": _MODEL},
-            "serving": {"gateway": gateway, "triton": small, "pod": pod},
+            "serving": with_fault({"gateway": small, "triton": small}, "paced"),
             "autoscaling": {"min": 1, "max": _MOST, "scaleDownDelaySeconds": 60},
         },
     )
