@@ -38,5 +38,5 @@ SHADOW_TAU: Final = "reranker_shadow_kendall_tau"
 OF_LOAD: Final = (
     *(READY, ARRIVED_TOKENS, TOKENS, BUSY_SECONDS, BACKLOG_TOKENS, TOKENS_PER_SECOND),
     *(IN_PROGRESS, REQUESTS, FAILED, f"{STAGE_SECONDS}_bucket", HELD),
-    *(f"{SHADOW_TAU}_count", f"{SHADOW_TAU}_sum"),
+    *(SHADOW_REQUESTS, f"{SHADOW_TAU}_count", f"{SHADOW_TAU}_sum"),
 )

@@ -25,6 +25,8 @@ _KEEPALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000),
 )
 
+Headers = list[tuple[bytes, bytes]]
+
 
 class Peers:
     """Keeps a client that trusts the certificate which is mounted now."""

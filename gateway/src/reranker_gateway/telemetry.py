@@ -35,16 +35,17 @@ class Metrics:
     """A registry with what the process tells of itself; the rest is added."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        #: Where parts that are not always there put theirs, too.
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
 
     def watch(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A gauge that is read when the metrics are scraped."""
-        Gauge(name, description, registry=self._registry).set_function(read)
+        Gauge(name, description, registry=self.registry).set_function(read)
 
     def exposition(self, only: Collection[str] = ()) -> str:
         """The metrics in Prometheus text format: all, or those of the names in `only`."""
-        registry = self._registry.restricted_registry(only) if only else self._registry
+        registry = self.registry.restricted_registry(only) if only else self.registry
         return generate_latest(registry).decode("utf-8")
 
 
@@ -53,7 +54,7 @@ class Telemetry(Metrics):
 
     def __init__(self) -> None:
         super().__init__()
-        registry = self._registry
+        registry = self.registry
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._requests = Counter(
@@ -142,11 +143,6 @@ class Telemetry(Metrics):
     def _value(counter: Counter) -> float:
         return next(sample.value for family in counter.collect() for sample in family.samples)
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """Where parts that are not always there put theirs."""
-        return self._registry
-
     def arrived(self, tokens: int) -> None:
         """A request has come in with `tokens` for the engine, whatever becomes of it."""
         self._arrived.inc(tokens)
@@ -165,7 +161,7 @@ class Telemetry(Metrics):
 
     def watch_counter(self, name: str, description: str, read: Callable[[], float]) -> None:
         """A counter that is read when the metrics are scraped."""
-        self._registry.register(_ReadCounter(name, description, read))
+        self.registry.register(_ReadCounter(name, description, read))
 
 
 class _ReadCounter(Collector):

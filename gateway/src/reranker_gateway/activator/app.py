@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from reranker_gateway.activator.backend import Backend, Headers
+from reranker_gateway.activator.backend import Backend
 from reranker_gateway.activator.hold import Hold, NotTakenError
 from reranker_gateway.activator.settings import ActivatorSettings
 from reranker_gateway.activator.telemetry import ActivatorTelemetry
@@ -35,6 +35,7 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.errors import InvalidRequestError, NotReadyError, OverloadedError
 from reranker_gateway.logs import log_event
+from reranker_gateway.peers import Headers
 from reranker_gateway.request_context import TIMEOUT_HEADER, current_request, timeout_seconds
 from reranker_gateway.telemetry import CONTENT_TYPE
 

@@ -10,13 +10,11 @@ from typing import Any, Final
 import httpx
 
 from reranker_gateway.activator.hold import NotTakenError
-from reranker_gateway.peers import CONNECT_SECONDS, Peers
+from reranker_gateway.peers import CONNECT_SECONDS, Headers, Peers
 
 READY_PATH: Final = b"/v1/health/ready"
 _ASK_SECONDS: Final = 2.0
 _SEND_SECONDS: Final = 60.0
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class Backend:

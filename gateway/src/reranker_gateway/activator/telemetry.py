@@ -17,12 +17,12 @@ class ActivatorTelemetry(Metrics):
             "reranker_activator_requests",
             "Ranking requests answered by way of the activator, or refused by it",
             ["dialect", "code"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._request_seconds = Histogram(
             "reranker_activator_request_duration_seconds",
             "The same, from first byte to answer",
-            registry=self._registry,
+            registry=self.registry,
             buckets=_SECONDS,
         )
 

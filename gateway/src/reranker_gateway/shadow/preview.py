@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 
 from reranker_gateway.api_keys import ApiKeysError
-from reranker_gateway.peers import CONNECT_SECONDS, Peers
+from reranker_gateway.peers import CONNECT_SECONDS, Headers, Peers
 from reranker_gateway.request_context import LONG_PASSAGES_HEADER
 from reranker_gateway.shadow.kendall import Scores
 from reranker_gateway.shadow.proof import (
@@ -48,8 +48,6 @@ _OK: Final = 200
 _CONFLICT: Final = 409
 #: The rest of the time is the caller's.
 _TIMEOUT: Final = httpx.Timeout(None, connect=CONNECT_SECONDS).as_dict()
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class PreviewError(Exception):
@@ -87,7 +85,9 @@ class Preview:
 
     def __init__(self, url: str, revision: str, *, tls_dir: Path | None, secrets: Secrets) -> None:
         """`revision` is the sender's; `secrets` are those of both."""
-        self._url = httpx.URL(url, path=PATH)
+        asked = httpx.URL(url, path=PATH)
+        self._url = httpcore.URL(str(asked))
+        self._host = asked.netloc
         self._revision = revision.encode()
         self._secrets = secrets
         self._peers = Peers(tls_dir)
@@ -98,7 +98,7 @@ class Preview:
         Raises PreviewError, AbsentError and UnprovenError.
         """
         try:
-            connection = self._peers.connection(_origin(self._url))
+            connection = self._peers.connection(self._url.origin)
         except OSError as error:
             raise UnprovenError(
                 f"the certificate can't be read here: {type(error).__name__}", is_failure=False
@@ -175,26 +175,20 @@ class Preview:
         """Status and body, None for another status than 200 and for more bytes than `most`."""
         request = httpcore.Request(
             method,
-            httpcore.URL(scheme=self._url.raw_scheme, host=self._url.raw_host,
-                         port=self._url.port, target=self._url.raw_path),
+            self._url,
             headers=[
-                (b"host", self._url.netloc),
+                (b"host", self._host),
                 (REVISION_HEADER.encode(), self._revision),
                 *headers,
             ],
             content=body,
             extensions={"timeout": _TIMEOUT},
-        )  # fmt: skip
+        )
         response = await connection.handle_async_request(request)
         try:
             return response.status, await _read(response, most)
         finally:
             await response.aclose()
-
-
-def _origin(url: httpx.URL) -> httpcore.Origin:
-    port = url.port or (443 if url.scheme == "https" else 80)
-    return httpcore.Origin(url.raw_scheme, url.raw_host, port)
 
 
 def _written(sample: Sample) -> bytes:

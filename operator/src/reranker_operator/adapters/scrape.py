@@ -34,8 +34,7 @@ _CHUNK: Final = 64 << 10
 _MOST: Final = 1e15
 _LEAST: Final = 1e-9
 _LEAST_SPEED: Final = 1e-3
-_ASKED: Final = tuple(dict.fromkeys((*names.OF_LOAD, names.SHADOW_REQUESTS)))
-_QUERY: Final = urlencode([("name[]", name) for name in _ASKED])
+_QUERY: Final = urlencode([("name[]", name) for name in names.OF_LOAD])
 _REQUESTS: Final = names.REQUESTS.encode()
 _UNANSWERED: Final = names.SHADOW_REQUESTS.encode()
 _BUCKETS: Final = f"{names.STAGE_SECONDS}_bucket".encode()
@@ -43,7 +42,7 @@ _BUCKETS: Final = f"{names.STAGE_SECONDS}_bucket".encode()
 _PARTS: Final = {_BUCKETS: b'stage="queue"', _UNANSWERED: b'result="failed"'}
 _COMPARED: Final = f"{names.SHADOW_TAU}_count".encode()
 _TAU: Final = f"{names.SHADOW_TAU}_sum".encode()
-_NAMES: Final = {name.encode(): name for name in _ASKED}
+_NAMES: Final = {name.encode(): name for name in names.OF_LOAD}
 _CODE: Final = re.compile(rb'(?:^|,)code="(\d{3})"')
 _REVISION: Final = re.compile(rb'^revision="([a-z0-9]{1,63})"')
 _BOUND: Final = re.compile(rb'(?:^|,)le="([^"]+)"')

@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reranker_operator import names
-from reranker_operator.api.rollout import (
-    FailedRevision,
-    GateStatus,
-    Measured,
-    RolloutProgress,
-)
+from reranker_operator.api.rollout import FailedRevision, GateStatus, Measured, RolloutProgress
 from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
 from reranker_operator.core.rollouts import gates, reading, trouble
+from reranker_operator.core.rollouts.reading import Reading
 from reranker_operator.core.rollouts.stages import share_of_pods
-from reranker_operator.core.rollouts.tally import Tally
 from reranker_operator.core.rollouts.view import View
 from reranker_operator.core.rollouts.wish import retry_of
 
@@ -85,10 +80,9 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     same = before is not None and _is_same(view, before)
     if before is not None and (view.dormant or (same and _is_settled(view, before, asked))):
         asked = before.asked
-    unread = reading.unread(view, view.target)
-    dumb = unread + reading.unread_comparing(view)
-    tally = reading.compared(view)
-    judged = () if view.straight else _gates(view, before, unread, tally)
+    metrics = reading.read(view)
+    dumb = metrics.unread + metrics.unread_comparing
+    judged = () if view.straight else _gates(view, before, metrics)
     failing = any(gate.state == "Failed" for gate in judged)
     hopeless = trouble.is_hopeless(found)
     here = RolloutProgress(
@@ -110,8 +104,8 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
         gates=judged,
         gates_time=now if judged else None,
         before=_before(view),
-        compared_before=tally.before,
-        compared=tally.counted,
+        compared_before=metrics.tally.before,
+        compared=metrics.tally.counted,
     )
     if before is None or before.held:
         return here
@@ -171,9 +165,7 @@ def _is_unseen(here: RolloutProgress, now: datetime.datetime) -> bool:
     return here.unread_since is not None and now - here.unread_since < gates.READING
 
 
-def _gates(
-    view: View, before: RolloutProgress | None, unread: int, tally: Tally
-) -> tuple[GateStatus, ...]:
+def _gates(view: View, before: RolloutProgress | None, metrics: Reading) -> tuple[GateStatus, ...]:
     world, loads = view.world, view.world.loads
     count = view.needed
     engine = engine_of(view.entry)
@@ -187,8 +179,8 @@ def _gates(
     return (
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
-        *gates.judge(limits, new, former, unread=unread, alone=_alone(view, before)),
-        *reading.agreement(view, tally),
+        *gates.judge(limits, new, former, unread=metrics.unread, alone=_alone(view, before)),
+        *reading.agreement(view, metrics),
     )
 
 
