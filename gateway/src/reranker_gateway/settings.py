@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         2048, ge=1, description="on each port; half of them may have a request in progress"
     )
     read_idle_seconds: float = Field(
-        10, gt=0, description="longest pause within a body, longest time for a head"
+        30, gt=0, description="longest pause within a body, longest time for a head"
     )
     read_timeout_seconds: float = Field(
         60, gt=0, description="longest time for a body, and for a client to take an answer"

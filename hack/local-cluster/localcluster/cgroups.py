@@ -84,7 +84,8 @@ class ClusterCgroup:
             if hierarchy.unified:
                 _delegate_controllers(hierarchy.mount, hierarchy.controllers)
                 _delegate_controllers(top, hierarchy.controllers)
-            _give_weight(top)
+            _give_weight(top, 2)
+            _give_weight(top / "components", 8)
 
     def join(self) -> None:
         """Move the calling process into ``components``, in every hierarchy."""
@@ -170,13 +171,18 @@ def _inherit_cpuset(group: Path) -> None:
             (group / name).write_text((group.parent / name).read_text())
 
 
-def _give_weight(group: Path) -> None:
-    """A cluster is many programs: with the weight of one, a busy host starves its API server."""
-    for name, weight in (("cpu.shares", 8192), ("cpu.weight", 800)):
+def _give_weight(group: Path, times: int) -> None:
+    """So much more of a busy processor than a group has by default.
+
+    The cluster weighs as two programs of the host: with one, a busy host starves its API server;
+    with many, pods that take what they get starve who talks to them from the host. Within it the
+    components come first, as on a node whose system has its share reserved.
+    """
+    for name, usual in (("cpu.shares", 1024), ("cpu.weight", 100)):
         # Neither in a hierarchy without the controller, nor before a v2 parent delegates it.
         with contextlib.suppress(OSError):
             if (group / name).exists():
-                (group / name).write_text(str(weight))
+                (group / name).write_text(str(times * usual))
 
 
 def _delegate_controllers(group: Path, controllers: frozenset[str]) -> None:
