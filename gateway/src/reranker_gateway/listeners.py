@@ -232,4 +232,7 @@ def _listen(settings: Settings, field: str) -> socket.socket:
         raise ListenError(
             f"RERANKER_{field.upper()}={port}: cannot listen on {settings.host}: {error.strerror}"
         ) from error
+    # asyncio sets it only for sockets that name their protocol, which these do not; connections
+    # inherit it. Without it the body of an answer waits 40 ms for the receipt of its head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -101,6 +102,25 @@ def test_what_a_request_was_for(method: str, path: str, expected: tuple[str, str
     assert describe("PATCH", "https://api/api/v1/namespaces/a/services/x", "", "2xx", 0).verb == (
         "patch"
     )
+
+
+@pytest.mark.parametrize(
+    ("proxy", "past", "asked"),
+    [(None, "", False), ("http://proxy:3128", "", True), ("http://proxy:3128", ".svc", False)],
+)
+async def test_the_environment_is_asked_for_a_proxy_only_where_it_names_one(
+    monkeypatch: pytest.MonkeyPatch, proxy: str | None, past: str, asked: bool
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    if proxy:
+        monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.setenv("no_proxy", past)
+    client = ObservedApiClient(lambda _: None, Configuration(host="https://api.svc:6443"))
+    session = client.rest_client._create_pool_manager()
+    assert session.trust_env is asked
+    await session.close()
+    await client.close()
 
 
 async def test_every_request_is_told_of_however_it_ends() -> None:

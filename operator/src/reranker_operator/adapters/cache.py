@@ -20,6 +20,7 @@ from typing import Any
 from reranker_operator.adapters.cluster import Cluster, Items, Json
 from reranker_operator.adapters.store import News, Store
 from reranker_operator.api.meta import GROUP, NODE, RESOURCES, Resource
+from reranker_operator.core.nodes import Nodes
 from reranker_operator.errors import Conflict, Forbidden, NotFound, OperatorError, Rejected
 
 #: Seconds for which a list of nodes is good enough. They change all the time and decide little.
@@ -59,7 +60,7 @@ class CachingCluster:
         self._live = live
         self._clock = clock
         self._store = Store(watched, clock)
-        self._nodes: Items = []
+        self._nodes = Nodes()
         self._nodes_until = float("-inf")
         self._nodes_fetch: asyncio.Task[None] | None = None
 
@@ -155,7 +156,7 @@ class CachingCluster:
     async def _fetch_nodes(self) -> None:
         try:
             pages = self._live.pages(NODE, None)
-            self._nodes = [_trimmed(node) async for page in pages for node in page]
+            self._nodes = Nodes([_trimmed(node) async for page in pages for node in page])
             self._nodes_until = self._clock() + _NODES_SECONDS
         finally:
             self._nodes_fetch = None

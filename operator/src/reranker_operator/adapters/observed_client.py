@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
@@ -49,6 +50,10 @@ class ObservedApiClient(ApiClient):
     def __init__(
         self, observe: Callable[[ApiCall], None], configuration: Configuration | None = None
     ) -> None:
+        configuration = configuration or Configuration.get_default_copy()
+        if not _is_proxied(configuration.host):
+            # Else each request reads the environment and a .netrc once more, in a thread.
+            configuration.client_session_kwargs = {"trust_env": False}
         super().__init__(configuration)
         self._observe = observe
 
@@ -73,6 +78,12 @@ class ObservedApiClient(ApiClient):
             content_type = (header_params or {}).get("Content-Type", "")
             self._observe(describe(method, url, content_type, status, seconds))
         return response
+
+
+def _is_proxied(host: str) -> bool:
+    """Whether the environment names a proxy on the way to this server."""
+    parts = urlsplit(host)
+    return parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
 
 
 def describe(method: str, url: str, content_type: str, status: str, seconds: float) -> ApiCall:

@@ -40,6 +40,13 @@ def kinds(
     return tuple(sorted(found.values(), key=lambda kind: kind.compute_capability))
 
 
+def _kinds(world: ServiceWorld) -> tuple[GpuStatus, ...]:
+    if world.nodes is None:
+        return ()
+    nodes, wanted = world.nodes, world.service.spec.accelerator
+    return nodes.once(("gpus", wanted.model_dump_json()), lambda: kinds(nodes, wanted))
+
+
 def _memory(labels: Mapping[str, str], resource: str) -> int | None:
     """MiB. A MIG slice that is a resource of its own has a label of its own."""
     key = GPU_MEMORY if resource == "nvidia.com/gpu" else f"{resource}.memory"
@@ -55,7 +62,7 @@ def gpu_of(world: ServiceWorld) -> GpuStatus | None:
     """
     if world.service.spec.accelerator.type != "nvidia":
         return None
-    found = kinds(world.nodes or (), world.service.spec.accelerator)
+    found = _kinds(world)
     if not found:
         return world.service.status.gpu
     return found[0] if len(found) == 1 else None
@@ -63,7 +70,7 @@ def gpu_of(world: ServiceWorld) -> GpuStatus | None:
 
 def why_unknown(world: ServiceWorld) -> tuple[str, str]:
     """Why there is no one kind of GPU, and what to do."""
-    found = kinds(world.nodes or (), world.service.spec.accelerator)
+    found = _kinds(world)
     if found:
         many = ", ".join(kind.compute_capability for kind in found)
         what = f"the nodes have GPUs of compute capability {many}"

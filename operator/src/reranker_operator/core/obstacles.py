@@ -29,10 +29,11 @@ def _no_node(world: ServiceWorld, deployment: Manifest | None) -> Finding | None
         return None
     pod = deployment["spec"]["template"]["spec"] if deployment is not None else {}
     tolerations = [entry.to_dict() for entry in accelerator.tolerations]
-    return scheduling.no_node(
-        world.nodes,
+    wanted = (
         accelerator.resource_name or "nvidia.com/gpu",
         accelerator.count or 1,
         pod.get("nodeSelector") or accelerator.node_selector or {},
         [*tolerations, *pod.get("tolerations", [])],
     )
+    nodes = world.nodes
+    return nodes.once(("no node", repr(wanted)), lambda: scheduling.no_node(nodes, *wanted))

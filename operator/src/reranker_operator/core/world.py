@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.load import PodLoad
+from reranker_operator.core.nodes import Nodes
 from reranker_operator.render.defaults import Defaults
 
 #: A Kubernetes object as JSON; never changed after it was read.
@@ -55,7 +56,7 @@ class ServiceWorld:
     deployments: tuple[Manifest, ...] = ()
     k8s_service: Manifest | None = None
     claims: tuple[Manifest, ...] = ()
-    nodes: tuple[Manifest, ...] | None = None
+    nodes: Nodes | None = None
     warnings: tuple[Manifest, ...] = ()
     #: What there is beside Deployment and Service: ours by label, others' by name.
     companions: tuple[Manifest, ...] = ()

@@ -24,6 +24,7 @@ from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import diagnose
 from reranker_operator.core.activation import ready_endpoints, watched_endpoints
 from reranker_operator.core.causes.pods import is_build
+from reranker_operator.core.nodes import Nodes
 from reranker_operator.core.references import of_service
 from reranker_operator.core.store import mounted
 from reranker_operator.core.world import EngineWorld, Reference, ServiceWorld, owners_of
@@ -39,6 +40,36 @@ from reranker_operator.runtime.reports import warnings
 
 logger = logging.getLogger(__name__)
 _SLICE_OF = "kubernetes.io/service-name"
+_ENGINES_KEPT = 512
+
+
+class Engines:
+    """Reads RerankerEngines: each is looked at by many services, and seldom changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, RerankerEngine]] = {}
+
+    def readable(self, entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:
+        """Without engines of another version's making; their own reconcile says what is wrong."""
+        engines = []
+        for entry in entries:
+            try:
+                engines.append(self._read(entry))
+            except ValidationError as error:
+                name = entry["metadata"]["name"]
+                logger.warning("RerankerEngine %s is left out: %s", name, error.errors()[0]["msg"])
+        return tuple(engines)
+
+    def _read(self, entry: Json) -> RerankerEngine:
+        uid, version = entry["metadata"]["uid"], entry["metadata"]["resourceVersion"]
+        known = self._known.get(uid)
+        if known is not None and known[0] == version:
+            return known[1]
+        found = RerankerEngine.model_validate(entry)
+        if len(self._known) >= _ENGINES_KEPT:
+            self._known.clear()
+        self._known[uid] = version, found
+        return found
 
 
 async def service_world(
@@ -51,6 +82,7 @@ async def service_world(
     kinds: OptionalKinds | None = None,
     references: References | None = None,
     loads: Loads | None = None,
+    read: Engines | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
     service = RerankerService.model_validate(raw)
@@ -70,7 +102,7 @@ async def service_world(
     deployments += await _unlabelled(cluster, service, deployments)
     deployments = [entry for entry in deployments if _is_revision(entry, service)]
     pods = [pod for pod in pods if pod["metadata"].get("ownerReferences")]
-    readable = _readable(engines)
+    readable = (read or Engines()).readable(engines)
     stores = {store_claim_name(entry.spec.store) for entry in readable}
     stores |= {store_claim_name(service.spec.engine.store)}
     stores |= {claim for entry in deployments for claim in mounted(entry)}
@@ -101,7 +133,12 @@ async def service_world(
 
 
 async def engine_world(
-    cluster: Cluster, raw: Json, defaults: Defaults, now: datetime.datetime
+    cluster: Cluster,
+    raw: Json,
+    defaults: Defaults,
+    now: datetime.datetime,
+    *,
+    read: Engines | None = None,
 ) -> EngineWorld:
     """Read everything around one RerankerEngine."""
     engine = RerankerEngine.model_validate(raw)
@@ -115,7 +152,7 @@ async def engine_world(
     )
     own_jobs = _jobs_of(engine, jobs)
     others = [entry for entry in siblings if entry["metadata"]["name"] != name]
-    readable = _readable(others)
+    readable = (read or Engines()).readable(others)
     complaints = any(diagnose.verify_failure(pod) is not None for pod in pods)
     return EngineWorld(
         engine=engine,
@@ -193,25 +230,14 @@ def _is_revision(deployment: Json, service: RerankerService) -> bool:
     return left or service.metadata.uid in owners
 
 
-def _readable(entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:
-    """Without engines of another version's making; their own reconcile says what is wrong."""
-    engines = []
-    for entry in entries:
-        try:
-            engines.append(RerankerEngine.model_validate(entry))
-        except ValidationError as error:
-            name = entry["metadata"]["name"]
-            logger.warning("RerankerEngine %s is left out: %s", name, error.errors()[0]["msg"])
-    return tuple(engines)
-
-
 def _is_ours(address: Json | None, service: RerankerService) -> bool:
     return address is not None and service.metadata.uid in owners_of(address)
 
 
-async def _nodes(cluster: Cluster) -> tuple[Json, ...] | None:
+async def _nodes(cluster: Cluster) -> Nodes | None:
     try:
-        return tuple(await cluster.list(NODE, None))
+        found = await cluster.list(NODE, None)
+        return found if isinstance(found, Nodes) else Nodes(found)
     except Forbidden:
         # A namespaced installation has no right to see nodes; the scheduler will tell.
         return None

@@ -39,7 +39,7 @@ from reranker_operator.errors import (
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Done, Executor
-from reranker_operator.runtime.gather import engine_world, service_world
+from reranker_operator.runtime.gather import Engines, engine_world, service_world
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
@@ -87,6 +87,7 @@ class Reconciler:
         self._clock = clock
         self._kinds = kinds
         self._loads = loads
+        self._engines = Engines()
 
     async def reconcile(self, key: Key) -> float | None:
         """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
@@ -171,9 +172,12 @@ class Reconciler:
                 kinds=self._kinds,
                 references=self._references,
                 loads=self._loads,
+                read=self._engines,
             )
             return world.service, plan_service(world)
-        engine = await engine_world(self._cluster, raw, self._defaults, now)
+        engine = await engine_world(
+            self._cluster, raw, self._defaults, now, read=self._engines
+        )
         return engine.engine, plan_engine(engine)
 
     async def _leave(

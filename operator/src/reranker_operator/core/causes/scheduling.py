@@ -1,7 +1,7 @@
 """Why no node takes a pod, from the scheduler's words and from the nodes themselves."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from reranker_operator.api.conditions import Reason
@@ -86,7 +86,7 @@ def _selector_text(pod: Manifest) -> str:
 
 
 def no_node(
-    nodes: tuple[Manifest, ...],
+    nodes: Collection[Manifest],
     resource: str,
     count: int,
     selector: Mapping[str, str],

@@ -1,0 +1,33 @@
+"""Triton asked directly: the engine's tensors over gRPC, nothing of the gateway."""
+
+import random
+import time
+from pathlib import Path
+
+import tritonclient.grpc as triton
+from bare import feeds_of, tokenised
+from load import percentile
+from workloads import Asked
+
+_MODEL = "reranker"
+
+
+def single_ms(port: int, engine: Path, asked: list[Asked]) -> float:
+    """Median of one pair at a time, ids ready; the same pairs as the gateway gets."""
+    requests: list[dict[str, object]] = [
+        {"query": one.query, "passages": one.passages} for one in asked
+    ]
+    pairs = tokenised(engine, requests)
+    # In no order, as the gateway gets them: a length that was seen just before is faster.
+    random.Random(1).shuffle(pairs)  # noqa: S311
+    times = []
+    with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        for pair in pairs:
+            inputs = []
+            for name, values in feeds_of([pair]).items():
+                entry = triton.InferInput(name, list(values.shape), "INT32")
+                inputs.append(entry.set_data_from_numpy(values))
+            began = time.perf_counter()
+            client.infer(_MODEL, inputs)
+            times.append((time.perf_counter() - began) * 1000)
+    return percentile(times, 0.5)
