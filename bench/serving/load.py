@@ -49,21 +49,26 @@ class Target:
     bodies: Sequence[bytes]
     #: Passages of each body.
     pairs: Sequence[int]
+    #: After so many bodies the work is the same again, in other words; None: after all of them.
+    lap: int | None = None
 
 
 async def closed(target: Target, clients: int, seconds: float) -> Outcome:
-    """`clients` at a time, for at least `seconds`, and until each body went equally often.
+    """`clients` at a time, for at least `seconds`, and until each lap of bodies is whole.
 
     So two servers, or two runs of one, have done the same work, however fast they are.
     """
-    outcome, sent = Outcome(), 0
+    outcome, sent, lap = Outcome(), 0, target.lap or len(target.bodies)
     async with _session() as session:
-        await _ask(session, target, 0, time.perf_counter(), Outcome())
+        await _ask(session, target, -1, time.perf_counter(), Outcome())
         started = time.perf_counter()
 
         async def client() -> None:
             nonlocal sent
-            while not sent or sent % len(target.bodies) or time.perf_counter() < started + seconds:
+            # A failure makes the run worthless, and would be repeated as fast as can be.
+            while not outcome.failed and (
+                not sent or sent % lap or time.perf_counter() < started + seconds
+            ):
                 number, sent = sent, sent + 1
                 await _ask(session, target, number, time.perf_counter(), outcome)
 
@@ -80,7 +85,7 @@ async def poisson(target: Target, rate: float, count: int, seed: int = 1) -> Out
     outcome, chance = Outcome(), random.Random(seed)  # noqa: S311
     running = []
     async with _session() as session:
-        await _ask(session, target, 0, time.perf_counter(), Outcome())
+        await _ask(session, target, -1, time.perf_counter(), Outcome())
         started = due = time.perf_counter()
         for number in range(count):
             await asyncio.sleep(max(0.0, due - time.perf_counter()))

@@ -30,11 +30,17 @@ class Asked(BaseModel):
     documents: list[str]
 
 
-def cross_encoder(backend: str, model: Path, batch: int) -> Score:
-    """sentence-transformers sorts by length itself."""
+def cross_encoder(backend: str, model: Path, batch: int, *, exact: bool) -> Score:
+    """sentence-transformers sorts by length itself.
+
+    Unless it is told to be `exact`, OpenVINO computes in BF16 where the CPU can.
+    """
     from sentence_transformers import CrossEncoder  # noqa: PLC0415
 
-    encoder = CrossEncoder(str(model), backend=backend, device="cpu", max_length=512)
+    settings = {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}} if exact else {}
+    encoder = CrossEncoder(
+        str(model), backend=backend, device="cpu", max_length=512, model_kwargs=settings
+    )
 
     def score(query: str, documents: list[str]) -> list[float]:
         pairs = [(query, document) for document in documents]
@@ -107,6 +113,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--one", action="store_true")
+    parser.add_argument("--exact", action="store_true", help="OpenVINO in FP32")
     arguments = parser.parse_args()
     if arguments.kind == "export":
         export(arguments.model, arguments.out)
@@ -114,7 +121,9 @@ def main() -> None:
     if arguments.kind == "flashrank":
         score = flashrank(arguments.model)
     else:
-        score = cross_encoder(arguments.kind, arguments.model, arguments.batch)
+        score = cross_encoder(
+            arguments.kind, arguments.model, arguments.batch, exact=arguments.exact
+        )
     if arguments.one:
         score = one_at_a_time(score)
     uvicorn.run(application(score), host="127.0.0.1", port=arguments.port, log_level="warning")

@@ -148,7 +148,12 @@ _ONE_AT_A_TIME: tuple[Way, ...] = tuple(("--one", "--batch", str(n)) for n in (8
 PEERS = (
     Peer("sentence-transformers torch", ((), *_ONE_AT_A_TIME)),
     Peer("sentence-transformers onnx", ((), *_ONE_AT_A_TIME)),
+    # As it comes it computes in BF16 on many CPUs, which is another engine than the others have.
     Peer("sentence-transformers openvino", ((), *_ONE_AT_A_TIME)),
+    Peer(
+        "sentence-transformers FP32 openvino",
+        tuple(("--exact", *way) for way in _ONE_AT_A_TIME),
+    ),
     Peer("flashrank", ((), ("--one",))),
     Peer("infinity torch", ((), ("--batch-size", "8"), ("--batch-size", "64"))),
     Peer("infinity optimum", ((), ("--batch-size", "8"), ("--batch-size", "64"))),

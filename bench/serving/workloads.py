@@ -20,6 +20,8 @@ WORDS = [
     "secure", "mail", "sound", "video", "graph", "table", "query", "cache", "log", "user",
 ]  # fmt: skip
 QUERY = "which tool converts many images"
+#: Others of the same length.
+QUERIES = (QUERY, *(f"which tool converts many {word}" for word in WORDS[1:17]))
 #: Of query and template.
 _QUERY_TOKENS = 8
 _LONGEST = 512

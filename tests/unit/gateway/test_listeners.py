@@ -4,9 +4,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from support.ports import free_ports
+
 from reranker_gateway.listeners import ListenError, Listeners
 from reranker_gateway.settings import Settings
-from support.ports import free_ports
 
 
 def _settings(folder: Path, *ports: int) -> Settings:

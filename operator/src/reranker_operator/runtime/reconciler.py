@@ -175,9 +175,7 @@ class Reconciler:
                 read=self._engines,
             )
             return world.service, plan_service(world)
-        engine = await engine_world(
-            self._cluster, raw, self._defaults, now, read=self._engines
-        )
+        engine = await engine_world(self._cluster, raw, self._defaults, now, read=self._engines)
         return engine.engine, plan_engine(engine)
 
     async def _leave(
