@@ -55,7 +55,7 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt
 .PHONY: venv
 venv: $(VENV)/.ready ## The Python environment of tests and tools, in .venv.
 
-.PHONY: test lint test-rules test-conformance test-unit test-reconcile test-builder test-cluster test-keda test-e2e test-long test-nightly
+.PHONY: test lint test-rules test-conformance test-unit test-reconcile test-builder test-cluster test-autoscalers test-e2e test-long test-nightly
 test: ## Everything: lint, unit, reconcile, cluster, e2e.
 	@hack/test
 
@@ -86,10 +86,10 @@ test-builder: ## The builder's golden tests, inside its image.
 test-cluster: $(VENV)/.ready ## CRDs, admission and RBAC on the cluster's API server.
 	@$(PY) -m pytest tests/cluster
 
-test-keda: $(VENV)/.ready ## Real KEDA beside the operator's external scaler; builds it once, many minutes.
+test-autoscalers: $(VENV)/.ready ## Real KEDA, and Prometheus with its adapter; builds KEDA once, many minutes.
 	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) binaries
 	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(CLUSTER_CLI) keda
-	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(PY) -m pytest tests/keda
+	@RERANKER_CLUSTER_BIN=$(CURDIR)/.cluster/bin $(PY) -m pytest tests/autoscalers
 
 test-e2e: $(VENV)/.ready ## Real pods on the cluster.
 	@$(PY) -m pytest tests/e2e

@@ -57,10 +57,10 @@ class BareControlPlane:
             kubeconfig=str(self.kubeconfig), leader_elect="false", secure_port="0",
         )  # fmt: skip
 
-    def run(self, program: str, *arguments: str, environment: dict[str, str] | None = None,
-            **flags: str) -> None:  # fmt: skip
-        """A program of the folder of binaries, until the end."""
-        with (self.logs / f"{program}.log").open("wb") as log:
+    def run(self, program: str | Path, *arguments: str,
+            environment: dict[str, str] | None = None, **flags: str) -> None:  # fmt: skip
+        """A program of the folder of binaries, or that of a path, until the end."""
+        with (self.logs / f"{Path(program).name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [self._binaries / program, *arguments, *_named(flags)], stdout=log, stderr=log,
                 env=os.environ | (environment or {}),

@@ -12,6 +12,8 @@ from reranker_contracts import metrics as names
 from support.kubectl import Json, Kubectl
 
 _PORT = 8002
+#: Only Prometheus asks for it: the operator divides the tokens itself.
+BACKLOG_SECONDS = "reranker_backlog_seconds"
 
 
 def load_of(*, backlog: float = 0.0, busy: float = 0.0) -> dict[str, float]:
@@ -23,6 +25,7 @@ def load_of(*, backlog: float = 0.0, busy: float = 0.0) -> dict[str, float]:
         names.READY: 1,
         names.TOKENS_PER_SECOND: 100,
         names.BACKLOG_TOKENS: 100 * backlog,
+        BACKLOG_SECONDS: backlog,
         names.BUSY_SECONDS: busy,
     }
 
@@ -33,6 +36,7 @@ class Pods:
     def __init__(self, kubectl: Kubectl, service: str) -> None:
         self._kubectl, self._service = kubectl, service
         self._servers: dict[str, ThreadingHTTPServer] = {}
+        self._counters = _Counters()
         #: Metrics of pods by name; None: it does not answer as it should.
         self.told: dict[str, dict[str, float] | None] = {}
 
@@ -112,9 +116,11 @@ class Pods:
             def do_GET(self) -> None:
                 found = pods.told.get(name)
                 body = "".join(
-                    f"{key} {_now(key, value)}\n" for key, value in (found or {}).items()
+                    f"{key} {pods._counters.now(name, key, value)}\n"
+                    for key, value in (found or {}).items()
                 )
                 self.send_response(500 if found is None else 200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
                 self.wfile.write(body.encode())
 
@@ -128,9 +134,22 @@ class Pods:
         return address
 
 
-def _now(name: str, value: float) -> float:
-    """Of a counter what it has come to since the epoch."""
-    return value * time.time() if name.endswith("_total") else value
+class _Counters:
+    """What counters have come to whose rates are told; Prometheus takes one that falls for new."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def now(self, pod: str, name: str, told: float) -> float:
+        if not name.endswith("_total"):
+            return told
+        with self._lock:
+            now = time.monotonic()
+            at, value = self._seen.get((pod, name), (now, 0.0))
+            value += told * (now - at)
+            self._seen[pod, name] = now, value
+        return value
 
 
 @contextmanager

@@ -1,0 +1,197 @@
+"""Real Prometheus, prometheus-adapter with the rules of the documentation, and the HPA controller.
+
+On a control plane without nodes: Prometheus finds and scrapes pods whose status is written by hand.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from support.certificates import issue
+from support.cluster import BINARIES, ROOT
+from support.control_plane import ControlPlane, control_plane
+from support.kubectl import Json, Kubectl, KubectlError, eventually
+from support.metrics_api import api_service, endpoint
+from support.ports import free_ports
+from support.unscheduled import BACKLOG_SECONDS, Pods, load_of, pods_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+_NAME = "minimal"
+_GROUP, _VERSION = "custom.metrics.k8s.io", "v1beta1"
+_BUSY = "reranker_busy"
+#: The rules look at how busy pods were for one minute.
+_WINDOW = 60
+_SOON = 45
+_LATER = _WINDOW + _SOON
+_PROMETHEUS = ROOT / "hack/prometheus"
+_ADAPTER = BINARIES / "prometheus-adapter"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Prometheus and its adapter."""
+
+    plane: ControlPlane
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return self.plane.kubectl
+
+    def log(self) -> str:
+        return "\n".join(map(self.plane.log, (_PROMETHEUS.name, _ADAPTER.name)))
+
+    def values(self, metric: str) -> dict[str, str]:
+        """What the HPA controller is told, by pod."""
+        path = f"/apis/{_GROUP}/{_VERSION}/namespaces/{self.kubectl.namespace}/pods/%2A/{metric}"
+        query = f"labelSelector=reranker.dev%2Fservice%3D{_NAME}"
+        try:
+            found = json.loads(self.kubectl("get", "--raw", f"{path}?{query}"))
+        except KubectlError:
+            return {}
+        return {item["describedObject"]["name"]: item["value"] for item in found["items"]}
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    adapter = _ADAPTER if _ADAPTER.exists() else shutil.which(_ADAPTER.name)
+    if adapter is None:
+        pytest.skip(f"there is no {_ADAPTER.name} in the PATH")
+    with control_plane() as plane:
+        prometheus, secure = free_ports(2)
+        _start_prometheus(plane, prometheus)
+        _start_adapter(plane, Path(adapter), secure, prometheus)
+        yield Stage(plane)
+
+
+def _start_prometheus(plane: ControlPlane, port: int) -> None:
+    # Downloads it where it is missing, and says so when it can't.
+    subprocess.run([_PROMETHEUS, "prometheus", "--version"], check=True)
+    config = plane.root / "prometheus.json"
+    config.write_text(json.dumps({
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "scrape_configs": [_scraped(plane)],
+    }))  # fmt: skip
+    plane.run(
+        *(_PROMETHEUS, "prometheus", f"--config.file={config}"),
+        *(f"--storage.tsdb.path={plane.root / 'series'}", f"--web.listen-address=127.0.0.1:{port}"),
+    )
+
+
+def _scraped(plane: ControlPlane) -> Json:
+    """Port 8002 of pods, with the labels that come of the chart's ServiceMonitor."""
+    of_pod = "__meta_kubernetes_pod_"
+    of_service = f"{of_pod}label_reranker_dev_service"
+    labels = {"namespace": "__meta_kubernetes_namespace", "pod": f"{of_pod}name",
+              "container": f"{of_pod}container_name", "service": of_service,
+              "job": of_service}  # fmt: skip
+    return {
+        "job_name": "gateways",
+        "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(plane.kubeconfig)}],
+        "relabel_configs": [
+            {"source_labels": [of_service], "regex": ".+", "action": "keep"},
+            {"source_labels": [f"{of_pod}ip"], "target_label": "__address__",
+             "replacement": "$1:8002"},
+            {"target_label": "endpoint", "replacement": "metrics"},
+            *({"source_labels": [source], "target_label": label}
+              for label, source in labels.items()),
+        ],
+    }  # fmt: skip
+
+
+def _start_adapter(plane: ControlPlane, program: Path, secure: int, prometheus: int) -> None:
+    folder = plane.root / "adapter"
+    issue(folder, "adapter")
+    config = folder / "config.json"
+    config.write_text(json.dumps({"rules": _documented()["custom"]}))
+    kubeconfig = str(plane.kubeconfig)
+    plane.run(program, config=str(config), prometheus_url=f"http://127.0.0.1:{prometheus}",
+              metrics_relist_interval="1s", metrics_max_age="1m", secure_port=str(secure),
+              tls_cert_file=str(folder / "tls.crt"), tls_private_key_file=str(folder / "tls.key"),
+              authentication_kubeconfig=kubeconfig, authorization_kubeconfig=kubeconfig,
+              lister_kubeconfig=kubeconfig)  # fmt: skip
+    endpoint(plane.kubectl, "adapter", secure)
+    api_service(plane.kubectl, _GROUP, _VERSION, "adapter")
+
+
+def _documented() -> Json:
+    """The rules, as people copy them."""
+    text = (ROOT / "docs/hpa-and-keda.md").read_text()
+    blocks = [yaml.safe_load(part.partition("```")[0]) for part in text.split("```yaml\n")[1:]]
+    (rules,) = (block["rules"] for block in blocks if "rules" in block)
+    return dict(rules)
+
+
+@pytest.fixture
+def pods(stage: Stage) -> Iterator[Pods]:
+    with pods_of(stage.kubectl, _NAME) as made:
+        made.follow()
+        yield made
+        stage.kubectl("delete", "hpa", _NAME, "--ignore-not-found")
+
+
+def _scale(stage: Stage) -> None:
+    """The sample, without the window of minutes before it scales in."""
+    sample: Json = yaml.safe_load((ROOT / "manifests/samples/hpa.yaml").read_text())
+    sample["spec"]["behavior"] = {"scaleDown": {"stabilizationWindowSeconds": 0}}
+    stage.kubectl.apply(sample)
+
+
+def _until(stage: Stage, pods: Pods, wanted: int, within: float) -> None:
+    def describe() -> str:
+        told = {metric: stage.values(metric) for metric in (BACKLOG_SECONDS, _BUSY)}
+        return f"{pods.wanted()} pods; {told}; {_status(stage)}\n{stage.log()}"
+
+    eventually(lambda: pods.follow() == wanted, within=within, describe=describe, every=1)
+
+
+def _status(stage: Stage) -> Json:
+    return dict(stage.kubectl.get("hpa", _NAME).get("status", {}))
+
+
+def _backlog(status: Json) -> str:
+    """Of each pod, as the HPA has seen it last."""
+    for entry in status.get("currentMetrics") or ():
+        if entry["pods"]["metric"]["name"] == BACKLOG_SECONDS:
+            return str(entry["pods"]["current"]["averageValue"])
+    return ""
+
+
+def _failures(stage: Stage) -> int:
+    """How often the HPA went without a metric."""
+    events = stage.kubectl.list("events")
+    return sum(event["count"] for event in events if event["reason"] == "FailedGetPodsMetric")
+
+
+def test_pods_follow_what_prometheus_has_seen(stage: Stage, pods: Pods) -> None:
+    pods.told |= {f"{_NAME}-{number}": load_of() for number in range(8)}
+    pods.told[f"{_NAME}-0"] = load_of(backlog=5)
+    _scale(stage)
+    # ceil(5 s / 2 s).
+    _until(stage, pods, 3, _SOON)
+
+    # Three busy pods are the work of ceil(3 / 0.7), more than what waits asks for.
+    pods.told |= {f"{_NAME}-{number}": load_of(busy=1) for number in range(3)}
+    pods.told[f"{_NAME}-0"] = load_of(backlog=5, busy=1)
+    _until(stage, pods, 5, _LATER)
+    pods.told[f"{_NAME}-0"] = load_of(busy=1)
+    status = eventually(lambda: (seen := _status(stage)) and _backlog(seen) == "0" and seen,
+                        within=_SOON, describe=stage.log, every=1)  # fmt: skip
+    assert status["desiredReplicas"] == 5
+
+    # What can't be read is neither idle nor what it was: no value, and the number stays.
+    pods.told |= {f"{_NAME}-{number}": None for number in range(5)}
+    eventually(lambda: not stage.values(BACKLOG_SECONDS) and not stage.values(_BUSY),
+               within=_WINDOW / 3, describe=lambda: str(stage.values(_BUSY)), every=1)  # fmt: skip
+    failures = _failures(stage)
+    eventually(lambda: _failures(stage) >= failures + 3, within=_SOON,
+               describe=lambda: str(_status(stage)), every=1)  # fmt: skip
+    assert pods.wanted() == 5
+
+    pods.told |= {f"{_NAME}-{number}": load_of() for number in range(8)}
+    _until(stage, pods, 1, _LATER)
