@@ -46,13 +46,19 @@ class ControlPlane(BareControlPlane):
             horizontal_pod_autoscaler_sync_period=f"{_HPA_SECONDS}s",
         )
         self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/rerankerservices.yaml"))
-        self.kubectl("wait", "--for=condition=Established", "crd/rerankerservices.reranker.dev")
+        # `kubectl wait` fails on a definition that has no conditions yet.
+        eventually(self._knows_services, within=_START_SECONDS)
 
     def _answers(self) -> bool:
         try:
             return self.kubectl("get", "--raw", "/readyz") == "ok"
         except KubectlError:
             return False
+
+    def _knows_services(self) -> bool:
+        found = self.kubectl.get("crd", "rerankerservices.reranker.dev").get("status", {})
+        conditions = found.get("conditions") or ()
+        return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
     def _front_proxy(self) -> dict[str, str]:
         """Who the API server is where it passes requests on; it signs itself, so is its own CA."""
