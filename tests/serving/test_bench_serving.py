@@ -49,14 +49,22 @@ async def server() -> AsyncIterator[Counted]:
 async def test_a_closed_loop_sends_each_body_equally_often(server: Counted) -> None:
     bodies = [b"%d" % at for at in range(7)]
     outcome = await closed(Target(server.url, bodies, range(7)), clients=3, seconds=0)
-    # The first one once more, before the clock starts.
-    assert server.bodies - Counter([bodies[0]]) == Counter(bodies)
+    # The last one once more, before the clock starts.
+    assert server.bodies - Counter([bodies[-1]]) == Counter(bodies)
     assert outcome.pairs == sum(range(7))
     server.bodies.clear()
     outcome = await closed(Target(server.url, bodies, range(7)), clients=3, seconds=0.2)
-    (times,) = set((server.bodies - Counter([bodies[0]])).values())
+    (times,) = set((server.bodies - Counter([bodies[-1]])).values())
     assert len(outcome.answered) == 7 * times
     assert outcome.wall >= 0.2
+    server.bodies.clear()
+    await closed(Target(server.url, bodies, range(7), lap=3), clients=2, seconds=0)
+    assert server.bodies - Counter([bodies[-1]]) == Counter(bodies[:3])
+
+
+async def test_a_closed_loop_ends_with_the_first_failure() -> None:
+    outcome = await closed(Target("http://127.0.0.1:1", [b""], [1]), clients=3, seconds=60)
+    assert 1 <= outcome.failed.total() <= 3
 
 
 async def test_an_open_loop_counts_from_when_a_request_was_due(server: Counted) -> None:
