@@ -16,6 +16,7 @@ import yaml
 from support.certificates import issue
 from support.cluster import ROOT
 from support.control_plane import ControlPlane, control_plane
+from support.hpa import average
 from support.kubectl import Json, Kubectl, eventually
 from support.metrics_api import api_service, endpoint
 from support.ports import free_ports
@@ -106,13 +107,9 @@ def _until(stage: Stage, pods: Pods, wanted: int) -> None:
     eventually(lambda: pods.follow() == wanted, within=_SOON, describe=describe, every=1)
 
 
-def _average(stage: Stage) -> str:
-    """Seconds of work of each pod, as the HPA has seen it last."""
-    (found,) = stage.kubectl.list("hpa")
-    for entry in found["status"].get("currentMetrics") or ():
-        if entry["external"]["metric"]["name"].endswith("backlog-seconds"):
-            return str(entry["external"]["current"]["averageValue"])
-    return ""
+def _backlog(stage: Stage) -> str:
+    (hpa,) = stage.kubectl.list("hpa")
+    return average(hpa, "external", "s0-reranker-backlog-seconds")
 
 
 def test_pods_follow_the_work_down_to_none_and_wake_when_somebody_waits(
@@ -127,7 +124,7 @@ def test_pods_follow_the_work_down_to_none_and_wake_when_somebody_waits(
     # What can't be read is not idle, but as busy as it should be: the number stays, whichever of
     # them is missed first.
     pods.told |= {f"{_NAME}-{number}": load_of(backlog=2) for number in range(3)}
-    eventually(lambda: _average(stage) == "2", within=_SOON, describe=stage.log, every=1)
+    eventually(lambda: _backlog(stage) == "2", within=_SOON, describe=stage.log, every=1)
     pods.told |= dict.fromkeys(f"{_NAME}-{number}" for number in range(3))
     time_of = time.monotonic() + 15
     eventually(lambda: time.monotonic() > time_of or pods.follow() != 3, within=30, every=1)

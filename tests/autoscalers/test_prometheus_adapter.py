@@ -16,6 +16,7 @@ import yaml
 from support.certificates import issue
 from support.cluster import BINARIES, ROOT
 from support.control_plane import ControlPlane, control_plane
+from support.hpa import average
 from support.kubectl import Json, Kubectl, KubectlError, eventually
 from support.metrics_api import api_service, endpoint
 from support.ports import free_ports
@@ -149,7 +150,7 @@ def _scale(stage: Stage) -> None:
 def _until(stage: Stage, pods: Pods, wanted: int, within: float) -> None:
     def describe() -> str:
         told = {metric: stage.values(metric) for metric in (BACKLOG_SECONDS, _BUSY)}
-        return f"{pods.wanted()} pods; {told}; {_status(stage)}\n{stage.log()}"
+        return f"{pods.wanted()} pods; {told}; {_hpa(stage)}\n{stage.log()}"
 
     def reached() -> bool:
         number = pods.follow()
@@ -159,16 +160,8 @@ def _until(stage: Stage, pods: Pods, wanted: int, within: float) -> None:
     eventually(reached, within=within, describe=describe, every=1)
 
 
-def _status(stage: Stage) -> Json:
-    return dict(stage.kubectl.get("hpa", _NAME).get("status", {}))
-
-
-def _backlog(status: Json) -> str:
-    """Of each pod, as the HPA has seen it last."""
-    for entry in status.get("currentMetrics") or ():
-        if entry["pods"]["metric"]["name"] == BACKLOG_SECONDS:
-            return str(entry["pods"]["current"]["averageValue"])
-    return ""
+def _hpa(stage: Stage) -> Json:
+    return stage.kubectl.get("hpa", _NAME)
 
 
 def _failures(stage: Stage) -> int:
@@ -189,9 +182,11 @@ def test_pods_follow_what_prometheus_has_seen(stage: Stage, pods: Pods) -> None:
     pods.told |= busy | {f"{_NAME}-0": load_of(backlog=5, busy=0.86)}
     _until(stage, pods, 4, _LATER)
     pods.told |= busy
-    status = eventually(lambda: (seen := _status(stage)) and _backlog(seen) == "0" and seen,
-                        within=_SOON, describe=stage.log, every=1)  # fmt: skip
-    assert status["desiredReplicas"] == 4
+    hpa = eventually(
+        lambda: average(seen := _hpa(stage), "pods", BACKLOG_SECONDS) == "0" and seen,
+        within=_SOON, describe=stage.log, every=1,
+    )  # fmt: skip
+    assert hpa["status"]["desiredReplicas"] == 4
 
     # What can't be read is neither idle nor what it was: no value, and the number stays.
     pods.told |= {f"{_NAME}-{number}": None for number in range(4)}
@@ -199,7 +194,7 @@ def test_pods_follow_what_prometheus_has_seen(stage: Stage, pods: Pods) -> None:
                within=_WINDOW / 3, describe=lambda: str(stage.values(_BUSY)), every=1)  # fmt: skip
     failures = _failures(stage)
     eventually(lambda: _failures(stage) >= failures + 3, within=_SOON,
-               describe=lambda: str(_status(stage)), every=1)  # fmt: skip
+               describe=lambda: str(_hpa(stage)), every=1)  # fmt: skip
     assert pods.wanted() == 4
 
     pods.told |= {f"{_NAME}-{number}": load_of() for number in range(8)}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.cluster import ROOT, Cluster
-from support.kubectl import Kubectl
+from support.kubectl import Kubectl, until_served
 
 _NAMESPACE = "cluster-tests"
 
@@ -16,6 +16,6 @@ def api(cluster: Cluster) -> Iterator[Kubectl]:
     cluster.helm("upgrade", "--install", "reranker-operator-crds", crds, "-n", "reranker-system",
                  "--create-namespace", "--wait")  # fmt: skip
     cluster.kubectl("create", "namespace", _NAMESPACE)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/rerankerservices.reranker.dev")
+    until_served(cluster.kubectl, "rerankerservices.reranker.dev")
     yield cluster.kubectl.within(_NAMESPACE)
     cluster.kubectl("delete", "namespace", _NAMESPACE, "--wait")

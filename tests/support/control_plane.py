@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from support.bare_control_plane import BareControlPlane, openssl
 from support.cluster import BINARIES, ROOT
-from support.kubectl import Kubectl, KubectlError, eventually
+from support.kubectl import Kubectl, KubectlError, eventually, until_served
 
 _START_SECONDS = 180
 _END_SECONDS = 3
@@ -46,19 +46,13 @@ class ControlPlane(BareControlPlane):
             horizontal_pod_autoscaler_sync_period=f"{_HPA_SECONDS}s",
         )
         self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds/rerankerservices.yaml"))
-        # `kubectl wait` fails on a definition that has no conditions yet.
-        eventually(self._knows_services, within=_START_SECONDS)
+        until_served(self.kubectl, "rerankerservices.reranker.dev")
 
     def _answers(self) -> bool:
         try:
             return self.kubectl("get", "--raw", "/readyz") == "ok"
         except KubectlError:
             return False
-
-    def _knows_services(self) -> bool:
-        found = self.kubectl.get("crd", "rerankerservices.reranker.dev").get("status", {})
-        conditions = found.get("conditions") or ()
-        return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
     def _front_proxy(self) -> dict[str, str]:
         """Who the API server is where it passes requests on; it signs itself, so is its own CA."""

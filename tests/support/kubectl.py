@@ -82,3 +82,13 @@ def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within:.0f} s: {describe()}")
         time.sleep(every)
+
+
+def until_served(kubectl: Kubectl, definition: str) -> None:
+    """The API server serves what it defines; `kubectl wait` fails while it has no conditions."""
+
+    def established() -> bool:
+        conditions = kubectl.get("crd", definition).get("status", {}).get("conditions") or ()
+        return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+    eventually(established, within=180)
