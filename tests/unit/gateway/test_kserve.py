@@ -46,7 +46,9 @@ async def connect(gateway_of: Make) -> AsyncIterator[Make]:
         server = create_server(gateway, names_of(gateway))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        # What the server says, not what came of it when tried again.
+        options = [("grpc.enable_retries", 0)]
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options)
         ends.extend([channel.close, lambda: server.stop(None)])
         return channel
 
@@ -372,6 +374,30 @@ async def test_a_full_queue_is_resource_exhausted(
     assert int(dict(error.trailing_metadata())["retry-after"]) >= 1
     engine.open.set()
     assert len(arrays(await call)["logit"]) == 11
+
+
+async def test_many_calls_on_one_connection_are_told_when_to_come_again(
+    connect: Make, gateway_of: Make, engine: Any, eventually: Make
+) -> None:
+    engine.open.clear()
+    gateway = gateway_of(max_queue_tokens=60)
+    channel = await connect(gateway)
+    calls = [
+        asyncio.ensure_future(
+            asyncio.wait_for(stub(channel).ModelInfer(infer_request(["w1"], [f"w{at} w1 w1"])), 60)
+        )
+        for at in range(400)
+    ]
+    await eventually(
+        lambda: sum(call.done() for call in calls) + gateway.drain.active == len(calls)
+    )
+    engine.open.set()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    refusals = [error for error in answers if isinstance(error, grpc.aio.AioRpcError)]
+    assert 0 < len(refusals) < len(calls)
+    assert {
+        (error.code(), "retry-after" in dict(error.trailing_metadata())) for error in refusals
+    } == {(grpc.StatusCode.RESOURCE_EXHAUSTED, True)}
 
 
 @pytest.mark.parametrize("way", ["cancel", "deadline"])

@@ -12,7 +12,6 @@ from reranker_gateway.gateway import Gateway
 from reranker_gateway.kserve.service import Front, Service
 from reranker_gateway.settings import Settings
 
-_STREAMS_PER_CONNECTION: Final = 128
 _PINGS_MS: Final = 10_000
 _IDLE_MS: Final = 300_000
 #: After this long, less or more by a tenth, a client is told to open its next connection; it may
@@ -94,7 +93,10 @@ def _options(settings: Settings, connections: int, age_seconds: float) -> list[t
     return [
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+        # Twice the calls that there may be: who calls too often shall be told when to come again.
+        # Streams beyond these are refused by the library, which doesn't say so, and refuses some
+        # of a client that keeps to the number: it counts those ended a moment ago.
+        ("grpc.max_concurrent_streams", connections),
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", int(settings.read_idle_seconds * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
