@@ -5,21 +5,17 @@ hand. It stands by, since somebody else has the Lease, and so leaves the service
 """
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import yaml
-from support.certificates import issue
 from support.cluster import ROOT
 from support.control_plane import ControlPlane, control_plane
 from support.hpa import average
+from support.keda import impatient, keda_log, start_keda
 from support.kubectl import Json, Kubectl, eventually
-from support.metrics_api import api_service, endpoint
-from support.ports import free_ports
 from support.standby import standby
 from support.unscheduled import Pods, load_of, pods_of
 
@@ -43,41 +39,15 @@ class Stage:
         return self.plane.kubectl
 
     def log(self) -> str:
-        return "\n".join(map(self.plane.log, ("keda-operator", "keda-adapter", "operator")))
+        return f"{keda_log(self.plane)}\n{self.plane.log('operator')}"
 
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with control_plane() as plane:
-        _start_keda(plane)
+        start_keda(plane)
         with standby(plane) as scaler:
             yield Stage(plane, scaler)
-
-
-def _start_keda(plane: ControlPlane) -> None:
-    folder = subprocess.run(
-        ["go", "list", "-m", "-f", "{{.Dir}}", "github.com/kedacore/keda/v2"],
-        cwd=ROOT / "hack/local-cluster/binaries/keda", capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    definitions = str(Path(folder.stdout.strip()) / "config/crd/bases")
-    plane.kubectl("apply", "--server-side", "-f", definitions)
-    certificates = plane.root / "keda"
-    issue(certificates, "keda", "IP:127.0.0.1")
-    (certificates / "ca.crt").write_bytes((certificates / "tls.crt").read_bytes())
-    metrics, probe, service, secure, own = (str(port) for port in free_ports(5))
-    kubeconfig = str(plane.kubeconfig)
-    environment = {"KUBECONFIG": kubeconfig, "WATCH_NAMESPACE": "", "POD_NAMESPACE": "default",
-                   "KEDA_CLUSTER_OBJECT_NAMESPACE": "default"}  # fmt: skip
-    plane.run("keda-operator", environment=environment, cert_dir=str(certificates),
-              metrics_bind_address=f"127.0.0.1:{metrics}",
-              health_probe_bind_address=f"127.0.0.1:{probe}",
-              metrics_service_bind_address=f"127.0.0.1:{service}")  # fmt: skip
-    plane.run("keda-adapter", environment=environment, cert_dir=str(certificates),
-              secure_port=secure, port=own, metrics_service_address=f"127.0.0.1:{service}",
-              authentication_kubeconfig=kubeconfig, authorization_kubeconfig=kubeconfig,
-              lister_kubeconfig=kubeconfig)  # fmt: skip
-    endpoint(plane.kubectl, "keda", int(secure))
-    api_service(plane.kubectl, "external.metrics.k8s.io", "v1beta1", "keda")
 
 
 @pytest.fixture
@@ -91,9 +61,7 @@ def pods(stage: Stage) -> Iterator[Pods]:
 def _scale(stage: Stage, **metadata: str) -> None:
     """The sample, as impatient as a test is."""
     sample: Json = yaml.safe_load((ROOT / "manifests/samples/keda.yaml").read_text())
-    sample["spec"] |= {"pollingInterval": 1, "cooldownPeriod": 5, "minReplicaCount": 0}
-    sample["spec"]["advanced"] = {"horizontalPodAutoscalerConfig": {
-        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}  # fmt: skip
+    sample["spec"] = impatient(sample["spec"]) | {"minReplicaCount": 0}
     (trigger,) = sample["spec"]["triggers"]
     trigger["metadata"] |= {"scalerAddress": stage.scaler} | metadata
     stage.kubectl.apply(sample)

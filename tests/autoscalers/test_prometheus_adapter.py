@@ -1,12 +1,10 @@
 """Real Prometheus, prometheus-adapter with the rules of the documentation, and the HPA controller.
 
-On a control plane without nodes: Prometheus scrapes pods whose status is written by hand. Debian's
-can't look for pods itself, so that it is told of them in a file.
+On a control plane without nodes: Prometheus scrapes pods whose status is written by hand.
 """
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from support.hpa import average
 from support.kubectl import Json, Kubectl, KubectlError, eventually
 from support.metrics_api import api_service, endpoint
 from support.ports import free_ports
+from support.prometheus import Prometheus, prometheus
 from support.unscheduled import BACKLOG_SECONDS, Pods, load_of, pods_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -31,8 +30,6 @@ _BUSY = "reranker_busy"
 _WINDOW = 60
 _SOON = 45
 _LATER = _WINDOW + _SOON
-_PROMETHEUS = ROOT / "hack/prometheus"
-_TARGETS = "targets.json"
 _ADAPTER = BINARIES / "prometheus-adapter"
 
 
@@ -41,34 +38,14 @@ class Stage:
     """Prometheus and its adapter."""
 
     plane: ControlPlane
+    prometheus: Prometheus
 
     @property
     def kubectl(self) -> Kubectl:
         return self.plane.kubectl
 
-    def tell_prometheus(self) -> None:
-        """Which pods there are, with the labels that come of the chart's ServiceMonitor."""
-        targets = [
-            {
-                "targets": [f"{pod['status']['podIP']}:8002"],
-                "labels": {
-                    "namespace": pod["metadata"]["namespace"],
-                    "pod": pod["metadata"]["name"],
-                    "container": "gateway",
-                    "endpoint": "metrics",
-                    "service": _NAME,
-                    "job": _NAME,
-                },
-            }
-            for pod in self.kubectl.list("pods", f"reranker.dev/service={_NAME}")
-        ]
-        path = self.plane.root / _TARGETS
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(targets))
-        new.rename(path)
-
     def log(self) -> str:
-        return "\n".join(map(self.plane.log, (_PROMETHEUS.name, _ADAPTER.name)))
+        return f"{self.prometheus.log()}\n{self.plane.log(_ADAPTER.name)}"
 
     def values(self, metric: str) -> dict[str, str]:
         """What the HPA controller is told, by pod."""
@@ -87,35 +64,19 @@ def stage() -> Iterator[Stage]:
     if adapter is None:
         pytest.skip(f"there is no {_ADAPTER.name} in the PATH")
     with control_plane() as plane:
-        prometheus, secure = free_ports(2)
-        _start_prometheus(plane, prometheus)
-        _start_adapter(plane, Path(adapter), secure, prometheus)
-        yield Stage(plane)
+        server = prometheus(plane)
+        _start_adapter(plane, Path(adapter), server)
+        yield Stage(plane, server)
 
 
-def _start_prometheus(plane: ControlPlane, port: int) -> None:
-    # Downloads it where it is missing, and says so when it can't.
-    subprocess.run([_PROMETHEUS, "prometheus", "--version"], check=True)
-    config = plane.root / "prometheus.json"
-    config.write_text(json.dumps({
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-        "scrape_configs": [{"job_name": "gateways", "file_sd_configs": [
-            {"files": [str(plane.root / _TARGETS)]},
-        ]}],
-    }))  # fmt: skip
-    plane.run(
-        *(_PROMETHEUS, "prometheus", f"--config.file={config}"),
-        *(f"--storage.tsdb.path={plane.root / 'series'}", f"--web.listen-address=127.0.0.1:{port}"),
-    )
-
-
-def _start_adapter(plane: ControlPlane, program: Path, secure: int, prometheus: int) -> None:
+def _start_adapter(plane: ControlPlane, program: Path, server: Prometheus) -> None:
+    (secure,) = free_ports(1)
     folder = plane.root / "adapter"
     issue(folder, "adapter")
     config = folder / "config.json"
     config.write_text(json.dumps({"rules": _documented()["custom"]}))
     kubeconfig = str(plane.kubeconfig)
-    plane.run(program, config=str(config), prometheus_url=f"http://127.0.0.1:{prometheus}",
+    plane.run(program, config=str(config), prometheus_url=server.url,
               metrics_relist_interval="1s", metrics_max_age="1m", secure_port=str(secure),
               tls_cert_file=str(folder / "tls.crt"), tls_private_key_file=str(folder / "tls.key"),
               authentication_kubeconfig=kubeconfig, authorization_kubeconfig=kubeconfig,
@@ -154,7 +115,7 @@ def _until(stage: Stage, pods: Pods, wanted: int, within: float) -> None:
 
     def reached() -> bool:
         number = pods.follow()
-        stage.tell_prometheus()
+        stage.prometheus.follow(_NAME)
         return number == wanted
 
     eventually(reached, within=within, describe=describe, every=1)

@@ -60,7 +60,7 @@ def _follow(
     address = services.kubectl.get("service", "paced")["spec"]["clusterIP"]
     numbers: list[tuple[float, int]] = []
     with Traffic(
-        address, _QUESTIONS, per_second=rate, seconds=seconds, most_in_flight=2000
+        address, _QUESTIONS, per_second=rate, seconds=seconds, at_most=200_000, most_in_flight=2000
     ) as traffic:
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
