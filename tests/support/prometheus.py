@@ -24,7 +24,7 @@ class Prometheus:
         return f"http://127.0.0.1:{self.port}"
 
     def follow(self, service: str) -> None:
-        """The pods of this service that there are now, labelled as by the chart's ServiceMonitor."""
+        """The pods of this service that there are, labelled as by the chart's ServiceMonitor."""
         targets = [
             {
                 "targets": [f"{pod['status']['podIP']}:8002"],
