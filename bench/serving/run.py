@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from direct import single_ms
+from direct import gateway_ms, triton_ms
 from load import Outcome, Target, closed, percentile, poisson
 from processes import counters, cpu_seconds, end_with_servers
 from servers import PEERS, Peer, Server, Way, before, engines, ours, triton, tuned, up
@@ -181,9 +181,9 @@ class Bench:
             for turn in range(self.rounds):
                 asked = requests("W4", 100, seed=turn)
                 bare.append(float(self.bare(self.engine, asked, "--seconds", "0")["single_ms"]))
-                alone.append(single_ms(port, self.engine, asked))
-                one = asyncio.run(closed(target(server, asked, self.model), 1, 0))
-                extra.append(percentile(one.answered, 0.5) * 1000 - alone[-1])
+                alone.append(triton_ms(port, self.engine, asked))
+                goal = target(server, asked, self.model)
+                extra.append(gateway_ms(goal.url, goal.bodies[: len(asked)]) - alone[-1])
         self.tell("W4: p50 of the engine bare, ms", spread(bare), bare)
         self.tell("W4: p50 of Triton asked directly, ms", spread(alone), alone)
         self.tell("W4: p50 of ours beyond that, ms", spread(extra), extra)

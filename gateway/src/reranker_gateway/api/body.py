@@ -90,15 +90,23 @@ async def unless(
     event: Coroutine[Any, Any, object], error: GatewayError, work: Coroutine[Any, Any, T]
 ) -> T:
     """Result of `work`; when `event` comes first, it is cancelled and `error` raised."""
-    task = asyncio.create_task(work)
+    over = False
+
+    def cut_off(_watcher: "asyncio.Task[object]") -> None:
+        if not over:
+            _end_now(patience)
+
     watcher = asyncio.create_task(event)
     try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise error
-        return task.result()
+        async with asyncio.timeout(None) as patience:
+            watcher.add_done_callback(cut_off)
+            return await work
+    except TimeoutError:
+        if patience.expired():
+            raise error from None
+        raise
     finally:
-        task.cancel()
+        over = True
         watcher.cancel()
 
 
