@@ -87,19 +87,24 @@ Action = Apply | Create | Patch | Scale | ScaleService | Delete | Release | Drop
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions in order, then those `beside`, then the status; `requeue_after` is in seconds.
+    """`first`, `actions` and `last`, each in order, then `beside`, then the status.
 
-    Of `beside` each is tried, whatever becomes of the others.
+    `requeue_after` is in seconds. Where one of `first` is refused, the rest of `first` and `last`
+    are left for later, and with `serves_alone` the `actions` go on: those who answer requests must
+    not wait for a build. Of `beside` each is tried, whatever becomes of the others.
     `noted`: the status tells of something that is gone once the actions are done, and so has to be
     written before anybody looks again.
     """
 
+    first: tuple[Action, ...] = ()
     actions: tuple[Action, ...] = ()
+    last: tuple[Action, ...] = ()
+    serves_alone: bool = False
     beside: tuple[Action, ...] = ()
     judgements: tuple[Condition, ...] = ()
     status: ApiModel | None = None
     requeue_after: float | None = None
     noted: bool = False
-    #: `requeue_after` is kept also where something beside is refused, and tried again later.
+    #: `requeue_after` is kept also where `first` or `beside` is refused, and tried again then.
     on_time: bool = False
     details: tuple[str, ...] = field(default=())

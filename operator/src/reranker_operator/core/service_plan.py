@@ -9,7 +9,7 @@ from reranker_operator.api.conditions import (
     is_true,
     summarise,
 )
-from reranker_operator.api.meta import POD, RERANKER_ENGINE
+from reranker_operator.api.meta import DEPLOYMENT, POD, RERANKER_ENGINE
 from reranker_operator.core import activation, diagnose, references
 from reranker_operator.core.autoscale import observe
 from reranker_operator.core.autoscale.costs import mark_idlest
@@ -17,7 +17,7 @@ from reranker_operator.core.autoscale.judge import judge_autoscaling
 from reranker_operator.core.changes import pending_changes
 from reranker_operator.core.companions import RECHECK, companions, other_owner
 from reranker_operator.core.judge import Sight, held_up, judge_serving, next_look
-from reranker_operator.core.plan import Action, Delete, Plan, Release
+from reranker_operator.core.plan import Action, Apply, Delete, Plan, Release
 from reranker_operator.core.progress import follow
 from reranker_operator.core.replicas import hand_over, is_noted, scale_status
 from reranker_operator.core.resolve import Resolution, resolve
@@ -26,7 +26,7 @@ from reranker_operator.core.rollout import Rollout, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
 from reranker_operator.core.store import claims_for_service
-from reranker_operator.core.world import ServiceWorld, is_leaving
+from reranker_operator.core.world import ServiceWorld, is_leaving, title_of
 from reranker_operator.source import SourceError, parse
 
 _ORDER = (
@@ -102,22 +102,28 @@ def _conclude(
         )
     judgements += [progressing, *judge_autoscaling(world, sight.scale), ready]
     actions = (
-        *hand_over(world.service),
-        *beside.before,
-        *resolution.actions,
-        *engine.actions,
         *activation.actions(world, led=beside.led),
         *mark_idlest(world, rollout),
         *activation.lead(world, rollout.actions),
         *_restart_damaged(world),
-        # Before the engines: a claim is only let go of while an engine owns it too.
-        *claims_for_service(world, engine.name),
-        *_release(world, engine, rollout),
     )
     # Nobody tells of the end of somebody else's Service.
     taken = RECHECK if accepted.reason == Reason.FOREIGN_OWNER else None
     return Plan(
+        first=(
+            *hand_over(world.service),
+            *beside.before,
+            *resolution.actions,
+            *engine.actions,
+        ),
         actions=actions,
+        last=(
+            # Before the engines: a claim is only let go of while an engine owns it too.
+            *claims_for_service(world, engine.name),
+            *_release(world, engine, rollout),
+        ),
+        # New pods wait for their policies, and for an engine that is theirs.
+        serves_alone=not _makes_pods_anew(world, actions),
         beside=beside.after,
         judgements=tuple(judgements),
         status=status_of(
@@ -133,13 +139,21 @@ def _conclude(
             activation.next_look(world),
         ),
         noted=is_noted(world.service, sight.scale),
-        # A revision that is judged must not wait for what is amiss elsewhere.
-        on_time=sight.progress.decides_after is not None,
+        # A revision that is judged must not wait for what is amiss elsewhere, nor must the load.
+        on_time=sight.progress.decides_after is not None
+        or world.service.spec.autoscaling is not None,
     )
 
 
 def _sooner(*waits: float | None) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
+
+
+def _makes_pods_anew(world: ServiceWorld, actions: tuple[Action, ...]) -> bool:
+    """One of them makes a Deployment that is not there yet."""
+    there = {deployment["metadata"]["name"] for deployment in world.deployments}
+    asked = (title_of(action.manifest) for action in actions if isinstance(action, Apply))
+    return any(kind == DEPLOYMENT.kind and name not in there for kind, name in asked)
 
 
 def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:

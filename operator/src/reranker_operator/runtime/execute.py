@@ -72,12 +72,24 @@ class Executor:
         self._settled = Settled()
         self._tolerance = Tolerance()
 
-    async def act(self, subject: RerankerService | RerankerEngine, plan: Plan) -> Done:
-        """Do what the plan says, but for the status."""
-        done = Done()
-        for action in plan.actions:
-            done += await self._act(subject.metadata.namespace, action)
-        return done
+    async def act(
+        self, subject: RerankerService | RerankerEngine, plan: Plan
+    ) -> tuple[Done, OperatorError | None]:
+        """Do what the plan says in order; also the failure that the pods did not wait for."""
+        namespace = subject.metadata.namespace
+        done, failure = Done(), None
+        try:
+            done += await self._act_all(namespace, plan.first)
+        except NamespaceTerminating:
+            raise
+        except OperatorError as error:
+            if not plan.serves_alone:
+                raise
+            failure = error
+        done += await self._act_all(namespace, plan.actions)
+        if failure is None:
+            return done + await self._act_all(namespace, plan.last), None
+        return done, failure
 
     async def act_beside(
         self, subject: RerankerService | RerankerEngine, plan: Plan
@@ -101,6 +113,12 @@ class Executor:
         await self._tell(subject, subject.status.conditions, plan.status)
         changed = after["metadata"]["resourceVersion"] != subject.metadata.resource_version
         return Done(1, int(changed))
+
+    async def _act_all(self, namespace: str, actions: Sequence[Action]) -> Done:
+        done = Done()
+        for action in actions:
+            done += await self._act(namespace, action)
+        return done
 
     async def _act(self, namespace: str, action: Action) -> Done:
         match action:

@@ -58,7 +58,9 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 
 
-class _RefusedBesideError(Exception):
+class _RefusedError(Exception):
+    """Something was refused that the pods did not wait for."""
+
     def __init__(self, refusal: Forbidden | Rejected, done: Done) -> None:
         super().__init__(str(refusal))
         self.refusal, self.done = refusal, done
@@ -113,14 +115,15 @@ class Reconciler:
             except NamespaceTerminating as error:
                 await self._leave(subject, error)
                 return None
-            except _RefusedBesideError as error:
+            except _RefusedError as error:
                 if error.done.changes or plan.on_time:
                     # The pods get on with it, whatever becomes of the rest.
                     return 0.0 if error.done.changes else plan.requeue_after
+                if isinstance(error.refusal, NameTaken):
+                    return self._look_again(key, error.refusal)
                 raise error.refusal from None
             except NameTaken as error:
-                logger.warning("%s: %s", key, error)
-                return _NAME_RECHECK
+                return self._look_again(key, error)
             except NotFound:
                 if self._kinds is None or not await self._kinds.have_changed():
                     raise
@@ -135,6 +138,11 @@ class Reconciler:
         # The echo of what we wrote ourselves is no event.
         return 0.0 if done.changes else plan.requeue_after
 
+    @staticmethod
+    def _look_again(key: Key, error: NameTaken) -> float:
+        logger.warning("%s: %s", key, error)
+        return _NAME_RECHECK
+
     async def _find(self, key: Key) -> Json | None:
         try:
             return await self._cluster.get(RESOURCES[key.kind], key.namespace, key.name)
@@ -148,17 +156,25 @@ class Reconciler:
     async def _act(self, subject: RerankerService | RerankerEngine, plan: Plan) -> Done:
         """Carry out all but the status; what is refused is told before it is raised."""
         try:
-            done = await self._executor.act(subject, plan)
+            done, failure = await self._executor.act(subject, plan)
         except NamespaceTerminating:
             raise
         except (Forbidden, Rejected) as error:
             await self._complain(subject, plan, error)
             raise
         beside, refusal = await self._executor.act_beside(subject, plan)
+        done += beside
+        if isinstance(failure, Forbidden | Rejected):
+            await self._complain(subject, plan, failure)
+            raise _RefusedError(failure, done)
+        if failure is not None:
+            # What was decided about the pods is remembered there.
+            await self._executor.conclude(subject, plan)
+            raise failure
         if refusal is not None:
             await self._complain(subject, plan, refusal, ConditionType.INTEGRATED)
-            raise _RefusedBesideError(refusal, done + beside)
-        return done + beside
+            raise _RefusedError(refusal, done)
+        return done
 
     async def _plan(self, key: Key, raw: Json) -> tuple[RerankerService | RerankerEngine, Plan]:
         now = self._clock()
