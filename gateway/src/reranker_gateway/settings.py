@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         2048, ge=1, description="on each port; half of them may have a request in progress"
     )
+    connection_age_seconds: float = Field(
+        30,
+        gt=0,
+        description="then a client is told to connect anew, so that new pods get requests, too",
+    )
     read_idle_seconds: float = Field(
         30, gt=0, description="longest pause within a body, longest time for a head"
     )
