@@ -273,6 +273,24 @@ async def test_scores_that_are_no_numbers_are_no_engine(rtx: Simulation) -> None
     assert len(compiled) == 1, "another build would be the same"
 
 
+async def test_an_rtx_engine_from_a_registry_is_measured_all_the_same(rtx: Simulation) -> None:
+    registry = {"repository": "oci://registry.example/engines"}
+    _add_node(rtx, "a", "8.9")
+    await _target(rtx, engine=_asked("fp16", registry=registry | {"push": True}))
+    assert list(rtx.registry.values()) == [None], "a report is of one node, and not pushed"
+    elsewhere = Simulation()
+    elsewhere.runtimes, elsewhere.registry = RTX, dict(rtx.registry)
+    _add_node(elsewhere, "a", "8.9")
+    elsewhere.pods_start = False
+    await _target(elsewhere, engine=_asked("fp16", registry=registry | {"build": False}))
+    assert _validated(elsewhere, "rtx-sm89-fp16") == ("Unknown", "TargetAbsent")
+    elsewhere.pods_start = True
+    await elsewhere.converge()
+    assert elsewhere.condition("Ready") == ("True", "Ready")
+    assert _validated(elsewhere, "rtx-sm89-fp16") == ("True", "Done")
+    assert not [name for name in elsewhere.names("Job") if "compile" in name]
+
+
 async def test_only_pods_of_the_engines_owners_are_believed(rtx: Simulation) -> None:
     _add_node(rtx, "a", "8.9")
     await _target(rtx, engine=_asked("fp16"))
