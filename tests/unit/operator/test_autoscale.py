@@ -390,6 +390,18 @@ def test_speed_is_learned_from_pods_that_have_enough_to_do() -> None:
         assert decide(rules(), steady(4, 2000.0, **seen), memory).memory.speed == speed, seen
 
 
+def test_a_start_that_nobody_can_vouch_for_is_forgotten() -> None:
+    poisoned = knowing(1, start_seconds=7200.0)
+    waits = steady(1, 600.0, backlog=40_000.0)
+    assert decide(rules(), waits, poisoned).memory.start_seconds == 20.0
+    healed = decide(rules(), replace(waits, start_seconds=None), poisoned)
+    assert healed.memory.start_seconds is None
+    assert healed.desired > 1
+    # While there is no pod, nobody could say better.
+    asleep = replace(waits, ready=0, start_seconds=None)
+    assert decide(rules(), asleep, knowing(1)).memory.start_seconds == 20.0
+
+
 def test_without_a_known_speed_waits_alone_ask_for_more() -> None:
     blank = steady(2, 50_000.0, speed=None, speed_at_all=None)
     memory = knowing(2, speed=None)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
 from reranker_operator.core.load import PodLoad, Sample
@@ -178,3 +179,11 @@ def test_a_pod_with_more_than_a_second_of_work_is_busy() -> None:
 
     loads = [load("a", line(90)), load("b", line(110))]
     assert seen([pod("a"), pod("b")], loads).busy == 1
+
+
+def test_how_long_a_pod_takes_to_start() -> None:
+    again = replace(pod("a", since=10), created=NOW - 7200, first=False)
+    assert see([again], [], NOW, start_timeout=1800).start_seconds is None
+    assert see([again], [], NOW, start_timeout=1800, start=9).start_seconds == 9
+    assert see([again, pod("b")], [], NOW, start_timeout=1800).start_seconds == 20
+    assert see([pod("b")], [], NOW, start_timeout=1800, start=9).start_seconds == 9

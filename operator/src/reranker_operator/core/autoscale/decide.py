@@ -168,7 +168,10 @@ def _learn(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> Memory:
     """What a pod can do, how long it takes to start, and since when the service is idle."""
     memory = replace(memory, idle_since=_idle_since(rules, seen, memory))
     start = seen.start_seconds
-    if start is not None and not _alike(start, memory.start_seconds, _SAME_START):
+    if start is None and seen.ready:
+        # Nobody can say where the remembered one is from.
+        memory = replace(memory, start_seconds=None)
+    elif start is not None and not _alike(start, memory.start_seconds, _SAME_START):
         memory = replace(memory, start_seconds=two_digits(start))
     speed = _speed(seen, memory)
     if speed is None:

@@ -7,7 +7,7 @@ share of those that are known.
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -46,6 +46,8 @@ class PodView:
     created: float
     since: float
     no_node_since: float | None = None
+    #: It has been ready since its start, as far as can be told.
+    first: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,12 @@ def see(
     start_timeout: float,
     rolling: bool = False,
     revision: str | None = None,
+    start: float | None = None,
 ) -> Seen:
-    """Look at the pods of the traffic and at what holds requests for them."""
+    """Look at the pods of the traffic and at what holds requests for them.
+
+    `start`: seconds that one of them was measured to take until it was ready.
+    """
     loads = list(loads)
     by_pod = {load.pod: load for load in loads if load.role == "serving"}
     ready = [pod for pod in pods if pod.ready]
@@ -139,7 +145,7 @@ def see(
         pending_since=min(homeless, default=None),
         held=round(sum(_last(load).in_progress for load in holding)) if holding else None,
         unheard=min((now - _last(load).at for load in activators), default=None),
-        start_seconds=min((pod.since - pod.created for pod in ready), default=None),
+        start_seconds=min(_starts(ready, start), default=None),
         settled=min((now - pod.since for pod in ready), default=math.inf),
         rolling=rolling,
         revision=revision,
@@ -187,6 +193,13 @@ def _with_speed(seen: Seen, lives: list[_Life]) -> Seen:
         return seen
     limit = seen.speed_at_all * _BUSY_SECONDS
     return replace(seen, busy=sum(life.last.backlog_tokens > limit for life in lives))
+
+
+def _starts(ready: Iterable[PodView], measured: float | None) -> Iterator[float]:
+    """Seconds until pods were ready. One that lost its readiness since tells of no start."""
+    yield from (pod.since - pod.created for pod in ready if pod.first)
+    if measured is not None:
+        yield measured
 
 
 def _is_unread(load: PodLoad | None) -> bool:
