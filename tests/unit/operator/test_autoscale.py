@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
 from reranker_operator.core.autoscale.decide import Decision, Memory, Need, Outcome, decide
-from reranker_operator.core.autoscale.measure import PodView, Seen
+from reranker_operator.core.autoscale.measure import PodView, Seen, see
 from reranker_operator.core.autoscale.observe import Outlook
 from reranker_operator.core.autoscale.record import memory_of, status_of
 from reranker_operator.core.load import PodLoad, Sample
@@ -353,6 +353,24 @@ def test_from_nothing_to_one_and_back() -> None:
 def test_nothing_is_idle_where_nobody_would_hold_the_next_request() -> None:
     numbers, _ = play(rules(min=0), [0.0] * 900, held=None)
     assert set(numbers) == {1}
+
+
+def test_one_of_two_activators_that_is_blind_wakes_and_keeps_awake() -> None:
+    spec, pods = rules(min=0, idleSeconds=60), [PodView("p", True, NOW - 9000, NOW - 8980)]
+
+    def loads(now: float) -> list[PodLoad]:
+        ages = range(60, -1, -2)
+        blind = PodLoad("a", "activator", None, (Sample(NOW - 30),), 5)
+        other = PodLoad("b", "activator", None, tuple(Sample(now - ago) for ago in ages))
+        idle = tuple(Sample(now - ago, tokens_per_second=SPEED) for ago in ages)
+        return [blind, other, PodLoad("p", "serving", "r1", idle)]
+
+    def desired(memory: Memory, pods: list[PodView], now: float) -> int:
+        return decide(spec, see(pods, loads(now), now, start_timeout=1800), memory).desired
+
+    assert desired(knowing(1, idle_since=NOW - 700), pods, NOW) == 1
+    # From the last word on, a minute.
+    assert [desired(knowing(0), [], NOW + late) for late in (0, 29, 30)] == [0, 0, 1]
 
 
 def test_much_that_is_held_wakes_more_than_one() -> None:

@@ -173,6 +173,20 @@ def test_what_is_held_while_nothing_is_ready() -> None:
     assert (seen([], []).held, seen([], []).unheard) == (None, None)
 
 
+def test_an_activator_that_cannot_be_read_may_hold_something() -> None:
+    def activator(name: str, held: float, until: float = 0) -> PodLoad:
+        line: Line = lambda _: Sample(at=0, in_progress=held)  # noqa: E731
+        return replace(load(name, line, until=until), role="activator")
+
+    idle, stale, never = activator("a", 0), activator("b", 0, 30), PodLoad("b", "activator", None)
+    for blind, unheard in [(stale, 30), (never, 0)]:
+        found = see([], [idle, blind], NOW, start_timeout=1800)
+        assert (found.held, found.unheard) == (None, unheard)
+        # What the other one holds is held for certain.
+        assert see([], [activator("a", 3), blind], NOW, start_timeout=1800).held == 3
+    assert see([], [idle, activator("b", 0)], NOW, start_timeout=1800).held == 0
+
+
 def test_a_pod_with_more_than_a_second_of_work_is_busy() -> None:
     def line(backlog: float) -> Line:
         return lambda _: Sample(at=0, backlog_tokens=backlog, tokens_per_second=100)

@@ -221,7 +221,7 @@ def _wake(case: _Case) -> Decision:
         return _concluded(case, pods, Outcome.SCALING_OUT, text)
     blind = case.memory.blind_since
     if blind is not None and seen.now - blind >= _BLIND:
-        text = "nothing can be read of what holds requests, so a pod is there for them"
+        text = "it can't be seen whether requests are held, so a pod is there for them"
         return _concluded(case, case.least, Outcome.METRICS_UNAVAILABLE, text)
     return _concluded(case, 0, Outcome.SCALED_TO_ZERO, _idle_words(case))
 

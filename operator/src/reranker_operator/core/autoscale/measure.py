@@ -70,9 +70,10 @@ class Seen:
     arriving: float | None = None
     arriving_mean: float | None = None
     backlog: float = 0.0
-    #: Requests that activators hold; None while no activator can be read.
+    #: Requests that activators hold; None while one can't be read that may hold some, and no other
+    #: holds any.
     held: int | None = None
-    #: Seconds since an activator was read; None while none ever was.
+    #: Seconds since that one was read; None where it never was.
     unheard: float | None = None
     #: Share of the last seconds in which the ready pods had work.
     at_work: float | None = None
@@ -130,7 +131,7 @@ def see(
         for pod in ready
         if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH_SECONDS)
     ]
-    activators = [load for load in loads if load.role == "activator" and load.samples]
+    activators = [load for load in loads if load.role == "activator"]
     holding = [load for load in activators if load.is_known(now, FRESH_SECONDS)]
     waiting = [pod for pod in pods if not pod.ready]
     homeless = [pod.no_node_since for pod in waiting if pod.no_node_since is not None]
@@ -143,8 +144,8 @@ def see(
         stuck=sum(now - pod.since > start_timeout for pod in waiting),
         pending=len(homeless),
         pending_since=min(homeless, default=None),
-        held=round(sum(_last(load).in_progress for load in holding)) if holding else None,
-        unheard=min((now - _last(load).at for load in activators), default=None),
+        held=_held(holding, len(activators) - len(holding)),
+        unheard=max((now - load.last.at for load in activators if load.last), default=None),
         start_seconds=min(_starts(ready, start), default=None),
         settled=min((now - pod.since for pod in ready), default=math.inf),
         rolling=rolling,
@@ -193,6 +194,12 @@ def _with_speed(seen: Seen, lives: list[_Life]) -> Seen:
         return seen
     limit = seen.speed_at_all * _BUSY_SECONDS
     return replace(seen, busy=sum(life.last.backlog_tokens > limit for life in lives))
+
+
+def _held(known: Sequence[PodLoad], unknown: int) -> int | None:
+    """Requests that are held for certain, or None: one that can't be read may hold some."""
+    held = round(sum(_last(load).in_progress for load in known))
+    return None if not known or (unknown and not held) else held
 
 
 def _starts(ready: Iterable[PodView], measured: float | None) -> Iterator[float]:
