@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
-from reranker_operator.core.autoscale.decide import Decision, Memory, Need, Outcome, decide
+from reranker_operator.core.autoscale.decide import Decision, Outcome, decide
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
+from reranker_operator.core.autoscale.memory import Memory, Need
 from reranker_operator.core.autoscale.observe import Outlook
 from reranker_operator.core.autoscale.record import memory_of, status_of
 from reranker_operator.core.load import PodLoad, Sample
@@ -459,6 +460,26 @@ def test_a_process_that_has_just_begun_leaves_what_is_written() -> None:
         Seen(now=later, ready=2, held=0, backlog=100.0),
     ):
         assert status_of(decide(rules(min=0), blank, memory_of(status)), status) is status
+
+
+def test_times_of_the_future_count_as_now() -> None:
+    """The clock was put back by an hour, or the former leader's was ahead by as much."""
+    late = {"changed": NOW + 3600, "period": NOW + 3600, "period_from": 1}
+    memory = knowing(1, **late, recent=(Need(1, NOW + 3600),))
+    status = status_of(Decision(memory, Outcome.LOAD_MATCHED, "before", steady(1, 0.0)), None)
+    numbers, _ = play(rules(max=40), [20_000.0] * 120, status=status)
+    assert (numbers[0], numbers[-1]) == (10, 29)
+    # Nor does it keep pods: those that are too many go when the delay is over, from now on.
+    memory = knowing(9, **late, recent=(Need(9, NOW + 3600), Need(2, NOW + 3600)))
+    status = status_of(Decision(memory, Outcome.LOAD_MATCHED, "before", steady(9, 0.0)), None)
+    numbers, _ = play(rules(), [1000.0] * 400, begin=9, status=status)
+    assert (numbers[0], numbers[-1]) == (9, 2)
+    # And it goes to sleep, or wakes, as if that had begun now.
+    seen = steady(1, 0.0, quiet=True)
+    idle = decide(rules(min=0), seen, knowing(1, idle_since=NOW + 3600)).memory.idle_since
+    assert idle == NOW
+    blind = decide(rules(min=0), steady(0, 0.0, held=None), knowing(0, blind_since=NOW + 3600))
+    assert blind.memory.blind_since == NOW
 
 
 def test_numbers_that_cannot_be_reckoned_with_are_unknown() -> None:

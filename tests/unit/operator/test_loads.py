@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from reranker_operator.adapters.scrape import ScrapeError
-from reranker_operator.core.load import Role, Sample
+from reranker_operator.core.load import PodLoad, Role, Sample
 from reranker_operator.runtime.collectors import LoadCollector
 from reranker_operator.runtime.history import History
 from reranker_operator.runtime.loads import Loads, targets
@@ -320,3 +320,11 @@ async def test_series_of_services_are_bounded(stage: Stage) -> None:
     assert [series % name in text for name in "abc"] == [True, True, False]
     assert 'reranker_operator_service_unread_pods{name="a",namespace="shop"} 1.0' in text
     assert "reranker_operator_scraped_pods 6.0" in text
+
+
+def test_a_sample_of_the_future_is_no_news() -> None:
+    """The clock was put back, and the pod has not answered since."""
+    load = PodLoad("1", "serving", "r1", (Sample(1000.0),))
+    assert [load.is_known(now, 10.0) for now in (989.0, 990.0, 1010.0, 1011.0)] == [
+        False, True, True, False,
+    ]  # fmt: skip

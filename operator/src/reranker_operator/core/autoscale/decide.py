@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
 from reranker_operator.core.autoscale.measure import LONG, Seen
+from reranker_operator.core.autoscale.memory import Memory, Need
 from reranker_operator.core.autoscale.words import counted, short, two_digits
 
 #: Seconds in which the limits per direction count.
@@ -49,31 +50,6 @@ class Outcome(StrEnum):
     MEASURING = "Measuring"
     PODS_PENDING = "PodsPending"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
-
-
-@dataclass(frozen=True)
-class Need:
-    """Pods that were needed, and when they were needed last."""
-
-    replicas: int
-    time: float
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What the next decision builds on; times in whole seconds since the epoch."""
-
-    desired: int | None = None
-    speed: float | None = None
-    measured_on: str | None = None
-    start_seconds: float | None = None
-    changed: float | None = None
-    period_from: int | None = None
-    period: float | None = None
-    recent: tuple[Need, ...] = ()
-    idle_since: float | None = None
-    #: Since when nobody can see whether requests are held, while there are no pods.
-    blind_since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +117,7 @@ def decide(
     `given` is the number that was acted upon last, which the process that decided may not have
     lived to write down.
     """
-    before = memory
+    before = memory = memory.until(seen.now)
     remembered = begin if memory.desired is None else memory.desired
     if seen.ready and seen.unread == seen.ready:
         # Nothing was read yet, so nothing speaks for fewer.
