@@ -273,6 +273,22 @@ def test_the_formula() -> None:
         assert decide(rules(), seen, knowing(1)).desired == pods, (arriving, backlog)
 
 
+def test_a_pod_without_news_is_just_right() -> None:
+    """Whether the others have its share is not known: it never multiplies what they tell of."""
+    for unknown, desired in [(0, 10), (3, 13), (5, 15), (8, 18), (9, 19)]:
+        # All of the load comes to the known ones.
+        seen = steady(10, 7000.0, unknown=unknown)
+        assert decide(rules(max=200), seen, knowing(10)).desired == desired
+        # They have their part of it.
+        part = steady(10, 700.0 * (10 - unknown), unknown=unknown)
+        assert decide(rules(max=200), part, knowing(10)).desired == 10
+    why = decide(rules(max=200), steady(10, 7000.0, unknown=3), knowing(10)).why
+    assert why.endswith("70 % count; 3 more can't be read and count as just right")
+    # Pods beyond the number, in a rollout for instance, bring none with their silence.
+    for blank in (steady(4, 0.0, unknown=4), steady(4, 2100.0, unknown=1)):
+        assert decide(rules(), blank, knowing(3)).desired == 3
+
+
 def test_it_is_told_why() -> None:
     decision = decide(rules(), steady(1, 4000.0), knowing(1))
     assert (decision.desired, decision.outcome) == (6, Outcome.SCALING_OUT)

@@ -51,12 +51,12 @@ def test_rates_add_up_over_pods() -> None:
     assert near(found.at_work, 0.5)
 
 
-def test_a_pod_without_news_counts_like_the_others() -> None:
+def test_a_pod_without_news_adds_nothing_to_what_is_known() -> None:
     stale = load("b", steady(100), until=11)
     for loads in ([load("a", steady(100))], [load("a", steady(100)), stale]):
         found = seen([pod("a"), pod("b")], loads)
         assert (found.ready, found.unknown) == (2, 1)
-        assert near(found.arriving_mean, 200)
+        assert near(found.arriving_mean, 100)
 
 
 def test_a_pod_that_was_hardly_tried_is_told_apart() -> None:

@@ -94,6 +94,14 @@ class _Case:
         """Fewest pods of a service that is not idle."""
         return max(1, self.rules.min)
 
+    @property
+    def unseen(self) -> int:
+        """Pods without news, each of which is taken to be just right: it brings no others, and the
+        known ones don't do its work. Those beyond the number, as in a rollout, count for nothing.
+        """
+        known = self.seen.ready - self.seen.unknown
+        return min(self.seen.unknown, max(0, self.current - known))
+
     def bounded(self, pods: int) -> int:
         return min(max(pods, self.least), self.rules.max)
 
@@ -106,7 +114,7 @@ class _Case:
         within = max(self.rules.target_backlog_seconds, self.memory.start_seconds or 0.0)
         rate = arriving + backlog / within
         # The rounding of a quotient must not cost a pod.
-        return math.ceil(rate / (self.memory.speed * share) - 1e-9)
+        return math.ceil(rate / (self.memory.speed * share) - 1e-9) + self.unseen
 
 
 def decide(
@@ -235,7 +243,8 @@ def _out(case: _Case) -> _Wish:
 def _left(case: _Case) -> float:
     """Tokens that will still wait when another pod could be ready."""
     seen, memory = case.seen, case.memory
-    spare = seen.ready * (memory.speed or 0.0) - (seen.arriving_mean or 0.0)
+    known = seen.ready - seen.unknown
+    spare = known * (memory.speed or 0.0) - (seen.arriving_mean or 0.0)
     return max(0.0, seen.backlog - max(0.0, spare) * (memory.start_seconds or 0.0))
 
 
@@ -375,9 +384,10 @@ def _load_words(case: _Case, arriving: float, backlog: float) -> str:
         return "it is not known yet what a pod can do"
     share = case.rules.target_utilization_percent
     waiting = f", {short(backlog)} tokens wait" if backlog else ""
+    blank = f"; {case.unseen} more can't be read and count as just right" if case.unseen else ""
     return (
         f"{short(arriving)} tokens/s arrive{waiting}, and a pod does {short(speed)} tokens/s, of "
-        f"which {share} % count"
+        f"which {share} % count{blank}"
     )
 
 

@@ -1,8 +1,8 @@
 """From samples of counters to the few numbers that the decision is made of.
 
 Nothing here knows Kubernetes, so the same arithmetic runs in the simulation. What can't be read is
-never taken for nothing: a ready pod without news is `unknown`, and arrivals are counted up by the
-share of those that are known.
+never taken for nothing: a ready pod without news is `unknown`. What arrives and waits is what the
+others tell of; they may well have the unknown one's share, so nobody knows how much more there is.
 """
 
 import math
@@ -66,7 +66,8 @@ class Seen:
     pending: int = 0
     pending_since: float | None = None
     busy: int = 0
-    #: Tokens per second, as far as a quick look is sure of it, and over the last minute.
+    #: Tokens per second of the known pods, as far as a quick look is sure of it, and over the last
+    #: minute.
     arriving: float | None = None
     arriving_mean: float | None = None
     backlog: float = 0.0
@@ -153,18 +154,18 @@ def see(
     )
     if not ready:
         # What is held is all that is known of what arrives.
-        return _with_flow(seen, [_life(load.samples) for load in holding], 1.0)
+        return _with_flow(seen, [_life(load.samples) for load in holding])
     lives = [_life(load.samples) for load in known]
-    return _with_speed(_with_flow(seen, lives, len(known) / len(ready)), lives)
+    return _with_speed(_with_flow(seen, lives), lives)
 
 
-def _with_flow(seen: Seen, lives: list[_Life], share: float) -> Seen:
-    """What arrives, waits and is refused; `share` of the ready pods is known."""
-    if not lives or not share:
+def _with_flow(seen: Seen, lives: list[_Life]) -> Seen:
+    """What arrives, waits and is refused."""
+    if not lives:
         return seen
     now = min(life.last.at for life in lives)
     span = max(now - life.first.at for life in lives)
-    seen = replace(seen, backlog=sum(_standing(life) for life in lives) / share)
+    seen = replace(seen, backlog=sum(_standing(life) for life in lives))
     if span < _LEAST:
         return seen
     quick, long = min(QUICK, span), min(LONG, span)
@@ -174,8 +175,8 @@ def _with_flow(seen: Seen, lives: list[_Life], share: float) -> Seen:
         seen,
         at_work=_grown(lives, now - quick, "busy_seconds") / quick / len(lives),
         quiet=_is_quiet(lives, now),
-        arriving=_surely(lives, now, quick) / share,
-        arriving_mean=_grown(lives, now - long, "arrived_tokens") / long / share,
+        arriving=_surely(lives, now, quick),
+        arriving_mean=_grown(lives, now - long, "arrived_tokens") / long,
         queue_seconds=_ninety_fifth(lives, now - quick),
         refused=refused / requests if requests >= _ENOUGH else None,
     )
