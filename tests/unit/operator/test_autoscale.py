@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +93,10 @@ def all_sights(draw: st.DrawFn) -> Seen:
         speed=draw(st.one_of(st.none(), st.floats(1, 5000))),
         speed_saturated=draw(st.one_of(st.none(), st.floats(1, 5000))),
         speed_at_all=draw(st.one_of(st.none(), st.floats(1, 5000))),
+        speed_own=draw(st.one_of(st.none(), st.floats(1, 5000))),
+        speed_proven=draw(st.one_of(st.none(), st.floats(1, 5000))),
+        busy_proven=draw(st.floats(0.7, 1)),
+        rate_proven=draw(st.floats(0, 5000)),
         start_seconds=draw(st.one_of(st.none(), SECONDS)),
         settled=draw(SECONDS),
         quiet=draw(st.sampled_from([None, True, False])),
@@ -419,10 +424,64 @@ def test_speed_is_learned_from_pods_that_have_enough_to_do() -> None:
         ({"speed": 1050.0}, 1000.0),
         ({"speed": 1500.0}, 1500.0),
         ({"speed": 500.0, "speed_saturated": 500.0}, 500.0),
-        ({"speed": 500.0, "revision": "r2"}, 500.0),
-        ({"speed": None, "speed_at_all": 400.0, "revision": "r2"}, 400.0),
     ]:
         assert decide(rules(), steady(4, 2000.0, **seen), memory).memory.speed == speed, seen
+
+
+def test_a_new_revision_has_the_speed_of_the_former_one_until_it_was_measured() -> None:
+    slow = {"speed": 500.0, "speed_saturated": 500.0, "speed_at_all": 500.0, "revision": "r2"}
+    for seen, speed, revision in [
+        ({"speed_own": 500.0}, 1000.0, "r1"),
+        # By small batches, as long as it has less to do than the former one had.
+        ({"speed_own": 500.0, "speed_proven": 600.0, "rate_proven": 490.0}, 1000.0, "r1"),
+        ({"speed_own": 590.0, "speed_proven": 600.0, "rate_proven": 510.0}, 600.0, "r2"),
+        # What it tells still has small batches in it.
+        ({"speed_own": 500.0, "speed_proven": 600.0, "rate_proven": 510.0}, 1000.0, "r1"),
+        # It can't do more, with ever so little to do.
+        ({"speed_own": 500.0, "speed_proven": 100.0, "busy_proven": 1.0}, 100.0, "r2"),
+        ({"speed_own": 990.0, "speed_proven": 1050.0, "rate_proven": 700.0}, 1000.0, "r2"),
+        # More than it seems to do, it could do at any time.
+        ({"speed_own": 1500.0}, 1500.0, "r2"),
+        ({"speed": 1500.0}, 1000.0, "r1"),
+    ]:
+        after = decide(rules(), steady(4, 2000.0, **(slow | seen)), knowing(4)).memory
+        assert (after.speed, after.measured_on) == (speed, revision), seen
+    first = decide(rules(), steady(4, 2000.0, **slow), Memory(desired=4)).memory
+    assert (first.speed, first.measured_on) == (500.0, "r2")
+
+
+@pytest.mark.parametrize("before", [0.1, 0.25])
+def test_the_end_of_a_canary_on_a_gpu_is_no_jump(before: float) -> None:
+    """A GPU does five times as much in full batches as in the small ones of a canary's share."""
+    full, small, load, number = 30_000.0, 6_000.0, 60_000.0, 3
+    memory = Memory(desired=number, speed=full, measured_on="r1", start_seconds=60.0)
+    pods = [PodView(f"p{i}", True, NOW - 400, NOW - 340) for i in range(number)]
+    samples: list[Sample] = []
+    arrived = busy = 0.0
+    tokens, seconds = small * 20, 20.0
+    desired = []
+    for at in range(-60, 121, 2):
+        each = load / number * (before if at < 0 else 1.0)
+        rate = small if at < 0 else full * (each / full) ** 0.25
+        work = 2 * min(1.0, each / rate)
+        # As the gateway tells it: a mean over some twenty busy seconds.
+        fades = 0.5 ** (work / 20)
+        tokens, seconds = tokens * fades + 2 * each, seconds * fades + work
+        arrived, busy = arrived + 2 * each, busy + work
+        sample = Sample(
+            NOW + at, tokens_per_second=tokens / seconds, arrived_tokens=arrived, tokens=arrived,
+            busy_seconds=busy, requests=arrived / 2000,
+        )  # fmt: skip
+        samples = [*samples, sample][-33:]
+        if at < 0:
+            continue
+        loads = [PodLoad(pod.name, "serving", "r2", tuple(samples)) for pod in pods]
+        seen = see(pods, loads, NOW + at, start_timeout=1800, revision="r2")
+        memory = decide(rules(max=40), seen, memory).memory
+        desired.append(memory.desired)
+    # One more is right: nearly full batches are a little slower than full ones.
+    assert set(desired) <= {3, 4}
+    assert memory.measured_on == "r2"
 
 
 def test_a_start_that_nobody_can_vouch_for_is_forgotten() -> None:

@@ -51,6 +51,26 @@ def test_rates_add_up_over_pods() -> None:
     assert near(found.at_work, 0.5)
 
 
+def test_what_a_revision_can_do_is_told_by_enough_of_its_own_work() -> None:
+    def working(share: float) -> Line:
+        return lambda ago: Sample(
+            at=0, tokens=1e6 - 100 * ago, busy_seconds=1e6 - share * ago, tokens_per_second=50
+        )
+
+    enough, little = load("a", working(0.8)), load("a", working(0.6))
+    found = seen([pod("a")], [enough])
+    assert near(found.speed_proven, 125)
+    assert near(found.busy_proven, 0.8)
+    assert near(found.rate_proven, 100)
+    later: Line = lambda ago: working(0.8)(ago)._replace(tokens=1e6 - 100 * min(ago, 25))  # noqa: E731
+    assert near(seen([pod("a")], [load("a", later)]).rate_proven, 50)
+    assert (found.speed_own, found.speed_saturated) == (50, 50)
+    assert seen([pod("a")], [little]).speed_proven is None
+    assert seen([pod("a")], [load("a", working(0.8), seconds=20)]).speed_proven is None
+    former = seen([pod("a")], [replace(enough, revision="r0")])
+    assert (former.speed_own, former.speed_proven) == (None, None)
+
+
 def test_a_pod_without_news_adds_nothing_to_what_is_known() -> None:
     stale = load("b", steady(100), until=11)
     for loads in ([load("a", steady(100))], [load("a", steady(100)), stale]):

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
+from reranker_operator.core.autoscale.learn import learn
 from reranker_operator.core.autoscale.measure import LONG, Seen
 from reranker_operator.core.autoscale.memory import Memory, Need
-from reranker_operator.core.autoscale.words import counted, short, two_digits
+from reranker_operator.core.autoscale.words import counted, short
 
 #: Seconds in which the limits per direction count.
 _PERIOD = 60.0
@@ -33,8 +34,6 @@ _REFUSED = 0.01
 _HALF = 0.5
 #: Seconds that pods must have been ready before waits and refusals ask for still more.
 _SETTLED = 15.0
-#: What is measured counts as unchanged within this share.
-_SAME_SPEED, _SAME_START = 0.1, 0.25
 #: Moments of former needs are kept to this part of the delay, so that they are seldom written.
 _GRAIN = 5
 
@@ -131,7 +130,7 @@ def decide(
         # Nothing was read yet, so nothing speaks for fewer.
         remembered = max(remembered, given)
     current = min(max(remembered, rules.min), rules.max)
-    memory = _learn(rules, seen, memory)
+    memory = learn(rules, seen, memory)
     memory = replace(memory, blind_since=_blind_since(seen, memory, current))
     case = _Case(rules, seen, memory, current, _starting(rules, seen, memory, current))
     if current == 0:
@@ -148,46 +147,12 @@ def decide(
     return decision
 
 
-def _learn(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> Memory:
-    """What a pod can do, how long it takes to start, and since when the service is idle."""
-    memory = replace(memory, idle_since=_idle_since(rules, seen, memory))
-    start = seen.start_seconds
-    if start is None and seen.ready:
-        # Nobody can say where the remembered one is from.
-        memory = replace(memory, start_seconds=None)
-    elif start is not None and not _alike(start, memory.start_seconds, _SAME_START):
-        memory = replace(memory, start_seconds=two_digits(start))
-    speed = _speed(seen, memory)
-    if speed is None:
-        return memory
-    if _alike(speed, memory.speed, _SAME_SPEED):
-        speed = memory.speed
-    return replace(memory, speed=two_digits(speed or 0.0), measured_on=seen.revision)
-
-
-def _idle_since(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> float | None:
-    if rules.min > 0 or seen.held or seen.unready or seen.quiet is False:
-        return None
-    if seen.quiet is None or seen.unknown or memory.idle_since is not None:
-        return memory.idle_since
-    return max(seen.now - LONG, 0.0)
-
-
 def _blind_since(seen: Seen, memory: Memory, current: int) -> float | None:
     if current > 0 or seen.held is not None:
         return None
     if memory.blind_since is not None:
         return memory.blind_since
     return max(seen.now - (seen.unheard or 0.0), 0.0)
-
-
-def _speed(seen: Seen, memory: Memory) -> float | None:
-    if memory.speed is None or (seen.revision is not None and seen.revision != memory.measured_on):
-        return seen.speed or seen.speed_at_all
-    if seen.speed_saturated is not None:
-        return seen.speed_saturated
-    # With little to do a pod is slower than it could be, never faster.
-    return seen.speed if seen.speed is not None and seen.speed > memory.speed else None
 
 
 def _starting(rules: AutoscalingSpec, seen: Seen, memory: Memory, current: int) -> int:
@@ -393,7 +358,3 @@ def _load_words(case: _Case, arriving: float, backlog: float) -> str:
 
 def _idle_words(case: _Case) -> str:
     return f"no request for {case.rules.idle_seconds} s; the next one starts a pod"
-
-
-def _alike(value: float, known: float | None, share: float) -> bool:
-    return known is not None and abs(value - known) <= share * known

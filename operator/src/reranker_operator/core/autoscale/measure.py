@@ -26,6 +26,8 @@ _STANDING = 6.0
 #: Share of its time that a pod is busy from which its speed counts, and from which also a lower
 #: one does: with little to do batches are small and slow.
 _BUSY, _SATURATED = 0.3, 0.7
+#: Seconds of such work after which it tells what a pod can do, whatever it did before.
+_PROOF = 30.0
 #: Requests within the quick look without which nothing is said about waits and refusals.
 _ENOUGH = 10
 #: Times that a pod which was never read must have been tried until that is told.
@@ -85,6 +87,14 @@ class Seen:
     speed_saturated: float | None = None
     #: The same by any pod, idle ones too, whose figure may be of a warm-up.
     speed_at_all: float | None = None
+    #: Only of pods of `revision`: by any of them, and by the work of the last seconds alone where
+    #: there was enough. What a pod tells also has in it what it did before, in a canary for one.
+    speed_own: float | None = None
+    speed_proven: float | None = None
+    #: Share of these seconds in which they had work, and the least that one did per second of any
+    #: third of them.
+    busy_proven: float = 0.0
+    rate_proven: float = 0.0
     start_seconds: float | None = None
     #: Seconds since the youngest of the ready pods got ready.
     settled: float = math.inf
@@ -156,7 +166,8 @@ def see(
         # What is held is all that is known of what arrives.
         return _with_flow(seen, [_life(load.samples) for load in holding])
     lives = [_life(load.samples) for load in known]
-    return _with_speed(_with_flow(seen, lives), lives)
+    own = [_life(load.samples) for load in known if load.revision == revision]
+    return _with_own_speed(_with_speed(_with_flow(seen, lives), lives), own)
 
 
 def _with_flow(seen: Seen, lives: list[_Life]) -> Seen:
@@ -208,6 +219,34 @@ def _starts(ready: Iterable[PodView], measured: float | None) -> Iterator[float]
     yield from (pod.since - pod.created for pod in ready if pod.first)
     if measured is not None:
         yield measured
+
+
+def _with_own_speed(seen: Seen, lives: list[_Life]) -> Seen:
+    """Of the pods of the serving revision; by what they did in the last seconds, too."""
+    seen = replace(seen, speed_own=_mean(s for life in lives if (s := life.last.tokens_per_second)))
+    begun = [life for life in lives if life.first.at <= life.last.at - _PROOF]
+    proven = [life for life in begun if _lately(life, "busy_seconds") >= _SATURATED]
+    if not proven or not (tokens := sum(_lately(life, "tokens") for life in proven)):
+        return seen
+    busy = sum(_lately(life, "busy_seconds") for life in proven)
+    return replace(
+        seen,
+        speed_proven=tokens / busy,
+        busy_proven=busy / len(proven),
+        rate_proven=min(_least(life) for life in proven),
+    )
+
+
+def _lately(life: _Life, counter: str) -> float:
+    """By how much it grew per second."""
+    return _grown([life], life.last.at - _PROOF, counter) / _PROOF
+
+
+def _least(life: _Life) -> float:
+    """Tokens per second in that third of the last seconds in which they were fewest."""
+    edges = [life.last.at - _PROOF + _PROOF * third / 3 for third in range(4)]
+    done = [_value_at(life, edge, "tokens") for edge in edges]
+    return min(after - before for before, after in pairwise(done)) * 3 / _PROOF
 
 
 def _is_unread(load: PodLoad | None) -> bool:
