@@ -405,6 +405,34 @@ def test_much_that_is_held_wakes_more_than_one() -> None:
     assert decide(rules(min=0), still, knowing(5)).desired == 5
 
 
+def wake(rate: float, *, known: float, takes: int) -> list[int]:
+    """Numbers every half second until a pod is ready, while `rate` tokens/s come and are held."""
+    memory, numbers = knowing(0, start_seconds=known, changed=NOW - 900, period=NOW - 900), []
+    for step in range(1, 2 * takes):
+        since = step / 2
+        held = Seen(now=NOW + since, held=int(1 + since), backlog=rate * min(since, 120.0))
+        held = replace(held, unready=memory.desired or 0)
+        memory = decide(rules(min=0, max=100), held, memory).memory
+        numbers.append(memory.desired or 0)
+    return numbers
+
+
+def test_what_is_held_wakes_as_many_as_keep_up_with_it() -> None:
+    # All at once, of which the first look sees but the beginning.
+    first = decide(rules(min=0), Seen(now=NOW, held=1, backlog=100.0), knowing(0))
+    assert first.desired == 1
+    more = Seen(now=NOW + 1, held=64, backlog=60_000.0, unready=1)
+    assert decide(rules(min=0), more, first.memory).desired == 5
+    # One after the other: never more than what comes needs, however long the start takes.
+    for known, takes in [(20.0, 20), (20.0, 180), (5.0, 180), (0.0, 60)]:
+        numbers = wake(3 * FULL, known=known, takes=takes)
+        assert (numbers[0], max(numbers)) == (1, 3), (known, takes)
+    assert wake(30 * FULL, known=10.0, takes=30)[-1] == 10, "the limit of a minute"
+    # It is not known what a pod can do, or how much is held.
+    assert decide(rules(min=0), more, replace(first.memory, speed=None)).desired == 1
+    assert decide(rules(min=0), replace(more, backlog=0.0), first.memory).desired == 1
+
+
 def test_a_pod_that_never_gets_ready_does_not_keep_the_number_up() -> None:
     idle = {"ready": 1, "held": 0, "quiet": True, "arriving": 0.0, "arriving_mean": 0.0}
     starting = Seen(now=NOW, unready=1, speed_at_all=SPEED, **idle)

@@ -186,6 +186,9 @@ def test_what_is_held_while_nothing_is_ready() -> None:
     found = seen([pod("a", ready=False, since=5)], [holds])
     assert (found.held, found.backlog, found.unheard) == (3, 700, 0)
     assert near(found.arriving, 100)
+    # It counts from the first moment on, unlike what only passes through a pod.
+    burst = (Sample(NOW - 1), Sample(NOW, in_progress=64, backlog_tokens=9000))
+    assert seen([], [PodLoad("activator", "activator", None, burst)]).backlog == 9000
     # As soon as a pod is ready it counts what it was given itself.
     assert near(seen([pod("a")], [holds, load("a", steady(40))]).arriving, 40)
     gone = PodLoad("activator", "activator", None, holds.samples[:-10])

@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
     at: float
     ready: bool = True
-    #: Tokens that wait or are in the engine.
+    #: Tokens that wait or are in the engine; of an activator some that it holds, by their bytes.
     backlog_tokens: float = 0.0
     #: Requests in progress; of an activator the ones it holds.
     in_progress: float = 0.0

@@ -28,6 +28,8 @@ _SLACK = 0.9
 _SHORTAGE = 60.0
 #: Seconds for which it may be unknown whether requests are held.
 _BLIND = 60.0
+#: Seconds, at most, from the first request that is held until it is seen.
+_NOTICED = 2.0
 #: Of refused requests this share gets more pods.
 _REFUSED = 0.01
 #: If pods are at least this part as busy as they should be.
@@ -94,6 +96,14 @@ class _Case:
         return max(1, self.rules.min)
 
     @property
+    def awake_since(self) -> float | None:
+        """The service was woken within the last minute, and no pod is ready yet."""
+        memory, seen = self.memory, self.seen
+        if seen.ready or not seen.held or memory.period is None or memory.period_from != 0:
+            return None
+        return memory.period if seen.now - memory.period < _PERIOD else None
+
+    @property
     def unseen(self) -> int:
         """Pods without news, each of which is taken to be just right: it brings no others, and the
         known ones don't do its work. Those beyond the number, as in a rollout, count for nothing.
@@ -111,6 +121,9 @@ class _Case:
         share = self.rules.target_utilization_percent / 100 * slack
         # A pod that takes a minute to come is not asked for to save two seconds.
         within = max(self.rules.target_backlog_seconds, self.memory.start_seconds or 0.0)
+        if self.awake_since is not None:
+            # What has come in a while is done in such a while, by those who keep up with it.
+            within = max(within, self.seen.now - self.awake_since + _NOTICED)
         rate = arriving + backlog / within
         # The rounding of a quotient must not cost a pod.
         return math.ceil(rate / (self.memory.speed * share) - 1e-9) + self.unseen
@@ -194,8 +207,11 @@ def _out(case: _Case) -> _Wish:
     """Pods that the load asks for now."""
     seen = case.seen
     arriving = max(seen.arriving or 0.0, seen.arriving_mean or 0.0)
-    # While pods start, what waits tells of their absence, not of what they will do.
+    # While pods start, what waits tells of their absence, not of what they will do; but for those
+    # that were held since the first one was asked for, which nobody had seen then.
     backlog = 0.0 if case.starting else _left(case)
+    if case.awake_since is not None:
+        backlog = seen.backlog
     wish = _Wish(case.pods_for(arriving, backlog), _load_words(case, arriving, backlog))
     pressing = _pressing(case)
     if pressing and wish.pods <= case.current:

@@ -163,8 +163,10 @@ def see(
         revision=revision,
     )
     if not ready:
-        # What is held is all that is known of what arrives.
-        return _with_flow(seen, [_life(load.samples) for load in holding])
+        # What is held is all that is known of what arrives, and all of it waits.
+        seen = _with_flow(seen, [_life(load.samples) for load in holding])
+        held = sum(_last(load).backlog_tokens for load in holding) if seen.held else 0.0
+        return replace(seen, backlog=held)
     lives = [_life(load.samples) for load in known]
     own = [_life(load.samples) for load in known if load.revision == revision]
     return _with_own_speed(_with_speed(_with_flow(seen, lives), lives), own)
