@@ -332,7 +332,7 @@ class Loads:
         pod.history.add(sample)
 
     def _took(self, pod: _Pod, started: float) -> float:
-        """Seconds of an answer, or of waiting for it; by them the pod is slow from now on or not."""
+        """Seconds of an answer, or of waiting for it, by which the pod is slow from now on."""
         seconds = self._clock() - started
         pod.slow = seconds >= _SLOW_SECONDS
         return seconds
