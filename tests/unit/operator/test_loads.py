@@ -116,12 +116,21 @@ def test_only_pods_with_an_address_and_a_running_program_are_read() -> None:
             pod("1"), pod("2", podIP=None), pod("3", containerStatuses=waiting),
             pod("4", role="build"), pod("5", role="activator"), pod("6", containerStatuses=None),
             {"metadata": {"name": "7", "uid": "7"}},
-        ]
+        ],
+        0.0,
     )  # fmt: skip
     assert [(one.pod, one.role, one.revision, one.address) for one in found] == [
         ("1", "serving", "r1", "10.0.0.1"),
         ("5", "activator", "r1", "10.0.0.5"),
     ]
+
+
+def test_a_pod_that_must_have_ended_is_not_waited_for() -> None:
+    """Its node is lost, and nobody says that it has."""
+    ending = pod("1", role="activator")
+    ending["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    end = 1_800_000_000.0
+    assert [len(list(targets([ending], now))) for now in (end - 60, end + 5, end + 20)] == [1, 1, 0]
 
 
 async def test_pods_are_read_at_their_pace_and_only_where_it_is_wanted(stage: Stage) -> None:
@@ -235,7 +244,7 @@ async def test_a_pod_that_answers_slowly_is_asked_less_often(stage: Stage) -> No
         await stage.go_on(30)
         slow, quick = stage.book.want(RANK, 1.0, [pod("1"), pod("2")])
         assert len(stage.pods.read_at["10.0.0.2"]) >= 28
-        assert 5 <= len(stage.pods.read_at["10.0.0.1"]) <= 8
+        assert 8 <= len(stage.pods.read_at["10.0.0.1"]) <= 11
         assert slow.is_known(stage.pods.now, 10.0), "and yet known"
         stage.pods.answers["10.0.0.1"] = {}
         await stage.go_on(10)

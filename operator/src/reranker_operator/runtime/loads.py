@@ -7,9 +7,8 @@
 Only pods of services that want it are read: those whose reconcile says so, at its pace, and those
 that an outside autoscaler asks about, when it asks. A pod that does not answer is asked less often,
 and has no new samples, so that whoever decides sees it as unknown. All services share the places;
-none has more than a part of them, so that pods which hang hold up their own service first. Those
-that answer slowly have a round and places of their own: the others wait neither for them nor behind
-those of other services.
+none has more than a part of them, so that pods which hang hold up their own service first. Slow
+ones have rounds and places of their own, so that the others don't wait for them.
 """
 
 import asyncio
@@ -26,6 +25,7 @@ from reranker_operator import names
 from reranker_operator.adapters.scrape import Pods, ScrapeError
 from reranker_operator.api.meta import RERANKER_SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.causes.pods import moment
 from reranker_operator.core.load import Pace, PodLoad, Role, needs_loads
 from reranker_operator.core.recheck import Calm, recheck
 from reranker_operator.core.signals import Signals, much_the_same, signals
@@ -40,9 +40,11 @@ logger = logging.getLogger(__name__)
 _ABREAST, _SLOW_ABREAST = 16, 8
 #: A pod is slow whose last answer took so many seconds. It is left alone for so many times as long,
 #: but not until nobody knows of it any more.
-_SLOW_SECONDS, _REST, _LONGEST_REST = 0.25, 4.0, 4.0
+_SLOW_SECONDS, _REST, _LONGEST_REST = 0.25, 2.0, 4.0
 #: Seconds between tries of a pod that does not answer; doubled up to the second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
+#: Seconds after the time by which a pod must have ended that it may still be there.
+_GRACE = 10.0
 #: Seconds for which the pods of a service stay that was only asked about from outside.
 _ASKED_SECONDS = 120.0
 #: Services that are remembered for those who ask.
@@ -64,8 +66,11 @@ class Target(NamedTuple):
     revision: str | None
 
 
-def targets(pods: Iterable[Mapping[str, Any]]) -> Iterator[Target]:
-    """Pods of a service that have an address and a program that runs."""
+def targets(pods: Iterable[Mapping[str, Any]], now: float) -> Iterator[Target]:
+    """Pods of a service that have an address and a program that runs.
+
+    Of a lost node those stay that were told to end: nobody says that they have.
+    """
     for pod in pods:
         meta, status = pod["metadata"], pod.get("status") or {}
         labels = meta.get("labels") or {}
@@ -74,6 +79,9 @@ def targets(pods: Iterable[Mapping[str, Any]]) -> Iterator[Target]:
             "running" in (entry.get("state") or {})
             for entry in status.get("containerStatuses") or ()
         )
+        end = moment(meta.get("deletionTimestamp"))
+        if end is not None and now - end.timestamp() > _GRACE:
+            continue
         if role is not None and running and (address := status.get("podIP")):
             yield Target(meta["name"], meta["uid"], address, role, labels.get(names.REVISION_LABEL))
 
@@ -139,8 +147,11 @@ class Loads:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._wall = wall
         self._jitter = jitter
+        self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)
         self._slow_places = asyncio.Semaphore(max(1, at_once // 2))
+        #: Rounds under way, of both kinds.
+        self._rounds = 0
         self._services: dict[Key, _Service] = {}
         self._heap: list[tuple[float, Key]] = []
         self._wake = asyncio.Event()
@@ -180,7 +191,7 @@ class Loads:
             return ()
         if service is None:
             service = self._services[key] = _Service()
-        _keep(service, pods)
+        _keep(service, pods, self._wall())
         if service.seconds is None or seconds < service.seconds:
             # Not all at the same moment after a start.
             self._schedule(key, service, seconds * self._jitter())
@@ -203,7 +214,7 @@ class Loads:
             self._make_room()
             service = self._services[key] = _Service()
         service.asked = now
-        _keep(service, pods)
+        _keep(service, pods, self._wall())
         unread = any(not pod.history.samples and not pod.failures for pod in service.pods.values())
         if unread or now - service.read > GOOD_SECONDS:
             # Whoever asks with us, or forgets the service, must not end the others' question.
@@ -303,17 +314,25 @@ class Loads:
     async def _read_all(
         self, pods: list[_Pod], abreast: int, places: AbstractAsyncContextManager[None]
     ) -> None:
-        waiting = iter(pods)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(abreast, len(pods))):
-                group.create_task(self._read_some(waiting, places))
+        waiting, crew = iter(pods), min(abreast, len(pods))
 
-    async def _read_some(
-        self, waiting: Iterator[_Pod], places: AbstractAsyncContextManager[None]
-    ) -> None:
-        for pod in waiting:
-            async with places, self._places:
-                await self._read(pod)
+        async def read_some() -> None:
+            nonlocal crew
+            for pod in waiting:
+                async with places, self._places:
+                    await self._read(pod)
+                # Nobody knows yet how slow new pods are: a few need not wait for many of others.
+                if crew > max(1, self._at_once // self._rounds):
+                    crew -= 1
+                    return
+
+        self._rounds += 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(crew):
+                    group.create_task(read_some())
+        finally:
+            self._rounds -= 1
 
     async def _read(self, pod: _Pod) -> None:
         started = self._clock()
@@ -366,10 +385,10 @@ def _key(service: RerankerService) -> Key:
     return Key(RERANKER_SERVICE.kind, service.metadata.namespace, service.metadata.name)
 
 
-def _keep(service: _Service, pods: Iterable[Mapping[str, Any]]) -> None:
+def _keep(service: _Service, pods: Iterable[Mapping[str, Any]], now: float) -> None:
     """Exactly these pods, with what is known of them."""
     kept: dict[str, _Pod] = {}
-    for target in targets(pods):
+    for target in targets(pods, now):
         pod = service.pods.get(target.uid) or _Pod(target)
         pod.target = target
         kept[target.uid] = pod
