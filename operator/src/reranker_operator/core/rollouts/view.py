@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reranker_operator import names
 from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE
 from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.activation import pods_to_run
@@ -96,16 +95,16 @@ class View:
 
     @property
     def number(self) -> int:
-        """Of the present stage."""
+        """Of the present stage: what the status says, never what the pods of this moment do.
+
+        They change with each stage that is carried out, and it would go back and forth.
+        """
         last = len(self.stages) - 1
         if self.arrived:
             return last
-        found = 0
-        if self.stand is not None and self.stand.strategy == self.strategy:
-            found = self._found(min(self.stand.step, last), self.stand.phase)
-        while found < last and self._is_passed(found):
-            found += 1
-        return found
+        if self.stand is None or self.stand.strategy != self.strategy:
+            return 0
+        return self._found(min(self.stand.step, last), self.stand.phase)
 
     def _found(self, step: int, phase: str | None) -> int:
         """The stage that was reached; another number of pods may have put others before it."""
@@ -114,14 +113,6 @@ class View:
             return step
         alike = [number for number, found in enumerate(phases) if found == phase]
         return max((number for number in alike if number <= step), default=min([*alike, step]))
-
-    def _is_passed(self, number: int) -> bool:
-        """Nothing of it is judged or waited for, but pods that are there: no decision is needed."""
-        stage = self.stages[number]
-        failing = self.stand is not None and self.stand.failing_since is not None
-        judged = stage.seconds or stage.until_promoted or failing
-        aborted = self.world.service.metadata.annotations.get(names.ABORT) == self.target
-        return not judged and not aborted and not self.dormant and self._has(number)
 
     def _has(self, number: int) -> bool:
         entry, count = self.entry, self.stages[number].count(self.total)
