@@ -469,8 +469,11 @@ async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
         sim.after_step()
         await sim.reconcile_pending()
     if pace < 0:
-        # Pods that linger are waited for until the deadline, with a look every few seconds.
-        await sim.converge(jumps=200)
+        await sim.settle()
+        # Pods that linger are waited for, with a look every few seconds.
+        for _ in range(40):
+            if sim.next_wake is not None:
+                await sim.advance(max(0.0, sim.next_wake))
 
 
 @pytest.mark.timeout(0)

@@ -77,6 +77,40 @@ async def test_a_worse_revision_is_taken_back(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rate", [0.0, 140.0])
+async def test_a_revision_that_finishes_next_to_nothing_is_taken_back(
+    strategy: str, rate: float, sim: Simulation
+) -> None:
+    good = await _serving(sim, replicas=2, rollout={"strategy": strategy})
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = Answers(at_most=rate)
+    sim.edit_service(serving={"maxPassages": BAD})
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.gate, seconds <= PATIENCE) == ("latency", True)
+    assert "of work; the former revision needs 2 s for 20000" in failure.message
+    assert (_address(sim), good in _numbers(sim)) == (good, True)
+
+
+@pytest.mark.parametrize("per_second", [0.1, 20])
+async def test_no_time_is_over_while_what_was_asked_for_is_not_done(
+    per_second: float, sim: Simulation
+) -> None:
+    """Too short to be judged: what comes is waited for, and nothing else."""
+    rollout = {"strategy": "canary", "canary": {"steps": [{"weight": 50, "seconds": 5}]}}
+    good = await _serving(sim, replicas=2, rollout=rollout | {"bakeSeconds": 5})
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = Answers(at_most=0.0)
+    traffic.per_second = per_second
+    sim.edit_service(serving={"maxPassages": BAD})
+    await _let(sim, 15)
+    stand = sim.service().status.rollout or _none()
+    told = {gate.name: gate.message for gate in stand.gates}
+    assert (stand.step, "finished 0 tokens in " in told["latency"]) == (0, True)
+    failure, _ = await _until_given_up(sim)
+    assert (failure.gate, good in _numbers(sim)) == ("latency", True)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_a_revision_that_is_as_good_gets_the_traffic(strategy: str, sim: Simulation) -> None:
     good = await _serving(sim, replicas=2, rollout={"strategy": strategy})
     traffic = await _busy(sim)

@@ -166,20 +166,25 @@ def _is_unseen(here: RolloutProgress, now: datetime.datetime) -> bool:
 
 
 def _gates(view: View, before: RolloutProgress | None, metrics: Reading) -> tuple[GateStatus, ...]:
-    world, loads = view.world, view.world.loads
-    count = view.needed
+    world, count = view.world, view.needed
     engine = engine_of(view.entry)
     report = next(
         (entry.status.parity for entry in world.engines if entry.metadata.name == engine), None
     )
-    new = gates.lately(loads, view.target), gates.in_all(loads, view.target)
-    compared = (before.before if before else None) or Measured()
-    former = gates.lately(loads, view.base), compared
-    limits = world.service.spec.rollout.gates
+    compared = before.before if before else None
+    new, former = _sides(view, compared)
+    judged = gates.judge(
+        world.service.spec.rollout.gates,
+        new,
+        former,
+        unread=metrics.unread,
+        alone=_alone(view, before),
+        left=_left(view, compared),
+    )
     return (
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
-        *gates.judge(limits, new, former, unread=metrics.unread, alone=_alone(view, before)),
+        *judged,
         *reading.agreement(view, metrics),
     )
 
@@ -251,7 +256,24 @@ def _time_is_over(view: View, here: RolloutProgress) -> bool:
     if view.stage.seconds and here.unread_since is not None:
         # Time alone proves nothing where nobody looked, but pods that stay dumb hold up nothing.
         end = max(end, here.unread_since) + gates.READING
-    return now >= end or _promoted(view)
+    return (now >= end and _left(view, here.before) is None) or _promoted(view)
+
+
+def _sides(view: View, compared: Measured | None) -> tuple[gates.Sides, gates.Sides]:
+    """What the target did, and the former revision: lately, and in a longer time."""
+    loads = view.world.loads
+    new = gates.lately(loads, view.target), gates.in_all(loads, view.target)
+    return new, (gates.lately(loads, view.base), compared or Measured())
+
+
+def _left(view: View, compared: Measured | None) -> str | None:
+    """What it was asked for and has not done: nobody is proven by that."""
+    world = view.world
+    if not view.stage.seconds or view.straight:
+        return None
+    waiting = gates.waiting(world.loads, view.target, world.now.timestamp())
+    limits = world.service.spec.rollout.gates
+    return gates.unfinished(limits, *_sides(view, compared), waiting)
 
 
 def _promoted(view: View) -> bool:
