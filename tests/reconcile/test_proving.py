@@ -91,6 +91,20 @@ async def test_a_revision_that_finishes_next_to_nothing_is_taken_back(
     assert (_address(sim), good in _numbers(sim)) == (good, True)
 
 
+async def test_hours_that_were_good_hide_no_errors_of_now(sim: Simulation) -> None:
+    steps = [{"weight": 50, "seconds": 1800}]
+    rollout = {"strategy": "canary", "canary": {"steps": steps}}
+    good = await _serving(sim, replicas=2, rollout=rollout)
+    traffic = await _busy(sim)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await _let(sim, 1500)
+    traffic.per_second = 0.7
+    await _let(sim, 70)
+    traffic.answers[str(BAD)] = Answers(failing=1.0)
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.gate, seconds <= 60, _address(sim)) == ("errorRate", True, good)
+
+
 @pytest.mark.parametrize("per_second", [0.1, 20])
 async def test_no_time_is_over_while_what_was_asked_for_is_not_done(
     per_second: float, sim: Simulation

@@ -93,6 +93,19 @@ def test_of_few_requests_lately_all_of_them_count() -> None:
     assert errors.state == "Failed"
 
 
+@pytest.mark.parametrize("before", [45, 5000, 50_000])
+@pytest.mark.parametrize(
+    ("recent", "state"),
+    [((45, 45), "Failed"), ((45, 9), "Failed"), ((9, 5), "Failed"), ((4, 4), ""), ((45, 3), "")],
+)
+def test_what_fails_lately_is_hidden_by_nothing_before(
+    recent: tuple[int, int], state: str, before: int
+) -> None:
+    total = _did(before + recent[0], recent[1])
+    errors, _ = judge(LIMITS, (_did(*recent), total), (_did(3000), NOTHING))
+    assert (errors.state == "Failed") == (state == "Failed")
+
+
 @given(st.integers(50, 2000), st.integers(0, 2000), st.floats(0, 0.2))
 def test_a_revision_fails_by_more_than_chance_only(
     requests: int, errors: int, share: float

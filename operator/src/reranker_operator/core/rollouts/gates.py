@@ -101,7 +101,12 @@ def judge(
             return found.model_copy(update=told)
         return found
 
-    errors = _reckoned("errorRate", lambda: sides(_errors, requests, limits.min_requests))
+    def all_errors() -> GateStatus:
+        # First what fails now, of however few: hours that were good must not hide it.
+        recent = _errors(limits, new[0], _enough(former, requests, limits.min_requests), new[1])
+        return recent if recent.state == "Failed" else sides(_errors, requests, limits.min_requests)
+
+    errors = _reckoned("errorRate", all_errors)
     if isinstance(alone, str):
         return errors, GateStatus(name="latency", state="NoData", message=alone)
     if alone is not None:
@@ -219,28 +224,34 @@ def readiness(ready: int, asked: int) -> GateStatus:
     return GateStatus(name="ready", state=state, message=f"{ready} of {asked} pods are ready")
 
 
-def _errors(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
-    name, count = "errorRate", new.requests
+def _errors(
+    limits: GatesSpec, new: Measured, former: Measured, total: Measured | None = None
+) -> GateStatus:
+    """`total`: what it did in a longer time than `new` is of."""
+    name, count, failed = "errorRate", new.requests, new.failed
     if limits.max_error_increase >= 1:
         return GateStatus(name=name, state="Passed", message="not judged")
     if count < 1:
         return GateStatus(name=name, state="NoData", message=_NO_TRAFFIC)
     base = former.failed / former.requests if former.requests >= 1 else 0.0
     numbers = (
-        f"{_percent(new.failed / count)} of {count:.0f} requests failed, of the former revision's "
+        f"{_percent(failed / count)} of {count:.0f} requests failed, of the former revision's "
         f"{_percent(base)} of {former.requests:.0f}; {_percent(limits.max_error_increase)} more "
         "are allowed"
     )
     allowed = min(1.0, base + limits.max_error_increase)
-    # Of few requests, most fail: nobody need wait for more.
-    hopeless = new.failed >= _HOPELESS and new.failed >= count / 2 and new.failed > count * allowed
+    expected = count * allowed
+    # Twice the spread of a Poisson count, and one: what chance alone hardly brings about.
+    failing = failed > expected + 2 * math.sqrt(max(0.0, expected)) + 1
+    # Of few requests most fail, or too many of one that was asked enough: nobody waits for more.
+    known = total is not None and total.requests >= limits.min_requests
+    many = failed >= count / 2 and failed > expected
+    hopeless = failed >= _HOPELESS and (many or (known and failing))
     if count < limits.min_requests and not hopeless:
         text = f"{numbers}; judged from {limits.min_requests} requests on"
         return GateStatus(name=name, state="Waiting", message=text)
-    expected = count * allowed
-    # Twice the spread of a Poisson count, and one: what chance alone hardly brings about.
-    failing = hopeless or new.failed > expected + 2 * math.sqrt(max(0.0, expected)) + 1
-    return GateStatus(name=name, state="Failed" if failing else "Passed", message=numbers)
+    state = "Failed" if failing or hopeless else "Passed"
+    return GateStatus(name=name, state=state, message=numbers)
 
 
 def _latency(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
