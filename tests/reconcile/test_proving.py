@@ -277,6 +277,41 @@ async def test_a_gate_that_fails_is_not_forgotten_by_another_process(sim: Simula
     assert (failure.gate, seconds <= 20) == ("errorRate", True)
 
 
+@pytest.mark.parametrize("ahead", [0, 2, 3600])
+async def test_a_clock_that_went_ahead_holds_no_verdict_up(ahead: int, sim: Simulation) -> None:
+    await _serving(sim, replicas=2)
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = ERRORS
+    sim.edit_service(serving={"maxPassages": BAD})
+    await sim.settle()
+    while (sim.service().status.rollout or _none()).failing_since is None:
+        await _let(sim, 1)
+    _set_times(sim, ahead, "failingSince", "completeSince", "gatesTime")
+    sim.restart_operator()
+    await sim.resync()
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.gate, seconds <= 15) == ("errorRate", True)
+
+
+async def test_a_clock_that_went_ahead_holds_no_proof_up(sim: Simulation) -> None:
+    good = await _serving(sim, replicas=2)
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 10)
+    _set_times(sim, 3600, "since", "completeSince", "gatesTime")
+    sim.restart_operator()
+    await sim.resync()
+    await _let(sim, 61)
+    assert sim.condition("Progressing") == ("False", "Stable")
+    assert good not in _numbers(sim)
+
+
+def _set_times(sim: Simulation, ahead: int, *fields: str) -> None:
+    """As somebody wrote them whose clock goes ahead by so many seconds."""
+    time = f"{sim.now + datetime.timedelta(seconds=ahead):%Y-%m-%dT%H:%M:%SZ}"
+    status = {"status": {"rollout": dict.fromkeys(fields, time)}}
+    sim.cluster.edit(RERANKER_SERVICE, NAMESPACE, "rank", status)
+
+
 async def test_what_is_on_record_is_bounded(sim: Simulation) -> None:
     await _serving(sim, rollout={"keepEngines": 5, "bakeSeconds": 0})
     for passages in (98, 97):

@@ -1,5 +1,6 @@
 """What a rollout looks at: who serves, who is to, how far that is."""
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ from reranker_operator.core.world import Manifest, ServiceWorld
 from reranker_operator.render.pods import Json
 
 _STRAIGHT = "straight"
+#: From which time is counted.
+_TIMES = (
+    "since", "complete_since", "trouble_since", "failing_since", "unread_since", "gates_time",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,8 @@ def look(world: ServiceWorld, wish: Wish, serving: str | None) -> View | None:
         return None
     live, status = live_deployments(world), world.service.status
     stand = status.rollout
-    if stand is not None and stand.revision != wish.revision:
-        stand = None
+    if stand is not None:
+        stand = _until_now(stand, world.now) if stand.revision == wish.revision else None
     last = proven(world.service)
     return View(
         world,
@@ -195,6 +200,13 @@ def look(world: ServiceWorld, wish: Wish, serving: str | None) -> View | None:
         stand,
         trusted=wish.revision == last or (wish.undone and wish.given_up is None),
     )
+
+
+def _until_now(stand: RolloutProgress, now: datetime.datetime) -> RolloutProgress:
+    """Who wrote it may have had a clock that went ahead: what is still to come began now."""
+    times = {name: getattr(stand, name) for name in _TIMES}
+    ahead = {name: now for name, time in times.items() if time is not None and time > now}
+    return stand.model_copy(update=ahead) if ahead else stand
 
 
 def _base(
