@@ -396,6 +396,42 @@ async def test_what_was_given_up_is_tried_again_when_it_is_asked_for(sim: Simula
     assert sim.condition("Ready") == ("True", "Ready")
 
 
+async def test_that_nobody_asks_for_another_try_any_more_is_none(sim: Simulation) -> None:
+    good = await _serving(sim)
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = ERRORS
+    sim.edit_service(serving={"maxPassages": BAD})
+    failure, _ = await _until_given_up(sim)
+    sim.annotate(names.RETRY, "1")
+    await _let(sim, 300)
+    again = sim.service().status.failed[0]
+    assert (again.revision, again.in_force, _numbers(sim)) == (failure.revision, True, {good: 1})
+    before = traffic.sent[failure.revision]
+    for value in (None, " \n", "1\n", None):
+        sim.annotate(names.RETRY, value)
+        await _let(sim, 60)
+    assert (traffic.sent[failure.revision], _numbers(sim)) == (before, {good: 1})
+    sim.annotate(names.RETRY, "2")
+    await sim.settle()
+    assert failure.revision in _numbers(sim)
+
+
+@pytest.mark.parametrize("value", ["²", "9" * 5000, "-1", ""])
+async def test_a_promotion_that_is_no_number_is_none(value: str, sim: Simulation) -> None:
+    canary = {"steps": [{"weight": 50, "seconds": 5, "untilPromoted": True}]}
+    await _serving(sim, replicas=2, rollout={"strategy": "canary", "canary": canary})
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 30)
+    stand = sim.service().status.rollout or _none()
+    sim.annotate(names.PROMOTE, f"{stand.revision}/{value}")
+    await _let(sim, 30)
+    assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
+    # And the word that ends it, as a file with a newline at its end has it.
+    sim.annotate(names.ABORT, f"{stand.revision}\n")
+    await sim.settle()
+    assert sim.condition("Progressing") == ("False", "Aborted")
+
+
 async def test_another_wish_and_the_same_again_are_changes(sim: Simulation) -> None:
     good = await _serving(sim)
     sim.edit_service(serving={"maxPassages": BAD})

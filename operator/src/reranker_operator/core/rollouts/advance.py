@@ -11,10 +11,10 @@ from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
 from reranker_operator.core.rollouts import gates, reading, trouble
+from reranker_operator.core.rollouts.orders import aborted, promoted, retry_of
 from reranker_operator.core.rollouts.reading import Reading
 from reranker_operator.core.rollouts.stages import share_of_pods
 from reranker_operator.core.rollouts.view import View
-from reranker_operator.core.rollouts.wish import retry_of
 
 #: Metrics are looked at as often while a revision is judged by them.
 _LOOK_SECONDS = 5.0
@@ -216,7 +216,7 @@ def _verdict(
 ) -> _Verdict | None:
     """What it has failed, if it has."""
     now, service = view.world.now, view.world.service
-    if service.metadata.annotations.get(names.ABORT) == view.target:
+    if aborted(service, view.target):
         return _Verdict("abort", f"ended by annotation {names.ABORT}")
     gate = next((gate for gate in here.gates if gate.state == "Failed"), None)
     if gate and here.failing_since and now - here.failing_since >= gates.PERSISTS:
@@ -278,11 +278,7 @@ def _left(view: View, compared: Measured | None) -> str | None:
 
 def _promoted(view: View) -> bool:
     """Somebody said that it need not wait: to its end, or up to a stage."""
-    value = view.world.service.metadata.annotations.get(names.PROMOTE, "").strip()
-    revision, _, step = value.partition("/")
-    if revision != view.target:
-        return False
-    return not step or (step.isdigit() and view.number <= int(step))
+    return promoted(view.world.service, view.target, view.number)
 
 
 def _next(view: View, here: RolloutProgress) -> RolloutProgress:
