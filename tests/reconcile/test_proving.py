@@ -1,6 +1,7 @@
 """New revisions are judged beside the former one, and taken back when they are worse."""
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -600,6 +601,73 @@ async def test_a_canary_by_route_is_taken_back(sim: Simulation) -> None:
     before = traffic.sent[failure.revision]
     await _let(sim, 60)
     assert (traffic.sent[failure.revision], sim.names("Service")) == (before, ["rank"])
+
+
+def _take_the_preview(sim: Simulation) -> None:
+    """Somebody else has a Service of that name."""
+    spec = {"selector": {"app": "theirs"}, "ports": [{"port": 8000}]}
+    meta = {"name": "rank-preview", "namespace": NAMESPACE}
+    sim.cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+
+
+def _refuse_the_route(sim: Simulation) -> None:
+    sim.cluster.refusals["apply", "HTTPRoute"] = Rejected("denied by webhook")
+
+
+def _accept_no_route(sim: Simulation) -> None:
+    sim.gateway_says = "False"
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (_take_the_preview, "Service rank-preview does not lead to it"),
+        (_refuse_the_route, "HTTPRoute rank was not yet given the weight of 10 %"),
+        (_accept_no_route, "HTTPRoute rank: Accepted is False"),
+    ],
+)
+async def test_a_canary_is_not_judged_by_a_route_that_is_not_in_force(
+    act: Callable[[Simulation], None], words: str, sim: Simulation
+) -> None:
+    rollout = {"strategy": "canary", "progressDeadlineSeconds": 300}
+    good = await _serving(sim, replicas=4, rollout=rollout, expose=ROUTE)
+    await _busy(sim)
+    act(sim)
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 240)
+    stand = sim.service().status.rollout or _none()
+    assert (stand.phase, stand.step, stand.weight, stand.by) == ("Canary", 0, 0, "route")
+    assert (sim.condition("Progressing"), _address(sim)) == (("True", "Rolling"), good)
+    assert f"waits for its share of the requests: {words}" in sim.message("Progressing")
+    failure, _ = await _until_given_up(sim)
+    assert (failure.revision, failure.gate) == (stand.revision, "ready")
+    assert f"got no share of the requests within 300 s: {words}" in failure.message
+    await _let(sim, 5)
+    assert _numbers(sim) == {good: 4}
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+async def test_a_canary_goes_on_when_its_route_is_in_force(promoted: bool, sim: Simulation) -> None:
+    good = await _serving(sim, replicas=4, rollout={"strategy": "canary"}, expose=ROUTE)
+    traffic = await _busy(sim)
+    sim.gateway_says = None
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 240)
+    stand = sim.service().status.rollout or _none()
+    assert (stand.step, stand.complete_since) == (0, None)
+    if promoted:
+        # Somebody said that it need not wait.
+        sim.annotate(names.PROMOTE, f"{stand.revision}/1")
+        await sim.settle()
+        assert _address(sim) == stand.revision
+        return
+    sim.gateway_says = "True"
+    await _let(sim, 50)
+    again = sim.service().status.rollout or _none()
+    assert (again.step, again.weight) == (0, 10)
+    await _let(sim, 200)
+    assert (_address(sim), good in _numbers(sim)) == (stand.revision, False)
+    assert traffic.sent.get("", 0) == 0
 
 
 def _weights(sim: Simulation) -> dict[str, int | None]:

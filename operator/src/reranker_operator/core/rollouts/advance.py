@@ -13,6 +13,7 @@ from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready
 from reranker_operator.core.rollouts import gates, reading, trouble
 from reranker_operator.core.rollouts.orders import aborted, promoted, retry_of
 from reranker_operator.core.rollouts.reading import Reading
+from reranker_operator.core.rollouts.routed import in_force
 from reranker_operator.core.rollouts.stages import share_of_pods
 from reranker_operator.core.rollouts.view import View
 
@@ -230,12 +231,16 @@ def _verdict(
         text = f"{counted}, and one has loaded its engine for more than {seconds:.0f} s"
         return _Verdict("ready", f"{text}: {found.message}" if found else text)
     if remaining is not None and remaining <= 0:
-        text = (
-            f"{counted}, and no other became so within "
-            f"{service.spec.rollout.progress_deadline_seconds} s"
-        )
-        return _Verdict("ready", f"{text}: {found.message}" if found else text)
+        return _Verdict("ready", _overdue(view, counted, found))
     return None
+
+
+def _overdue(view: View, counted: str, found: Finding | None) -> str:
+    seconds = view.world.service.spec.rollout.progress_deadline_seconds
+    if view.unshared is not None:
+        return f"{counted}, but got no share of the requests within {seconds} s: {view.unshared}"
+    text = f"{counted}, and no other became so within {seconds} s"
+    return f"{text}: {found.message}" if found else text
 
 
 def _failure(view: View, verdict: _Verdict, why: str) -> FailedRevision:
@@ -299,7 +304,7 @@ def _weight(view: View) -> int | None:
     if view.arrived:
         return 100
     if view.routed:
-        return view.weight
+        return in_force(view.world)
     return share_of_pods(ready_of(view.live.get(view.base or "")), ready_of(view.entry))
 
 

@@ -4,7 +4,6 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE
 from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.activation import pods_to_run
 from reranker_operator.core.revisions import (
@@ -15,6 +14,8 @@ from reranker_operator.core.revisions import (
     live_deployments,
     ready_of,
 )
+from reranker_operator.core.rollouts.orders import promoted
+from reranker_operator.core.rollouts.routed import asked_routes, lacks
 from reranker_operator.core.rollouts.stages import STRAIGHT, Stage, stages
 from reranker_operator.core.rollouts.wish import Wish, proven
 from reranker_operator.core.world import Manifest, ServiceWorld
@@ -73,11 +74,7 @@ class View:
     @property
     def routed(self) -> bool:
         """A route of the Gateway API can divide the requests."""
-        service, missing = self.world.service, self.world.missing_kinds
-        expose = service.spec.expose
-        by_http = expose.route is not None and HTTP_ROUTE.kind not in missing
-        by_grpc = expose.grpc_route is not None and service.spec.serving.grpc
-        return by_http or (by_grpc and GRPC_ROUTE.kind not in missing)
+        return bool(asked_routes(self.world))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -162,8 +159,21 @@ class View:
 
     @property
     def complete(self) -> bool:
-        """All pods of the stage are ready, and the address is where it should be."""
-        return self.has_pods and (self.stage.address != "new" or self.arrived)
+        """All pods of the stage are ready, and the requests come to where they should."""
+        there = self.has_pods and (self.stage.address != "new" or self.arrived)
+        return there and self.unshared is None
+
+    @property
+    def unshared(self) -> str | None:
+        """Why it does not get its share of the requests, though its pods are ready; None: it does,
+        or nobody waits for that.
+        """
+        by_route = self.stage.phase == "Canary" and self.routed and self.total > 0
+        if not by_route or not self.has_pods:
+            return None
+        if promoted(self.world.service, self.target, self.number):
+            return None
+        return lacks(self.world, self.stage.weight)
 
     @property
     def weight(self) -> int:
