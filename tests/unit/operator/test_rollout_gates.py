@@ -130,6 +130,7 @@ def test_more_errors_are_never_better(requests: int, one: int, other: int) -> No
 def test_numbers_that_cannot_be_reckoned_with_are_none() -> None:
     odd = Measured(requests=100, failed=-1e9, tokens=1e15, busy_seconds=1e-320)
     assert _states(_did(100), odd)[1] == "NoData"
+    assert _states(Measured(tokens=9, busy_seconds=31), odd)[1] == "NoData"
     assert _states(Measured(requests=float("nan"), failed=1), NOTHING)[0] != "Failed"
 
 

@@ -285,9 +285,9 @@ def _stuck(
     if done >= limits.min_tokens or spent < seconds:
         return None
     numbers = f"finished {done:.0f} tokens in {spent:.0f} s of work"
-    if former.tokens < 1 or former.busy_seconds <= 0:
+    own = former.busy_seconds / former.tokens if former.tokens >= 1 else 0.0
+    if own <= 0:
         return numbers if done < 1 and spent >= 1.5 * seconds else None
-    own = former.busy_seconds / former.tokens
     # Where very many tokens are asked for, less is enough of one that is far off.
     count = min(float(limits.min_tokens), _FAR_OFF * (done + _IN_FLIGHT))
     if spent <= limits.max_slowdown * own * count:
