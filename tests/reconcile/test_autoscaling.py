@@ -300,7 +300,7 @@ async def test_a_rollout_takes_the_number_along(sim: Scaled) -> None:
 
 
 async def test_what_a_route_leads_to_the_preview_is_load_too(sim: Scaled) -> None:
-    sim.rate = 1800
+    sim.rate, sim.gateway_says = 1800, "True"
     rules = {"max": 6, "scaleDownDelaySeconds": 0, "startTimeoutSeconds": 60}
     canary = {"steps": [{"weight": 60, "untilPromoted": True, "seconds": 10}]}
     rollout = {"strategy": "canary", "canary": canary}

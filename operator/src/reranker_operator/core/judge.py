@@ -146,8 +146,10 @@ def _judge_rolling(rollout: Rollout, finding: Finding | None, *, waits: bool) ->
     if finding is not None:
         text = f"revision {rollout.wanted} does not start: {finding.message}"
         return condition(kind, True, finding.reason, text)
-    doing = "is starting"
-    if waits:
+    doing, view = "is starting", rollout.view
+    if view is not None and view.unshared is not None:
+        doing = f"waits for its share of the requests: {view.unshared}"
+    elif waits:
         doing = "gets its first pod when one of the former revision is gone"
     return condition(kind, True, Reason.ROLLING, f"revision {rollout.wanted} {doing}")
 
@@ -184,4 +186,6 @@ def _overdue_text(sight: Sight, finding: Finding | None) -> str:
     )
     if rollout.rolling and rollout.serving is not None:
         text += f", and revision {rollout.serving} serves on"
+    if finding is None and rollout.view is not None and rollout.view.unshared is not None:
+        return f"{text}: {rollout.view.unshared}"
     return f"{text}: {finding.message}" if finding else advise(text, _LOOK_AT_PODS)
