@@ -138,6 +138,8 @@ class Leader:
 
     async def release(self) -> None:
         """Give the Lease back if it is ours; at the end nobody waits long for the API server."""
+        # What is still under way, if anything, must not write any more.
+        self._lock.renewed = None
         api = CoordinationV1Api(self._client)
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
