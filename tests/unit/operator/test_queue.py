@@ -108,20 +108,47 @@ def test_a_thousand_failures_are_only_a_long_delay(queue: WorkQueue) -> None:
     assert {queue.retry(A) for _ in range(1100)} >= {300.0}
 
 
-async def test_a_named_time_is_waited_for_whatever_comes(queue: WorkQueue, clock: Clock) -> None:
+async def test_a_named_time_is_waited_for_whatever_follows(queue: WorkQueue, clock: Clock) -> None:
     queue.add(A)
     assert await queue.get() == A
-    queue.add(A)
+    queue.add(A, Lane.NEXT)
     assert queue.retry(A, hold=40) == 40
     queue.done(A)
-    queue.add(A)
+    queue.add(A, Lane.BACKGROUND)
     queue.add_after(A, 1)
     clock.now += 39
     assert await _ready(queue) + await _ready(queue) == []
     clock.now += 1
     assert await _ready(queue) + await _ready(queue) == [A]
-    queue.add(A)
+    queue.add(A, Lane.NEXT)
     assert await _ready(queue) == [A], "once"
+
+
+@pytest.mark.parametrize("hold", [86400.0, float("inf")])
+async def test_a_named_time_is_believed_for_a_minute_at_most(
+    queue: WorkQueue, clock: Clock, hold: float
+) -> None:
+    assert queue.retry(A, hold=hold) == 60
+    clock.now += 60
+    assert await _ready(queue) + await _ready(queue) == [A]
+
+
+@pytest.mark.parametrize("during_the_work", [True, False])
+async def test_a_change_that_somebody_made_does_not_wait_for_a_named_time(
+    queue: WorkQueue, clock: Clock, during_the_work: bool
+) -> None:
+    queue.add(A)
+    assert await queue.get() == A
+    if during_the_work:
+        queue.add(A)
+    queue.retry(A, hold=40)
+    queue.done(A)
+    if not during_the_work:
+        queue.add(A)
+    assert await _ready(queue) == [A]
+    queue.add_after(A, 1)
+    clock.now += 1
+    assert await _ready(queue) + await _ready(queue) == [A], "nothing holds it any more"
 
 
 async def test_the_background_waits_but_not_for_ever(queue: WorkQueue) -> None:

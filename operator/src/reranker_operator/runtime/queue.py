@@ -3,7 +3,8 @@
 A key is queued once however often it is added. A key that is being worked on and is added again is
 marked dirty and comes back when it is done. Failures put a key back after an exponential delay with
 jitter; where several delays exist, the earliest deadline wins. Only where the API server has named
-a time (Retry-After) a key is held back until then, whatever comes.
+a time (Retry-After) a key is held back until then, for a minute at most, whatever comes but a
+change that somebody made.
 
 There are three lanes. A change that somebody made comes first: the builds and pods that it starts
 take longest, and it does not stand behind what a thousand pods tell of themselves. What follows
@@ -27,6 +28,8 @@ from reranker_operator.core.backoff import doubled
 
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 300.0
+#: Seconds for which the word of the API server, or of a proxy before it, is taken.
+_LONGEST_HOLD = 60.0
 #: Keys that come back when one of their namespace is done. More than one, so that a namespace which
 #: had to be content with little gets more when there is more.
 _COME_BACK = 2
@@ -95,7 +98,7 @@ class WorkQueue:
         """Work on this key as soon as its lane allows."""
         if self._closed:
             return
-        if key in self._held:
+        if key in self._held and lane != Lane.FIRST:
             self.add_after(key, 0.0)
         elif key in self._working:
             self._dirty[key] = min(lane, self._dirty.get(key, lane))
@@ -121,10 +124,12 @@ class WorkQueue:
         delay = doubled(_FIRST_DELAY, failures, longest)
         delay *= 0.5 + 0.5 * self._jitter()
         if hold:
+            hold = min(hold, _LONGEST_HOLD)
             delay = max(hold, delay)
             self._held[key] = self._clock() + hold
             self._deadlines.pop(key, None)
-            self._dirty.pop(key, None)
+            if self._dirty.get(key) != Lane.FIRST:
+                self._dirty.pop(key, None)
         self.add_after(key, delay)
         return float(delay)
 
@@ -233,6 +238,7 @@ class WorkQueue:
         since = self._clock() if before is None else lanes[before].pop(key)
         lanes[lane][key] = since
         self._deadlines.pop(key, None)
+        self._held.pop(key, None)
         self._wake.set()
 
     def _take(self, full: Full = _nobody) -> Key | None:
