@@ -10,7 +10,7 @@ from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.changes import summary
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.progress import Progress
-from reranker_operator.core.replicas import fight
+from reranker_operator.core.replicas import fight, may_sleep
 from reranker_operator.core.revisions import (
     carries_out_spec,
     engine_of,
@@ -82,7 +82,7 @@ def judge_serving(
     target = rollout.wanted or rollout.serving
     finding = obstacle(world, target)
     counted = f"{ready} of {wanted} pods are ready"
-    if wanted == 0 and world.service.spec.autoscaling is not None:
+    if wanted == 0 and (may_sleep(world.service) or world.service.spec.autoscaling is not None):
         text = "no pod is needed; the next request is held until the first one is there"
         if activation.stays_awake(world):
             text = "no pod is needed; they go when the activator has taken over"
