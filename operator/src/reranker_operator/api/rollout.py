@@ -150,8 +150,8 @@ class RolloutSpec(ApiModel):
         default=None,
         description=(
             "Of the strategy noSurge: ready pods, or percent of `replicas`, below which no pod is "
-            "given up. Default: one fewer than replicas. The other strategies never go below "
-            "replicas."
+            "given up. Default: one fewer than replicas; with as many as replicas, or more, no "
+            "rollout gets on. The other strategies never go below replicas."
         ),
     )
     gates: GatesSpec = Field(default=GatesSpec())
