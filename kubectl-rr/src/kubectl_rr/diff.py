@@ -42,6 +42,8 @@ def changes(service: Json, deployments: Iterable[Json]) -> list[str]:
         integer(raw, "spec", "replicas")
         for raw in deployments
         if at(raw, "metadata", "deletionTimestamp") is None
+        # The activator's has none.
+        and label(raw, names.REVISION_LABEL)
         # Without surge, the revisions share the number.
         and (
             text(service, "spec", "rollout", "strategy") == "noSurge"

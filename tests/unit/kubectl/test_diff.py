@@ -96,3 +96,11 @@ def test_what_others_wrote_into_a_status_is_harmless(rr: Any, api: Any) -> None:
     assert done.code == 1
     assert "  a: b → c\n" in done.out
     assert "\x1b" not in done.out
+
+
+def test_the_activator_is_no_pod_that_is_too_many(rr: Any, api: Any) -> None:
+    world = copy.deepcopy(WORLDS["sleeping"])
+    world["rerankerservices"][0]["spec"]["rollout"] = {"strategy": "noSurge"}
+    api.world = world
+    done = rr("diff", "demo", api=api)
+    assert (done.code, done.out) == (0, "demo: nothing would change\n")
