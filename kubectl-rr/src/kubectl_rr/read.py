@@ -115,14 +115,30 @@ def conditions(raw: Json) -> tuple[Condition, ...]:
             message=text(row, "message"),
             since=moment(row, "lastTransitionTime"),
         )
-        for row in rows(raw, "status", "conditions")
+        for row in _conditions(raw)
     )
 
 
+def _conditions(raw: Json) -> list[Json]:
+    return rows(raw, "status", "conditions")
+
+
 def is_current(raw: Json) -> bool:
-    """The status is about the newest spec."""
+    """The status is about the newest spec.
+
+    Of a spec that can't be read only the condition that says so is: the rest stays as it was.
+    """
     seen = integer(raw, "status", "observedGeneration")
+    judged = next((row for row in _conditions(raw) if text(row, "type") == "Accepted"), {})
+    if text(judged, "status") == "False":
+        seen = max(seen, integer(judged, "observedGeneration"))
     return seen >= integer(raw, "metadata", "generation")
+
+
+def refusal(raw: Json) -> Condition | None:
+    """Why the newest spec is not carried out."""
+    found = next((entry for entry in conditions(raw) if entry.type == "Accepted"), None)
+    return found if found and found.status == "False" and is_current(raw) else None
 
 
 def pending_changes(raw: Json) -> tuple[str, ...]:

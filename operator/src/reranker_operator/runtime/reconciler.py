@@ -212,10 +212,12 @@ class Reconciler:
         meta = raw["metadata"]
         judgement = condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
         judgements = [judgement, summarise([judgement], [ConditionType.ACCEPTED])]
-        conditions = merge((), judgements, meta.get("generation", 1), self._clock())
+        generation = meta.get("generation", 1)
+        conditions = merge((), judgements, generation, self._clock())
         status = raw.get("status", {})
         previous = status.get("conditions", [])
-        if any(c.get("type") == "Accepted" and c.get("message") == message for c in previous):
+        said = {"type": "Accepted", "message": message, "observedGeneration": generation}
+        if any(said.items() <= entry.items() for entry in previous):
             return
         body = {
             "apiVersion": API_VERSION,
