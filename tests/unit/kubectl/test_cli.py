@@ -37,6 +37,13 @@ def test_help_has_examples_and_loads_nothing(rr: Any) -> None:
     assert rr().code == 2
     for command in cli._COMMANDS:
         assert f"examples:\n  kubectl rr {command}" in rr(command, "--help").out
+    assert "kubectl rr rollout " in rr("--help").out
+    for verb in cli._VERBS:
+        page = rr("rollout", verb, "--help").out
+        assert f"usage: kubectl rr rollout {verb} " in page
+        assert f"examples:\n  kubectl rr rollout {verb} demo\n" in page
+        assert ("--to " in page) == (verb == "undo")
+        assert rr("rollout", "-n", "shop", verb, "-h").out == page
     loads = "import sys, kubectl_rr.cli; print({'kubernetes', 'rich', 'pydantic'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
