@@ -178,8 +178,9 @@ class RolloutSpec(ApiModel):
         ge=0,
         le=10,
         description=(
-            "Former revisions, of those on record, whose engines and pod templates are kept for "
-            "`kubectl rr rollout undo`."
+            "Former revisions whose engines and pod templates are kept for `kubectl rr rollout "
+            "undo`. They are of those that `history` keeps on record: what is more than that has "
+            "no effect."
         ),
     )
     history: int = Field(
