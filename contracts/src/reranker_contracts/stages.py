@@ -27,6 +27,7 @@ class Stage(StrEnum):
     PUBLISH = "publish"
     PUSH = "push"
     VERIFY = "verify"
+    MEASURE = "measure"
     REMOVE = "remove"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.cold_start import measure
+from reranker_operator.core.cold_start import believable, is_first, measure
 from reranker_operator.render import activator, network
 from reranker_operator.render.defaults import Defaults
 
@@ -157,3 +157,22 @@ def test_stages_of_a_start() -> None:
 )
 def test_what_was_no_start_is_not_measured(change: Json) -> None:
     assert measure(STARTED | {"status": STARTED["status"] | change}) is None
+
+
+def test_a_pod_that_got_ready_again_tells_of_no_start() -> None:
+    later = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-05T14:00:00Z"}
+    conditions = [STARTED["status"]["conditions"][0], later]
+    again = STARTED | {"status": STARTED["status"] | {"conditions": conditions}}
+    first = measure(STARTED)
+    assert measure(again) is None
+    assert is_first(STARTED, first)
+    assert not is_first(again, None)
+    # Also where it was away for a moment right after its start, of which is known when it ended.
+    soon = later | {"lastTransitionTime": "2026-01-05T12:03:00Z"}
+    again = STARTED | {"status": STARTED["status"] | {"conditions": [soon]}}
+    assert is_first(again, None)
+    assert not is_first(again, first)
+    # What was written down before that was known.
+    assert first is not None
+    assert believable(first) == first
+    assert believable(first.model_copy(update={"seconds": 7239.0, "warm_up": 7234.0})) is None

@@ -19,12 +19,12 @@ def found(world: EngineWorld) -> Damage | None:
         return None
     for pod in world.pods:
         damage = diagnose.verify_failure(pod)
-        if damage is not None and damage.seen_at > published and _is_trusted(world, pod):
+        if damage is not None and damage.seen_at > published and is_trusted(world, pod):
             return damage
     return None
 
 
-def _is_trusted(world: EngineWorld, pod: Manifest) -> bool:
+def is_trusted(world: EngineWorld, pod: Manifest) -> bool:
     """A pod of a Deployment of the engine's owners: anybody can write our labels on a pod."""
     controllers = [
         owner for owner in pod["metadata"].get("ownerReferences", []) if owner.get("controller")

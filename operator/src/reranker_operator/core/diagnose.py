@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from reranker_contracts import Stage, StageReason, StageResult
+from reranker_contracts import ParityReport, Stage, StageReason, StageResult
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core.causes import containers, images, scheduling
 from reranker_operator.core.causes.admission import refused_pod
@@ -168,16 +168,43 @@ class Damage(NamedTuple):
 
 def verify_failure(pod: Manifest) -> Damage | None:
     """What the pod's verify container complained about last, if it was a checksum."""
+    found = _last_result(pod, Stage.VERIFY)
+    if found is None or found[0].reason is not StageReason.CHECKSUM_MISMATCH:
+        return None
+    result, seen = found
+    return Damage(quote(result.message, _TOLD), seen)
+
+
+class Measured(NamedTuple):
+    """A serving pod has measured the engine; no report: its scores are no numbers."""
+
+    parity: ParityReport | None
+    message: str
+    seen_at: datetime.datetime
+
+
+def measured(pod: Manifest) -> Measured | None:
+    """What the pod's measure container found last."""
+    found = _last_result(pod, Stage.MEASURE)
+    if found is None or (found[0].parity is None and found[0].ok):
+        return None
+    result, seen = found
+    return Measured(result.parity, quote(result.message, _TOLD), seen)
+
+
+def tells_of_engine(pod: Manifest) -> bool:
+    """Whether a serving pod has something to say of the engine's files."""
+    return verify_failure(pod) is not None or measured(pod) is not None
+
+
+def _last_result(pod: Manifest, stage: Stage) -> tuple[StageResult, datetime.datetime] | None:
+    """What the container of this stage has ended with last, and when."""
     for status in container_statuses(pod):
-        if status["name"] != Stage.VERIFY.value:
+        if status["name"] != stage.value:
             continue
         for state in (status.get("state", {}), status.get("lastState", {})):
             terminated = state.get("terminated")
             result = containers.stage_result(terminated)
-            if result is None:
-                continue
-            if result.ok or result.reason is not StageReason.CHECKSUM_MISMATCH:
-                return None
-            seen = datetime.datetime.fromisoformat(terminated["finishedAt"])
-            return Damage(quote(result.message, _TOLD), seen)
+            if result is not None:
+                return result, datetime.datetime.fromisoformat(terminated["finishedAt"])
     return None

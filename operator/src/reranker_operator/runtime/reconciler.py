@@ -117,14 +117,10 @@ class Reconciler:
                 await self._leave(subject, error)
                 return None
             except _RefusedError as error:
-                if error.done.changes or plan.on_time:
-                    # The pods get on with it, whatever becomes of the rest.
-                    return 0.0 if error.done.changes else plan.requeue_after
-                if isinstance(error.refusal, NameTaken):
-                    return self._look_again(key, error.refusal)
-                raise error.refusal from None
+                return self._after(key, plan, error)
             except NameTaken as error:
-                return self._look_again(key, error)
+                logger.warning("%s: %s", key, error)
+                return _NAME_RECHECK
             except NotFound:
                 if self._kinds is None or not await self._kinds.have_changed():
                     raise
@@ -140,9 +136,15 @@ class Reconciler:
         return 0.0 if done.changes else plan.requeue_after
 
     @staticmethod
-    def _look_again(key: Key, error: NameTaken) -> float:
-        logger.warning("%s: %s", key, error)
-        return _NAME_RECHECK
+    def _after(key: Key, plan: Plan, error: _RefusedError) -> float | None:
+        """When to look again. Raises the refusal for the queue to decide."""
+        if error.done.changes or plan.on_time:
+            # The pods get on with it, whatever becomes of the rest.
+            return 0.0 if error.done.changes else plan.requeue_after
+        if isinstance(error.refusal, NameTaken):
+            logger.warning("%s: %s", key, error.refusal)
+            return _NAME_RECHECK
+        raise error.refusal from None
 
     async def _find(self, key: Key) -> Json | None:
         try:
