@@ -121,3 +121,9 @@ def test_long_texts_are_cut() -> None:
 @pytest.mark.parametrize("word", ["version", "--version"])
 def test_version(word: str, rr: Any) -> None:
     assert rr(word).out.startswith("kubectl rr 0.")
+
+
+def test_what_is_not_found_is_told_with_its_namespace(rr: Any, api: Any) -> None:
+    done = rr("explain", "nobody", "-n", "shop", api=api)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith("\"nobody\" not found in namespace 'shop'\n")
