@@ -285,6 +285,19 @@ async def test_an_autoscaler_beside_is_named(sim: Scaled) -> None:
     assert sim.condition("Autoscaled") == ("True", "LoadMatched")
 
 
+async def test_a_person_who_scales_by_hand_is_told_where_the_bounds_are(sim: Scaled) -> None:
+    sim.apply_service(**SCALED, replicas=1)
+    await sim.run(30)
+    for number in (5, 6):
+        sim.scale_service(number, by="kubectl")
+        await sim.run(10)
+    assert sim.condition("Autoscaled") == ("False", "AutoscalerConflict")
+    assert sim.message("Autoscaled") == (
+        "kubectl sets spec.replicas, which spec.autoscaling takes no heed of; set "
+        "spec.autoscaling.min and spec.autoscaling.max instead, or remove it"
+    )
+
+
 async def test_a_rollout_takes_the_number_along(sim: Scaled) -> None:
     sim.rate = 2500
     sim.create_service(**SCALED)

@@ -477,6 +477,7 @@ async def test_a_canary_by_numbers_of_pods(sim: Simulation) -> None:
     assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
     assert sim.condition("Ready") == ("False", "AwaitingPromotion")
     assert sim.service().status.stage == "AwaitingPromotion"
+    assert "its pods; go on with" in sim.message("Progressing")
     sim.annotate(names.PROMOTE, f"{new}/1")
     await sim.settle()
     assert (_numbers(sim), _address(sim)) == ({good: 3, new: 3}, new)
@@ -485,6 +486,9 @@ async def test_a_canary_by_numbers_of_pods(sim: Simulation) -> None:
     await _let(sim, 60)
     assert _numbers(sim) == {new: 3}
     assert traffic.sent.get("", 0) == 0
+    told = {(event["reason"], event["type"]) for event in sim.events()}
+    assert told >= {("AwaitingPromotion", "Normal"), ("Ready", "Normal")}
+    assert not [reason for reason, kind in told if kind == "Warning"]
 
 
 async def test_no_pods_are_no_promotion(sim: Simulation) -> None:

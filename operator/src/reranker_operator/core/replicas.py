@@ -28,6 +28,7 @@ _FIGHT = 2
 #: `status.scale.owner` while the operator decides.
 AUTOSCALING = "autoscaling"
 _HPA, _KEDA, _KUBECTL = "HorizontalPodAutoscaler", "KEDA", "kubectl"
+SCALERS = (_HPA, _KEDA)
 _SCALERS = {"kube-controller-manager": _HPA, "keda": _KEDA, "keda-operator": _KEDA}
 
 
@@ -123,7 +124,7 @@ def rival(scale: ScaleStatus) -> IgnoredScale | None:
     other = scale.ignored
     if other is None or not other.times:
         return None
-    return other if other.by in (_HPA, _KEDA) or other.times >= _FIGHT else None
+    return other if other.by in SCALERS or other.times >= _FIGHT else None
 
 
 def _ignored(world: ServiceWorld, owning: list[Mapping[str, Any]]) -> IgnoredScale:

@@ -23,6 +23,7 @@ from reranker_operator.api.meta import (
     RERANKER_SERVICE,
     RESOURCES,
 )
+from reranker_operator.api.refusal import sentence
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.causes.admission import refused_write
 from reranker_operator.core.causes.finding import Finding, finding
@@ -209,16 +210,16 @@ class Reconciler:
 
     async def _refuse(self, key: Key, raw: Json, error: ValidationError) -> None:
         """A spec that the schema let through but the models don't: say so, don't crash."""
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        message = f"{path}: {first['msg']}; correct the field and apply again"
+        message = sentence(error, raw)
         meta = raw["metadata"]
         judgement = condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
         judgements = [judgement, summarise([judgement], [ConditionType.ACCEPTED])]
-        conditions = merge((), judgements, meta.get("generation", 1), self._clock())
+        generation = meta.get("generation", 1)
+        conditions = merge((), judgements, generation, self._clock())
         status = raw.get("status", {})
         previous = status.get("conditions", [])
-        if any(c.get("type") == "Accepted" and c.get("message") == message for c in previous):
+        said = {"type": "Accepted", "message": message, "observedGeneration": generation}
+        if any(said.items() <= entry.items() for entry in previous):
             return
         body = {
             "apiVersion": API_VERSION,
