@@ -38,9 +38,7 @@ class Device:
     def to_device(self, address: int, array: np.ndarray) -> None:
         """Copy a contiguous array there, which must be kept until `synchronise`."""
         _call(
-            cuda.cudaMemcpyAsync(
-                address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._stream
-            )
+            cuda.cudaMemcpyAsync(address, array.ctypes.data, array.nbytes, _TO_DEVICE, self._stream)
         )
 
     def to_host(self, array: np.ndarray, address: int) -> None:
