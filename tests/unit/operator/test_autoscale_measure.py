@@ -4,7 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from reranker_operator.api.autoscaling import AutoscalingSpec
+from reranker_operator.core.autoscale.learn import learn
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
+from reranker_operator.core.autoscale.memory import Memory
 from reranker_operator.core.load import PodLoad, Sample
 
 NOW = 1_800_000_000.0
@@ -163,6 +166,16 @@ def test_quiet_is_when_nothing_came_and_nothing_is_going_on() -> None:
     ]:
         line: Line = lambda ago, last=last: last if ago < 1 else still  # type: ignore[misc]  # noqa: E731
         assert seen([pod("a")], [load("a", line)]).quiet is quiet, last
+
+
+def test_what_was_before_the_first_look_is_not_known_to_be_idle() -> None:
+    still = Sample(at=0, arrived_tokens=500, requests=5)
+    loads = [load("a", lambda _: still), load("b", lambda _: still, seconds=10)]
+    found = seen([pod("a"), pod("b")], loads)
+    assert near(found.watched, 10)
+    rules = AutoscalingSpec(min=0, max=2)
+    assert learn(rules, replace(found, held=0), Memory()).idle_since == NOW - 10
+    assert learn(rules, replace(seen([pod("a")], loads), held=0), Memory()).idle_since == NOW - 60
 
 
 def test_pods_that_start_that_got_stuck_and_that_find_no_node() -> None:

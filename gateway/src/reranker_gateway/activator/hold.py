@@ -7,6 +7,7 @@ was sent to a pod that went away: to score again changes nothing.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ class Hold:
             # It wakes the service all the same: later ones will be answered.
             self._watch()
             raise SleepingError(
-                f"no pod serves, and one should in {remaining:.0f} s, which is longer than the "
-                f"{limit:.0f} s of this request; it is being started, retry later",
+                f"no pod serves, and one should in {math.ceil(remaining)} s, which is longer than "
+                f"the {math.floor(limit)} s of this request; it is being started, retry later",
                 self.cold_start.retry_after(),
             )
 

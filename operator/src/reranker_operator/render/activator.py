@@ -46,7 +46,7 @@ _SHARED_ENV: Final = frozenset(
 )  # fmt: skip
 _COLD_START: Final = "RERANKER_COLD_START_SECONDS"
 #: A few numbers only, so that the pods stay as they are while it takes about as long as before.
-_STEPS: Final = (2, 5, 10, 20, 40, 60, 120, 300, 600, 1200)
+_STEPS: Final = (2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 600, 900, 1200)
 
 
 def selector(service: str) -> dict[str, str]:

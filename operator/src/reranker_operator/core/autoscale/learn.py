@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
-from reranker_operator.core.autoscale.measure import LONG, Seen
+from reranker_operator.core.autoscale.measure import Seen
 from reranker_operator.core.autoscale.memory import Memory
 from reranker_operator.core.autoscale.words import two_digits
 
@@ -36,7 +36,8 @@ def _idle_since(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> float | N
         return None
     if seen.quiet is None or seen.unknown or memory.idle_since is not None:
         return memory.idle_since
-    return max(seen.now - LONG, 0.0)
+    # What was before the first look, of a new process for one, nobody knows.
+    return max(seen.now - seen.watched, 0.0)
 
 
 def _speed(seen: Seen, memory: Memory) -> float | None:

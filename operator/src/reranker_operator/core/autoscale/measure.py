@@ -100,6 +100,8 @@ class Seen:
     settled: float = math.inf
     #: Nothing came and nothing is in progress, anywhere, for as long as can be seen.
     quiet: bool | None = None
+    #: For how many of the last 60 seconds each of them was seen.
+    watched: float = LONG
     #: Another revision is on its way to the traffic.
     rolling: bool = False
     revision: str | None = None
@@ -188,6 +190,7 @@ def _with_flow(seen: Seen, lives: list[_Life]) -> Seen:
         seen,
         at_work=_grown(lives, now - quick, "busy_seconds") / quick / len(lives),
         quiet=_is_quiet(lives, now),
+        watched=min(LONG, max(0.0, now - max(life.first.at for life in lives))),
         arriving=_surely(lives, now, quick),
         arriving_mean=_grown(lives, now - long, "arrived_tokens") / long,
         queue_seconds=_ninety_fifth(lives, now - quick),
