@@ -154,7 +154,7 @@ def _ask_for(
         judgement = judge_engine(world, name, engine) if engine else _held_back(name)
         return EngineStep(judgement, engine, planned=planned)
     actions: list[Action] = []
-    if engine is None:
+    if engine is None and name not in world.engine_owners:
         actions.append(Create(manifest))
     if not owned:
         body = render.owner_claim("RerankerEngine", API_VERSION, name, service)
@@ -236,6 +236,12 @@ def _merge_patch(live: Any, wanted: Any) -> Any:
 def judge_engine(world: ServiceWorld, name: str, engine: RerankerEngine | None) -> Condition:
     """`EngineReady`, from what the engine says of itself."""
     kind = ConditionType.ENGINE_READY
+    if engine is None and name in world.engine_owners:
+        text = advise(
+            f"RerankerEngine {name} is there and can't be read, perhaps one of a newer operator",
+            "upgrade the operator, or delete this RerankerEngine",
+        )
+        return condition(kind, False, Reason.INVALID_SPEC, text)
     if engine is None:
         return condition(kind, "Unknown", Reason.BUILDING, f"{name} was just asked for")
     if engine.metadata.deletion_timestamp is not None:

@@ -6,7 +6,6 @@ would go with an engine deleted by hand, be held by the serving pods, and let no
 
 from collections.abc import Iterator
 
-from reranker_contracts import digest_of
 from reranker_operator import names
 from reranker_operator.api.meta import PVC, RERANKER_SERVICE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
@@ -94,7 +93,7 @@ def sharing(world: EngineWorld) -> list[RerankerEngine]:
 
 def digests_of(engine: RerankerEngine) -> tuple[str, str]:
     """The engine's own and that of the prepared model it is made from."""
-    return engine.spec.digest, digest_of(engine.spec.prepare)
+    return engine.spec.digest, engine.spec.identity.prepared
 
 
 def retention(world: EngineWorld) -> Retention | None:

@@ -79,6 +79,8 @@ class EngineWorld:
     now: datetime.datetime
     defaults: Defaults
     owners: frozenset[str] = frozenset()
+    #: Keys of the spec that only a newer operator knows.
+    unknown: tuple[str, ...] = ()
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     claim: Manifest | None = None

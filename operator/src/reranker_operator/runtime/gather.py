@@ -5,8 +5,6 @@ import datetime
 import logging
 from collections.abc import Iterable, Mapping
 
-from pydantic import ValidationError
-
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
 from reranker_operator.api.meta import (
@@ -35,6 +33,7 @@ from reranker_operator.runtime.gather_companions import get_or_none, read_compan
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.reading import Unreadable, read
 from reranker_operator.runtime.references import References
 from reranker_operator.runtime.reports import warnings
 
@@ -50,14 +49,15 @@ class Engines:
         self._known: dict[str, tuple[str, RerankerEngine]] = {}
 
     def readable(self, entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:
-        """Without engines of another version's making; their own reconcile says what is wrong."""
+        """Without those that can't be read; their own reconcile says what is wrong."""
         engines = []
         for entry in entries:
             try:
                 engines.append(self._read(entry))
-            except ValidationError as error:
-                name = entry["metadata"]["name"]
-                logger.warning("RerankerEngine %s is left out: %s", name, error.errors()[0]["msg"])
+            except Unreadable as error:
+                logger.warning(
+                    "RerankerEngine %s is left out: %s", entry["metadata"]["name"], error
+                )
         return tuple(engines)
 
     def _read(self, entry: Json) -> RerankerEngine:
@@ -65,7 +65,7 @@ class Engines:
         known = self._known.get(uid)
         if known is not None and known[0] == version:
             return known[1]
-        found = RerankerEngine.model_validate(entry)
+        found, _ = read(RerankerEngine, entry)
         if len(self._known) >= _ENGINES_KEPT:
             self._known.clear()
         self._known[uid] = version, found
@@ -82,10 +82,10 @@ async def service_world(
     kinds: OptionalKinds | None = None,
     references: References | None = None,
     loads: Loads | None = None,
-    read: Engines | None = None,
+    seen: Engines | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
-    service = RerankerService.model_validate(raw)
+    service, _ = read(RerankerService, raw)
     namespace, name = service.metadata.namespace, service.metadata.name
     mine = {names.SERVICE_LABEL: name}
     wants_nodes = read_nodes and service.spec.accelerator.type != "none"
@@ -102,7 +102,7 @@ async def service_world(
     deployments += await _unlabelled(cluster, service, deployments)
     deployments = [entry for entry in deployments if _is_revision(entry, service)]
     pods = [pod for pod in pods if pod["metadata"].get("ownerReferences")]
-    readable = (read or Engines()).readable(engines)
+    readable = (seen or Engines()).readable(engines)
     stores = {store_claim_name(entry.spec.store) for entry in readable}
     stores |= {store_claim_name(service.spec.engine.store)}
     stores |= {claim for entry in deployments for claim in mounted(entry)}
@@ -138,10 +138,10 @@ async def engine_world(
     defaults: Defaults,
     now: datetime.datetime,
     *,
-    read: Engines | None = None,
+    seen: Engines | None = None,
 ) -> EngineWorld:
     """Read everything around one RerankerEngine."""
-    engine = RerankerEngine.model_validate(raw)
+    engine, unknown = read(RerankerEngine, raw)
     namespace, name = engine.metadata.namespace, engine.metadata.name
     mine = {names.ENGINE_LABEL: name}
     jobs, pods, claim, siblings = await asyncio.gather(
@@ -152,13 +152,14 @@ async def engine_world(
     )
     own_jobs = _jobs_of(engine, jobs)
     others = [entry for entry in siblings if entry["metadata"]["name"] != name]
-    readable = (read or Engines()).readable(others)
+    readable = (seen or Engines()).readable(others)
     complaints = any(diagnose.verify_failure(pod) is not None for pod in pods)
     return EngineWorld(
         engine=engine,
         now=now,
         defaults=defaults,
         owners=owners_of(raw),
+        unknown=unknown,
         jobs=own_jobs,
         pods=tuple(pods),
         claim=claim,

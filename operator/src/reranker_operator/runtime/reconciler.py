@@ -4,8 +4,6 @@ import datetime
 import logging
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
 from reranker_operator import names
 from reranker_operator.adapters.cache import writing_as
 from reranker_operator.adapters.cluster import Cluster, Json
@@ -43,6 +41,7 @@ from reranker_operator.runtime.gather import Engines, engine_world, service_worl
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.reading import Unreadable, read, status_of
 from reranker_operator.runtime.references import References
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ class Reconciler:
                 return None
             try:
                 subject, plan = await self._plan(key, raw)
-            except ValidationError as error:
+            except Unreadable as error:
                 await self._refuse(key, raw, error)
                 return None
             except Forbidden as error:
@@ -188,10 +187,10 @@ class Reconciler:
                 kinds=self._kinds,
                 references=self._references,
                 loads=self._loads,
-                read=self._engines,
+                seen=self._engines,
             )
             return world.service, plan_service(world)
-        engine = await engine_world(self._cluster, raw, self._defaults, now, read=self._engines)
+        engine = await engine_world(self._cluster, raw, self._defaults, now, seen=self._engines)
         return engine.engine, plan_engine(engine)
 
     async def _leave(
@@ -205,25 +204,31 @@ class Reconciler:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
             await self._executor.act(subject, plan)
 
-    async def _refuse(self, key: Key, raw: Json, error: ValidationError) -> None:
-        """A spec that the schema let through but the models don't: say so, don't crash."""
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        message = f"{path}: {first['msg']}; correct the field and apply again"
-        meta = raw["metadata"]
+    async def _refuse(self, key: Key, raw: Json, error: Unreadable) -> None:
+        """A spec that the schema let through but the models don't: say so, don't crash.
+
+        All else that was said stays, and what goes on with it: a newer operator may have written
+        this spec, and come back.
+        """
+        message = f"{error}; correct the field and apply again"
+        if key.kind == RERANKER_ENGINE.kind:
+            message = f"{error}; upgrade the operator, or delete this RerankerEngine"
         judgement = condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
         judgements = [judgement, summarise([judgement], [ConditionType.ACCEPTED])]
-        conditions = merge((), judgements, meta.get("generation", 1), self._clock())
-        status = raw.get("status", {})
-        previous = status.get("conditions", [])
-        if any(c.get("type") == "Accepted" and c.get("message") == message for c in previous):
+        before = status_of(RESOURCES[key.kind], raw)
+        told = {entry.type for entry in judgements}
+        kept = [entry for entry in before.conditions if entry.type not in told]
+        generation = raw["metadata"].get("generation", 1)
+        accepted, ready = merge(before.conditions, judgements, generation, self._clock())
+        # Server-side apply would drop what is left out, and the model be resolved again.
+        status = before.model_copy(update={"conditions": (accepted, *kept, ready)})
+        if status == before:
             return
         body = {
             "apiVersion": API_VERSION,
             "kind": key.kind,
             "metadata": {"name": key.name, "namespace": key.namespace},
-            # Server-side apply would drop what is left out, and the model be resolved again.
-            "status": status | {"conditions": [entry.to_dict() for entry in conditions]},
+            "status": status.to_dict(),
         }
         logger.warning("%s: %s", key, message)
         await self._cluster.apply_status(body, names.STATUS_MANAGER)
@@ -262,8 +267,9 @@ class Reconciler:
 
 
 def _subject(key: Key, raw: Json) -> RerankerService | RerankerEngine:
-    kind = RerankerService if key.kind == RERANKER_SERVICE.kind else RerankerEngine
-    return kind.model_validate(raw)
+    if key.kind == RERANKER_SERVICE.kind:
+        return read(RerankerService, raw)[0]
+    return read(RerankerEngine, raw)[0]
 
 
 def _complaint(error: Forbidden | Rejected) -> Finding:
