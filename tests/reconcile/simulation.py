@@ -147,6 +147,8 @@ class Simulation(Controllers):
         super().__init__()
         self.defaults, self._worker_count = defaults, workers
         self.errors: list[OperatorError] = []
+        #: Of the operator itself; a worker survives them and tries again.
+        self.defects_are_expected = False
         self.garbage_is_collected = True
         self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
@@ -438,6 +440,10 @@ class Simulation(Controllers):
             after = await self._reconciler.reconcile(key)
         except OperatorError as error:
             self.errors.append(error)
+            after = 1.0
+        except Exception:
+            if not self.defects_are_expected:
+                raise
             after = 1.0
         self.queue.done(key)
         if after == 0:

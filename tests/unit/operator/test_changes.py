@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.changes import differences
@@ -84,6 +85,31 @@ def test_another_engine_is_not_told_line_by_line(
     after = serving.pod_template(service, other, defaults)
     assert after != template
     assert list(differences(template, after)) == []
+
+
+@pytest.mark.parametrize("damaged", ["e", "", "é", '"'])
+def test_an_engine_that_somebody_wrote_there_is_told_and_harms_nothing(
+    template: Json, damaged: str
+) -> None:
+    before = copy.deepcopy(template)
+    before["metadata"]["labels"][names.ENGINE_LABEL] = damaged
+    before["metadata"]["annotations"][names.DIGEST_ANNOTATION] = damaged
+    told = list(differences(before, template))
+    assert [line.partition(":")[0] for line in told] == [
+        f"label {names.ENGINE_LABEL}", f"annotation {names.DIGEST_ANNOTATION}"
+    ]  # fmt: skip
+
+
+def test_a_template_that_somebody_made_up_is_not_believed(
+    template: Json, service: RerankerService
+) -> None:
+    for made_up in ([], {"metadata": {}}, {"metadata": {"labels": {}, "annotations": {}}}):
+        entry = serving.deployment(service, template, 1)
+        text = canonical_json(made_up)
+        packed = base64.b64encode(zlib.compress(text.encode())).decode()
+        entry["metadata"]["annotations"][names.TEMPLATE_ANNOTATION] = packed
+        entry["metadata"]["labels"][names.REVISION_LABEL] = names.short_hash(text)
+        assert serving.template_of(entry) is None
 
 
 def test_a_deployment_carries_its_template(template: Json, service: RerankerService) -> None:

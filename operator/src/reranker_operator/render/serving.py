@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
@@ -183,10 +183,19 @@ def template_of(entry: Mapping[str, Any]) -> Json | None:
         template = json.loads(text)
     except (ValueError, RecursionError, zlib.error):
         return None
-    intact = isinstance(template, dict) and revision_of(template) == meta.get("labels", {}).get(
-        names.REVISION_LABEL
-    )
+    if not _is_template(template):
+        return None
+    intact = revision_of(template) == meta.get("labels", {}).get(names.REVISION_LABEL)
     return template if intact else None
+
+
+def _is_template(found: Any) -> TypeGuard[Json]:
+    """Whoever makes up a template can make up its hash, too."""
+    if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+        return False
+    pod, meta = found.get("spec"), found["metadata"]
+    tags = all(isinstance(meta.get(kind), dict) for kind in ("labels", "annotations"))
+    return tags and isinstance(pod, dict) and bool(pod.get("containers"))
 
 
 def restored(service: RerankerService, entry: Mapping[str, Any], replicas: int) -> Json | None:

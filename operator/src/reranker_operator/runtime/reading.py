@@ -83,7 +83,7 @@ def _in_the_way(raw: Json, found: list[ErrorDetails]) -> list[_Path]:
             paths.add(path)
         elif path[0] == "status":
             # Of a list only the entry, of anything else all of it.
-            length = 3 if len(path) > 2 and isinstance(path[2], int) else 2  # noqa: PLR2004
+            length = 3 if len(path) > 2 and isinstance(path[2], int) else 2
             paths.add(path[:length])
         else:
             raise Unreadable(f"{_title(path)}: {entry['msg']}")

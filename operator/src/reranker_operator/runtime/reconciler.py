@@ -4,6 +4,7 @@ import datetime
 import logging
 from collections.abc import Callable
 
+from reranker_contracts import StageReason
 from reranker_operator import names
 from reranker_operator.adapters.cache import writing_as
 from reranker_operator.adapters.cluster import Cluster, Json
@@ -12,6 +13,7 @@ from reranker_operator.api.conditions import (
     Reason,
     condition,
     find,
+    is_true,
     merge,
     summarise,
 )
@@ -33,6 +35,7 @@ from reranker_operator.errors import (
     NamespaceTerminating,
     NameTaken,
     NotFound,
+    OperatorError,
     Rejected,
 )
 from reranker_operator.render.defaults import Defaults
@@ -93,7 +96,13 @@ class Reconciler:
     async def reconcile(self, key: Key) -> float | None:
         """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
         with writing_as(key):
-            return await self._reconcile(key)
+            try:
+                return await self._reconcile(key)
+            except OperatorError:
+                raise
+            except Exception as error:
+                await self._confess(key, error)
+                raise
 
     async def _reconcile(self, key: Key) -> float | None:
         done = Done()
@@ -107,22 +116,12 @@ class Reconciler:
                 return None
             except Forbidden as error:
                 # Nothing is planned: what was said before stays, and why nothing more is done.
-                await self._complain(_subject(key, raw), Plan(), error)
+                await self._complain(_subject(key, raw), Plan(), _complaint(error))
                 raise
             try:
                 result = await self._act(subject, plan)
-            except NamespaceTerminating as error:
-                await self._leave(subject, error)
-                return None
-            except _RefusedError as error:
-                if error.done.changes or plan.on_time:
-                    # The pods get on with it, whatever becomes of the rest.
-                    return 0.0 if error.done.changes else plan.requeue_after
-                if isinstance(error.refusal, NameTaken):
-                    return self._look_again(key, error.refusal)
-                raise error.refusal from None
-            except NameTaken as error:
-                return self._look_again(key, error)
+            except (NamespaceTerminating, NameTaken, _RefusedError) as error:
+                return await self._give_way(key, subject, plan, error)
             except NotFound:
                 if self._kinds is None or not await self._kinds.have_changed():
                     raise
@@ -137,10 +136,42 @@ class Reconciler:
         # The echo of what we wrote ourselves is no event.
         return 0.0 if done.changes else plan.requeue_after
 
-    @staticmethod
-    def _look_again(key: Key, error: NameTaken) -> float:
-        logger.warning("%s: %s", key, error)
-        return _NAME_RECHECK
+    async def _give_way(
+        self,
+        key: Key,
+        subject: RerankerService | RerankerEngine,
+        plan: Plan,
+        error: NamespaceTerminating | NameTaken | _RefusedError,
+    ) -> float | None:
+        """Something was refused for good or for now: seconds after which to look again."""
+        if isinstance(error, NamespaceTerminating):
+            await self._leave(subject, error)
+            return None
+        if isinstance(error, _RefusedError) and (error.done.changes or plan.on_time):
+            # The pods get on with it, whatever becomes of the rest.
+            return 0.0 if error.done.changes else plan.requeue_after
+        refusal = error.refusal if isinstance(error, _RefusedError) else error
+        if isinstance(refusal, NameTaken):
+            logger.warning("%s: %s", key, refusal)
+            return _NAME_RECHECK
+        raise refusal from None
+
+    async def _confess(self, key: Key, error: Exception) -> None:
+        """A defect of ours at this object: whoever looks at it should not wonder at its silence.
+
+        Not in its own words, which may be anybody's: those are in the log.
+        """
+        told = finding(
+            StageReason.INTERNAL_ERROR,
+            f"the operator fails at this object ({type(error).__name__}) and tries again",
+            "see the operator's log and report what it says",
+        )
+        try:
+            raw = await self._find(key)
+            if raw is not None:
+                await self._complain(_subject(key, raw), Plan(), told)
+        except (OperatorError, Unreadable) as reason:
+            logger.warning("%s: the failure is not told in its status: %s", key, reason)
 
     async def _find(self, key: Key) -> Json | None:
         try:
@@ -159,19 +190,19 @@ class Reconciler:
         except NamespaceTerminating:
             raise
         except (Forbidden, Rejected) as error:
-            await self._complain(subject, plan, error)
+            await self._complain(subject, plan, _complaint(error))
             raise
         beside, refusal = await self._executor.act_beside(subject, plan)
         done += beside
         if isinstance(failure, Forbidden | Rejected):
-            await self._complain(subject, plan, failure)
+            await self._complain(subject, plan, _complaint(failure))
             raise _RefusedError(failure, done)
         if failure is not None:
             # What was decided about the pods is remembered there.
             await self._executor.conclude(subject, plan)
             raise failure
         if refusal is not None:
-            await self._complain(subject, plan, refusal, ConditionType.INTEGRATED)
+            await self._complain(subject, plan, _complaint(refusal), ConditionType.INTEGRATED)
             raise _RefusedError(refusal, done)
         return done
 
@@ -199,7 +230,7 @@ class Reconciler:
         """The namespace is going away with everything in it: nothing must hold it back."""
         meta = subject.metadata
         if meta.deletion_timestamp is None:
-            await self._complain(subject, Plan(), error)
+            await self._complain(subject, Plan(), _complaint(error))
         elif names.FINALIZER in meta.finalizers:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
             await self._executor.act(subject, plan)
@@ -237,12 +268,15 @@ class Reconciler:
         self,
         subject: RerankerService | RerankerEngine,
         plan: Plan,
-        error: Forbidden | Rejected,
+        what: Finding,
         kind: ConditionType = ConditionType.PROGRESSING,
     ) -> None:
-        """An action was not allowed: a condition and Ready say which, the queue tries again."""
-        reason, text = _complaint(error)
-        told = (kind, ConditionType.READY)
+        """Something could not be done: a condition and Ready say why, the queue tries again."""
+        reason, text = what
+        told: tuple[ConditionType, ...] = (kind, ConditionType.READY)
+        if not plan.judgements and _is_built(subject):
+            # Whoever serves it need not care.
+            told = (kind,)
         complaints = [condition(about, False, reason, text) for about in told]
         before = find(plan.judgements, ConditionType.READY)
         if kind == ConditionType.INTEGRATED and before is not None and before.status != "True":
@@ -270,6 +304,11 @@ def _subject(key: Key, raw: Json) -> RerankerService | RerankerEngine:
     if key.kind == RERANKER_SERVICE.kind:
         return read(RerankerService, raw)[0]
     return read(RerankerEngine, raw)[0]
+
+
+def _is_built(subject: RerankerService | RerankerEngine) -> bool:
+    is_engine = isinstance(subject, RerankerEngine)
+    return is_engine and is_true(subject.status.conditions, ConditionType.READY)
 
 
 def _complaint(error: Forbidden | Rejected) -> Finding:

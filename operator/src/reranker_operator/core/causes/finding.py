@@ -24,7 +24,7 @@ class Clue(NamedTuple):
     remedy: str
 
 
-def finding(reason: Reason, what: str, remedy: str) -> Finding:
+def finding(reason: Reason | StageReason, what: str, remedy: str) -> Finding:
     """What happened, and what to do about it."""
     return Finding(reason, advise(what, remedy))
 
