@@ -3,9 +3,8 @@
 The causes themselves are in `causes`, by subject.
 """
 
-import datetime
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from reranker_contracts import Stage, StageReason, StageResult
 from reranker_operator.api.conditions import Reason
@@ -159,18 +158,9 @@ def _blockers(pod: Manifest, events: list[Manifest], claims: list[Manifest]) -> 
         yield found
 
 
-class Damage(NamedTuple):
-    """A serving pod found that the engine's files are not what was published."""
-
-    message: str
-    seen_at: datetime.datetime
-
-
-def verify_failure(pod: Manifest) -> Damage | None:
+def verify_failure(pod: Manifest) -> str | None:
     """What the pod's verify container complained about last, if it was a checksum."""
-    for status in container_statuses(pod):
-        if status["name"] != Stage.VERIFY.value:
-            continue
+    for status in _verifying(pod):
         for state in (status.get("state", {}), status.get("lastState", {})):
             terminated = state.get("terminated")
             result = containers.stage_result(terminated)
@@ -178,6 +168,15 @@ def verify_failure(pod: Manifest) -> Damage | None:
                 continue
             if result.ok or result.reason is not StageReason.CHECKSUM_MISMATCH:
                 return None
-            seen = datetime.datetime.fromisoformat(terminated["finishedAt"])
-            return Damage(quote(result.message, _TOLD), seen)
+            return quote(result.message, _TOLD)
     return None
+
+
+def is_verified(pod: Manifest) -> bool:
+    """It has found the engine's files to be what was published."""
+    ends = (status.get("state", {}).get("terminated") for status in _verifying(pod))
+    return any(end is not None and end.get("exitCode") == 0 for end in ends)
+
+
+def _verifying(pod: Manifest) -> Iterator[dict[str, Any]]:
+    return (entry for entry in container_statuses(pod) if entry["name"] == Stage.VERIFY.value)

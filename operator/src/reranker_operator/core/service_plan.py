@@ -10,7 +10,7 @@ from reranker_operator.api.conditions import (
     summarise,
 )
 from reranker_operator.api.meta import DEPLOYMENT, POD, RERANKER_ENGINE
-from reranker_operator.core import activation, diagnose, references
+from reranker_operator.core import activation, damage, diagnose, references
 from reranker_operator.core.autoscale import observe
 from reranker_operator.core.autoscale.costs import mark_idlest
 from reranker_operator.core.autoscale.judge import judge_autoscaling
@@ -158,14 +158,18 @@ def _makes_pods_anew(world: ServiceWorld, actions: tuple[Action, ...]) -> bool:
 
 def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
     """Pods that stopped at damaged files start over at once when the files are whole again."""
-    published = {entry.metadata.name: entry.status.ready_time for entry in world.engines}
+    whole = {
+        entry.metadata.name: entry.status
+        for entry in world.engines
+        if is_true(entry.status.conditions, ConditionType.READY)
+    }
     return tuple(
         Delete(POD, pod["metadata"]["name"], pod["metadata"]["uid"])
         for pod in world.pods
         if revision_of(pod) is not None
-        and (damage := diagnose.verify_failure(pod)) is not None
-        and (ready := published.get(engine_of(pod) or "")) is not None
-        and damage.seen_at <= ready
+        and diagnose.verify_failure(pod) is not None
+        and (published := whole.get(engine_of(pod) or "")) is not None
+        and damage.is_outdated(pod, published)
         and not is_leaving(pod)
     )
 

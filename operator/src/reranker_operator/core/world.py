@@ -88,5 +88,5 @@ class EngineWorld:
     warnings: tuple[Manifest, ...] = ()
     #: Whether `siblings` are all the others; some of another version can't be read.
     all_siblings: bool = True
-    #: Only read when a pod says that its files are damaged.
+    #: Only read while a pod has not found its files whole.
     deployments: tuple[Manifest, ...] = ()

@@ -153,7 +153,7 @@ async def engine_world(
     own_jobs = _jobs_of(engine, jobs)
     others = [entry for entry in siblings if entry["metadata"]["name"] != name]
     readable = (seen or Engines()).readable(others)
-    complaints = any(diagnose.verify_failure(pod) is not None for pod in pods)
+    unproven = any(not is_build(pod) and not diagnose.is_verified(pod) for pod in pods)
     return EngineWorld(
         engine=engine,
         now=now,
@@ -165,7 +165,7 @@ async def engine_world(
         claim=claim,
         siblings=readable,
         all_siblings=len(readable) == len(others),
-        deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if complaints else ()),
+        deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if unproven else ()),
         warnings=await warnings(
             cluster,
             now,
