@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from reranker_operator.api.meta import DEPLOYMENT, POD, PVC, RERANKER_ENGINE
+from reranker_operator.core.plan import Plan
+from reranker_operator.core.service_plan import plan_service
+from reranker_operator.core.world import ServiceWorld
 
 from .controllers import NAMESPACE
 from .simulation import Simulation
@@ -312,3 +315,34 @@ def _services_that_own(sim: Simulation) -> set[str]:
     claim = sim.cluster.find(PVC, NAMESPACE, "reranker-engines") or {}
     owners = claim["metadata"]["ownerReferences"]
     return {owner["name"] for owner in owners if owner["kind"] == "RerankerService"}
+
+
+async def test_a_look_at_a_service_reads_its_own_engines_alone(
+    sim: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        sim.create_service(f"rank-{number}", model={"source": f"hf://org/model-{number}"})
+    await sim.converge()
+    assert len(sim.engines()) == 8
+    looks: list[int] = []
+
+    def plan(world: ServiceWorld) -> Plan:
+        looks.append(len(world.engines))
+        return plan_service(world)
+
+    monkeypatch.setattr("reranker_operator.runtime.reconciler.plan_service", plan)
+    await sim.resync()
+    await sim.settle()
+    assert looks == [1] * 8
+    # Also while it is on its way from one to another.
+    looks.clear()
+    sim.edit_service("rank-0", engine={"maxBatchSize": 8})
+    sim.edit_service("rank-1", model={"source": "hf://org/model-2"})
+    await sim.converge()
+    assert max(looks) == 2
+    assert all(sim.condition("Ready", f"rank-{n}") == ("True", "Ready") for n in range(8))
+    # Those of the former revisions are kept.
+    assert len(sim.engines()) == 9
+    sim.delete_service("rank-3")
+    await sim.converge()
+    assert len(sim.engines()) == 8

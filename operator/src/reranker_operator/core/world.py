@@ -71,6 +71,15 @@ class ServiceWorld:
     loads: tuple[PodLoad, ...] = ()
 
 
+class Sibling(NamedTuple):
+    """Another engine of the namespace, as far as its files are concerned."""
+
+    claim: str
+    #: Of the engine and of the prepared model that it is made from.
+    digests: tuple[str, str]
+    is_leaving: bool = False
+
+
 @dataclass(frozen=True)
 class EngineWorld:
     """Everything that the plan of one RerankerEngine depends on; `warnings` as above."""
@@ -84,9 +93,10 @@ class EngineWorld:
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     claim: Manifest | None = None
-    siblings: tuple[RerankerEngine, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
     warnings: tuple[Manifest, ...] = ()
-    #: Whether `siblings` are all the others; some of another version can't be read.
+    #: Whether `siblings` are all the others. Some of another version can't be read, and they are
+    #: not looked for where no decision is about them.
     all_siblings: bool = True
     #: Only read while a pod has not found its files whole.
     deployments: tuple[Manifest, ...] = ()

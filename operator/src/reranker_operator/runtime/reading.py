@@ -7,6 +7,7 @@ other error in it is the user's to mend.
 """
 
 import copy
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -14,12 +15,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from reranker_operator.adapters.cluster import Json
+from reranker_operator.api.engine import StoreSpec
 from reranker_operator.api.meta import RERANKER_SERVICE, ApiModel, Resource
 from reranker_operator.api.v1alpha1 import RerankerEngineStatus, RerankerServiceStatus
+from reranker_operator.core.world import Sibling, is_leaving
+from reranker_operator.render.pods import store_claim_name
 
 #: After so many tries the status is left out as a whole: one error may hide others.
 _ROUNDS = 8
 
+_DIGEST = re.compile("[0-9a-f]{64}")
 _Path = tuple[int | str, ...]
 _T = TypeVar("_T", bound=ApiModel)
 
@@ -49,6 +54,19 @@ def read(kind: type[_T], raw: Json) -> tuple[_T, tuple[str, ...]]:
             # It was not observed so, and is written anew for that.
             raw["status"].pop("observedGeneration", None)
     raise Unreadable("spec: can't be read")
+
+
+def sibling(raw: Json) -> Sibling | None:
+    """What an engine says of its files, whatever else it says; None where it does not say it."""
+    spec = raw.get("spec") or {}
+    try:
+        store = StoreSpec.model_validate(spec.get("store") or {})
+        digests = (str(spec["digest"]), str(spec["identity"]["prepared"]))
+    except (LookupError, TypeError, ValueError):
+        return None
+    if not all(_DIGEST.fullmatch(digest) for digest in digests):
+        return None
+    return Sibling(store_claim_name(store), digests, is_leaving(raw))
 
 
 class _OfService(ApiModel):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from reranker_contracts import StageReason
 from reranker_operator import names
 from reranker_operator.adapters.cache import writing_as
-from reranker_operator.adapters.cluster import Cluster, Json
+from reranker_operator.adapters.cluster import IndexedCluster, Json
 from reranker_operator.api.conditions import (
     ConditionType,
     Reason,
@@ -40,7 +40,7 @@ from reranker_operator.errors import (
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Done, Executor
-from reranker_operator.runtime.gather import Engines, engine_world, service_world
+from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
@@ -73,7 +73,7 @@ class Reconciler:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: IndexedCluster,
         defaults: Defaults,
         *,
         identity: str = names.MANAGER,
@@ -91,7 +91,6 @@ class Reconciler:
         self._clock = clock
         self._kinds = kinds
         self._loads = loads
-        self._engines = Engines()
 
     async def reconcile(self, key: Key) -> float | None:
         """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
@@ -218,10 +217,9 @@ class Reconciler:
                 kinds=self._kinds,
                 references=self._references,
                 loads=self._loads,
-                seen=self._engines,
             )
             return world.service, plan_service(world)
-        engine = await engine_world(self._cluster, raw, self._defaults, now, seen=self._engines)
+        engine = await engine_world(self._cluster, raw, self._defaults, now)
         return engine.engine, plan_engine(engine)
 
     async def _leave(
