@@ -107,8 +107,9 @@ def _conclude(
         *activation.lead(world, rollout.actions),
         *_restart_damaged(world),
     )
-    # Nobody tells of the end of somebody else's Service.
-    taken = RECHECK if accepted.reason == Reason.FOREIGN_OWNER else None
+    # Nobody tells of the end of somebody else's Service or engine.
+    reasons = (accepted.reason, engine.judgement.reason)
+    taken = RECHECK if Reason.FOREIGN_OWNER in reasons else None
     return Plan(
         first=(
             *hand_over(world.service),

@@ -62,6 +62,8 @@ class ServiceWorld:
     companions: tuple[Manifest, ...] = ()
     #: Kinds that the cluster does not know.
     missing_kinds: frozenset[str] = frozenset()
+    #: Optional kinds that the operator has no right to.
+    forbidden_kinds: frozenset[str] = frozenset()
     #: The Service that has this service's name and is not its own.
     stranger: Manifest | None = None
     versions: Mapping[Reference, str | None] = field(default_factory=dict)

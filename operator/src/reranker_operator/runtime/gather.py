@@ -73,7 +73,7 @@ async def service_world(
         get_or_none(cluster, SERVICE, namespace, name),
         _nodes(cluster) if wants_nodes else _nothing(),
     )
-    companions, missing = await read_companions(cluster, service, kinds)
+    beside = await read_companions(cluster, service, kinds)
     own_jobs = _jobs_of(service, jobs)
     deployments += await _unlabelled(cluster, service, deployments)
     deployments = [entry for entry in deployments if _is_revision(entry, service)]
@@ -88,8 +88,9 @@ async def service_world(
         k8s_service=address if _is_ours(address, service) else None,
         nodes=nodes,
         warnings=await warnings(cluster, now, jobs=own_jobs, pods=pods),
-        companions=companions,
-        missing_kinds=missing,
+        companions=beside.found,
+        missing_kinds=beside.missing,
+        forbidden_kinds=beside.forbidden,
         stranger=address if not _is_ours(address, service) else None,
         versions=await _versions(references, service),
         endpoints=await _endpoints(cluster, service, address, deployments),
