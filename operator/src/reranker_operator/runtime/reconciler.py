@@ -85,7 +85,7 @@ class Reconciler:
     ) -> None:
         self._cluster = cluster
         self._defaults = defaults
-        self._executor = Executor(cluster, identity)
+        self._executor = Executor(cluster, identity, lambda: clock().timestamp())
         self._read_nodes = read_nodes
         self._references = references
         self._clock = clock
