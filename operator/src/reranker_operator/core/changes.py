@@ -14,6 +14,7 @@ from reranker_operator.api.conditions import ConditionType, is_true
 from reranker_operator.api.v1alpha1 import RerankerEngine
 from reranker_operator.core import references
 from reranker_operator.core.revisions import engine_of, live_deployments
+from reranker_operator.core.wording import printable
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import serving as render
 from reranker_operator.render.pods import Json
@@ -168,6 +169,7 @@ def _values(title: str, before: Any, after: Any) -> Iterator[str]:
                 yield from _values(f"{title}.{key}", old.get(key), new.get(key))
             return
     texts = [_text(before), _text(after)]
+    texts = [printable(text) for text in texts]
     if max(map(len, texts)) > _LONGEST:
         yield f"{title}: changed"
     else:

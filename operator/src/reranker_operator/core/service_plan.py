@@ -25,6 +25,7 @@ from reranker_operator.core.revisions import carries_out_spec, engine_of, revisi
 from reranker_operator.core.rollout import Rollout, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
+from reranker_operator.core.sizes import too_large
 from reranker_operator.core.store import claims_for_service
 from reranker_operator.core.world import ServiceWorld, is_leaving, title_of
 from reranker_operator.source import SourceError, parse
@@ -58,6 +59,8 @@ def plan_service(world: ServiceWorld) -> Plan:
     if (missing := references.missing(world)) is not None:
         # The engine can be built meanwhile; pods would only wait in the kubelet's hands.
         accepted, ready = missing, None
+    elif (refused := too_large(world, engine.planned)) is not None:
+        accepted, ready = refused, None
     return _conclude(world, accepted, resolution, engine, roll_out(world, ready))
 
 

@@ -169,7 +169,8 @@ class Reconciler:
             raw = await self._find(key)
             if raw is not None:
                 await self._complain(_subject(key, raw), Plan(), told)
-        except (OperatorError, Unreadable) as reason:
+        except Exception as reason:
+            # The first one is the one to be raised.
             logger.warning("%s: the failure is not told in its status: %s", key, reason)
 
     async def _find(self, key: Key) -> Json | None:
