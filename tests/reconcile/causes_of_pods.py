@@ -50,6 +50,21 @@ REJECTED = (
     "exist; the engine is incomplete\n\nAt:\n  /opt/tritonserver/backends/onnxruntime/model.py(153)"
     ": open_session\n;\n\n"
 )
+OTHER_GPU = (
+    TABLE + "Internal: ModelRejectedError: the plan needs a GPU of compute capability 8.9, here is "
+    "9.0 (NVIDIA H200)\n\nAt:\n  /opt/tritonserver/backends/tensorrt_rtx/model.py(95): "
+    "check_device\n;\n\n"
+)
+NO_GPU = (
+    TABLE + "Invalid argument: instance group reranker of model reranker has kind KIND_GPU but no "
+    "GPUs are available;\n\n"
+)
+OTHER_VERSION = (
+    TABLE
+    + "Internal: ModelRejectedError: the plan was built with TensorRT-RTX 1.8.0.1, this image "
+    "has 1.7.1.116; builder and Triton images of one version are needed\n\nAt:\n  "
+    "/opt/tritonserver/backends/tensorrt_rtx/model.py(86): check_version\n;\n\n"
+)
 OLD_DRIVER = (
     TABLE + "Internal: onnx runtime error 1: CUDA failure 35: CUDA driver version is insufficient "
     "for CUDA runtime version ; GPU=0 ; hostname=rank ; expr=cudaSetDevice(info_.device_id);;\n\n"
@@ -266,6 +281,21 @@ def served() -> Iterator[Cause]:
         ("unable to find backend library", "spec.serving.triton.image"),
         serving(verified(), looping("triton", 1, message=NO_BACKEND)),
     )  # fmt: skip
+    yield Cause(
+        Reason.TRITON_IMAGE_UNSUITABLE, "Serving",
+        ("TensorRT-RTX 1.8.0.1", "1.7.1.116", "spec.serving.triton.image"),
+        serving(verified(), looping("triton", 1, message=OTHER_VERSION)),
+        name="TritonImageUnsuitable of another version",
+    )  # fmt: skip
+    for name, message, words in (
+        ("of another kind", OTHER_GPU, "here is 9.0 (NVIDIA H200)"),
+        ("none", NO_GPU, "no GPUs are available"),
+    ):
+        yield Cause(
+            StageReason.TARGET_ABSENT, "Serving", (words, "spec.accelerator.nodeSelector"),
+            serving(verified(), looping("triton", 1, message=message)),
+            name=f"TargetAbsent: GPU {name}",
+        )  # fmt: skip
     yield Cause(
         Reason.TRITON_IMAGE_UNSUITABLE, "Serving", ("no tritonserver",),
         serving(verified(), waiting("triton", "RunContainerError", NO_BASH)),

@@ -27,6 +27,7 @@ from reranker_contracts import (
     digest_of,
 )
 from reranker_contracts.base import Document
+from reranker_contracts.targets import MEASURED_IN_PODS
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import (
     DEPLOYMENT,
@@ -87,7 +88,11 @@ class Controllers:
         self.parity = PARITY
         #: Of engines of this precision, in place of `parity`.
         self.parities: dict[str, ParityReport] = {}
-        self._precision = ""
+        self._precision, self._runtime = "", ""
+        #: Precisions of the engines in the store, by digest.
+        self._precisions: dict[str, str] = {}
+        #: Pods get scores from the engine that are no numbers.
+        self.scores_are_numbers = True
         self.toolchain = TOOLCHAIN
         self.runtimes = RUNTIMES
         self.revisions: dict[str, str] = {}
@@ -98,7 +103,7 @@ class Controllers:
         self.made: dict[tuple[str, str], datetime.datetime] = {}
         self.damaged: set[str] = set()
         #: What the registry has, by reference, and what it has signed.
-        self.registry: dict[str, ParityReport] = {}
+        self.registry: dict[str, ParityReport | None] = {}
         #: It has whatever anybody asks for.
         self.registry_is_full = False
         self.signed: set[str] = set()
@@ -252,7 +257,7 @@ class Controllers:
         if stage == Stage.RESOLVE:
             return _result(stage, resolved=self._resolved(args))
         if stage == Stage.VALIDATE:
-            return _result(stage, parity=self.parities.get(self._precision, self.parity))
+            return self._validate()
         if stage == Stage.PUBLISH:
             identity = _IDENTITY.validate_json(_option(args, "--identity"))
             folder = "engines" if isinstance(identity, EngineIdentity) else "prepared"
@@ -261,11 +266,14 @@ class Controllers:
             self.stored[store].add(path)
             self.made[store, path] = self.now
             self.damaged.discard(path)
+            if isinstance(identity, EngineIdentity):
+                self._precisions[digest_of(identity)] = identity.precision
             return _result(stage, size_bytes=1000)
         if stage in (Stage.PULL, Stage.PUSH):
             return self._pull(args, store) if stage == Stage.PULL else self._push(args, store)
         if stage == Stage.COMPILE:
             self._precision = _option(args, "--precision")
+            self._runtime = _option(args, "--runtime")
             return self._check(stage, _option(args, "--prepared").removeprefix("/store/"), store)
         if stage == Stage.REMOVE:
             gone = set(args[args.index("--digest") + 1 : args.index("--result")])
@@ -273,16 +281,21 @@ class Controllers:
             self.stored[store] = kept
         return _result(stage)
 
+    def _validate(self) -> StageResult:
+        if self._runtime in MEASURED_IN_PODS:
+            absent = {"reason": StageReason.TARGET_ABSENT}
+            return _result(Stage.VALIDATE).model_copy(update=absent)
+        return _result(Stage.VALIDATE, parity=self.parities.get(self._precision, self.parity))
+
     def _push(self, args: list[str], store: str) -> StageResult:
         path, reference = args[1].removeprefix("/store/"), args[2]
-        self.registry[reference] = self.parity
+        self.registry[reference] = None if self._runtime in MEASURED_IN_PODS else self.parity
         self.signed |= {reference} if "--sign-key" in args else set()
         return self._check(Stage.PUSH, path, store)
 
     def _pull(self, args: list[str], store: str) -> StageResult:
         reference, path = args[1], f"engines/{_option(args, '--digest')}"
-        found = self.registry.get(reference, self.parity if self.registry_is_full else None)
-        if found is None:
+        if reference not in self.registry and not self.registry_is_full:
             return _result(Stage.PULL, reason=StageReason.ARTEFACT_NOT_FOUND)
         if "--key" in args and reference not in self.signed:
             return _result(Stage.PULL, reason=StageReason.SIGNATURE_INVALID)
@@ -290,7 +303,9 @@ class Controllers:
         self.stored[store].add(path)
         self.made[store, path] = self.now
         self.damaged.discard(path)
-        return _result(Stage.PULL, parity=found, size_bytes=1000)
+        report = self.registry.get(reference, self.parity)
+        found: dict[str, Document | int] = {"size_bytes": 1000}
+        return _result(Stage.PULL, **found | ({"parity": report} if report else {}))
 
     def _tidy(self, args: list[str], store: str) -> None:
         """As publish does with --keep and --made-before."""
@@ -380,17 +395,31 @@ class Controllers:
             # An activator's: nothing goes before it.
             self._set_pod(pod, _pod_status("Running", pod["spec"], []))
             return
-        verify = pod["spec"]["initContainers"][0]
-        path = f"engines/{_option(verify['args'], '--digest')}"
-        result = self._check("verify", path, _store_of(pod))
-        end = {
-            "exitCode": 0 if result.ok else 1,
-            "finishedAt": _iso(self.now),
-            "message": result.to_message(),
-        }
-        states = [_status(verify, {"terminated": end})]
+        verify, *others = pod["spec"]["initContainers"]
+        digest = _option(verify["args"], "--digest")
+        result = self._check("verify", f"engines/{digest}", _store_of(pod))
+        states = [_status(verify, self._ended(result))]
+        for container in others if result.ok else []:
+            if container["name"] == Stage.MEASURE:
+                result = self._measure(container["args"], digest)
+                states.append(_status(container, self._ended(result)))
+            else:
+                states.append(_status(container, {"running": {}}))
         phase = "Running" if result.ok else "Pending"
         self._set_pod(pod, _pod_status(phase, pod["spec"], states))
+
+    def _ended(self, result: StageResult) -> Json:
+        end = {"exitCode": 0 if result.ok else 1, "finishedAt": _iso(self.now)}
+        return {"terminated": end | {"message": result.to_message()}}
+
+    def _measure(self, args: list[str], digest: str) -> StageResult:
+        if not self.scores_are_numbers:
+            return _result(Stage.MEASURE, reason=StageReason.VALIDATION_FAILED)
+        report = self.parities.get(self._precisions.get(digest, ""), self.parity)
+        least = next(float(a.partition("=")[2]) for a in args if a.startswith("--min-kendall-tau"))
+        enough = report.kendall_tau >= least
+        reason = None if enough else StageReason.PARITY_REFUSED
+        return _result(Stage.MEASURE, reason=reason, parity=report)
 
     def _add_pod(self, owner: Json, labels: dict[str, str]) -> None:
         meta, template = owner["metadata"], owner["spec"]["template"]

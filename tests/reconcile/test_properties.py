@@ -474,6 +474,15 @@ async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
     st.integers(1, 3),
     st.lists(st.tuples(CHANGES, PACE), max_size=8),
 )
+# Back to the former revision while the pod that it gave up is still there.
+@example(
+    "noSurge",
+    2,
+    [
+        (_edit("one", serving={"maxPassages": 1}), 1),
+        (_edit("one", model={"source": "hf://org/a"}), -1),
+    ],
+)
 def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
     strategy: str, replicas: int, script: list[tuple[Act, int]]
 ) -> None:

@@ -1,5 +1,6 @@
 """A service without pods: the address leads to the activator before they go and until they come."""
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -285,3 +286,66 @@ def without_numbers(picture: dict[str, Any]) -> dict[str, Any]:
     service = picture["RerankerService/rank"]
     status = {key: value for key, value in service["status"].items() if key in _LASTING}
     return picture | {"RerankerService/rank": service | {"status": status}}
+
+
+def started(sim: Simulation, name: str, began: datetime.datetime, ready: datetime.datetime) -> None:
+    """As a kubelet tells it of a pod that took nine seconds from `began` to its gateway's start."""
+    after = [f"{began + datetime.timedelta(seconds=s):%Y-%m-%dT%H:%M:%SZ}" for s in range(10)]
+    at = f"{ready:%Y-%m-%dT%H:%M:%SZ}"
+    ended = {"terminated": {"exitCode": 0, "startedAt": after[2], "finishedAt": after[3]}}
+    status = {
+        "phase": "Running",
+        "conditions": [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": after[1]},
+            {"type": "Ready", "status": "True", "lastTransitionTime": at},
+        ],
+        "initContainerStatuses": [{"name": "verify", "restartCount": 0, "state": ended}],
+        "containerStatuses": [
+            {"name": "gateway", "restartCount": 0, "state": {"running": {"startedAt": after[5]}}}
+        ],
+    }
+    change = {"metadata": {"creationTimestamp": after[0]}, "status": status}
+    sim.cluster.edit(POD, NAMESPACE, name, change)
+
+
+def told(sim: Simulation) -> str | None:
+    """Seconds of a start, as the activator knows them."""
+    made = sim.cluster.find(DEPLOYMENT, NAMESPACE, "rank-activator")
+    assert made is not None
+    env = made["spec"]["template"]["spec"]["containers"][0]["env"]
+    return next((e["value"] for e in env if e["name"] == "RERANKER_COLD_START_SECONDS"), None)
+
+
+async def test_a_pod_that_was_away_for_a_moment_tells_of_no_start(sim: Simulation) -> None:
+    """A node loses touch for a minute: its pods get ready again, hours after their start."""
+    await serving(sim)
+    (name,) = (
+        pod["metadata"]["name"]
+        for pod in sim.cluster.select(POD, NAMESPACE, {APP_COMPONENT: "serving"})
+    )
+    began = sim.now
+    sim.now += datetime.timedelta(seconds=9)
+    started(sim, name, began, sim.now)
+    await run(sim, 30)
+    before = sim.service().status.cold_start
+    assert before is not None
+    assert (before.seconds, told(sim)) == (9, "10")
+    for _ in range(2):
+        sim.now += datetime.timedelta(hours=2)
+        started(sim, name, began, sim.now)
+        await run(sim, 90)
+        status = sim.service().status
+        assert status.cold_start == before
+        assert told(sim) == "10"
+        assert status.autoscaling is not None
+        assert status.autoscaling.start_seconds == 9
+        # What an operator wrote down that did not know better heals.
+        poison = {"coldStart": {"seconds": 7239.0, "warmUp": 7234.0}}
+        poison |= {"autoscaling": {"startSeconds": 7200.0}}
+        sim.cluster.edit(RERANKER_SERVICE, NAMESPACE, "rank", {"status": poison})
+        await run(sim, 90)
+        status = sim.service().status
+        assert status.autoscaling is not None
+        assert (status.cold_start, status.autoscaling.start_seconds) == (None, None)
+        started(sim, name, began, began + datetime.timedelta(seconds=9))
+        await run(sim, 30)

@@ -1,8 +1,10 @@
 """The gateway's process: start, loss of Triton, end."""
 
 import asyncio
+import http.client
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,34 @@ async def test_requests_wait_for_a_triton_that_has_lost_its_model(
     assert waiting
     triton.model.loaded = True
     assert (await asked).status_code == 200
+
+
+def _asked_on(connection: http.client.HTTPConnection) -> bool:
+    """Whether the connection is kept after one more request."""
+    connection.request("POST", "/v1/ranking", json.dumps(REQUEST))
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == 200
+    return answer.getheader("connection") != "close"
+
+
+async def test_clients_of_old_connections_are_sent_to_other_pods(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    await triton.start()
+    gateway = await start_gateway(CONNECTION_AGE_SECONDS=0.5)
+    await gateway.until_ready()
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    began = time.monotonic()
+    kept = 0
+    while await asyncio.to_thread(_asked_on, connection):
+        kept += 1
+        assert time.monotonic() - began < 30
+    assert kept > 0
+    assert time.monotonic() - began >= 0.5
+    # The next one is new.
+    assert await asyncio.to_thread(_asked_on, connection)
+    connection.close()
 
 
 async def test_a_kept_connection_is_closed_before_it_would_be_refused(

@@ -1,4 +1,4 @@
-"""What the Python-based Triton backends of the CPU image have in common.
+"""What the Python-based Triton backends have in common.
 
 Triton starts one process per model instance. The gateway has batched already, so requests are
 never merged here, and a failure fails only its own request.

@@ -29,6 +29,8 @@ FAILED: Final = "reranker_failed_requests_total"
 STAGE_SECONDS: Final = "reranker_stage_duration_seconds"
 #: Requests that an activator holds while no pod serves.
 HELD: Final = "reranker_held_requests"
+#: Bytes of the bodies of requests in progress, of an activator: it has no tokenizer.
+HELD_BYTES: Final = "reranker_held_bytes"
 #: Requests that were chosen to be compared with the revision on its way, by `result`.
 SHADOW_REQUESTS: Final = "reranker_shadow_requests_total"
 #: Kendall's tau of the scores of those that were compared, by the other `revision`: a summary.
@@ -37,6 +39,6 @@ SHADOW_TAU: Final = "reranker_shadow_kendall_tau"
 #: What the operator asks a pod for: `/metrics?name[]=…`. Who can't choose answers with everything.
 OF_LOAD: Final = (
     *(READY, ARRIVED_TOKENS, TOKENS, BUSY_SECONDS, BACKLOG_TOKENS, TOKENS_PER_SECOND),
-    *(IN_PROGRESS, REQUESTS, FAILED, f"{STAGE_SECONDS}_bucket", HELD),
+    *(IN_PROGRESS, REQUESTS, FAILED, f"{STAGE_SECONDS}_bucket", HELD, HELD_BYTES),
     *(SHADOW_REQUESTS, f"{SHADOW_TAU}_count", f"{SHADOW_TAU}_sum"),
 )

@@ -29,6 +29,7 @@ class Stage(StrEnum):
     PUBLISH = "publish"
     PUSH = "push"
     VERIFY = "verify"
+    MEASURE = "measure"
     REMOVE = "remove"
 
 

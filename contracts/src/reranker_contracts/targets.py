@@ -22,6 +22,15 @@ PRECISIONS: dict[tuple[Runtime, Accelerator], tuple[Precision, ...]] = {
 #: Runtimes whose engines are code for one kind of GPU.
 COMPILED: frozenset[Runtime] = frozenset({"tensorrt", "tensorrt-rtx"})
 
+#: Runtimes whose engines are built without the GPU that they are for, so that only the pods that
+#: serve them can measure them.
+MEASURED_IN_PODS: frozenset[Runtime] = frozenset({"tensorrt-rtx"})
+
+#: Compute capabilities that a runtime builds for; a runtime that is not here builds for any.
+CAPABILITIES: dict[Runtime, tuple[str, ...]] = {
+    "tensorrt-rtx": ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+}
+
 #: Flags of /proc/cpuinfo of which a CPU needs one, by runtime and precision. Without VNNI, int8
 #: products are summed in 16 bits and saturate: other scores, not only slower ones.
 CPU_FEATURES: dict[tuple[Runtime, Precision], tuple[str, ...]] = {
@@ -130,8 +139,8 @@ def candidates(
 
     None asks for any. The first one that ranks like the original is to serve. Without a runtime
     only those that the builder image has are named, and what is compiled for a GPU only when the
-    GPU's compute capability is known. TensorRT-RTX must be asked for: no GPU is needed to build
-    with it, but its engines are proven only where they serve.
+    GPU's compute capability is known to be one of the runtime's. TensorRT-RTX must be asked for: no
+    GPU is needed to build with it, but its engines are proven only where they serve.
     """
     order: tuple[tuple[Runtime, Precision], ...] = _BY_SPEED[accelerator]
     if runtime == "tensorrt-rtx":
@@ -149,8 +158,14 @@ def candidates(
         and (precision or numbers) == numbers
         and (precision is not None or _worthwhile(kind, numbers, runtimes))
         and (runtime is not None or runtimes.version_of(kind) is not None)
-        and (kind not in COMPILED or compute_capability is not None)
+        and (kind not in COMPILED or builds_for(kind, compute_capability))
     )
+
+
+def builds_for(runtime: Runtime, compute_capability: str | None) -> bool:
+    """Whether there are engines of this runtime for such a GPU; None: nothing is known of it."""
+    known = CAPABILITIES.get(runtime)
+    return compute_capability is not None and (known is None or compute_capability in known)
 
 
 def _worthwhile(runtime: Runtime, precision: Precision, runtimes: Runtimes) -> bool:

@@ -24,7 +24,7 @@ def render_config(model: ServedModel, target: EngineTarget, shapes: Shapes, buil
         f"max_batch_size: {target.max_batch_size}\n"
         f"input [\n{inputs}\n]\n"
         f"output [\n{output}\n]\n"
-        f"instance_group [\n  {_instances(target, shapes)}\n]\n"
+        f"instance_group [\n  {_instances(target, shapes, built)}\n]\n"
     )
     text += "".join(
         f'parameters {{ key: "{key}", value: {{ string_value: "{value}" }} }}\n'
@@ -36,9 +36,13 @@ def render_config(model: ServedModel, target: EngineTarget, shapes: Shapes, buil
     )
 
 
-def _instances(target: EngineTarget, shapes: Shapes) -> str:
-    """Only profiles that are named are used: without the list it would be the first one alone."""
-    numbers = ", ".join(f'"{number}"' for number in range(len(shapes.profiles)))
+def _instances(target: EngineTarget, shapes: Shapes, built: Built) -> str:
+    """TensorRT's backend uses profiles that are named, and without the list the first one alone.
+
+    Of any other backend Triton refuses the list; ours finds the profiles in the plan.
+    """
+    count = len(shapes.profiles) if built.backend == "tensorrt" else 0
+    numbers = ", ".join(f'"{number}"' for number in range(count))
     profiles = f", profile: [ {numbers} ]" if numbers else ""
     return f"{{ kind: {_KIND[target.accelerator]}, count: 1{profiles} }}"
 

@@ -1,4 +1,4 @@
-"""`reranker-gateway serve`, `reranker-gateway verify` and `reranker-gateway activate`.
+"""`reranker-gateway serve`, `verify`, `measure` and `activate`.
 
 Exit codes: 0 done, 1 failed for the reason that is printed, 2 wrong usage or settings.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from reranker_contracts import StageResult
 from reranker_gateway import VERSION
 from reranker_gateway.verify import verify_engine
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from reranker_gateway.settings import Settings
 
 S = TypeVar("S", bound="Settings")
+
+#: Seconds for one batch, as the server has it.
+_MEASURE_TIMEOUT = 300
 
 _SERVE_HELP = """\
 Serves until SIGTERM, then drains. Settings are environment variables; the most important:
@@ -39,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "verify":
-        return _verify(arguments.engine, arguments.digest, arguments.result)
+        return _tell(verify_engine(arguments.engine, arguments.digest), arguments.result)
+    if arguments.command == "measure":
+        return _measure(arguments)
     return _activate() if arguments.command == "activate" else _serve()
 
 
@@ -66,14 +72,29 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", type=Path, required=True, metavar="DIR", help="a published engine"
     )
     verify.add_argument("--digest", metavar="HEX", help="the engine that this should be")
-    verify.add_argument(
-        "--result", type=Path, metavar="FILE", help="also write the result there, as JSON"
+    measure = commands.add_parser(
+        "measure", help="score an engine's probe pairs through Triton, if it has no parity report"
     )
+    measure.add_argument(
+        "--engine", type=Path, required=True, metavar="DIR", help="a published engine"
+    )
+    measure.add_argument(
+        "--triton", default="127.0.0.1:9001", metavar="HOST:PORT", help="(default: %(default)s)"
+    )
+    measure.add_argument(
+        "--min-kendall-tau", type=float, default=0.995, metavar="N", help="(default: %(default)s)"
+    )
+    measure.add_argument(
+        "--max-ndcg-delta", type=float, default=0.002, metavar="N", help="(default: %(default)s)"
+    )
+    for command in (verify, measure):
+        command.add_argument(
+            "--result", type=Path, metavar="FILE", help="also write the result there, as JSON"
+        )
     return parser
 
 
-def _verify(engine: Path, digest: str | None, result_file: Path | None) -> int:
-    result = verify_engine(engine, digest)
+def _tell(result: StageResult, result_file: Path | None) -> int:
     print(result.message, file=sys.stdout if result.ok else sys.stderr)
     if result_file is not None:
         try:
@@ -82,6 +103,32 @@ def _verify(engine: Path, digest: str | None, result_file: Path | None) -> int:
             print(f"--result {result_file}: {error.strerror}", file=sys.stderr)
             return 1
     return 0 if result.ok else 1
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from reranker_gateway.engine_files import EngineInvalidError, load_engine  # noqa: PLC0415
+    from reranker_gateway.errors import EngineError  # noqa: PLC0415
+    from reranker_gateway.measure import Thresholds, measure_engine  # noqa: PLC0415
+    from reranker_gateway.triton import TritonEngine  # noqa: PLC0415
+
+    async def run() -> StageResult:
+        files = load_engine(arguments.engine)
+        triton = TritonEngine(
+            url=arguments.triton, metrics_url="", model=files.model, infer_timeout=_MEASURE_TIMEOUT
+        )
+        thresholds = Thresholds(arguments.min_kendall_tau, arguments.max_ndcg_delta)
+        try:
+            return await measure_engine(files, triton, thresholds)
+        finally:
+            await triton.close()
+
+    try:
+        return _tell(asyncio.run(run()), arguments.result)
+    except (EngineInvalidError, EngineError) as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def _serve() -> int:

@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Protocol
 
 import h11
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reranker_gateway.api.errors import error_response
@@ -40,6 +41,8 @@ class ConnectionLimits:
     idle_seconds: float
     #: For the client to take an answer.
     answer_seconds: float
+    #: After this long the answer tells the client to connect anew.
+    age_seconds: float
 
 
 class Owed(Enum):
@@ -93,11 +96,13 @@ class ClientProtocol(H11Protocol):
         self.conn = _Connection(h11.SERVER)
         self._refused = False
         self._owed: Owed | None = None
+        self._made = 0.0
         self._alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Make room when there are too many."""
         super().connection_made(transport)  # type: ignore[arg-type]  # it is a socket's
+        self._made = self.loop.time()
         # Any byte that the client does not take counts, not only those over 64 KiB. Not 0: with
         # that a TLS connection counts as full when it is empty.
         self.transport.set_write_buffer_limits(high=1, low=0)
@@ -109,11 +114,13 @@ class ClientProtocol(H11Protocol):
         """See what the client owes now; after a refusal nothing that comes is looked at."""
         if not self._refused:
             super().data_received(data)
+        self._send_on()
         self._watch()
 
     def on_response_complete(self) -> None:
         """See what the client owes now."""
         super().on_response_complete()
+        self._send_on()
         self._watch()
 
     def pause_writing(self) -> None:
@@ -159,6 +166,15 @@ class ClientProtocol(H11Protocol):
             f"{msg} Heads may have 16 KiB; rank with POST /v1/ranking over HTTP/1.1",
             kind="invalid_request_error",
         )
+
+    def _send_on(self) -> None:
+        """A kept connection stays with its pod, whatever pods there are by now.
+
+        Without an end new pods would get no requests, and a new revision nothing to be judged by.
+        """
+        is_old = self.loop.time() - self._made > self.limits.age_seconds
+        if is_old and self.cycle is not None and not self.cycle.response_started:
+            self.cycle.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
 
     def _now_owed(self) -> Owed | None:
         if self.flow.write_paused:

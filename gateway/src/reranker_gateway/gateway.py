@@ -12,7 +12,6 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
-from reranker_gateway.parity_gate import ParityGate, Thresholds
 from reranker_gateway.readiness import Readiness, WarmUp
 from reranker_gateway.scheduler import Scheduler
 from reranker_gateway.score_cache import ScoreCache
@@ -90,7 +89,6 @@ def build_gateway(
         limits=limits,
         throughput=throughput,
         clock=clock,
-        gate=_gate(settings, files, engine, tokeniser, limits),
     )
     readiness = Readiness(engine, warm_up, clock=clock, patience=settings.engine_patience_seconds)
     drain = Drain(
@@ -169,28 +167,6 @@ def _shadow(
         secrets=Secrets(settings.api_keys_dir, settings.shadow_identity),
     )
     return samples, Sender(samples, preview, counts, settings.revision)
-
-
-def _gate(
-    settings: Settings,
-    files: EngineFiles,
-    engine: Engine,
-    tokeniser: PairTokeniser,
-    limits: BatchLimits,
-) -> ParityGate | None:
-    """None for an engine that was measured where it was built."""
-    if files.proof is None:
-        return None
-    probes, reference = files.proof
-    return ParityGate(
-        probes=probes,
-        reference=reference,
-        thresholds=Thresholds(settings.min_kendall_tau, settings.max_ndcg_delta),
-        engine=engine,
-        model=files.model,
-        tokeniser=tokeniser,
-        limits=limits,
-    )
 
 
 def _watch(

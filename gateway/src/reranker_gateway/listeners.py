@@ -110,6 +110,7 @@ class Listeners:
             connections=self.connections,
             idle_seconds=self._settings.read_idle_seconds,
             answer_seconds=self._settings.read_timeout_seconds,
+            age_seconds=self._settings.connection_age_seconds,
         )
         api = _server(api_app, limits, lifespan=lifespan, certificate=self._certificate)
         metrics = _server(metrics_app, limits, lifespan="off")

@@ -19,7 +19,6 @@ from reranker_gateway.batching import BatchLimits
 from reranker_gateway.clock import Clock
 from reranker_gateway.engine import Engine, check_scores
 from reranker_gateway.errors import EngineError, EngineTimeoutError, EngineUnavailableError
-from reranker_gateway.parity_gate import ParityGate
 from reranker_gateway.throughput import Throughput
 
 _INTERVAL = 1.0
@@ -55,9 +54,7 @@ class WarmUp:
         limits: BatchLimits,
         throughput: Throughput,
         clock: Clock,
-        gate: ParityGate | None = None,
     ) -> None:
-        self._gate = gate
         self._engine = engine
         self._assembler = BatchAssembler(model)
         self._max_length = max_length
@@ -66,12 +63,7 @@ class WarmUp:
         self._clock = clock
 
     async def __call__(self) -> None:
-        """Raises EngineError when the engine fails on a batch or does not pass the gate."""
-        await self._warm_up()
-        if self._gate is not None:
-            await self._gate()
-
-    async def _warm_up(self) -> None:
+        """Raises EngineError when the engine fails on a batch."""
         started = self._clock()
         largest = 0
         for length in warm_up_lengths(self._max_length):

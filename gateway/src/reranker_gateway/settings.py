@@ -53,6 +53,11 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         2048, ge=1, description="on each port; half of them may have a request in progress"
     )
+    connection_age_seconds: float = Field(
+        30,
+        gt=0,
+        description="then a client is told to connect anew, so that new pods get requests, too",
+    )
     read_idle_seconds: float = Field(
         30, gt=0, description="longest pause within a body, longest time for a head"
     )
@@ -101,10 +106,6 @@ class Settings(BaseSettings):
     engine_patience_seconds: float = Field(
         20, ge=0, description="requests wait so long for a Triton that starts again"
     )
-    min_kendall_tau: float = Field(
-        0.995, ge=-1, le=1, description="of an engine that is measured in the pod"
-    )
-    max_ndcg_delta: float = Field(0.002, ge=0, le=1, description="the same: loss of NDCG@10")
     host: str = Field("0.0.0.0", description="address of all listeners")  # noqa: S104
     http_port: Port = 8000
     grpc_port: Port = 8001

@@ -11,7 +11,7 @@ from engine_builder.targets import Built
 from engine_builder.triton_config import render_config
 from reranker_contracts import EngineTarget, PairTemplate, ServedModel, Shapes
 from reranker_contracts.model import PassagePiece, QueryPiece
-from reranker_contracts.targets import Accelerator
+from reranker_contracts.targets import Accelerator, Runtime
 
 text_format = pytest.importorskip("google.protobuf.text_format")
 config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
@@ -72,15 +72,21 @@ def test_parameters_reach_the_backend() -> None:
     assert found == built.parameters
 
 
-def test_every_profile_is_used_and_warmed_up() -> None:
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_every_profile_is_used_and_warmed_up(runtime: Runtime) -> None:
     target = EngineTarget(
-        runtime="tensorrt", precision="fp16", accelerator="nvidia", compute_capability="9.0",
+        runtime=runtime, precision="fp16", accelerator="nvidia", compute_capability="8.9",
         max_batch_size=64,
     )  # fmt: skip
     shapes = profiled_shapes(2048, 64)
-    config = _parsed(_model(3), target, shapes, Built("tensorrt", "model.plan"))
+    backend = runtime.replace("-", "_")
+    config = _parsed(_model(3), target, shapes, Built(backend, "model.plan"))
+    assert (config.backend, config.default_model_filename) == (backend, "model.plan")
     (group,) = config.instance_group
-    assert list(group.profile) == ["0", "1", "2", "3", "4", "5"]
+    assert group.kind == group.KIND_GPU
+    # Triton's core refuses them for all backends but TensorRT's.
+    named = ["0", "1", "2", "3", "4", "5"] if runtime == "tensorrt" else []
+    assert list(group.profile) == named
     warm = [
         (entry.batch_size, {name: list(value.dims) for name, value in entry.inputs.items()})
         for entry in config.model_warmup

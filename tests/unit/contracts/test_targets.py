@@ -56,6 +56,7 @@ def test_what_is_asked_for_is_all_there_is() -> None:
     assert _tried("nvidia", "tensorrt") == []
     rtx = _tried("nvidia", "tensorrt-rtx", capability="8.9")
     assert rtx == [f"tensorrt-rtx {kind} on nvidia 8.9" for kind in ("fp16", "bf16", "fp32")]
+    assert _tried("nvidia", "tensorrt-rtx", capability="9.0") == [], "it has none for that GPU"
     missing = Runtimes(recipe=1, onnxruntime="1")
     assert _tried("cpu", "openvino", "fp32", runtimes=missing) == ["openvino fp32 on cpu"]
 

@@ -10,6 +10,8 @@ from prometheus_client import disable_created_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from reranker_contracts import metrics as names
+from reranker_gateway.activator.server import build_activator
+from reranker_gateway.activator.settings import ActivatorSettings
 from reranker_gateway.api.info import metrics_app
 from reranker_gateway.drain import Phase
 from reranker_gateway.errors import EngineError
@@ -172,8 +174,14 @@ async def test_some_metrics_can_be_asked_for_alone(
         nothing = await scraper.get("/metrics", params={"name[]": "nv_inference_count"})
     # All but what activators hold, and what is only there while scores are compared.
     compared = {name for name in names.OF_LOAD if name.startswith(names.SHADOW_TAU)}
-    absent = {names.HELD, names.SHADOW_REQUESTS} | compared
+    absent = {names.HELD, names.HELD_BYTES, names.SHADOW_REQUESTS} | compared
     assert _told(some.text).keys() == set(names.OF_LOAD) - absent
     assert "nv_inference_count" in everything.text
     assert "process_cpu_seconds_total" in everything.text
     assert nothing.text.strip() == ""
+
+
+def test_what_an_activator_tells_of_what_it_holds() -> None:
+    activator = build_activator(ActivatorSettings(backend_url="http://127.0.0.1:1"))
+    told = _told(activator.telemetry.exposition(names.OF_LOAD))
+    assert told == {names.HELD: 0, names.HELD_BYTES: 0}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from reranker_operator.api.v1alpha1 import RerankerService
-from reranker_operator.core.cold_start import measure
+from reranker_operator.core.cold_start import believable, is_first, measure
 from reranker_operator.render import activator, network
 from reranker_operator.render.defaults import Defaults
 
@@ -174,3 +174,22 @@ def test_a_foretold_time_that_somebody_changed_is_none(variable: Json, found: fl
     env = [{"name": "RERANKER_COLD_START_SECONDS"} | variable]
     pod = {"containers": [{"name": "activator", "env": env}]}
     assert activator.foretold_in({"spec": {"template": {"spec": pod}}}) == found
+
+
+def test_a_pod_that_got_ready_again_tells_of_no_start() -> None:
+    later = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-05T14:00:00Z"}
+    conditions = [STARTED["status"]["conditions"][0], later]
+    again = STARTED | {"status": STARTED["status"] | {"conditions": conditions}}
+    first = measure(STARTED)
+    assert measure(again) is None
+    assert is_first(STARTED, first)
+    assert not is_first(again, None)
+    # Also where it was away for a moment right after its start, of which is known when it ended.
+    soon = later | {"lastTransitionTime": "2026-01-05T12:03:00Z"}
+    again = STARTED | {"status": STARTED["status"] | {"conditions": [soon]}}
+    assert is_first(again, None)
+    assert not is_first(again, first)
+    # What was written down before that was known.
+    assert first is not None
+    assert believable(first) == first
+    assert believable(first.model_copy(update={"seconds": 7239.0, "warm_up": 7234.0})) is None

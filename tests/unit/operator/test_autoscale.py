@@ -6,12 +6,14 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
-from reranker_operator.core.autoscale.decide import Decision, Memory, Need, Outcome, decide
-from reranker_operator.core.autoscale.measure import PodView, Seen
+from reranker_operator.core.autoscale.decide import Decision, Outcome, decide
+from reranker_operator.core.autoscale.measure import PodView, Seen, see
+from reranker_operator.core.autoscale.memory import Memory, Need
 from reranker_operator.core.autoscale.observe import Outlook
 from reranker_operator.core.autoscale.record import memory_of, status_of
 from reranker_operator.core.load import PodLoad, Sample
@@ -91,6 +93,10 @@ def all_sights(draw: st.DrawFn) -> Seen:
         speed=draw(st.one_of(st.none(), st.floats(1, 5000))),
         speed_saturated=draw(st.one_of(st.none(), st.floats(1, 5000))),
         speed_at_all=draw(st.one_of(st.none(), st.floats(1, 5000))),
+        speed_own=draw(st.one_of(st.none(), st.floats(1, 5000))),
+        speed_proven=draw(st.one_of(st.none(), st.floats(1, 5000))),
+        busy_proven=draw(st.floats(0.7, 1)),
+        rate_proven=draw(st.floats(0, 5000)),
         start_seconds=draw(st.one_of(st.none(), SECONDS)),
         settled=draw(SECONDS),
         quiet=draw(st.sampled_from([None, True, False])),
@@ -272,6 +278,22 @@ def test_the_formula() -> None:
         assert decide(rules(), seen, knowing(1)).desired == pods, (arriving, backlog)
 
 
+def test_a_pod_without_news_is_just_right() -> None:
+    """Whether the others have its share is not known: it never multiplies what they tell of."""
+    for unknown, desired in [(0, 10), (3, 13), (5, 15), (8, 18), (9, 19)]:
+        # All of the load comes to the known ones.
+        seen = steady(10, 7000.0, unknown=unknown)
+        assert decide(rules(max=200), seen, knowing(10)).desired == desired
+        # They have their part of it.
+        part = steady(10, 700.0 * (10 - unknown), unknown=unknown)
+        assert decide(rules(max=200), part, knowing(10)).desired == 10
+    why = decide(rules(max=200), steady(10, 7000.0, unknown=3), knowing(10)).why
+    assert why.endswith("70 % count; 3 more can't be read and count as just right")
+    # Pods beyond the number, in a rollout for instance, bring none with their silence.
+    for blank in (steady(4, 0.0, unknown=4), steady(4, 2100.0, unknown=1)):
+        assert decide(rules(), blank, knowing(3)).desired == 3
+
+
 def test_it_is_told_why() -> None:
     decision = decide(rules(), steady(1, 4000.0), knowing(1))
     assert (decision.desired, decision.outcome) == (6, Outcome.SCALING_OUT)
@@ -355,6 +377,24 @@ def test_nothing_is_idle_where_nobody_would_hold_the_next_request() -> None:
     assert set(numbers) == {1}
 
 
+def test_one_of_two_activators_that_is_blind_wakes_and_keeps_awake() -> None:
+    spec, pods = rules(min=0, idleSeconds=60), [PodView("p", True, NOW - 9000, NOW - 8980)]
+
+    def loads(now: float) -> list[PodLoad]:
+        ages = range(60, -1, -2)
+        blind = PodLoad("a", "activator", None, (Sample(NOW - 30),), 5)
+        other = PodLoad("b", "activator", None, tuple(Sample(now - ago) for ago in ages))
+        idle = tuple(Sample(now - ago, tokens_per_second=SPEED) for ago in ages)
+        return [blind, other, PodLoad("p", "serving", "r1", idle)]
+
+    def desired(memory: Memory, pods: list[PodView], now: float) -> int:
+        return decide(spec, see(pods, loads(now), now, start_timeout=1800), memory).desired
+
+    assert desired(knowing(1, idle_since=NOW - 700), pods, NOW) == 1
+    # From the last word on, a minute.
+    assert [desired(knowing(0), [], NOW + late) for late in (0, 29, 30)] == [0, 0, 1]
+
+
 def test_much_that_is_held_wakes_more_than_one() -> None:
     held = Seen(now=NOW, held=50, backlog=200_000.0)
     assert decide(rules(min=0, max=100), held, knowing(0)).desired == 10
@@ -363,6 +403,34 @@ def test_much_that_is_held_wakes_more_than_one() -> None:
     # And what goes on coming while nothing is ready does not add up.
     still = replace(held, backlog=2_000_000.0, unready=5, held=500)
     assert decide(rules(min=0), still, knowing(5)).desired == 5
+
+
+def wake(rate: float, *, known: float, takes: int) -> list[int]:
+    """Numbers every half second until a pod is ready, while `rate` tokens/s come and are held."""
+    memory, numbers = knowing(0, start_seconds=known, changed=NOW - 900, period=NOW - 900), []
+    for step in range(1, 2 * takes):
+        since = step / 2
+        held = Seen(now=NOW + since, held=int(1 + since), backlog=rate * min(since, 120.0))
+        held = replace(held, unready=memory.desired or 0)
+        memory = decide(rules(min=0, max=100), held, memory).memory
+        numbers.append(memory.desired or 0)
+    return numbers
+
+
+def test_what_is_held_wakes_as_many_as_keep_up_with_it() -> None:
+    # All at once, of which the first look sees but the beginning.
+    first = decide(rules(min=0), Seen(now=NOW, held=1, backlog=100.0), knowing(0))
+    assert first.desired == 1
+    more = Seen(now=NOW + 1, held=64, backlog=60_000.0, unready=1)
+    assert decide(rules(min=0), more, first.memory).desired == 5
+    # One after the other: never more than what comes needs, however long the start takes.
+    for known, takes in [(20.0, 20), (20.0, 180), (5.0, 180), (0.0, 60)]:
+        numbers = wake(3 * FULL, known=known, takes=takes)
+        assert (numbers[0], max(numbers)) == (1, 3), (known, takes)
+    assert wake(30 * FULL, known=10.0, takes=30)[-1] == 10, "the limit of a minute"
+    # It is not known what a pod can do, or how much is held.
+    assert decide(rules(min=0), more, replace(first.memory, speed=None)).desired == 1
+    assert decide(rules(min=0), replace(more, backlog=0.0), first.memory).desired == 1
 
 
 def test_a_pod_that_never_gets_ready_does_not_keep_the_number_up() -> None:
@@ -384,10 +452,76 @@ def test_speed_is_learned_from_pods_that_have_enough_to_do() -> None:
         ({"speed": 1050.0}, 1000.0),
         ({"speed": 1500.0}, 1500.0),
         ({"speed": 500.0, "speed_saturated": 500.0}, 500.0),
-        ({"speed": 500.0, "revision": "r2"}, 500.0),
-        ({"speed": None, "speed_at_all": 400.0, "revision": "r2"}, 400.0),
     ]:
         assert decide(rules(), steady(4, 2000.0, **seen), memory).memory.speed == speed, seen
+
+
+def test_a_new_revision_has_the_speed_of_the_former_one_until_it_was_measured() -> None:
+    slow = {"speed": 500.0, "speed_saturated": 500.0, "speed_at_all": 500.0, "revision": "r2"}
+    for seen, speed, revision in [
+        ({"speed_own": 500.0}, 1000.0, "r1"),
+        # By small batches, as long as it has less to do than the former one had.
+        ({"speed_own": 500.0, "speed_proven": 600.0, "rate_proven": 490.0}, 1000.0, "r1"),
+        ({"speed_own": 590.0, "speed_proven": 600.0, "rate_proven": 510.0}, 600.0, "r2"),
+        # What it tells still has small batches in it.
+        ({"speed_own": 500.0, "speed_proven": 600.0, "rate_proven": 510.0}, 1000.0, "r1"),
+        # It can't do more, with ever so little to do.
+        ({"speed_own": 500.0, "speed_proven": 100.0, "busy_proven": 1.0}, 100.0, "r2"),
+        ({"speed_own": 990.0, "speed_proven": 1050.0, "rate_proven": 700.0}, 1000.0, "r2"),
+        # More than it seems to do, it could do at any time.
+        ({"speed_own": 1500.0}, 1500.0, "r2"),
+        ({"speed": 1500.0}, 1000.0, "r1"),
+    ]:
+        after = decide(rules(), steady(4, 2000.0, **(slow | seen)), knowing(4)).memory
+        assert (after.speed, after.measured_on) == (speed, revision), seen
+    first = decide(rules(), steady(4, 2000.0, **slow), Memory(desired=4)).memory
+    assert (first.speed, first.measured_on) == (500.0, "r2")
+
+
+@pytest.mark.parametrize("before", [0.1, 0.25])
+def test_the_end_of_a_canary_on_a_gpu_is_no_jump(before: float) -> None:
+    """A GPU does five times as much in full batches as in the small ones of a canary's share."""
+    full, small, load, number = 30_000.0, 6_000.0, 60_000.0, 3
+    memory = Memory(desired=number, speed=full, measured_on="r1", start_seconds=60.0)
+    pods = [PodView(f"p{i}", True, NOW - 400, NOW - 340) for i in range(number)]
+    samples: list[Sample] = []
+    arrived = busy = 0.0
+    tokens, seconds = small * 20, 20.0
+    desired = []
+    for at in range(-60, 121, 2):
+        each = load / number * (before if at < 0 else 1.0)
+        rate = small if at < 0 else full * (each / full) ** 0.25
+        work = 2 * min(1.0, each / rate)
+        # As the gateway tells it: a mean over some twenty busy seconds.
+        fades = 0.5 ** (work / 20)
+        tokens, seconds = tokens * fades + 2 * each, seconds * fades + work
+        arrived, busy = arrived + 2 * each, busy + work
+        sample = Sample(
+            NOW + at, tokens_per_second=tokens / seconds, arrived_tokens=arrived, tokens=arrived,
+            busy_seconds=busy, requests=arrived / 2000,
+        )  # fmt: skip
+        samples = [*samples, sample][-33:]
+        if at < 0:
+            continue
+        loads = [PodLoad(pod.name, "serving", "r2", tuple(samples)) for pod in pods]
+        seen = see(pods, loads, NOW + at, start_timeout=1800, revision="r2")
+        memory = decide(rules(max=40), seen, memory).memory
+        desired.append(memory.desired)
+    # One more is right: nearly full batches are a little slower than full ones.
+    assert set(desired) <= {3, 4}
+    assert memory.measured_on == "r2"
+
+
+def test_a_start_that_nobody_can_vouch_for_is_forgotten() -> None:
+    poisoned = knowing(1, start_seconds=7200.0)
+    waits = steady(1, 600.0, backlog=40_000.0)
+    assert decide(rules(), waits, poisoned).memory.start_seconds == 20.0
+    healed = decide(rules(), replace(waits, start_seconds=None), poisoned)
+    assert healed.memory.start_seconds is None
+    assert healed.desired > 1
+    # While there is no pod, nobody could say better.
+    asleep = replace(waits, ready=0, start_seconds=None)
+    assert decide(rules(), asleep, knowing(1)).memory.start_seconds == 20.0
 
 
 def test_without_a_known_speed_waits_alone_ask_for_more() -> None:
@@ -429,6 +563,26 @@ def test_a_process_that_has_just_begun_leaves_what_is_written() -> None:
         Seen(now=later, ready=2, held=0, backlog=100.0),
     ):
         assert status_of(decide(rules(min=0), blank, memory_of(status)), status) is status
+
+
+def test_times_of_the_future_count_as_now() -> None:
+    """The clock was put back by an hour, or the former leader's was ahead by as much."""
+    late = {"changed": NOW + 3600, "period": NOW + 3600, "period_from": 1}
+    memory = knowing(1, **late, recent=(Need(1, NOW + 3600),))
+    status = status_of(Decision(memory, Outcome.LOAD_MATCHED, "before", steady(1, 0.0)), None)
+    numbers, _ = play(rules(max=40), [20_000.0] * 120, status=status)
+    assert (numbers[0], numbers[-1]) == (10, 29)
+    # Nor does it keep pods: those that are too many go when the delay is over, from now on.
+    memory = knowing(9, **late, recent=(Need(9, NOW + 3600), Need(2, NOW + 3600)))
+    status = status_of(Decision(memory, Outcome.LOAD_MATCHED, "before", steady(9, 0.0)), None)
+    numbers, _ = play(rules(), [1000.0] * 400, begin=9, status=status)
+    assert (numbers[0], numbers[-1]) == (9, 2)
+    # And it goes to sleep, or wakes, as if that had begun now.
+    seen = steady(1, 0.0, quiet=True)
+    idle = decide(rules(min=0), seen, knowing(1, idle_since=NOW + 3600)).memory.idle_since
+    assert idle == NOW
+    blind = decide(rules(min=0), steady(0, 0.0, held=None), knowing(0, blind_since=NOW + 3600))
+    assert blind.memory.blind_since == NOW
 
 
 def test_numbers_that_cannot_be_reckoned_with_are_unknown() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
 from reranker_operator.core.load import PodLoad, Sample
@@ -50,12 +51,32 @@ def test_rates_add_up_over_pods() -> None:
     assert near(found.at_work, 0.5)
 
 
-def test_a_pod_without_news_counts_like_the_others() -> None:
+def test_what_a_revision_can_do_is_told_by_enough_of_its_own_work() -> None:
+    def working(share: float) -> Line:
+        return lambda ago: Sample(
+            at=0, tokens=1e6 - 100 * ago, busy_seconds=1e6 - share * ago, tokens_per_second=50
+        )
+
+    enough, little = load("a", working(0.8)), load("a", working(0.6))
+    found = seen([pod("a")], [enough])
+    assert near(found.speed_proven, 125)
+    assert near(found.busy_proven, 0.8)
+    assert near(found.rate_proven, 100)
+    later: Line = lambda ago: working(0.8)(ago)._replace(tokens=1e6 - 100 * min(ago, 25))  # noqa: E731
+    assert near(seen([pod("a")], [load("a", later)]).rate_proven, 50)
+    assert (found.speed_own, found.speed_saturated) == (50, 50)
+    assert seen([pod("a")], [little]).speed_proven is None
+    assert seen([pod("a")], [load("a", working(0.8), seconds=20)]).speed_proven is None
+    former = seen([pod("a")], [replace(enough, revision="r0")])
+    assert (former.speed_own, former.speed_proven) == (None, None)
+
+
+def test_a_pod_without_news_adds_nothing_to_what_is_known() -> None:
     stale = load("b", steady(100), until=11)
     for loads in ([load("a", steady(100))], [load("a", steady(100)), stale]):
         found = seen([pod("a"), pod("b")], loads)
         assert (found.ready, found.unknown) == (2, 1)
-        assert near(found.arriving_mean, 200)
+        assert near(found.arriving_mean, 100)
 
 
 def test_a_pod_that_was_hardly_tried_is_told_apart() -> None:
@@ -165,11 +186,28 @@ def test_what_is_held_while_nothing_is_ready() -> None:
     found = seen([pod("a", ready=False, since=5)], [holds])
     assert (found.held, found.backlog, found.unheard) == (3, 700, 0)
     assert near(found.arriving, 100)
+    # It counts from the first moment on, unlike what only passes through a pod.
+    burst = (Sample(NOW - 1), Sample(NOW, in_progress=64, backlog_tokens=9000))
+    assert seen([], [PodLoad("activator", "activator", None, burst)]).backlog == 9000
     # As soon as a pod is ready it counts what it was given itself.
     assert near(seen([pod("a")], [holds, load("a", steady(40))]).arriving, 40)
     gone = PodLoad("activator", "activator", None, holds.samples[:-10])
     assert (seen([], [gone]).held, seen([], [gone]).unheard) == (None, 20)
     assert (seen([], []).held, seen([], []).unheard) == (None, None)
+
+
+def test_an_activator_that_cannot_be_read_may_hold_something() -> None:
+    def activator(name: str, held: float, until: float = 0) -> PodLoad:
+        line: Line = lambda _: Sample(at=0, in_progress=held)  # noqa: E731
+        return replace(load(name, line, until=until), role="activator")
+
+    idle, stale, never = activator("a", 0), activator("b", 0, 30), PodLoad("b", "activator", None)
+    for blind, unheard in [(stale, 30), (never, 0)]:
+        found = see([], [idle, blind], NOW, start_timeout=1800)
+        assert (found.held, found.unheard) == (None, unheard)
+        # What the other one holds is held for certain.
+        assert see([], [activator("a", 3), blind], NOW, start_timeout=1800).held == 3
+    assert see([], [idle, activator("b", 0)], NOW, start_timeout=1800).held == 0
 
 
 def test_a_pod_with_more_than_a_second_of_work_is_busy() -> None:
@@ -178,3 +216,11 @@ def test_a_pod_with_more_than_a_second_of_work_is_busy() -> None:
 
     loads = [load("a", line(90)), load("b", line(110))]
     assert seen([pod("a"), pod("b")], loads).busy == 1
+
+
+def test_how_long_a_pod_takes_to_start() -> None:
+    again = replace(pod("a", since=10), created=NOW - 7200, first=False)
+    assert see([again], [], NOW, start_timeout=1800).start_seconds is None
+    assert see([again], [], NOW, start_timeout=1800, start=9).start_seconds == 9
+    assert see([again, pod("b")], [], NOW, start_timeout=1800).start_seconds == 20
+    assert see([pod("b")], [], NOW, start_timeout=1800, start=9).start_seconds == 9

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from reranker_operator.adapters.scrape import ScrapeError
-from reranker_operator.core.load import Role, Sample
+from reranker_operator.core.load import PodLoad, Role, Sample
 from reranker_operator.runtime.collectors import LoadCollector
 from reranker_operator.runtime.history import History
 from reranker_operator.runtime.loads import Loads, targets
@@ -22,7 +22,7 @@ RANK = Key("RerankerService", "shop", "rank")
 
 
 class FakePods:
-    """Pods by address: a sample, a failure, or an answer that never comes."""
+    """Pods by address: a sample, a failure, an answer that never comes, or one after some time."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -41,6 +41,11 @@ class FakePods:
                 await self.hangs.wait()
                 raise ScrapeError("timeout")
             await asyncio.sleep(0)
+            if isinstance(answer, float):
+                end = self.now + answer
+                while self.now < end:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                return Sample(at=self.now)
             if isinstance(answer, Exception):
                 raise answer
             return Sample(at=self.now, **answer)
@@ -111,12 +116,21 @@ def test_only_pods_with_an_address_and_a_running_program_are_read() -> None:
             pod("1"), pod("2", podIP=None), pod("3", containerStatuses=waiting),
             pod("4", role="build"), pod("5", role="activator"), pod("6", containerStatuses=None),
             {"metadata": {"name": "7", "uid": "7"}},
-        ]
+        ],
+        0.0,
     )  # fmt: skip
     assert [(one.pod, one.role, one.revision, one.address) for one in found] == [
         ("1", "serving", "r1", "10.0.0.1"),
         ("5", "activator", "r1", "10.0.0.5"),
     ]
+
+
+def test_a_pod_that_must_have_ended_is_not_waited_for() -> None:
+    """Its node is lost, and nobody says that it has."""
+    ending = pod("1", role="activator")
+    ending["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    end = 1_800_000_000.0
+    assert [len(list(targets([ending], now))) for now in (end - 60, end + 5, end + 20)] == [1, 1, 0]
 
 
 async def test_pods_are_read_at_their_pace_and_only_where_it_is_wanted(stage: Stage) -> None:
@@ -191,6 +205,53 @@ async def test_pods_that_hang_hold_up_their_own_service_and_not_others() -> None
         stage.pods.hangs.set()
         await stage.go_on(1)
         assert len(stage.pods.read_at) == 101
+
+
+async def test_slow_pods_make_neither_their_own_nor_others_wait() -> None:
+    """Eight services of eight pods that answer in a second, just before they would be given up."""
+    stage = Stage(at_once=8)
+    crowds = {
+        Key("RerankerService", f"slow-{service}", "rank"): [
+            pod(f"{service}.{number}") for number in range(8)
+        ]
+        for service in range(8)
+    }
+    mine = [pod(str(number)) for number in range(20, 25)]
+    slow = {entry["status"]["podIP"] for crowd in crowds.values() for entry in crowd}
+    stage.pods.answers = dict.fromkeys(slow | {"10.0.0.20"}, 1.0)
+    oldest = slowest = 0.0
+    async with stage.running():
+        for key, crowd in crowds.items():
+            stage.book.want(key, 2.0, crowd)
+        for step in range(80):
+            mine_slow, *quick = stage.book.want(RANK, 2.0, mine)
+            await stage.go_on(0.5)
+            if step >= 40:
+                at = [load.last.at for load in (mine_slow, *quick) if load.last]
+                assert len(at) == 5
+                slowest = max(slowest, stage.pods.now - at[0])
+                oldest = max(oldest, stage.pods.now - min(at[1:]))
+        assert stage.pods.most <= 8
+    # A look each two seconds, and one that it has just missed.
+    assert oldest <= 3
+    assert slowest <= 20, "it waits behind other slow ones, which are more than can be read"
+
+
+async def test_a_pod_that_answers_slowly_is_asked_less_often(stage: Stage) -> None:
+    stage.pods.answers["10.0.0.1"] = 1.0
+    async with stage.running():
+        stage.book.want(RANK, 1.0, [pod("1"), pod("2")])
+        await stage.go_on(30)
+        slow, quick = stage.book.want(RANK, 1.0, [pod("1"), pod("2")])
+        assert len(stage.pods.read_at["10.0.0.2"]) >= 28
+        assert 8 <= len(stage.pods.read_at["10.0.0.1"]) <= 11
+        assert slow.is_known(stage.pods.now, 10.0), "and yet known"
+        stage.pods.answers["10.0.0.1"] = {}
+        await stage.go_on(10)
+        before = len(stage.pods.read_at["10.0.0.1"])
+        await stage.go_on(10)
+        assert len(stage.pods.read_at["10.0.0.1"]) - before >= 9
+        assert quick.failures == slow.failures == 0
 
 
 async def test_a_calm_service_is_left_alone_and_another_is_woken(stage: Stage) -> None:
@@ -320,3 +381,11 @@ async def test_series_of_services_are_bounded(stage: Stage) -> None:
     assert [series % name in text for name in "abc"] == [True, True, False]
     assert 'reranker_operator_service_unread_pods{name="a",namespace="shop"} 1.0' in text
     assert "reranker_operator_scraped_pods 6.0" in text
+
+
+def test_a_sample_of_the_future_is_no_news() -> None:
+    """The clock was put back, and the pod has not answered since."""
+    load = PodLoad("1", "serving", "r1", (Sample(1000.0),))
+    assert [load.is_known(now, 10.0) for now in (989.0, 990.0, 1010.0, 1011.0)] == [
+        False, True, True, False,
+    ]  # fmt: skip

@@ -120,8 +120,12 @@ def test_revisions_that_were_compared_are_few_and_have_names() -> None:
 
 
 def test_an_activator_tells_what_it_holds() -> None:
-    found = parse(f"{names.HELD} 7\n".encode(), 5.0, "activator")
+    body = f"{names.HELD} 7\n{names.HELD_BYTES} 4000\n"
+    found = parse(body.encode(), 5.0, "activator")
     assert (found.at, found.in_progress, found.ready) == (5.0, 7.0, True)
+    # It has no tokenizer.
+    assert found.backlog_tokens == 1000
+    assert parse((LEAST + body).encode(), 5.0, "serving").backlog_tokens == 0
     with pytest.raises(ScrapeError, match="malformed"):
         parse(LEAST.encode(), 5.0, "activator")
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from reranker_operator.api.engine import ParityThresholds
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.render import serving, shadow
 from reranker_operator.render.defaults import Defaults
@@ -40,6 +41,28 @@ def test_a_service_answers_to_its_own_name(
     gateway = _containers(RerankerService.model_validate(raw), engine, defaults)["gateway"]
     env = {entry["name"]: entry.get("value") for entry in gateway["env"]}
     assert env.get("RERANKER_ALIASES") == aliases
+
+
+def test_an_engine_that_was_not_measured_is_measured_before_the_gateway_starts(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> None:
+    assert "measure" not in _containers(service, engine, defaults)
+    rtx = {"runtime": "tensorrt-rtx", "accelerator": "nvidia", "compute_capability": "8.9"}
+    spec = engine.spec.model_copy(update={"identity": engine.spec.identity.model_copy(update=rtx)})
+    limits = ParityThresholds(min_kendall_tau=0.99, max_ndcg_delta=0.004)
+    settings = service.spec.engine.model_copy(update={"parity": limits})
+    service = service.model_copy(
+        update={"spec": service.spec.model_copy(update={"engine": settings})}
+    )
+    found = _containers(service, engine.model_copy(update={"spec": spec}), defaults)
+    assert list(found) == ["verify", "triton", "measure", "gateway"]
+    measure, gateway = found["measure"], found["gateway"]
+    assert measure["image"] == gateway["image"]
+    assert measure["resources"] == gateway["resources"]
+    assert measure["args"] == [
+        "measure", "--engine", "/engine", "--triton", "127.0.0.1:9001", "--min-kendall-tau=0.99",
+        "--max-ndcg-delta=0.004", "--result", "/dev/termination-log",
+    ]  # fmt: skip
 
 
 def _patience(probe: Json) -> int:

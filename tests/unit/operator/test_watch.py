@@ -100,6 +100,16 @@ def test_an_engine_hears_of_serving_pods_only_when_its_files_are_damaged(world: 
         assert sorted(world.due()) == sorted([SERVICE, ENGINE])
 
 
+def test_an_engine_hears_of_pods_that_have_measured_it(world: World) -> None:
+    said = DAMAGE.replace("verify", "measure").replace("ChecksumMismatch", "ParityRefused")
+    end = {"exitCode": 1, "message": said, "finishedAt": "2026-01-05T12:00:00Z"}
+    measure = {"name": "measure", "state": {"terminated": end}}
+    body_ = body("Pod", 1, status={"initContainerStatuses": [measure]})
+    world.watch.saw("Pod", "MODIFIED", body_)
+    world.now += 0.2
+    assert sorted(world.due()) == sorted([SERVICE, ENGINE])
+
+
 def test_a_claim_is_news_to_those_who_own_it(world: World) -> None:
     owners = [
         {"kind": kind, "name": name, "uid": name}

@@ -26,7 +26,7 @@ from engine_builder.targets.base import Built, Job, Scorer
 from engine_builder.targets.memory import check_memory
 from engine_builder.targets.precision import lower_products, spread_positions
 from reranker_contracts import EngineTarget, StageReason
-from reranker_contracts.targets import Runtime
+from reranker_contracts.targets import CAPABILITIES, Runtime
 
 #: First compute capability with BF16 products.
 _BF16 = "8.0"
@@ -54,7 +54,7 @@ RTX = Flavour(
     runtime="tensorrt-rtx",
     package="tensorrt_rtx_bindings",
     backend="tensorrt_rtx",
-    capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+    capabilities=CAPABILITIES["tensorrt-rtx"],
     timing_cache=False,  # setting one makes the builder ask for a GPU
 )
 TENSORRT = Flavour(
@@ -92,9 +92,15 @@ class TensorRtBuilder:
         return Built(
             backend=self._flavour.backend,
             filename=PLAN,
-            parameters={"execution_context_allocation_strategy": "ON_PROFILE_CHANGE"},
+            parameters=self._parameters(job.target),
             note=note,
         )
+
+    def _parameters(self, target: EngineTarget) -> dict[str, str]:
+        """What NVIDIA's backend is told, or ours: it refuses a GPU or library of another kind."""
+        if self._flavour is TENSORRT:
+            return {"execution_context_allocation_strategy": "ON_PROFILE_CHANGE"}
+        return {"compute_capability": target.compute_capability or "", "version": self.version}
 
     def load(self, directory: Path, target: EngineTarget) -> Scorer:
         """On this machine's GPU; TargetAbsent without one of the engine's compute capability."""

@@ -23,8 +23,6 @@ from reranker_gateway.logs import log_event
 from reranker_gateway.throughput import Throughput
 
 _SMALL_BYTES = 4 << 20
-#: Of gRPC's, whose clients would else stay here; over HTTP each answer of a pod ends one.
-_CONNECTION_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -74,14 +72,7 @@ async def activate(settings: ActivatorSettings) -> None:
     activator = build_activator(settings)
     if settings.backend_grpc is not None:
         front = HoldingFront(activator, settings.backend_grpc)
-        listeners.add_grpc(
-            lambda: server_of(
-                front,
-                settings,
-                listeners.connections,
-                age_seconds=_CONNECTION_SECONDS,
-            )
-        )
+        listeners.add_grpc(lambda: server_of(front, settings, listeners.connections))
     log_event(_log, "starting", backend=settings.backend_url, port=settings.http_port)
     try:
         await listeners.serve(

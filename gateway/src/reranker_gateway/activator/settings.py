@@ -24,4 +24,7 @@ class ActivatorSettings(Settings):
     cold_start_seconds: float | None = Field(
         None, gt=0, description="time of a cold start as it was measured before; then it is learnt"
     )
+    connection_age_seconds: float = Field(
+        10, gt=0, description="over gRPC, whose clients would stay; over HTTP an answer ends one"
+    )
     max_connections: int = Field(1024, ge=1, description="on each port")

@@ -14,10 +14,6 @@ from reranker_gateway.settings import Settings
 
 _PINGS_MS: Final = 10_000
 _IDLE_MS: Final = 300_000
-#: After this long, less or more by a tenth, a client is told to open its next connection; it may
-#: finish what it has begun for as long as a batch may take. Then the connection ends, and with it
-#: the calls whose answers were not taken.
-_AGE_SECONDS: Final = 300.0
 #: A connection of which nothing has been heard for so long is asked, and has the same time again.
 _SILENT_MS: Final = 60_000
 _log = logging.getLogger(__name__)
@@ -32,16 +28,10 @@ def create_server(gateway: Gateway, names: ModelNames, connections: int | None =
     return server_of(Service(gateway, names), gateway.settings, connections)
 
 
-def server_of(
-    front: Front,
-    settings: Settings,
-    connections: int | None = None,
-    *,
-    age_seconds: float = _AGE_SECONDS,
-) -> Any:
-    """The same for any front; clients are sent to a new connection after `age_seconds`."""
+def server_of(front: Front, settings: Settings, connections: int | None = None) -> Any:
+    """The same for any front."""
     most = settings.max_connections if connections is None else connections
-    server = grpc.aio.server(options=_options(settings, most, age_seconds))
+    server = grpc.aio.server(options=_options(settings, most))
     # As over HTTP, half of the connections may have a request in progress.
     server.add_generic_rpc_handlers(front.handlers(max(1, most // 2)))
     return server
@@ -88,7 +78,7 @@ def _pair(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
 
 
-def _options(settings: Settings, connections: int, age_seconds: float) -> list[tuple[str, int]]:
+def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
     limit = settings.grpc_max_message_bytes
     return [
         ("grpc.max_receive_message_length", limit),
@@ -100,7 +90,9 @@ def _options(settings: Settings, connections: int, age_seconds: float) -> list[t
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.server_handshake_timeout_ms", int(settings.read_idle_seconds * 1000)),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
-        ("grpc.max_connection_age_ms", int(age_seconds * 1000)),
+        # Less or more by a tenth. The client may finish what it has begun, for as long as a batch
+        # may take; then the connection ends, and with it the calls whose answers were not taken.
+        ("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.infer_timeout_seconds * 1000)),
         ("grpc.keepalive_time_ms", _SILENT_MS),
         ("grpc.keepalive_timeout_ms", _SILENT_MS),

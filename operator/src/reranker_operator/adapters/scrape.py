@@ -34,6 +34,8 @@ _CHUNK: Final = 64 << 10
 _MOST: Final = 1e15
 _LEAST: Final = 1e-9
 _LEAST_SPEED: Final = 1e-3
+#: Of a held request's body, for each of its tokens: those of a query count once for each passage.
+_TOKEN_BYTES: Final = 4.0
 _QUERY: Final = urlencode([("name[]", name) for name in names.OF_LOAD])
 _REQUESTS: Final = names.REQUESTS.encode()
 _UNANSWERED: Final = names.SHADOW_REQUESTS.encode()
@@ -175,10 +177,13 @@ def _sample(
     # One without the counter is of an older version.
     failed = sum(count for code, count in codes.items() if code >= 500 and code != 503)
     speed = told.get(names.TOKENS_PER_SECOND, 0.0)
+    backlog = told.get(names.BACKLOG_TOKENS, 0.0)
+    if role == "activator":
+        backlog = told.get(names.HELD_BYTES, 0.0) / _TOKEN_BYTES
     return Sample(
         at=at,
         ready=role == "activator" or told[names.READY] == 1.0,
-        backlog_tokens=told.get(names.BACKLOG_TOKENS, 0.0),
+        backlog_tokens=backlog,
         in_progress=told.get(names.IN_PROGRESS if role == "serving" else names.HELD, 0.0),
         tokens_per_second=speed if speed >= _LEAST_SPEED else 0.0,
         arrived_tokens=told.get(names.ARRIVED_TOKENS, 0.0),

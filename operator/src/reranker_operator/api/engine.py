@@ -60,16 +60,17 @@ class StoreSpec(ApiModel):
 class EngineSettings(ApiModel):
     """How the engine is built."""
 
-    runtime: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = Field(
+    runtime: Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = Field(
         default="auto",
         description="What runs the engine. auto picks the fastest that the builder image has for "
-        "the accelerator; tensorrt needs GPUs of one compute capability.",
+        "the accelerator; tensorrt and tensorrt-rtx need GPUs of one compute capability. "
+        "tensorrt-rtx is built without a GPU and never chosen by auto.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         default="auto",
-        description="Of matrix products: bf16 is of openvino and tensorrt, fp16 of tensorrt, int8 "
-        "of onnxruntime on CPU. auto picks the "
-        "fastest that ranks like the original (parity).",
+        description="Of matrix products: bf16 is of openvino, tensorrt and tensorrt-rtx, fp16 of "
+        "the latter two, int8 of onnxruntime on CPU. auto picks the fastest that ranks like the "
+        "original (parity).",
     )
     max_length: int | None = Field(
         default=None,

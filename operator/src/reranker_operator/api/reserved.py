@@ -1,6 +1,6 @@
 """Names, ports and paths of the serving pod that are ours; a test compares them with the pods."""
 
-CONTAINERS = ("verify", "triton", "gateway")
+CONTAINERS = ("verify", "triton", "measure", "gateway")
 VOLUMES = ("engine", "tmp", "shm", "ca-bundle", "api-keys", "tls")
 PORTS = (8000, 8001, 8002, 9000, 9001, 9002)
 PORT_NAMES = ("http", "grpc", "metrics")

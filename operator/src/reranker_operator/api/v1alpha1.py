@@ -270,9 +270,14 @@ class EngineSource(ApiModel):
 
 
 class BuildGpu(ApiModel):
-    """What the pod that compiles asks for; its node has the identity's compute capability."""
+    """The GPU that an engine is compiled for, and what the pod that compiles asks for.
 
-    resource_name: str = Field(description="Extended resource.")
+    Its node has the identity's compute capability, unless it needs no GPU.
+    """
+
+    resource_name: str | None = Field(
+        default=None, description="Extended resource. None: it is compiled without a GPU."
+    )
     memory_mib: int | None = Field(default=None, description="Memory of the GPU in MiB.")
     node_selector: dict[str, str] | None = Field(default=None, description="Further labels.")
     tolerations: tuple[Toleration, ...] = Field(
@@ -288,7 +293,7 @@ class EngineBuild(ApiModel):
         default=None, description="Resources of the build containers."
     )
     gpu: BuildGpu | None = Field(
-        default=None, description="Where the engine is compiled, when that takes a GPU."
+        default=None, description="What the engine is compiled for, and where."
     )
     registry: EngineRegistry | None = Field(
         default=None, description="Where finished engines come from and go to."

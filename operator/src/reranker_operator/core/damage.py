@@ -9,6 +9,7 @@ place have seen the new files alone.
 import datetime
 
 from reranker_contracts import StageReason
+from reranker_contracts.targets import MEASURED_IN_PODS
 from reranker_operator import names
 from reranker_operator.api.v1alpha1 import Attempts, RerankerEngineStatus
 from reranker_operator.core import backoff, diagnose
@@ -30,7 +31,7 @@ def found(world: EngineWorld) -> str | None:
         return None
     for pod in world.pods:
         complaint = diagnose.verify_failure(pod)
-        if complaint is not None and not is_outdated(pod, status) and _is_trusted(world, pod):
+        if complaint is not None and not is_outdated(pod, status) and is_trusted(world, pod):
             return complaint
     return None
 
@@ -42,13 +43,15 @@ def is_outdated(pod: Manifest, status: RerankerEngineStatus) -> bool:
 
 def outdated(world: EngineWorld) -> tuple[str, ...]:
     """What to note of the pods at the moment at which the files are published."""
-    before = world.engine.status
+    before, spec = world.engine.status, world.engine.spec
+    # What these have measured is of the files before, however whole they found them.
+    measure = spec.identity.runtime in MEASURED_IN_PODS
     pods = [
         pod
         for pod in world.pods
         if not is_build(pod)
-        and (is_outdated(pod, before) or not diagnose.is_verified(pod))
-        and _is_trusted(world, pod)
+        and (measure or is_outdated(pod, before) or not diagnose.is_verified(pod))
+        and is_trusted(world, pod)
     ]
     # Those that complain first: the others may never do.
     pods.sort(key=lambda pod: (diagnose.verify_failure(pod) is None, pod["metadata"]["name"]))
@@ -59,7 +62,7 @@ def _noted_as(pod: Manifest) -> str:
     return names.short_hash(pod["metadata"]["uid"])
 
 
-def _is_trusted(world: EngineWorld, pod: Manifest) -> bool:
+def is_trusted(world: EngineWorld, pod: Manifest) -> bool:
     """A pod of a Deployment of the engine's owners: anybody can write our labels on a pod."""
     controllers = [
         owner for owner in pod["metadata"].get("ownerReferences", []) if owner.get("controller")

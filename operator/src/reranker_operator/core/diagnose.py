@@ -4,9 +4,9 @@ The causes themselves are in `causes`, by subject.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from reranker_contracts import Stage, StageReason, StageResult
+from reranker_contracts import ParityReport, Stage, StageReason, StageResult
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core.causes import containers, images, scheduling
 from reranker_operator.core.causes.admission import refused_pod
@@ -160,23 +160,49 @@ def _blockers(pod: Manifest, events: list[Manifest], claims: list[Manifest]) -> 
 
 def verify_failure(pod: Manifest) -> str | None:
     """What the pod's verify container complained about last, if it was a checksum."""
-    for status in _verifying(pod):
+    result = _last_result(pod, Stage.VERIFY)
+    if result is None or result.reason is not StageReason.CHECKSUM_MISMATCH:
+        return None
+    return quote(result.message, _TOLD)
+
+
+class Measured(NamedTuple):
+    """A serving pod has measured the engine; no report: its scores are no numbers."""
+
+    parity: ParityReport | None
+    message: str
+
+
+def measured(pod: Manifest) -> Measured | None:
+    """What the pod's measure container found last."""
+    result = _last_result(pod, Stage.MEASURE)
+    if result is None or (result.parity is None and result.ok):
+        return None
+    return Measured(result.parity, quote(result.message, _TOLD))
+
+
+def tells_of_engine(pod: Manifest) -> bool:
+    """Whether a serving pod has something to say of the engine's files."""
+    return verify_failure(pod) is not None or measured(pod) is not None
+
+
+def _last_result(pod: Manifest, stage: Stage) -> StageResult | None:
+    """What the container of this stage has ended with last."""
+    for status in container_statuses(pod):
+        if status["name"] != stage.value:
+            continue
         for state in (status.get("state", {}), status.get("lastState", {})):
-            terminated = state.get("terminated")
-            result = containers.stage_result(terminated)
-            if result is None:
-                continue
-            if result.ok or result.reason is not StageReason.CHECKSUM_MISMATCH:
-                return None
-            return quote(result.message, _TOLD)
+            result = containers.stage_result(state.get("terminated"))
+            if result is not None:
+                return result
     return None
 
 
 def is_verified(pod: Manifest) -> bool:
     """It has found the engine's files to be what was published."""
-    ends = (status.get("state", {}).get("terminated") for status in _verifying(pod))
+    ends = (
+        entry.get("state", {}).get("terminated")
+        for entry in container_statuses(pod)
+        if entry["name"] == Stage.VERIFY.value
+    )
     return any(end is not None and end.get("exitCode") == 0 for end in ends)
-
-
-def _verifying(pod: Manifest) -> Iterator[dict[str, Any]]:
-    return (entry for entry in container_statuses(pod) if entry["name"] == Stage.VERIFY.value)

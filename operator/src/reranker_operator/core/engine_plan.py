@@ -15,7 +15,7 @@ from reranker_operator.api.conditions import (
 )
 from reranker_operator.api.meta import JOB
 from reranker_operator.api.v1alpha1 import Attempts
-from reranker_operator.core import damage, registry, store
+from reranker_operator.core import damage, measured, registry, store
 from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.engine_cleanup import plan_cleanup, plan_orphan
 from reranker_operator.core.engine_progress import (
@@ -23,6 +23,7 @@ from reranker_operator.core.engine_progress import (
     Progress,
     failed,
     is_built,
+    needed,
     number_of,
     published,
     running,
@@ -70,7 +71,7 @@ def plan_engine(world: EngineWorld) -> Plan:
     if not registry.wants_pull(world, progress):
         progress = _build(world, progress)
     if is_built(progress):
-        progress = registry.push(world, progress)
+        progress = registry.push(world, measured.take_over(world, progress))
     return _conclude(world, progress)
 
 
@@ -195,7 +196,8 @@ def _prepared_is_damaged(view: JobView) -> bool:
 def _published(world: EngineWorld, progress: Progress, view: JobView) -> Progress:
     validated, written = view.result(Stage.VALIDATE), view.result(Stage.PUBLISH)
     parity = validated.parity if validated else None
-    if parity is None:
+    left_to_pods = validated is not None and validated.reason is StageReason.TARGET_ABSENT
+    if parity is None and not left_to_pods:
         text = "the compile Job left no parity report"
         # A reason that is tried again: the pod went away before anybody read it.
         lost = JobView("failed", finding=Finding(Reason.POD_KILLED, text))
@@ -214,7 +216,7 @@ def _conclude(world: EngineWorld, progress: Progress) -> Plan:
         for kind in STEPS
     ]
     beside = [find(progress.judgements, kind) for kind in registry.told_types(world)]
-    judgements = [*ordered, *filter(None, beside), summarise(ordered, STEPS)]
+    judgements = [*ordered, *filter(None, beside), summarise(ordered, needed(progress))]
     ready = judgements[-1].status == "True"
     status = progress.status.model_copy(
         update={

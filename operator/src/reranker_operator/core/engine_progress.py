@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from reranker_contracts import ParityReport, Stage
+from reranker_contracts import ParityReport, Stage, StageReason
 from reranker_operator.api.conditions import (
     Condition,
     ConditionType,
@@ -20,7 +20,7 @@ from reranker_operator.core.plan import Action, Create, Delete
 from reranker_operator.core.wording import retried, under_way
 from reranker_operator.core.world import EngineWorld
 
-#: What an engine must have come through to be ready.
+#: What an engine comes through. The first two have its files in the store.
 STEPS = (ConditionType.PREPARED, ConditionType.COMPILED, ConditionType.VALIDATED)
 
 
@@ -43,8 +43,21 @@ class Progress:
 
 
 def is_built(progress: Progress) -> bool:
-    """Whether the engine has come through all of it."""
-    return all(is_true(progress.judgements, kind) for kind in STEPS)
+    """Whether the engine's files lie in the store."""
+    return all(is_true(progress.judgements, kind) for kind in (STEPS[0], STEPS[1]))
+
+
+def needed(progress: Progress) -> tuple[ConditionType, ...]:
+    """The steps that the engine must have come through to be ready.
+
+    One that is left to the pods that serve it can't be waited for.
+    """
+    validated = find(progress.judgements, ConditionType.VALIDATED)
+    left = validated is not None and (validated.status, validated.reason) == (
+        "Unknown",
+        StageReason.TARGET_ABSENT,
+    )
+    return STEPS[:2] if left else STEPS
 
 
 def number_of(progress: Progress) -> int:
@@ -130,9 +143,9 @@ def _retry_judgement(attempts: Attempts, kind: ConditionType, wait: float | None
 
 
 def published(
-    progress: Progress, world: EngineWorld, parity: ParityReport, size: int | None
+    progress: Progress, world: EngineWorld, parity: ParityReport | None, size: int | None
 ) -> Progress:
-    """The engine lies in the store, whoever built it."""
+    """The engine lies in the store, whoever built it; without a report its pods measure it."""
     status = progress.status.model_copy(
         update={
             "parity": parity,
@@ -142,11 +155,18 @@ def published(
             "builds": progress.status.builds + progress.attempts.failures,
         }
     )
+    attempts = Attempts(key=progress.attempts.key)
+    return replace(progress, status=status, attempts=attempts, stage=None).judged(validated(parity))
+
+
+def validated(parity: ParityReport | None) -> Condition:
+    """`Validated` of an engine in the store. What is enough each service says by itself."""
+    kind = ConditionType.VALIDATED
+    if parity is None:
+        text = "built without its GPU; the first pod that serves it measures it, and so does each"
+        return condition(kind, "Unknown", StageReason.TARGET_ABSENT, text)
     text = (
         f"Kendall tau {parity.kendall_tau:.4f}, NDCG@10 difference {parity.ndcg10_delta:.4f}, "
         f"largest logit difference {parity.max_abs_diff:.2g} over {parity.pairs} pairs"
     )
-    attempts = Attempts(key=progress.attempts.key)
-    return replace(progress, status=status, attempts=attempts, stage=None).judged(
-        condition(ConditionType.VALIDATED, True, Reason.DONE, text)
-    )
+    return condition(kind, True, Reason.DONE, text)

@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
     at: float
     ready: bool = True
-    #: Tokens that wait or are in the engine.
+    #: Tokens that wait or are in the engine; of an activator some that it holds, by their bytes.
     backlog_tokens: float = 0.0
     #: Requests in progress; of an activator the ones it holds.
     in_progress: float = 0.0
@@ -75,8 +75,8 @@ class PodLoad:
         return self.samples[-1] if self.samples else None
 
     def is_known(self, now: float, within: float) -> bool:
-        """The newest sample is at most `within` seconds old."""
-        return self.last is not None and now - self.last.at <= within
+        """The newest sample is at most `within` seconds old, or off as much by a clock put back."""
+        return self.last is not None and abs(now - self.last.at) <= within
 
     def window(self, seconds: float) -> tuple[Sample, Sample] | None:
         """First and last sample of the last `seconds`, of one life of the process; None if fewer

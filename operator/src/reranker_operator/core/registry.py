@@ -9,6 +9,7 @@ where the engine has to come from, and is asked until it has it.
 from dataclasses import replace
 
 from reranker_contracts import ParityReport, Stage, StageReason
+from reranker_contracts.targets import MEASURED_IN_PODS
 from reranker_operator import names
 from reranker_operator.api.conditions import ConditionType, Reason, condition, find, is_true
 from reranker_operator.api.meta import JOB
@@ -84,7 +85,8 @@ def pull(world: EngineWorld, progress: Progress, registry: EngineRegistry) -> Pr
         stop = Delete(JOB, name, view.uid)
         progress = replace(progress, actions=(*progress.actions, stop))
     result = view.result(Stage.PULL)
-    if view.state == "succeeded" and result is not None and result.parity is not None:
+    measured_later = world.engine.spec.identity.runtime in MEASURED_IN_PODS
+    if view.state == "succeeded" and result and (result.parity or measured_later):
         return _pulled(world, progress, view, result.parity, registry)
     why = view.finding or Finding(Reason.POD_KILLED, "the pull Job left no parity report")
     if not registry.build:
@@ -103,7 +105,7 @@ def _pulled(
     world: EngineWorld,
     progress: Progress,
     view: JobView,
-    parity: ParityReport,
+    parity: ParityReport | None,
     registry: EngineRegistry,
 ) -> Progress:
     reference = render.reference(world.engine, registry)

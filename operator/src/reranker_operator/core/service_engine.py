@@ -5,6 +5,7 @@ from typing import Any
 
 from reranker_contracts import EngineIdentity, Runtimes, StageReason, digest_of
 from reranker_contracts.stages import OF_THE_TARGET
+from reranker_contracts.targets import COMPILED, MEASURED_IN_PODS, builds_for
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
@@ -118,14 +119,16 @@ def _left_out(world: ServiceWorld, runtimes: Runtimes) -> list[str]:
 
 def _no_target(world: ServiceWorld, runtimes: Runtimes) -> Condition:
     wanted, kind = world.service.spec.engine, world.service.spec.accelerator.type
-    compiled = wanted.runtime == "tensorrt" or (
-        wanted.runtime == "auto" and runtimes.tensorrt is not None
-    )
-    if compiled and kind == "nvidia" and gpus.gpu_of(world) is None:
+    gpu, runtime = gpus.gpu_of(world), wanted.runtime
+    compiled = runtime in COMPILED or (runtime == "auto" and runtimes.tensorrt is not None)
+    if compiled and kind == "nvidia" and gpu is None:
         text = advise(*gpus.why_unknown(world))
+    elif gpu and runtime != "auto" and not builds_for(runtime, gpu.compute_capability):
+        what = f"the GPUs are of compute capability {gpu.compute_capability}"
+        text = advise(*gpus.not_for(world, what))
     else:
         text = advise(
-            f"spec.engine.runtime {wanted.runtime} with spec.engine.precision {wanted.precision} "
+            f"spec.engine.runtime {runtime} with spec.engine.precision {wanted.precision} "
             f"is nothing that there is for accelerator {kind}",
             "set one of them to auto",
         )
@@ -325,6 +328,13 @@ def _about_registry(engine: RerankerEngine) -> str:
 def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition:
     kind, parity = ConditionType.ENGINE_READY, engine.status.parity
     limits = world.service.spec.engine.parity
+    if parity is None and engine.spec.identity.runtime in MEASURED_IN_PODS:
+        text = (
+            f"{name} was built without its GPU: each pod measures it before it serves (Kendall tau "
+            f"at least {limits.min_kendall_tau}, NDCG@10 difference at most "
+            f"{limits.max_ndcg_delta}){_about_registry(engine)}"
+        )
+        return condition(kind, True, Reason.BUILT, text)
     if parity is None:
         text = f"{name} has no parity report; delete this RerankerEngine to have it built again"
         return condition(kind, False, Reason.PARITY_REFUSED, text)

@@ -100,5 +100,5 @@ class EngineWorld:
     #: Whether `siblings` are all the others. Some of another version can't be read, and they are
     #: not looked for where no decision is about them.
     all_siblings: bool = True
-    #: Only read while a pod has not found its files whole.
+    #: Only read while a pod has not found its files whole, or may measure them.
     deployments: tuple[Manifest, ...] = ()

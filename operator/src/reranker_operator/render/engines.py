@@ -19,6 +19,7 @@ from reranker_contracts import (
     digest_of,
 )
 from reranker_contracts.base import canonical_json
+from reranker_contracts.targets import MEASURED_IN_PODS
 from reranker_operator import names
 from reranker_operator.api.meta import API_VERSION
 from reranker_operator.api.v1alpha1 import (
@@ -156,8 +157,8 @@ def engine(
     registry = registry_of(service, registry_references)
     if registry is not None:
         build["registry"] = registry.to_dict()
-    if identity.runtime == "tensorrt":
-        build["gpu"] = _build_gpu(service, status).to_dict()
+    if identity.compute_capability:
+        build["gpu"] = _build_gpu(service, status, identity).to_dict()
     # Only such a store keeps files that neither garbage collection nor a later publish removes.
     outlived = spec.engine.store.existing_claim is not None
     return {
@@ -187,11 +188,15 @@ def engine(
     }
 
 
-def _build_gpu(service: RerankerService, status: RerankerServiceStatus) -> BuildGpu:
-    accelerator = service.spec.accelerator
+def _build_gpu(
+    service: RerankerService, status: RerankerServiceStatus, identity: EngineIdentity
+) -> BuildGpu:
+    accelerator, memory = service.spec.accelerator, status.gpu.memory_mib if status.gpu else None
+    if identity.runtime in MEASURED_IN_PODS:
+        return BuildGpu(memory_mib=memory)
     return BuildGpu(
         resource_name=accelerator.resource_name or "nvidia.com/gpu",
-        memory_mib=status.gpu.memory_mib if status.gpu else None,
+        memory_mib=memory,
         node_selector=accelerator.node_selector,
         tolerations=accelerator.tolerations,
     )

@@ -190,7 +190,7 @@ def compile_job(
     spec, identity = engine.spec, engine.spec.identity
     gpu = spec.build.gpu
     stages = Stages(defaults, spec.build.image, spec.build.resources)
-    on_gpu = replace(stages, device=gpu.resource_name) if gpu else stages
+    on_gpu = replace(stages, device=gpu.resource_name if gpu else None)
     prepared = ["--prepared", f"/store/prepared/{digest_of(spec.prepare)}"]
     read_store = mount("store", "/store", read_only=True)
     compile_args = [
@@ -212,7 +212,7 @@ def compile_job(
         containers=[publish],
         volumes=[*_scratch(), _store(engine)],
     )
-    if gpu:
+    if gpu and gpu.resource_name:
         pod["nodeSelector"] = {**(gpu.node_selector or {}), **gpu_labels(identity)}
         pod["tolerations"] = [entry.to_dict() for entry in gpu.tolerations]
     return _engine_job(engine, "compile", attempt, pod, defaults)

@@ -1,4 +1,4 @@
-"""The serving pod: verify, then Triton as a native sidecar, then the gateway.
+"""The serving pod: verify, then Triton as a native sidecar, measure for some, then the gateway.
 
 A native sidecar starts before and stops after the gateway, so a draining gateway keeps its
 backend. Triton listens on loopback only, where the kubelet can't reach it: its probes are commands.
@@ -15,6 +15,7 @@ from reranker_operator import names
 from reranker_operator.api.pods import ContainerSettings
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.render import proxy, security, shadow
+from reranker_operator.render.checks import Checks
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.engines import gpu_labels
 from reranker_operator.render.passthrough import annotations, customise, extend, labels, probe
@@ -79,12 +80,9 @@ def pod_template(
     tmp = mount("tmp", "/tmp")  # noqa: S108 - a volume of the pod
     shared = mount("shm", "/dev/shm")  # noqa: S108 - a volume of the pod
     gateway_image = spec.serving.gateway.image or defaults.gateway_image
-    small = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
-    verify = container(
-        "verify", gateway_image, defaults, resources=small, mounts=[engine_mount, tmp],
-        args=["verify", "--engine", "/engine", "--digest", engine.spec.digest,
-              "--result", "/dev/termination-log"],
-    )  # fmt: skip
+    checks = Checks(
+        engine, gateway_image, defaults, [engine_mount, tmp], f"127.0.0.1:{_TRITON_PORT}"
+    )
     authorities = proxy.mounts(spec.ca_bundle)
     triton = _triton(service, defaults, [engine_mount, tmp, shared, *authorities])
     secrets = security.mounts(spec.serving)
@@ -93,7 +91,13 @@ def pod_template(
     )
     pod = pod_spec(
         defaults,
-        init_containers=[verify, triton],
+        init_containers=[
+            checks.verify(),
+            triton,
+            *checks.measure(
+                spec.engine.parity, _resources(spec.serving.gateway, defaults.gateway_resources)
+            ),
+        ],
         containers=[gateway],
         volumes=[
             claim_volume("engine", store_claim_name(engine.spec.store), read_only=True),

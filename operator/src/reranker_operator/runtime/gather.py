@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from reranker_contracts.targets import MEASURED_IN_PODS
 from reranker_operator import names
 from reranker_operator.adapters.cluster import (
     Cluster,
@@ -156,7 +157,8 @@ async def engine_world(
     )
     own_jobs = _jobs_of(engine, jobs)
     siblings = await _siblings(cluster, engine) if concerns_siblings(engine, own_jobs) else None
-    unproven = any(not is_build(pod) and not diagnose.is_verified(pod) for pod in pods)
+    measure = engine.spec.identity.runtime in MEASURED_IN_PODS
+    told = any(not is_build(pod) and (measure or not diagnose.is_verified(pod)) for pod in pods)
     return EngineWorld(
         engine=engine,
         now=now,
@@ -168,7 +170,7 @@ async def engine_world(
         claim=claim,
         siblings=tuple(filter(None, siblings or ())),
         all_siblings=siblings is not None and None not in siblings,
-        deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if unproven else ()),
+        deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if told else ()),
         warnings=await warnings(
             cluster,
             now,

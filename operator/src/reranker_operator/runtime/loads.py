@@ -7,7 +7,8 @@
 Only pods of services that want it are read: those whose reconcile says so, at its pace, and those
 that an outside autoscaler asks about, when it asks. A pod that does not answer is asked less often,
 and has no new samples, so that whoever decides sees it as unknown. All services share the places;
-none has more than a part of them, so that pods which hang hold up their own service first.
+none has more than a part of them, so that pods which hang hold up their own service first. Slow
+ones have rounds and places of their own, so that the others don't wait for them.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from reranker_operator import names
 from reranker_operator.adapters.scrape import Pods, ScrapeError
 from reranker_operator.api.meta import RERANKER_SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.causes.pods import moment
 from reranker_operator.core.load import Pace, PodLoad, Role, needs_loads
 from reranker_operator.core.recheck import Calm, recheck
 from reranker_operator.core.signals import Signals, much_the_same, signals
@@ -33,10 +36,15 @@ from reranker_operator.runtime.queue import Key, Lane
 
 logger = logging.getLogger(__name__)
 
-#: Of one service at the same time.
-_ABREAST = 16
+#: Of one service at the same time: pods, and among them those that are slow.
+_ABREAST, _SLOW_ABREAST = 16, 8
+#: A pod is slow whose last answer took so many seconds. It is left alone for so many times as long,
+#: but not until nobody knows of it any more.
+_SLOW_SECONDS, _REST, _LONGEST_REST = 0.25, 2.0, 4.0
 #: Seconds between tries of a pod that does not answer; doubled up to the second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
+#: Seconds after the time by which a pod must have ended that it may still be there.
+_GRACE = 10.0
 #: Seconds for which the pods of a service stay that was only asked about from outside.
 _ASKED_SECONDS = 120.0
 #: Services that are remembered for those who ask.
@@ -58,8 +66,11 @@ class Target(NamedTuple):
     revision: str | None
 
 
-def targets(pods: Iterable[Mapping[str, Any]]) -> Iterator[Target]:
-    """Pods of a service that have an address and a program that runs."""
+def targets(pods: Iterable[Mapping[str, Any]], now: float) -> Iterator[Target]:
+    """Pods of a service that have an address and a program that runs.
+
+    Of a lost node those stay that were told to end: nobody says that they have.
+    """
     for pod in pods:
         meta, status = pod["metadata"], pod.get("status") or {}
         labels = meta.get("labels") or {}
@@ -68,6 +79,9 @@ def targets(pods: Iterable[Mapping[str, Any]]) -> Iterator[Target]:
             "running" in (entry.get("state") or {})
             for entry in status.get("containerStatuses") or ()
         )
+        end = moment(meta.get("deletionTimestamp"))
+        if end is not None and now - end.timestamp() > _GRACE:
+            continue
         if role is not None and running and (address := status.get("podIP")):
             yield Target(meta["name"], meta["uid"], address, role, labels.get(names.REVISION_LABEL))
 
@@ -77,6 +91,7 @@ class _Pod:
     target: Target
     history: History = field(default_factory=History)
     failures: int = 0
+    slow: bool = False
     #: On the loop's clock.
     next_try: float = 0.0
 
@@ -98,8 +113,16 @@ class _Service:
     read: float = float("-inf")
     asked: float = float("-inf")
     round: "asyncio.Task[None] | None" = None
+    #: The round of the slow pods, which may last longer.
+    slow_round: "asyncio.Task[None] | None" = None
     #: What the last reconcile saw.
     seen: Signals | None = None
+
+    def cancel(self) -> None:
+        """Read no more."""
+        for task in (self.round, self.slow_round):
+            if task is not None:
+                task.cancel()
 
 
 class Loads:
@@ -124,7 +147,11 @@ class Loads:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._wall = wall
         self._jitter = jitter
+        self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)
+        self._slow_places = asyncio.Semaphore(max(1, at_once // 2))
+        #: Rounds under way, of both kinds.
+        self._rounds = 0
         self._services: dict[Key, _Service] = {}
         self._heap: list[tuple[float, Key]] = []
         self._wake = asyncio.Event()
@@ -164,7 +191,7 @@ class Loads:
             return ()
         if service is None:
             service = self._services[key] = _Service()
-        _keep(service, pods)
+        _keep(service, pods, self._wall())
         if service.seconds is None or seconds < service.seconds:
             # Not all at the same moment after a start.
             self._schedule(key, service, seconds * self._jitter())
@@ -176,8 +203,8 @@ class Loads:
     def forget(self, key: Key) -> None:
         """The service is gone."""
         service = self._services.pop(key, None)
-        if service is not None and service.round is not None:
-            service.round.cancel()
+        if service is not None:
+            service.cancel()
 
     async def ask(self, key: Key, pods: Iterable[Mapping[str, Any]]) -> tuple[PodLoad, ...]:
         """The loads of these pods, read now unless they have just been."""
@@ -187,11 +214,13 @@ class Loads:
             self._make_room()
             service = self._services[key] = _Service()
         service.asked = now
-        _keep(service, pods)
+        _keep(service, pods, self._wall())
         unread = any(not pod.history.samples and not pod.failures for pod in service.pods.values())
         if unread or now - service.read > GOOD_SECONDS:
             # Whoever asks with us, or forgets the service, must not end the others' question.
             await asyncio.wait({self._begin(key, service)})
+            if service.slow_round is not None:
+                await asyncio.wait({service.slow_round})
         return _loads(service)
 
     # What is known, for the metrics.
@@ -222,8 +251,7 @@ class Loads:
                     continue
         finally:
             for service in self._services.values():
-                if service.round is not None:
-                    service.round.cancel()
+                service.cancel()
 
     def _start_due(self) -> float | None:
         """Begin what is due; seconds until the next is, or None."""
@@ -253,10 +281,11 @@ class Loads:
         began = self._clock()
         calm = False
         try:
-            waiting = iter([pod for pod in service.pods.values() if pod.next_try <= began])
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(_ABREAST, len(service.pods))):
-                    group.create_task(self._read_some(waiting))
+            due = [pod for pod in service.pods.values() if pod.next_try <= began]
+            slow = [pod for pod in due if pod.slow]
+            if slow and service.slow_round is None:
+                service.slow_round = asyncio.create_task(self._slow_round(key, service, slow))
+            await self._read_all([pod for pod in due if not pod.slow], _ABREAST, nullcontext())
             calm = self._is_calm(service)
         except Exception:
             # A defect of ours with one service must not stop the others.
@@ -270,24 +299,62 @@ class Loads:
         if not calm:
             self._add(key, Lane.NEXT)
 
-    async def _read_some(self, waiting: Iterator[_Pod]) -> None:
-        for pod in waiting:
-            async with self._places:
-                await self._read(pod)
+    async def _slow_round(self, key: Key, service: _Service, pods: list[_Pod]) -> None:
+        calm = False
+        try:
+            await self._read_all(pods, _SLOW_ABREAST, self._slow_places)
+            calm = self._is_calm(service)
+        except Exception:
+            logger.exception("loads of %s", key)
+        finally:
+            service.slow_round = None
+        if self._services.get(key) is service and service.seconds is not None and not calm:
+            self._add(key, Lane.NEXT)
+
+    async def _read_all(
+        self, pods: list[_Pod], abreast: int, places: AbstractAsyncContextManager[None]
+    ) -> None:
+        waiting, crew = iter(pods), min(abreast, len(pods))
+
+        async def read_some() -> None:
+            nonlocal crew
+            for pod in waiting:
+                async with places, self._places:
+                    await self._read(pod)
+                # Nobody knows yet how slow new pods are: a few need not wait for many of others.
+                if crew > max(1, self._at_once // self._rounds):
+                    crew -= 1
+                    return
+
+        self._rounds += 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(crew):
+                    group.create_task(read_some())
+        finally:
+            self._rounds -= 1
 
     async def _read(self, pod: _Pod) -> None:
         started = self._clock()
         try:
             sample = await self._pods.read(pod.target.address, pod.target.role)
         except ScrapeError as error:
-            self._metrics.scraped(error.reason, self._clock() - started)
+            self._metrics.scraped(error.reason, self._took(pod, started))
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(pod.failures, 10))
             pod.failures += 1
             pod.next_try = self._clock() + pause
             return
-        self._metrics.scraped("ok", self._clock() - started)
-        pod.failures, pod.next_try = 0, 0.0
+        took = self._took(pod, started)
+        self._metrics.scraped("ok", took)
+        rest = min(_REST * took, _LONGEST_REST) if pod.slow else 0.0
+        pod.failures, pod.next_try = 0, self._clock() + rest
         pod.history.add(sample)
+
+    def _took(self, pod: _Pod, started: float) -> float:
+        """Seconds of an answer, or of waiting for it, by which the pod is slow from now on."""
+        seconds = self._clock() - started
+        pod.slow = seconds >= _SLOW_SECONDS
+        return seconds
 
     def _is_calm(self, service: _Service) -> bool:
         loads, now = _loads(service), self._wall()
@@ -318,10 +385,10 @@ def _key(service: RerankerService) -> Key:
     return Key(RERANKER_SERVICE.kind, service.metadata.namespace, service.metadata.name)
 
 
-def _keep(service: _Service, pods: Iterable[Mapping[str, Any]]) -> None:
+def _keep(service: _Service, pods: Iterable[Mapping[str, Any]], now: float) -> None:
     """Exactly these pods, with what is known of them."""
     kept: dict[str, _Pod] = {}
-    for target in targets(pods):
+    for target in targets(pods, now):
         pod = service.pods.get(target.uid) or _Pod(target)
         pod.target = target
         kept[target.uid] = pod

@@ -142,8 +142,8 @@ class Watch:
             return [*dict.fromkeys([*keys, *self._services_of(namespace)])]
         labels = body["metadata"].get("labels") or {}
         serves = kind in (POD.kind, DEPLOYMENT.kind) and SERVICE_LABEL in labels
-        if serves and not (kind == POD.kind and _is_damaged(body)):
-            # An engine hears of what serves it only when its files are damaged.
+        if serves and not (kind == POD.kind and _tells_of_engine(body)):
+            # Of what serves it an engine hears only this.
             return [key for key in keys if key.kind != RERANKER_ENGINE.kind]
         return keys
 
@@ -152,9 +152,9 @@ class Watch:
         return [Key(RERANKER_SERVICE.kind, namespace, name) for name in names]
 
 
-def _is_damaged(pod: Mapping[str, Any]) -> bool:
+def _tells_of_engine(pod: Mapping[str, Any]) -> bool:
     try:
-        return diagnose.verify_failure(pod) is not None
+        return diagnose.tells_of_engine(pod)
     except (AttributeError, LookupError, TypeError, ValueError):
         # Somebody else's pod with our labels; a look too many does no harm.
         return True

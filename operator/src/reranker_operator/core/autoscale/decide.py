@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reranker_operator.api.autoscaling import AutoscalingSpec
+from reranker_operator.core.autoscale.learn import learn
 from reranker_operator.core.autoscale.measure import LONG, Seen
-from reranker_operator.core.autoscale.words import counted, short, two_digits
+from reranker_operator.core.autoscale.memory import Memory, Need
+from reranker_operator.core.autoscale.words import counted, short
 
 #: Seconds in which the limits per direction count.
 _PERIOD = 60.0
@@ -26,14 +28,14 @@ _SLACK = 0.9
 _SHORTAGE = 60.0
 #: Seconds for which it may be unknown whether requests are held.
 _BLIND = 60.0
+#: Seconds, at most, from the first request that is held until it is seen.
+_NOTICED = 2.0
 #: Of refused requests this share gets more pods.
 _REFUSED = 0.01
 #: If pods are at least this part as busy as they should be.
 _HALF = 0.5
 #: Seconds that pods must have been ready before waits and refusals ask for still more.
 _SETTLED = 15.0
-#: What is measured counts as unchanged within this share.
-_SAME_SPEED, _SAME_START = 0.1, 0.25
 #: Moments of former needs are kept to this part of the delay, so that they are seldom written.
 _GRAIN = 5
 
@@ -49,31 +51,6 @@ class Outcome(StrEnum):
     MEASURING = "Measuring"
     PODS_PENDING = "PodsPending"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
-
-
-@dataclass(frozen=True)
-class Need:
-    """Pods that were needed, and when they were needed last."""
-
-    replicas: int
-    time: float
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What the next decision builds on; times in whole seconds since the epoch."""
-
-    desired: int | None = None
-    speed: float | None = None
-    measured_on: str | None = None
-    start_seconds: float | None = None
-    changed: float | None = None
-    period_from: int | None = None
-    period: float | None = None
-    recent: tuple[Need, ...] = ()
-    idle_since: float | None = None
-    #: Since when nobody can see whether requests are held, while there are no pods.
-    blind_since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +95,22 @@ class _Case:
         """Fewest pods of a service that is not idle."""
         return max(1, self.rules.min)
 
+    @property
+    def awake_since(self) -> float | None:
+        """The service was woken within the last minute, and no pod is ready yet."""
+        memory, seen = self.memory, self.seen
+        if seen.ready or not seen.held or memory.period is None or memory.period_from != 0:
+            return None
+        return memory.period if seen.now - memory.period < _PERIOD else None
+
+    @property
+    def unseen(self) -> int:
+        """Pods without news, each of which is taken to be just right: it brings no others, and the
+        known ones don't do its work. Those beyond the number, as in a rollout, count for nothing.
+        """
+        known = self.seen.ready - self.seen.unknown
+        return min(self.seen.unknown, max(0, self.current - known))
+
     def bounded(self, pods: int) -> int:
         return min(max(pods, self.least), self.rules.max)
 
@@ -128,9 +121,12 @@ class _Case:
         share = self.rules.target_utilization_percent / 100 * slack
         # A pod that takes a minute to come is not asked for to save two seconds.
         within = max(self.rules.target_backlog_seconds, self.memory.start_seconds or 0.0)
+        if self.awake_since is not None:
+            # What has come in a while is done in such a while, by those who keep up with it.
+            within = max(within, self.seen.now - self.awake_since + _NOTICED)
         rate = arriving + backlog / within
         # The rounding of a quotient must not cost a pod.
-        return math.ceil(rate / (self.memory.speed * share) - 1e-9)
+        return math.ceil(rate / (self.memory.speed * share) - 1e-9) + self.unseen
 
 
 def decide(
@@ -141,13 +137,13 @@ def decide(
     `given` is the number that was acted upon last, which the process that decided may not have
     lived to write down.
     """
-    before = memory
+    before = memory = memory.until(seen.now)
     remembered = begin if memory.desired is None else memory.desired
     if seen.ready and seen.unread == seen.ready:
         # Nothing was read yet, so nothing speaks for fewer.
         remembered = max(remembered, given)
     current = min(max(remembered, rules.min), rules.max)
-    memory = _learn(rules, seen, memory)
+    memory = learn(rules, seen, memory)
     memory = replace(memory, blind_since=_blind_since(seen, memory, current))
     case = _Case(rules, seen, memory, current, _starting(rules, seen, memory, current))
     if current == 0:
@@ -164,43 +160,12 @@ def decide(
     return decision
 
 
-def _learn(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> Memory:
-    """What a pod can do, how long it takes to start, and since when the service is idle."""
-    memory = replace(memory, idle_since=_idle_since(rules, seen, memory))
-    start = seen.start_seconds
-    if start is not None and not _alike(start, memory.start_seconds, _SAME_START):
-        memory = replace(memory, start_seconds=two_digits(start))
-    speed = _speed(seen, memory)
-    if speed is None:
-        return memory
-    if _alike(speed, memory.speed, _SAME_SPEED):
-        speed = memory.speed
-    return replace(memory, speed=two_digits(speed or 0.0), measured_on=seen.revision)
-
-
-def _idle_since(rules: AutoscalingSpec, seen: Seen, memory: Memory) -> float | None:
-    if rules.min > 0 or seen.held or seen.unready or seen.quiet is False:
-        return None
-    if seen.quiet is None or seen.unknown or memory.idle_since is not None:
-        return memory.idle_since
-    return max(seen.now - LONG, 0.0)
-
-
 def _blind_since(seen: Seen, memory: Memory, current: int) -> float | None:
     if current > 0 or seen.held is not None:
         return None
     if memory.blind_since is not None:
         return memory.blind_since
     return max(seen.now - (seen.unheard or 0.0), 0.0)
-
-
-def _speed(seen: Seen, memory: Memory) -> float | None:
-    if memory.speed is None or (seen.revision is not None and seen.revision != memory.measured_on):
-        return seen.speed or seen.speed_at_all
-    if seen.speed_saturated is not None:
-        return seen.speed_saturated
-    # With little to do a pod is slower than it could be, never faster.
-    return seen.speed if seen.speed is not None and seen.speed > memory.speed else None
 
 
 def _starting(rules: AutoscalingSpec, seen: Seen, memory: Memory, current: int) -> int:
@@ -218,7 +183,7 @@ def _wake(case: _Case) -> Decision:
         return _concluded(case, pods, Outcome.SCALING_OUT, text)
     blind = case.memory.blind_since
     if blind is not None and seen.now - blind >= _BLIND:
-        text = "nothing can be read of what holds requests, so a pod is there for them"
+        text = "it can't be seen whether requests are held, so a pod is there for them"
         return _concluded(case, case.least, Outcome.METRICS_UNAVAILABLE, text)
     return _concluded(case, 0, Outcome.SCALED_TO_ZERO, _idle_words(case))
 
@@ -242,8 +207,11 @@ def _out(case: _Case) -> _Wish:
     """Pods that the load asks for now."""
     seen = case.seen
     arriving = max(seen.arriving or 0.0, seen.arriving_mean or 0.0)
-    # While pods start, what waits tells of their absence, not of what they will do.
+    # While pods start, what waits tells of their absence, not of what they will do; but for those
+    # that were held since the first one was asked for, which nobody had seen then.
     backlog = 0.0 if case.starting else _left(case)
+    if case.awake_since is not None:
+        backlog = seen.backlog
     wish = _Wish(case.pods_for(arriving, backlog), _load_words(case, arriving, backlog))
     pressing = _pressing(case)
     if pressing and wish.pods <= case.current:
@@ -256,7 +224,8 @@ def _out(case: _Case) -> _Wish:
 def _left(case: _Case) -> float:
     """Tokens that will still wait when another pod could be ready."""
     seen, memory = case.seen, case.memory
-    spare = seen.ready * (memory.speed or 0.0) - (seen.arriving_mean or 0.0)
+    known = seen.ready - seen.unknown
+    spare = known * (memory.speed or 0.0) - (seen.arriving_mean or 0.0)
     return max(0.0, seen.backlog - max(0.0, spare) * (memory.start_seconds or 0.0))
 
 
@@ -396,15 +365,12 @@ def _load_words(case: _Case, arriving: float, backlog: float) -> str:
         return "it is not known yet what a pod can do"
     share = case.rules.target_utilization_percent
     waiting = f", {short(backlog)} tokens wait" if backlog else ""
+    blank = f"; {case.unseen} more can't be read and count as just right" if case.unseen else ""
     return (
         f"{short(arriving)} tokens/s arrive{waiting}, and a pod does {short(speed)} tokens/s, of "
-        f"which {share} % count"
+        f"which {share} % count{blank}"
     )
 
 
 def _idle_words(case: _Case) -> str:
     return f"no request for {case.rules.idle_seconds} s; the next one starts a pod"
-
-
-def _alike(value: float, known: float | None, share: float) -> bool:
-    return known is not None and abs(value - known) <= share * known

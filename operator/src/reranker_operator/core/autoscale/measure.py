@@ -1,13 +1,13 @@
 """From samples of counters to the few numbers that the decision is made of.
 
 Nothing here knows Kubernetes, so the same arithmetic runs in the simulation. What can't be read is
-never taken for nothing: a ready pod without news is `unknown`, and arrivals are counted up by the
-share of those that are known.
+never taken for nothing: a ready pod without news is `unknown`. What arrives and waits is what the
+others tell of; they may well have the unknown one's share, so nobody knows how much more there is.
 """
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -26,6 +26,8 @@ _STANDING = 6.0
 #: Share of its time that a pod is busy from which its speed counts, and from which also a lower
 #: one does: with little to do batches are small and slow.
 _BUSY, _SATURATED = 0.3, 0.7
+#: Seconds of such work after which it tells what a pod can do, whatever it did before.
+_PROOF = 30.0
 #: Requests within the quick look without which nothing is said about waits and refusals.
 _ENOUGH = 10
 #: Times that a pod which was never read must have been tried until that is told.
@@ -46,6 +48,8 @@ class PodView:
     created: float
     since: float
     no_node_since: float | None = None
+    #: It has been ready since its start, as far as can be told.
+    first: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,15 @@ class Seen:
     pending: int = 0
     pending_since: float | None = None
     busy: int = 0
-    #: Tokens per second, as far as a quick look is sure of it, and over the last minute.
+    #: Tokens per second of the known pods, as far as a quick look is sure of it, and over the last
+    #: minute.
     arriving: float | None = None
     arriving_mean: float | None = None
     backlog: float = 0.0
-    #: Requests that activators hold; None while no activator can be read.
+    #: Requests that activators hold; None while one can't be read that may hold some, and no other
+    #: holds any.
     held: int | None = None
-    #: Seconds since an activator was read; None while none ever was.
+    #: Seconds since that one was read; None where it never was.
     unheard: float | None = None
     #: Share of the last seconds in which the ready pods had work.
     at_work: float | None = None
@@ -81,6 +87,14 @@ class Seen:
     speed_saturated: float | None = None
     #: The same by any pod, idle ones too, whose figure may be of a warm-up.
     speed_at_all: float | None = None
+    #: Only of pods of `revision`: by any of them, and by the work of the last seconds alone where
+    #: there was enough. What a pod tells also has in it what it did before, in a canary for one.
+    speed_own: float | None = None
+    speed_proven: float | None = None
+    #: Share of these seconds in which they had work, and the least that one did per second of any
+    #: third of them.
+    busy_proven: float = 0.0
+    rate_proven: float = 0.0
     start_seconds: float | None = None
     #: Seconds since the youngest of the ready pods got ready.
     settled: float = math.inf
@@ -114,8 +128,12 @@ def see(
     start_timeout: float,
     rolling: bool = False,
     revision: str | None = None,
+    start: float | None = None,
 ) -> Seen:
-    """Look at the pods of the traffic and at what holds requests for them."""
+    """Look at the pods of the traffic and at what holds requests for them.
+
+    `start`: seconds that one of them was measured to take until it was ready.
+    """
     loads = list(loads)
     by_pod = {load.pod: load for load in loads if load.role == "serving"}
     ready = [pod for pod in pods if pod.ready]
@@ -124,7 +142,7 @@ def see(
         for pod in ready
         if (load := by_pod.get(pod.name)) and load.is_known(now, FRESH_SECONDS)
     ]
-    activators = [load for load in loads if load.role == "activator" and load.samples]
+    activators = [load for load in loads if load.role == "activator"]
     holding = [load for load in activators if load.is_known(now, FRESH_SECONDS)]
     waiting = [pod for pod in pods if not pod.ready]
     homeless = [pod.no_node_since for pod in waiting if pod.no_node_since is not None]
@@ -137,27 +155,30 @@ def see(
         stuck=sum(now - pod.since > start_timeout for pod in waiting),
         pending=len(homeless),
         pending_since=min(homeless, default=None),
-        held=round(sum(_last(load).in_progress for load in holding)) if holding else None,
-        unheard=min((now - _last(load).at for load in activators), default=None),
-        start_seconds=min((pod.since - pod.created for pod in ready), default=None),
+        held=_held(holding, len(activators) - len(holding)),
+        unheard=max((now - load.last.at for load in activators if load.last), default=None),
+        start_seconds=min(_starts(ready, start), default=None),
         settled=min((now - pod.since for pod in ready), default=math.inf),
         rolling=rolling,
         revision=revision,
     )
     if not ready:
-        # What is held is all that is known of what arrives.
-        return _with_flow(seen, [_life(load.samples) for load in holding], 1.0)
+        # What is held is all that is known of what arrives, and all of it waits.
+        seen = _with_flow(seen, [_life(load.samples) for load in holding])
+        held = sum(_last(load).backlog_tokens for load in holding) if seen.held else 0.0
+        return replace(seen, backlog=held)
     lives = [_life(load.samples) for load in known]
-    return _with_speed(_with_flow(seen, lives, len(known) / len(ready)), lives)
+    own = [_life(load.samples) for load in known if load.revision == revision]
+    return _with_own_speed(_with_speed(_with_flow(seen, lives), lives), own)
 
 
-def _with_flow(seen: Seen, lives: list[_Life], share: float) -> Seen:
-    """What arrives, waits and is refused; `share` of the ready pods is known."""
-    if not lives or not share:
+def _with_flow(seen: Seen, lives: list[_Life]) -> Seen:
+    """What arrives, waits and is refused."""
+    if not lives:
         return seen
     now = min(life.last.at for life in lives)
     span = max(now - life.first.at for life in lives)
-    seen = replace(seen, backlog=sum(_standing(life) for life in lives) / share)
+    seen = replace(seen, backlog=sum(_standing(life) for life in lives))
     if span < _LEAST:
         return seen
     quick, long = min(QUICK, span), min(LONG, span)
@@ -167,8 +188,8 @@ def _with_flow(seen: Seen, lives: list[_Life], share: float) -> Seen:
         seen,
         at_work=_grown(lives, now - quick, "busy_seconds") / quick / len(lives),
         quiet=_is_quiet(lives, now),
-        arriving=_surely(lives, now, quick) / share,
-        arriving_mean=_grown(lives, now - long, "arrived_tokens") / long / share,
+        arriving=_surely(lives, now, quick),
+        arriving_mean=_grown(lives, now - long, "arrived_tokens") / long,
         queue_seconds=_ninety_fifth(lives, now - quick),
         refused=refused / requests if requests >= _ENOUGH else None,
     )
@@ -187,6 +208,47 @@ def _with_speed(seen: Seen, lives: list[_Life]) -> Seen:
         return seen
     limit = seen.speed_at_all * _BUSY_SECONDS
     return replace(seen, busy=sum(life.last.backlog_tokens > limit for life in lives))
+
+
+def _held(known: Sequence[PodLoad], unknown: int) -> int | None:
+    """Requests that are held for certain, or None: one that can't be read may hold some."""
+    held = round(sum(_last(load).in_progress for load in known))
+    return None if not known or (unknown and not held) else held
+
+
+def _starts(ready: Iterable[PodView], measured: float | None) -> Iterator[float]:
+    """Seconds until pods were ready. One that lost its readiness since tells of no start."""
+    yield from (pod.since - pod.created for pod in ready if pod.first)
+    if measured is not None:
+        yield measured
+
+
+def _with_own_speed(seen: Seen, lives: list[_Life]) -> Seen:
+    """Of the pods of the serving revision; by what they did in the last seconds, too."""
+    seen = replace(seen, speed_own=_mean(s for life in lives if (s := life.last.tokens_per_second)))
+    begun = [life for life in lives if life.first.at <= life.last.at - _PROOF]
+    proven = [life for life in begun if _lately(life, "busy_seconds") >= _SATURATED]
+    if not proven or not (tokens := sum(_lately(life, "tokens") for life in proven)):
+        return seen
+    busy = sum(_lately(life, "busy_seconds") for life in proven)
+    return replace(
+        seen,
+        speed_proven=tokens / busy,
+        busy_proven=busy / len(proven),
+        rate_proven=min(_least(life) for life in proven),
+    )
+
+
+def _lately(life: _Life, counter: str) -> float:
+    """By how much it grew per second."""
+    return _grown([life], life.last.at - _PROOF, counter) / _PROOF
+
+
+def _least(life: _Life) -> float:
+    """Tokens per second in that third of the last seconds in which they were fewest."""
+    edges = [life.last.at - _PROOF + _PROOF * third / 3 for third in range(4)]
+    done = [_value_at(life, edge, "tokens") for edge in edges]
+    return min(after - before for before, after in pairwise(done)) * 3 / _PROOF
 
 
 def _is_unread(load: PodLoad | None) -> bool:

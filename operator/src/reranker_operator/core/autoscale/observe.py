@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from reranker_operator.api.autoscaling import AutoscalingSpec, AutoscalingStatus
-from reranker_operator.api.rollout import RolloutProgress
+from reranker_operator.api.rollout import ColdStart, RolloutProgress
 from reranker_operator.core.autoscale.decide import decide
 from reranker_operator.core.autoscale.measure import PodView, Seen, see
 from reranker_operator.core.autoscale.record import memory_of, status_of
 from reranker_operator.core.causes.pods import condition_of, has_ended, is_ready, moment
+from reranker_operator.core.cold_start import believable, is_first
 from reranker_operator.core.load import PodLoad
 from reranker_operator.core.replicas import begin_with
 from reranker_operator.core.revisions import (
@@ -47,6 +48,8 @@ class Outlook:
     views: tuple[PodView, ...]
     rolling: bool
     revision: str | None
+    #: Seconds of the last start that was measured.
+    start: float | None = None
 
     def seen(self, loads: Sequence[PodLoad], now: float) -> Seen:
         """With these loads, `now` in seconds since the epoch."""
@@ -57,6 +60,7 @@ class Outlook:
             start_timeout=self.rules.start_timeout_seconds,
             rolling=self.rolling,
             revision=self.revision,
+            start=self.start,
         )
 
     def decide(self, loads: Sequence[PodLoad], now: float) -> AutoscalingStatus:
@@ -81,7 +85,7 @@ def outlook(world: ServiceWorld) -> Outlook | None:
     if spec is None:
         return None
     under_way = world.service.status.rollout
-    revision = serving_revision(world)
+    revision, start = serving_revision(world), believable(service.status.cold_start)
     rolling = (
         under_way is not None
         and under_way.revision != revision
@@ -96,6 +100,7 @@ def outlook(world: ServiceWorld) -> Outlook | None:
         views=tuple(_views(world, revision)),
         rolling=rolling,
         revision=revision,
+        start=start.seconds if start else None,
     )
 
 
@@ -121,10 +126,10 @@ def _views(world: ServiceWorld, serving: str | None) -> Iterator[PodView]:
     for deployment in reached:
         for pod in pods_of(world, revision_of(deployment)):
             if not is_leaving(pod) and not has_ended(pod):
-                yield _view(pod, world.now.timestamp())
+                yield _view(pod, world.now.timestamp(), world.service.status.cold_start)
 
 
-def _view(pod: Manifest, now: float) -> PodView:
+def _view(pod: Manifest, now: float, known: ColdStart | None) -> PodView:
     ready, placed = condition_of(pod, "Ready"), condition_of(pod, "PodScheduled")
     created = _time(pod["metadata"].get("creationTimestamp"), now)
     homeless = placed.get("status") == "False" and placed.get("reason") == "Unschedulable"
@@ -134,6 +139,7 @@ def _view(pod: Manifest, now: float) -> PodView:
         created=created,
         since=_time(ready.get("lastTransitionTime"), created),
         no_node_since=_time(placed.get("lastTransitionTime"), created) if homeless else None,
+        first=is_first(pod, believable(known)),
     )
 
 

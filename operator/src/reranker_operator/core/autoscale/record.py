@@ -7,7 +7,8 @@ when something is decided or remembered that was not so before, not for numbers 
 import datetime
 
 from reranker_operator.api.autoscaling import AutoscalingStatus, RecentNeed
-from reranker_operator.core.autoscale.decide import Decision, Memory, Need
+from reranker_operator.core.autoscale.decide import Decision
+from reranker_operator.core.autoscale.memory import Memory, Need
 from reranker_operator.core.autoscale.words import two_digits
 
 #: What arrives is written anew when it is that many times what was written, or less by as much.
@@ -71,7 +72,7 @@ def status_of(decision: Decision, before: AutoscalingStatus | None) -> Autoscali
 def _tells_more(status: AutoscalingStatus, before: AutoscalingStatus) -> bool:
     if memory_of(status) != memory_of(before) or _counts(status) != _counts(before):
         return True
-    if status.time - before.time < _PAUSE:
+    if datetime.timedelta(0) <= status.time - before.time < _PAUSE:
         return False
     return _far(status.arriving_tokens_per_second, before.arriving_tokens_per_second)
 

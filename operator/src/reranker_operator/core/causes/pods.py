@@ -13,8 +13,9 @@ _SERVING = {
     "triton": "spec.serving.triton",
     "gateway": "spec.serving.gateway",
     "verify": "spec.serving.gateway",
+    "measure": "spec.serving.gateway",
 }
-_BUILD = frozenset({stage.value for stage in Stage} - {"verify"} | {"tools", "source"})
+_BUILD = frozenset({stage.value for stage in Stage} - _SERVING.keys() | {"tools", "source"})
 _ENDED = frozenset({"Succeeded", "Failed"})
 
 

@@ -7,6 +7,7 @@ kubelet keeps.
 
 import re
 
+from reranker_contracts import StageReason
 from reranker_operator.api.conditions import Reason
 from reranker_operator.core.causes.finding import Finding, finding
 from reranker_operator.core.wording import quote
@@ -25,6 +26,9 @@ _DRIVER = re.compile(
     r"forward compatibility was attempted on non supported HW|"
     r"unsatisfied condition: cuda|CUDA failure (35|803|804)\b"
 )
+#: Words of our backend, of CUDA and of Triton's core.
+_NO_GPU = re.compile(r"needs a GPU|no CUDA-capable device|kind KIND_GPU but no GPUs are available")
+_OTHER_VERSION = re.compile(r"built with TensorRT-RTX .*, this image has")
 _NO_PROGRAM = re.compile(r"executable file not found|not found in \$PATH|no such file or directory")
 #: The supervisor's shell.
 _NO_SERVER = re.compile(r"^.*: tritonserver: command not found", re.MULTILINE)
@@ -52,11 +56,15 @@ def unloadable(message: str, log: str) -> Finding | None:
     words = next(text for text in found.groups() if text is not None) if found else ""
     if _DRIVER.search(words):
         return _too_old(words)
-    if _BACKEND.search(words):
+    if _NO_GPU.search(words):
+        remedy = "choose nodes that have it by spec.accelerator.nodeSelector"
+        what = f"the node can't run this engine: {quote(words)}"
+        return finding(StageReason.TARGET_ABSENT, what, remedy)
+    if _BACKEND.search(words) or _OTHER_VERSION.search(words):
         return finding(
             Reason.TRITON_IMAGE_UNSUITABLE,
             f"the image of container triton can't serve this engine: {quote(words)}",
-            f"use an image with this backend in {_IMAGE}",
+            f"use an image with this backend, of the builder's version, in {_IMAGE}",
         )
     return finding(Reason.TRITON_LOAD_FAILED, f"Triton can't load the engine: {quote(words)}", log)
 

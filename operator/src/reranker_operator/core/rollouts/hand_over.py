@@ -30,13 +30,17 @@ def hand_over(view: View) -> list[Action]:
     others = [revision for revision in live if revision != target]
     # Once it has the traffic alone, nothing is shared any more, also when pods are missing to it.
     if not others or view.arrived or (target in live and is_available(live[target], view.total)):
-        actions = give(world, live, target, _room(view, others), view.template)
+        room = _room(view, others)
+        actions = give(world, live, target, room, view.template)
         actions.append(Apply(render.service_object(world.service, target)))
         if not view.arrived:
             return actions
         # The former ones end when the address was seen to lead to the new one alone; of the one to
         # go back to the Deployment stays until that is no longer needed.
         kept = None if view.trusted else view.base
+        if room < view.total and not _has_failed(view):
+            # Until then they are what tells that pods are going on account of a rollout.
+            return actions + [taken for name in others for taken in give(world, live, name, 0)]
         actions += [delete(live[revision]) for revision in others if revision != kept]
         return actions + (give(world, live, kept, 0) if kept in live and kept else [])
     found = {revision for pod in world.pods if (revision := revision_of(pod))}
@@ -54,15 +58,19 @@ def hand_over(view: View) -> list[Action]:
 
 
 def _room(view: View, others: list[str]) -> int:
-    """Pods for the one that has the traffic. On the way back from a revision that failed, those
-    that are going still hold their GPUs; at other times the cluster sees to that.
+    """Pods for the one that has the traffic. On the way back from another revision, those that are
+    going still hold their GPUs; at other times the cluster sees to that.
     """
     world, asked = view.world, asked_of(view.entry)
-    if not any(entry.in_force for entry in world.service.status.failed):
+    if not others and not _has_failed(view):
         return view.total
     going = sum(revision_of(pod) is not None and _ends_soon(pod, world.now) for pod in world.pods)
     taken = going + sum(asked_of(view.live[revision]) for revision in others)
     return min(view.total, max(asked, view.total - taken))
+
+
+def _has_failed(view: View) -> bool:
+    return any(entry.in_force for entry in view.world.service.status.failed)
 
 
 def _ends_soon(pod: Manifest, now: datetime.datetime) -> bool:
