@@ -7,7 +7,6 @@ other error in it is the user's to mend.
 """
 
 import copy
-import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -15,16 +14,18 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from reranker_operator.adapters.cluster import Json
-from reranker_operator.api.engine import StoreSpec
 from reranker_operator.api.meta import RERANKER_SERVICE, ApiModel, Resource
-from reranker_operator.api.v1alpha1 import RerankerEngineStatus, RerankerServiceStatus
+from reranker_operator.api.v1alpha1 import (
+    RerankerEngineSpec,
+    RerankerEngineStatus,
+    RerankerServiceStatus,
+)
 from reranker_operator.core.world import Sibling, is_leaving
 from reranker_operator.render.pods import store_claim_name
 
 #: After so many tries the status is left out as a whole: one error may hide others.
 _ROUNDS = 8
 
-_DIGEST = re.compile("[0-9a-f]{64}")
 _Path = tuple[int | str, ...]
 _T = TypeVar("_T", bound=ApiModel)
 
@@ -57,16 +58,13 @@ def read(kind: type[_T], raw: Json) -> tuple[_T, tuple[str, ...]]:
 
 
 def sibling(raw: Json) -> Sibling | None:
-    """What an engine says of its files, whatever else it says; None where it does not say it."""
-    spec = raw.get("spec") or {}
+    """What an engine says of its files; None for one that may have more than we know of."""
     try:
-        store = StoreSpec.model_validate(spec.get("store") or {})
-        digests = (str(spec["digest"]), str(spec["identity"]["prepared"]))
-    except (LookupError, TypeError, ValueError):
+        spec = RerankerEngineSpec.model_validate(raw.get("spec"))
+    except ValidationError:
         return None
-    if not all(_DIGEST.fullmatch(digest) for digest in digests):
-        return None
-    return Sibling(store_claim_name(store), digests, is_leaving(raw))
+    digests = (spec.digest, spec.identity.prepared)
+    return Sibling(store_claim_name(spec.store), digests, is_leaving(raw))
 
 
 class _OfService(ApiModel):
