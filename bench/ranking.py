@@ -229,11 +229,21 @@ def main() -> int:
     parser.add_argument("--passages", type=int, default=50, help="in each request")
     parser.add_argument("--json", action="store_true", help="one JSON document, no table")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    arguments = parser.parse_args()
     try:
-        return 0 if asyncio.run(run(parser.parse_args())) else 1
+        return 0 if asyncio.run(run(arguments)) else 1
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        print(f"{error.request.url} answered {status}: is it a gateway's?", file=sys.stderr)
     except httpx.HTTPError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        # A pod that ends closes its connections, and is led to for a moment all the same.
+        reason = str(error) or type(error).__name__
+        print(
+            f"{arguments.url} gave no answer: {reason}. If its pods were just replaced, wait until "
+            "`kubectl rr status` says Ready, and run this again",
+            file=sys.stderr,
+        )
+    return 1
 
 
 if __name__ == "__main__":

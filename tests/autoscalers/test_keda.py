@@ -83,6 +83,8 @@ def _backlog(stage: Stage) -> str:
 def test_pods_follow_the_work_down_to_none_and_wake_when_somebody_waits(
     stage: Stage, pods: Pods
 ) -> None:
+    pods.make_service(holdAtZero=True)
+    pods.told[f"{_NAME}-activator"] = {names.HELD: 0}
     pods.told[f"{_NAME}-0"] = load_of(backlog=5)
     pods.told |= {f"{_NAME}-{number}": load_of() for number in (1, 2)}
     _scale(stage)
@@ -101,9 +103,8 @@ def test_pods_follow_the_work_down_to_none_and_wake_when_somebody_waits(
     pods.told |= {f"{_NAME}-{number}": load_of() for number in range(3)}
     _until(stage, pods, 0)
 
-    # Held by an activator: one pod, though nothing else is known.
+    # Held by the activator: one pod, though nothing else is known.
     pods.told[f"{_NAME}-activator"] = {names.HELD: 1}
-    pods.add(f"{_NAME}-activator", "activator")
     _until(stage, pods, 1)
 
 

@@ -187,7 +187,7 @@ PODS: list[tuple[Json, str]] = [
             {"model": HUB, "disruption": {"minAvailable": 1, "maxUnavailable": 1}},
             "exclude each other",
         ),
-        ({"model": HUB, "disruption": {"minAvailable": "half"}}, "or a share such as 50%"),
+        ({"model": HUB, "disruption": {"minAvailable": "half"}}, "or a share up to 100%"),
         ({"model": HUB, "disruption": {"maxUnavailable": "0%"}}, "would block every drain"),
         ({"model": HUB, "disruption": {"maxUnavailable": 0}}, "would block every drain"),
         (

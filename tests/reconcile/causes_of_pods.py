@@ -117,14 +117,18 @@ def no_node() -> Iterator[Cause]:
          "3 node(s) didn't match pod topology spread constraints"),
         (Reason.TAINT_NOT_TOLERATED, ("tolerate the taint",),
          "3 node(s) had untolerated taint(s)"),
-        (Reason.UNSCHEDULABLE, ("were unschedulable",), "3 node(s) were unschedulable"),
+        (Reason.UNSCHEDULABLE, ("were unschedulable", "kubectl uncordon NODE"),
+         "3 node(s) were unschedulable"),
+        (Reason.INSUFFICIENT_RESOURCES, ("free capacity", "kubectl uncordon NODE"),
+         "1 node(s) were unschedulable, 2 Insufficient memory"),
+        (Reason.UNSCHEDULABLE, ("check spec.accelerator",), "3 node(s) had no mood"),
         (Reason.VOLUME_ON_OTHER_NODE, ("ReadWriteMany", "spec.engine.store"),
          "1 Insufficient memory, 2 node(s) didn't match PersistentVolume's node affinity"),
         (Reason.CLAIM_LOST, ("PersistentVolumeClaim reranker-engines", "delete the claim"),
          'persistentvolumeclaim "reranker-engines" bound to non-existent persistentvolume "pv-1"'),
     ):  # fmt: skip
         yield Cause(
-            reason, "Serving", words, told("serving", nodes_lack(text)), name=f"{reason}, no node"
+            reason, "Serving", words, told("serving", nodes_lack(text)), name=f"{reason}: {text}"
         )
 
 

@@ -33,6 +33,7 @@ from reranker_operator.api.meta import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
     EVENT,
+    HTTP_ROUTE,
     JOB,
     POD,
     PVC,
@@ -84,6 +85,8 @@ class Controllers:
         self.pods_linger = False
         #: Whether the controller of endpoints keeps up.
         self.endpoints_follow = True
+        #: Of every HTTPRoute, as it is; None: there is no Gateway.
+        self.gateway_says: Literal["True", "False"] | None = None
         self.refusal: str | None = None
         self.parity = PARITY
         #: Of engines of this precision, in place of `parity`.
@@ -115,6 +118,8 @@ class Controllers:
         # First, so that what pods do is known a step later, as it is in a cluster.
         for address in list(self.cluster.select(SERVICE, NAMESPACE)):
             self._step_service(address)
+        for route in list(self.cluster.select(HTTP_ROUTE, NAMESPACE)):
+            self._step_route(route)
         for job in list(self.cluster.select(JOB, NAMESPACE)):
             self._step_job(job)
         for entry in list(self.cluster.select(DEPLOYMENT, NAMESPACE)):
@@ -129,6 +134,17 @@ class Controllers:
         for name in [name for name in self.stored if name not in present]:
             del self.stored[name]
         return len(self.cluster.changed) != before
+
+    def _step_route(self, route: Json) -> None:
+        """What a Gateway says of it."""
+        meta = route["metadata"]
+        if self.gateway_says is not None:
+            said = {"type": "Accepted", "status": self.gateway_says}
+            verdict = said | {"observedGeneration": meta["generation"]}
+            parents = [{"parentRef": {"name": "gate"}, "conditions": [verdict]}]
+            if (route.get("status") or {}).get("parents") != parents:
+                status = {"status": {"parents": parents}}
+                self.cluster.edit(HTTP_ROUTE, NAMESPACE, meta["name"], status)
 
     def _step_service(self, address: Json) -> None:
         """Its endpoints: the ready pods that it selects."""

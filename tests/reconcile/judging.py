@@ -13,10 +13,10 @@ from .traffic import Traffic
 
 
 async def serving(sim: Simulation, **spec: Any) -> str:
-    """A service of this spec that serves; its revision."""
+    """A service of this spec that serves, and whose routes are accepted; its revision."""
+    sim.gateway_says = "True"
     sim.create_service(**spec)
-    # Of a route that no Gateway accepts there is no end.
-    await (sim.settle() if "expose" in spec else sim.converge())
+    await sim.converge()
     assert sim.condition("Serving") == ("True", "Available")
     return str(sim.service().status.revision)
 

@@ -163,6 +163,7 @@ class Simulation(Controllers):
         twin = Simulation(self.defaults, workers=self._worker_count)
         twin.now, twin.pods_start, twin.parity = self.now, self.pods_start, self.parity
         twin.activators_start, twin.endpoints_follow = self.activators_start, self.endpoints_follow
+        twin.gateway_says = self.gateway_says
         twin.requests_held, twin.busy = self.requests_held, self.busy
         twin.refusal, twin.toolchain = self.refusal, self.toolchain
         twin.runtimes = self.runtimes

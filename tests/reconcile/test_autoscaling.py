@@ -285,6 +285,19 @@ async def test_an_autoscaler_beside_is_named(sim: Scaled) -> None:
     assert sim.condition("Autoscaled") == ("True", "LoadMatched")
 
 
+async def test_a_person_who_scales_by_hand_is_told_where_the_bounds_are(sim: Scaled) -> None:
+    sim.apply_service(**SCALED, replicas=1)
+    await sim.run(30)
+    for number in (5, 6):
+        sim.scale_service(number, by="kubectl")
+        await sim.run(10)
+    assert sim.condition("Autoscaled") == ("False", "AutoscalerConflict")
+    assert sim.message("Autoscaled") == (
+        "kubectl sets spec.replicas, which spec.autoscaling takes no heed of; set "
+        "spec.autoscaling.min and spec.autoscaling.max instead, or remove it"
+    )
+
+
 async def test_a_rollout_takes_the_number_along(sim: Scaled) -> None:
     sim.rate = 2500
     sim.create_service(**SCALED)
@@ -300,7 +313,7 @@ async def test_a_rollout_takes_the_number_along(sim: Scaled) -> None:
 
 
 async def test_what_a_route_leads_to_the_preview_is_load_too(sim: Scaled) -> None:
-    sim.rate = 1800
+    sim.rate, sim.gateway_says = 1800, "True"
     rules = {"max": 6, "scaleDownDelaySeconds": 0, "startTimeoutSeconds": 60}
     canary = {"steps": [{"weight": 60, "untilPromoted": True, "seconds": 10}]}
     rollout = {"strategy": "canary", "canary": canary}

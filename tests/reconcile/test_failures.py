@@ -194,6 +194,13 @@ async def test_a_spec_the_models_refuse_is_said_once_and_status_is_kept(sim: Sim
     assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
     assert "spec.engine.runtime" in accepted["message"]
     assert raw["status"] | {"conditions": []} == before.to_dict() | {"conditions": []}
+    assert accepted["observedGeneration"] == raw["metadata"]["generation"]
+    # The same mistake in a newer spec is told of that one.
+    sim.edit_service(replicas=2)
+    await sim.converge()
+    raw = sim.cluster.find(RERANKER_SERVICE, NAMESPACE, "rank") or {}
+    accepted = raw["status"]["conditions"][0]
+    assert accepted["observedGeneration"] == raw["metadata"]["generation"]
     writes = len(sim.cluster.writes)
     await sim.resync()
     await sim.settle()

@@ -427,9 +427,14 @@ CHANGES: st.SearchStrategy[Act] = st.one_of(
 )
 
 
-def _quick(strategy: str) -> Json:
-    """The strategy, with short times."""
-    steps = [{"weight": 25, "seconds": 10}, {"weight": 60, "seconds": 10}]
+#: Of the two steps of a canary.
+SECONDS = st.sampled_from([(10, 10), (0, 10), (10, 0), (0, 0)])
+
+
+def _quick(strategy: str, seconds: tuple[int, int]) -> Json:
+    """The strategy, with short times or none."""
+    shares = zip((25, 60), seconds, strict=True)
+    steps = [{"weight": weight, "seconds": time} for weight, time in shares]
     canary = {"canary": {"steps": steps}} if strategy == "canary" else {}
     return {"strategy": strategy, "bakeSeconds": 15} | canary
 
@@ -464,31 +469,38 @@ async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
         sim.after_step()
         await sim.reconcile_pending()
     if pace < 0:
-        await sim.converge()
+        await sim.settle()
+        # Pods that linger are waited for, with a look every few seconds.
+        for _ in range(40):
+            if sim.next_wake is not None:
+                await sim.advance(max(0.0, sim.next_wake))
 
 
 @pytest.mark.timeout(0)
 @settings(max_examples=FEW)
 @given(
     st.sampled_from(STRATEGIES),
-    st.integers(1, 3),
+    SECONDS,
+    st.integers(1, 5),
     st.lists(st.tuples(CHANGES, PACE), max_size=8),
 )
 # Back to the former revision while the pod that it gave up is still there.
 @example(
     "noSurge",
+    (10, 10),
     2,
     [
         (_edit("one", serving={"maxPassages": 1}), 1),
         (_edit("one", model={"source": "hf://org/a"}), -1),
     ],
 )
+@example("canary", (0, 10), 5, [(_edit("one", serving={"maxPassages": 1}), -1)])
 def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
-    strategy: str, replicas: int, script: list[tuple[Act, int]]
+    strategy: str, seconds: tuple[int, int], replicas: int, script: list[tuple[Act, int]]
 ) -> None:
     async def story() -> None:
         sim = Simulation()
-        sim.create_service("one", replicas=replicas, rollout=_quick(strategy))
+        sim.create_service("one", replicas=replicas, rollout=_quick(strategy, seconds))
         await sim.converge()
         sim.send(20, "one")
         sim.pods_linger = True
@@ -522,17 +534,21 @@ def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
 @settings(max_examples=FEW)
 @given(
     st.sampled_from(STRATEGIES),
+    SECONDS,
     st.lists(st.tuples(CHANGES, PACE), max_size=4),
     st.lists(st.tuples(CHANGES, PACE), max_size=6),
 )
 def test_no_pod_changes_while_paused(
-    strategy: str, before: list[tuple[Act, int]], script: list[tuple[Act, int]]
+    strategy: str,
+    seconds: tuple[int, int],
+    before: list[tuple[Act, int]],
+    script: list[tuple[Act, int]],
 ) -> None:
     """From any moment of a rollout on."""
 
     async def story() -> None:
         sim = Simulation()
-        sim.create_service("one", replicas=2, rollout=_quick(strategy))
+        sim.create_service("one", replicas=2, rollout=_quick(strategy, seconds))
         await sim.converge()
         for act, pace in before:
             await _go_on(sim, act, pace)

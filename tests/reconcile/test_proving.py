@@ -1,6 +1,7 @@
 """New revisions are judged beside the former one, and taken back when they are worse."""
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -74,6 +75,54 @@ async def test_a_worse_revision_is_taken_back(
     await sim.resync()
     await _let(sim, 60)
     assert _numbers(sim) == {good: 3}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rate", [0.0, 140.0])
+async def test_a_revision_that_finishes_next_to_nothing_is_taken_back(
+    strategy: str, rate: float, sim: Simulation
+) -> None:
+    good = await _serving(sim, replicas=2, rollout={"strategy": strategy})
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = Answers(at_most=rate)
+    sim.edit_service(serving={"maxPassages": BAD})
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.gate, seconds <= PATIENCE) == ("latency", True)
+    assert "of work; the former revision needs 2 s for 20000" in failure.message
+    assert (_address(sim), good in _numbers(sim)) == (good, True)
+
+
+async def test_hours_that_were_good_hide_no_errors_of_now(sim: Simulation) -> None:
+    steps = [{"weight": 50, "seconds": 1800}]
+    rollout = {"strategy": "canary", "canary": {"steps": steps}}
+    good = await _serving(sim, replicas=2, rollout=rollout)
+    traffic = await _busy(sim)
+    sim.edit_service(serving={"maxPassages": BAD})
+    await _let(sim, 1500)
+    traffic.per_second = 0.7
+    await _let(sim, 70)
+    traffic.answers[str(BAD)] = Answers(failing=1.0)
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.gate, seconds <= 60, _address(sim)) == ("errorRate", True, good)
+
+
+@pytest.mark.parametrize("per_second", [0.1, 20])
+async def test_no_time_is_over_while_what_was_asked_for_is_not_done(
+    per_second: float, sim: Simulation
+) -> None:
+    """Too short to be judged: what comes is waited for, and nothing else."""
+    rollout = {"strategy": "canary", "canary": {"steps": [{"weight": 50, "seconds": 5}]}}
+    good = await _serving(sim, replicas=2, rollout=rollout | {"bakeSeconds": 5})
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = Answers(at_most=0.0)
+    traffic.per_second = per_second
+    sim.edit_service(serving={"maxPassages": BAD})
+    await _let(sim, 15)
+    stand = sim.service().status.rollout or _none()
+    told = {gate.name: gate.message for gate in stand.gates}
+    assert (stand.step, "finished 0 tokens in " in told["latency"]) == (0, True)
+    failure, _ = await _until_given_up(sim)
+    assert (failure.gate, good in _numbers(sim)) == ("latency", True)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -229,6 +278,41 @@ async def test_a_gate_that_fails_is_not_forgotten_by_another_process(sim: Simula
     assert (failure.gate, seconds <= 20) == ("errorRate", True)
 
 
+@pytest.mark.parametrize("ahead", [0, 2, 3600])
+async def test_a_clock_that_went_ahead_holds_no_verdict_up(ahead: int, sim: Simulation) -> None:
+    await _serving(sim, replicas=2)
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = ERRORS
+    sim.edit_service(serving={"maxPassages": BAD})
+    await sim.settle()
+    while (sim.service().status.rollout or _none()).failing_since is None:
+        await _let(sim, 1)
+    _set_times(sim, ahead, "failingSince", "completeSince", "gatesTime")
+    sim.restart_operator()
+    await sim.resync()
+    failure, seconds = await _until_given_up(sim)
+    assert (failure.gate, seconds <= 15) == ("errorRate", True)
+
+
+async def test_a_clock_that_went_ahead_holds_no_proof_up(sim: Simulation) -> None:
+    good = await _serving(sim, replicas=2)
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 10)
+    _set_times(sim, 3600, "since", "completeSince", "gatesTime")
+    sim.restart_operator()
+    await sim.resync()
+    await _let(sim, 61)
+    assert sim.condition("Progressing") == ("False", "Stable")
+    assert good not in _numbers(sim)
+
+
+def _set_times(sim: Simulation, ahead: int, *fields: str) -> None:
+    """As somebody wrote them whose clock goes ahead by so many seconds."""
+    time = f"{sim.now + datetime.timedelta(seconds=ahead):%Y-%m-%dT%H:%M:%SZ}"
+    status = {"status": {"rollout": dict.fromkeys(fields, time)}}
+    sim.cluster.edit(RERANKER_SERVICE, NAMESPACE, "rank", status)
+
+
 async def test_what_is_on_record_is_bounded(sim: Simulation) -> None:
     await _serving(sim, rollout={"keepEngines": 5, "bakeSeconds": 0})
     for passages in (98, 97):
@@ -313,6 +397,42 @@ async def test_what_was_given_up_is_tried_again_when_it_is_asked_for(sim: Simula
     assert sim.condition("Ready") == ("True", "Ready")
 
 
+async def test_that_nobody_asks_for_another_try_any_more_is_none(sim: Simulation) -> None:
+    good = await _serving(sim)
+    traffic = await _busy(sim)
+    traffic.answers[str(BAD)] = ERRORS
+    sim.edit_service(serving={"maxPassages": BAD})
+    failure, _ = await _until_given_up(sim)
+    sim.annotate(names.RETRY, "1")
+    await _let(sim, 300)
+    again = sim.service().status.failed[0]
+    assert (again.revision, again.in_force, _numbers(sim)) == (failure.revision, True, {good: 1})
+    before = traffic.sent[failure.revision]
+    for value in (None, " \n", "1\n", None):
+        sim.annotate(names.RETRY, value)
+        await _let(sim, 60)
+    assert (traffic.sent[failure.revision], _numbers(sim)) == (before, {good: 1})
+    sim.annotate(names.RETRY, "2")
+    await sim.settle()
+    assert failure.revision in _numbers(sim)
+
+
+@pytest.mark.parametrize("value", ["²", "9" * 5000, "-1", ""])
+async def test_a_promotion_that_is_no_number_is_none(value: str, sim: Simulation) -> None:
+    canary = {"steps": [{"weight": 50, "seconds": 5, "untilPromoted": True}]}
+    await _serving(sim, replicas=2, rollout={"strategy": "canary", "canary": canary})
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 30)
+    stand = sim.service().status.rollout or _none()
+    sim.annotate(names.PROMOTE, f"{stand.revision}/{value}")
+    await _let(sim, 30)
+    assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
+    # And the word that ends it, as a file with a newline at its end has it.
+    sim.annotate(names.ABORT, f"{stand.revision}\n")
+    await sim.settle()
+    assert sim.condition("Progressing") == ("False", "Aborted")
+
+
 async def test_another_wish_and_the_same_again_are_changes(sim: Simulation) -> None:
     good = await _serving(sim)
     sim.edit_service(serving={"maxPassages": BAD})
@@ -357,6 +477,7 @@ async def test_a_canary_by_numbers_of_pods(sim: Simulation) -> None:
     assert sim.condition("Progressing") == ("False", "AwaitingPromotion")
     assert sim.condition("Ready") == ("False", "AwaitingPromotion")
     assert sim.service().status.stage == "AwaitingPromotion"
+    assert "its pods; go on with" in sim.message("Progressing")
     sim.annotate(names.PROMOTE, f"{new}/1")
     await sim.settle()
     assert (_numbers(sim), _address(sim)) == ({good: 3, new: 3}, new)
@@ -365,6 +486,9 @@ async def test_a_canary_by_numbers_of_pods(sim: Simulation) -> None:
     await _let(sim, 60)
     assert _numbers(sim) == {new: 3}
     assert traffic.sent.get("", 0) == 0
+    told = {(event["reason"], event["type"]) for event in sim.events()}
+    assert told >= {("AwaitingPromotion", "Normal"), ("Ready", "Normal")}
+    assert not [reason for reason, kind in told if kind == "Warning"]
 
 
 async def test_no_pods_are_no_promotion(sim: Simulation) -> None:
@@ -481,6 +605,73 @@ async def test_a_canary_by_route_is_taken_back(sim: Simulation) -> None:
     before = traffic.sent[failure.revision]
     await _let(sim, 60)
     assert (traffic.sent[failure.revision], sim.names("Service")) == (before, ["rank"])
+
+
+def _take_the_preview(sim: Simulation) -> None:
+    """Somebody else has a Service of that name."""
+    spec = {"selector": {"app": "theirs"}, "ports": [{"port": 8000}]}
+    meta = {"name": "rank-preview", "namespace": NAMESPACE}
+    sim.cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+
+
+def _refuse_the_route(sim: Simulation) -> None:
+    sim.cluster.refusals["apply", "HTTPRoute"] = Rejected("denied by webhook")
+
+
+def _accept_no_route(sim: Simulation) -> None:
+    sim.gateway_says = "False"
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (_take_the_preview, "Service rank-preview does not lead to it"),
+        (_refuse_the_route, "HTTPRoute rank was not yet given the weight of 10 %"),
+        (_accept_no_route, "HTTPRoute rank: Accepted is False"),
+    ],
+)
+async def test_a_canary_is_not_judged_by_a_route_that_is_not_in_force(
+    act: Callable[[Simulation], None], words: str, sim: Simulation
+) -> None:
+    rollout = {"strategy": "canary", "progressDeadlineSeconds": 300}
+    good = await _serving(sim, replicas=4, rollout=rollout, expose=ROUTE)
+    await _busy(sim)
+    act(sim)
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 240)
+    stand = sim.service().status.rollout or _none()
+    assert (stand.phase, stand.step, stand.weight, stand.by) == ("Canary", 0, 0, "route")
+    assert (sim.condition("Progressing"), _address(sim)) == (("True", "Rolling"), good)
+    assert f"waits for its share of the requests: {words}" in sim.message("Progressing")
+    failure, _ = await _until_given_up(sim)
+    assert (failure.revision, failure.gate) == (stand.revision, "ready")
+    assert f"got no share of the requests within 300 s: {words}" in failure.message
+    await _let(sim, 5)
+    assert _numbers(sim) == {good: 4}
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+async def test_a_canary_goes_on_when_its_route_is_in_force(promoted: bool, sim: Simulation) -> None:
+    good = await _serving(sim, replicas=4, rollout={"strategy": "canary"}, expose=ROUTE)
+    traffic = await _busy(sim)
+    sim.gateway_says = None
+    sim.edit_service(serving={"maxPassages": 99})
+    await _let(sim, 240)
+    stand = sim.service().status.rollout or _none()
+    assert (stand.step, stand.complete_since) == (0, None)
+    if promoted:
+        # Somebody said that it need not wait.
+        sim.annotate(names.PROMOTE, f"{stand.revision}/1")
+        await sim.settle()
+        assert _address(sim) == stand.revision
+        return
+    sim.gateway_says = "True"
+    await _let(sim, 50)
+    again = sim.service().status.rollout or _none()
+    assert (again.step, again.weight) == (0, 10)
+    await _let(sim, 200)
+    assert (_address(sim), good in _numbers(sim)) == (stand.revision, False)
+    assert traffic.sent.get("", 0) == 0
 
 
 def _weights(sim: Simulation) -> dict[str, int | None]:

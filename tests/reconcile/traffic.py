@@ -33,6 +33,8 @@ class Answers:
     unanswered: float = 0.0
     #: Seconds per token of what is only compared, which fills no batches.
     compared_seconds_per_token: float = 0.0001
+    #: The most tokens per second that a pod does; the rest waits. None: all that come.
+    at_most: float | None = None
 
 
 @dataclass
@@ -100,16 +102,22 @@ class Traffic:
             done, last = count * shares.get(name, 0.0), state.samples[-1]
             self.sent[revision] = self.sent.get(revision, 0.0) + done
             answers = self.answers.get(passages_of(pod), Answers())
+            came, done = done, _done(done, now - last.at, answers)
             tokens = done * _TOKENS * (1 - answers.failing)
             compared = work.get(name, 0.0) * _TOKENS
             shadowed, unanswered = self._shadowed(pod, done, last)
+            busy = tokens * answers.seconds_per_token
+            if came > done:
+                busy = now - last.at
             sample = Sample(
                 now,
+                backlog_tokens=last.backlog_tokens + (came - done) * _TOKENS,
+                in_progress=last.in_progress + came - done,
                 requests=last.requests + done + work.get(name, 0.0),
                 failed=last.failed + done * answers.failing,
                 tokens=last.tokens + tokens + compared,
                 busy_seconds=last.busy_seconds
-                + tokens * answers.seconds_per_token
+                + busy
                 + compared * answers.compared_seconds_per_token,
                 shadowed=shadowed,
                 unanswered=unanswered,
@@ -186,6 +194,11 @@ class Traffic:
             backend["name"]: backend.get("weight", 1)
             for backend in route["spec"]["rules"][0]["backendRefs"]
         }
+
+
+def _done(came: float, seconds: float, answers: Answers) -> float:
+    """Requests of those that came which a pod gets done."""
+    return came if answers.at_most is None else min(came, answers.at_most * seconds / _TOKENS)
 
 
 def _labels(pod: Json) -> dict[str, str]:

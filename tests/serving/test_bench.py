@@ -41,3 +41,19 @@ async def test_measures_and_counts_failures(start_gateway: Callable[..., Any], t
     assert code == 1
     assert "x 50" in said
     assert said.splitlines()[-1].endswith("| 0 | - | - | - | - |")
+
+
+async def test_a_server_that_hangs_up_is_told_in_a_sentence() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, BENCH, f"http://{host}:{port}"), stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.decode().startswith(f"http://{host}:{port} gave no answer: ")
+    assert "kubectl rr status" in said.decode()
+    assert said.decode().count("\n") == 1

@@ -286,11 +286,40 @@ def _scaling() -> dict[str, list[Json]]:
     world = _ready()
     raw = world["rerankerservices"][0]
     raw["spec"]["autoscaling"] = {"min": 1, "max": 8}
-    raw["status"]["scale"] = {"replicas": 5, "owner": "autoscaling"}
-    raw["status"]["autoscaling"] = {"desired": 5, "reason": "ScalingOut", "why": why}
+    ignored = {"replicas": 3, "by": "kubectl", "times": 1, "time": ago(30)}
+    raw["status"]["scale"] = {"replicas": 5, "owner": "autoscaling", "ignored": ignored}
+    decided = {"desired": 5, "reason": "ScalingOut", "why": why, "time": ago(40)}
+    raw["status"]["autoscaling"] = decided
     text = f"5 pods: {why}"
     raw["status"]["conditions"].insert(5, condition("Autoscaled", "True", "ScalingOut", text))
     world["deployments"][0]["spec"]["replicas"] = 5
+    return world
+
+
+def _sleeping() -> dict[str, list[Json]]:
+    """Scaled to zero: only the activator has pods."""
+    world = _ready()
+    raw = world["rerankerservices"][0]
+    raw["spec"]["autoscaling"] = {"min": 0, "max": 8}
+    raw["status"] |= {"stage": "Sleeping", "replicas": 0, "readyReplicas": 0}
+    raw["status"]["scale"] = {"replicas": 0, "owner": "autoscaling", "ignored": {"replicas": 1}}
+    raw["status"]["autoscaling"] = {
+        "desired": 0, "reason": "LoadMatched", "why": "no request came for 600 s", "time": ago(7300)
+    }  # fmt: skip
+    world["deployments"][0] |= {"spec": {"replicas": 0}, "status": {}}
+    labels = {"reranker.dev/service": "demo", "app.kubernetes.io/component": "activator"}
+    meta = world["deployments"][0]["metadata"]
+    world["deployments"].append(
+        {
+            "metadata": meta | {"name": "demo-activator", "labels": _MANAGED | labels},
+            "spec": {"replicas": 2},
+            "status": {"readyReplicas": 2},
+        }
+    )
+    world["pods"] = [
+        pod(f"demo-activator-7c8d-{end}", labels, [running("gateway", ready=True)], "Running", 95)
+        for end in ("x7k2p", "y8m3q")
+    ]
     return world
 
 
@@ -314,5 +343,6 @@ WORLDS: dict[str, dict[str, list[Json]]] = {
     "ready": _ready(),
     "paused": _paused(),
     "scaling": _scaling(),
+    "sleeping": _sleeping(),
     "deleting": _deleting(),
 }

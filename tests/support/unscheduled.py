@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from reranker_contracts import metrics as names
+from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.replicas import may_sleep
 from support.kubectl import Json, Kubectl
 
 _PORT = 8002
@@ -40,14 +42,14 @@ class Pods:
         #: Metrics of pods by name; None: it does not answer as it should.
         self.told: dict[str, dict[str, float] | None] = {}
 
-    def make_service(self) -> None:
+    def make_service(self, **spec: Json) -> None:
         """One whose number of pods nobody has decided yet."""
         self._kubectl.apply(
             {
                 "apiVersion": "reranker.dev/v1alpha1",
                 "kind": "RerankerService",
                 "metadata": {"name": self._service},
-                "spec": {"model": {"source": "hf://org/model"}},
+                "spec": {"model": {"source": "hf://org/model"}} | spec,
             }
         )
 
@@ -57,16 +59,25 @@ class Pods:
         return number
 
     def follow(self) -> int:
-        """As operator and kubelet: as many pods as the spec wants, all of them ready."""
+        """As operator and kubelet: as many pods as the spec wants, all of them ready.
+
+        And one activator, where the operator would make activators.
+        """
         wanted, selector = self.wanted(), f"reranker.dev/service={self._service}"
         self._patch("rr", self._service, {"replicas": wanted, "selector": selector})
         have = {pod["metadata"]["name"] for pod in self._kubectl.list("pods", selector)}
+        activator = f"{self._service}-activator"
         want = {f"{self._service}-{number}" for number in range(wanted)}
+        want |= {activator} if self._may_sleep() else set()
         for name in sorted(want - have):
-            self.add(name, "serving")
-        for name in sorted(have - want - {f"{self._service}-activator"}):
+            self.add(name, "activator" if name == activator else "serving")
+        for name in sorted(have - want):
             self._kubectl("delete", "pod", name, "--force", "--grace-period=0")
         return wanted
+
+    def _may_sleep(self) -> bool:
+        raw = self._kubectl("get", "rr", self._service, "-o", "json", "--show-managed-fields")
+        return may_sleep(RerankerService.model_validate_json(raw))
 
     def add(self, name: str, component: str) -> None:
         """A pod that no node has, and that runs all the same."""

@@ -1,8 +1,8 @@
 """The command line. Nothing is imported before it is needed, so `--help` is there at once.
 
 Exit codes: 0 ok or ready, 1 not ready or refused, 2 wrong usage or no cluster, 130 after Ctrl-C;
-of `diff` 0 when nothing would change, else 1; of `rollout status` 0 when the newest spec has the
-traffic for good.
+of `diff` 0 when nothing would change, else 1; of `rollout status` 0 when the newest spec, or what
+`rollout undo` asked for since, has the traffic for good.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from kubectl_rr.errors import RrError
@@ -40,6 +41,7 @@ examples:
   kubectl rr status --watch
   kubectl rr explain demo
   kubectl rr rank demo "shrink photos" "image tools" "text editor"
+  kubectl rr rollout status demo --watch
 
 `kubectl rr COMMAND --help` tells more. Exit codes: 0 ok, ready, or nothing would change (diff),
 1 not ready, refused, or something would change, 2 wrong usage or no cluster."""
@@ -87,8 +89,11 @@ def _main(arguments: list[str]) -> int:
         return 0
     if command not in _COMMANDS:
         _Parser(prog=PROGRAM).error(f"there is no command {command!r}")
-    define, run = _COMMANDS[command]
-    parser = _parser(command, *define)
+    (about, examples, add), run = _COMMANDS[command]
+    verb = next((word for word in rest if word in _VERBS), None)
+    if command == "rollout" and verb and {"-h", "--help"} & set(rest):
+        return _help_of(verb)
+    parser = _parser(command, about, examples, add)
     # Intermixed: options may stand between the passages of `rank`.
     code = run(parser, parser.parse_intermixed_args(rest))
     sys.stdout.flush()
@@ -195,30 +200,82 @@ def _diff(_parser: _Parser, arguments: argparse.Namespace) -> int:
     return diff.run(_access(arguments), arguments.name, color=arguments.color)
 
 
+@dataclass(frozen=True)
+class _Verb:
+    """What a verb of `rollout` does, and the option that it may have."""
+
+    about: str
+    option: str = ""
+    example: str = ""
+
+
+_VERBS = {
+    "status": _Verb(
+        "What serves, what is on its way, what it is judged by, and what was given up. Exit code 0 "
+        "when the\nnewest spec, or what `rollout undo` asked for since, has the traffic for good, "
+        "else 1.",
+        "watch",
+        "--watch",
+    ),
+    "history": _Verb("Revisions that had the traffic, which are kept, and which were given up."),
+    "pause": _Verb("Hold back what would change running pods: sets spec.rollout.paused."),
+    "resume": _Verb("Let happen what a pause held back: sets spec.rollout.paused to false."),
+    "promote": _Verb(
+        "Let the new revision go on to its next step without waiting for the present one.",
+        "full",
+        "--full",
+    ),
+    "abort": _Verb("Give up the revision that is on its way: the former one gets all the traffic."),
+    "undo": _Verb(
+        "Serve a former revision again, until the spec changes or `rollout retry`.",
+        "to",
+        "--to 9f8e7d6c",
+    ),
+    "retry": _Verb("Try again what was given up, or end an undo."),
+}
+
+
+def _help_of(verb: str) -> int:
+    about, option, example = _VERBS[verb].about, _VERBS[verb].option, _VERBS[verb].example
+    command = f"rollout {verb}"
+    examples = f"  {PROGRAM} {command} demo"
+    if example:
+        examples += f"\n  {PROGRAM} {command} demo {example}"
+
+    def add(parser: _Parser) -> None:
+        parser.add_argument("name", type=_name, metavar="NAME")
+        _add_options(parser, only=option)
+
+    _parser(command, about, examples, add).print_help()
+    return 0
+
+
 def _add_rollout(parser: _Parser) -> None:
     parser.add_argument("verb", metavar="VERB", choices=_VERBS, help=", ".join(_VERBS))
     parser.add_argument("name", type=_name, metavar="NAME")
-    parser.add_argument(
-        "-w", "--watch", action="store_true", help="of status: until it has come to an end"
-    )
-    parser.add_argument(
-        "--full", action="store_true", help="of promote: wait for nothing any more, to the end"
-    )
-    parser.add_argument(
-        "--to", type=_name, metavar="REVISION", help="of undo; default: the last one that is kept"
-    )
+    _add_options(parser)
 
 
-#: Verbs of `rollout`, and the option that each may have.
-_VERBS = {
-    "status": "watch", "history": None, "pause": None, "resume": None, "promote": "full",
-    "abort": None, "undo": "to", "retry": None,
-}  # fmt: skip
+def _add_options(parser: _Parser, only: str | None = None) -> None:
+    """Those of all verbs, or one."""
+
+    def of(verb: str) -> str:
+        return f"of {verb}: " if only is None else ""
+
+    if only in (None, "watch"):
+        text = f"{of('status')}until it has come to an end"
+        parser.add_argument("-w", "--watch", action="store_true", help=text)
+    if only in (None, "full"):
+        text = f"{of('promote')}wait for nothing any more, to the end"
+        parser.add_argument("--full", action="store_true", help=text)
+    if only in (None, "to"):
+        text = f"{of('undo')}which; default: the last one that is kept"
+        parser.add_argument("--to", type=_name, metavar="REVISION", help=text)
 
 
 def _rollout(parser: _Parser, arguments: argparse.Namespace) -> int:
     for option in ("watch", "full", "to"):
-        if getattr(arguments, option) and _VERBS[arguments.verb] != option:
+        if getattr(arguments, option) and _VERBS[arguments.verb].option != option:
             parser.error(f"--{option} is not for {arguments.verb}")
     from kubectl_rr import rollout, rollout_status  # noqa: PLC0415 - slow to load
 
@@ -322,7 +379,7 @@ _COMMANDS: dict[str, tuple[tuple[str, str, Callable[[_Parser], None]], _Run]] = 
             "resume), let\nit go on without waiting (promote), take it back (abort), serve a "
             "former revision (undo), or\ntry again what was given up or undone (retry). pause and "
             "resume set spec.rollout.paused, the\nothers annotations reranker.dev/rollout-…; the "
-            "operator does the rest.",
+            "operator does the rest.\n`kubectl rr rollout VERB --help` tells more.",
             "  kubectl rr rollout status demo --watch\n"
             "  kubectl rr rollout promote demo --full\n"
             "  kubectl rr rollout undo demo --to 9f8e7d6c",

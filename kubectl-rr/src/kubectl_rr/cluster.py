@@ -39,7 +39,10 @@ class Cluster:
 
     def get(self, resource: Resource, namespace: str, name: str) -> Json:
         """One object."""
-        return self._call(_path(resource, namespace, name), {})
+        try:
+            return self._call(_path(resource, namespace, name), {})
+        except NotFound as error:
+            raise NotFound(f"{error} in namespace {namespace!r}") from error
 
     def patch(self, resource: Resource, namespace: str, name: str, change: Json) -> Json:
         """Merge `change` into one object."""

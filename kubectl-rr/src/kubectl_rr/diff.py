@@ -12,13 +12,15 @@ from rich.text import Text
 from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import Forbidden
 from kubectl_rr.raw import Json, at, integer, label, number, table, text
-from kubectl_rr.read import conditions, is_current, pending_changes
+from kubectl_rr.read import conditions, is_current, pending_changes, refusal
 from kubectl_rr.snapshot import Condition
 from kubectl_rr.terminal import console, show
 from reranker_operator import names
 from reranker_operator.api.meta import DEPLOYMENT, RERANKER_SERVICE
 
 _ARROW = " → "
+#: A former revision serves, and goes on doing so.
+_AT_REST = frozenset({"Aborted", "RolledBack", "Undone"})
 
 
 def run(access: Access, name: str, *, color: str) -> int:
@@ -31,7 +33,8 @@ def run(access: Access, name: str, *, color: str) -> int:
         found = []
     lines = changes(service, found)
     show(console(color), draw(service, lines))
-    return 1 if lines or not is_current(service) or _waits_to_start(service) else 0
+    unknown = not is_current(service) or refusal(service) is not None
+    return 1 if lines or unknown or _waits_to_start(service) else 0
 
 
 def changes(service: Json, deployments: Iterable[Json]) -> list[str]:
@@ -42,6 +45,8 @@ def changes(service: Json, deployments: Iterable[Json]) -> list[str]:
         integer(raw, "spec", "replicas")
         for raw in deployments
         if at(raw, "metadata", "deletionTimestamp") is None
+        # The activator's has none.
+        and label(raw, names.REVISION_LABEL)
         # Without surge, the revisions share the number.
         and (
             text(service, "spec", "rollout", "strategy") == "noSurge"
@@ -59,6 +64,8 @@ def draw(service: Json, lines: list[str]) -> RenderableType:
     parts += [_line(line) for line in lines]
     if not is_current(service):
         parts.append(Text("The operator has not looked at the newest spec yet."))
+    if (refused := refusal(service)) is not None:
+        parts.append(Text(f"The newest spec is refused, {refused.reason}: {refused.message}"))
     return Group(*parts)
 
 
@@ -66,11 +73,14 @@ def _headline(service: Json, lines: list[str]) -> str:
     if _waits_to_start(service):
         return " is not started while spec.rollout.paused is true"
     if not lines:
-        return ": nothing would change" if is_current(service) else ": nothing is known to change"
+        known = is_current(service) and refusal(service) is None
+        return ": nothing would change" if known else ": nothing is known to change"
     progressing = next((c for c in conditions(service) if c.type == "Progressing"), None)
     if _paused(service):
         return ": held back by spec.rollout.paused"
-    return f": under way{_step(progressing)}"
+    rests = progressing is not None and progressing.reason in _AT_REST
+    going = "not under way" if rests and not table(service, "status", "rollout") else "under way"
+    return f": {going}{_step(progressing)}"
 
 
 def _step(progressing: Condition | None) -> str:

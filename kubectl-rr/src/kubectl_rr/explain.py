@@ -13,18 +13,12 @@ from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import Forbidden
 from kubectl_rr.events import Event
 from kubectl_rr.read import read
-from kubectl_rr.snapshot import Condition, Engine, Pod, Service, Step
+from kubectl_rr.snapshot import ORDER, Condition, Engine, Pod, Service, Step
 from kubectl_rr.terminal import age, console, show
 from kubectl_rr.tree import FAINT, OK, mark
 from reranker_operator import names
 
 _WARNINGS = 4
-_TROUBLES = frozenset(
-    {
-        "Aborted", "GateFailed", "ProgressDeadlineExceeded", "ReplicasContested", "RolledBack",
-        "UndoImpossible",
-    }
-)  # fmt: skip
 _OPERATOR = "app.kubernetes.io/part-of=reranker-operator,app.kubernetes.io/component=operator"
 _NO_ENTRY = "This version of kubectl rr has no text for it: see the runbook of your operator."
 
@@ -47,7 +41,7 @@ def draw(
 ) -> RenderableType:
     """The whole explanation; the commands in it look where `access` does."""
     if service.ready:
-        parts = [*_serves(service), *_troubles(service)]
+        parts = [*_serves(service), *_troubles(service, "But")]
         return Group(*parts, *_section("Try it", _lines(_tries(service), access)))
     parts = list(_why(service, now))
     warnings = [event for event in found if event.warning][-_WARNINGS:]
@@ -84,6 +78,7 @@ def _why(service: Service, now: datetime.datetime) -> Iterator[RenderableType]:
         if not service.current:
             yield Text("This was said of an older spec; the operator has not seen the newest.")
         yield from _section("What it means", [_indented(Text(_meaning(blocker)))])
+        yield from _troubles(service, "Besides", blocker)
 
 
 def _meaning(blocker: Condition) -> str:
@@ -105,13 +100,17 @@ def _serves(service: Service) -> Iterator[RenderableType]:
         yield Text.assemble((f"  {title:<10}", FAINT), text)
 
 
-def _troubles(service: Service) -> Iterator[RenderableType]:
-    """What goes wrong without keeping a ready service from serving."""
-    progressing = service.condition("Progressing")
-    if progressing is not None and progressing.reason in _TROUBLES:
-        words = Text(f"{progressing.reason}: {progressing.message}")
-        meaning = Text(_meaning(progressing))
-        yield from _section("But", [_indented(words), Text(), _indented(meaning)])
+def _troubles(
+    service: Service, title: str, told: Condition | None = None
+) -> Iterator[RenderableType]:
+    """What fails without being asked for by `Ready`, and was not `told`."""
+    for entry in service.conditions:
+        if entry.type in (*ORDER, "Ready") or not runbook.failing(entry.status, entry.reason):
+            continue
+        if told is not None and entry.reason == told.reason:
+            continue
+        words = Text(f"{entry.type} is {entry.status}, {entry.reason}: {entry.message}")
+        yield from _section(title, [_indented(words), Text(), _indented(Text(_meaning(entry)))])
 
 
 def _lines(commands: Iterable[list[str]], access: Access) -> Iterator[Text]:

@@ -9,6 +9,7 @@ from kubectl_rr.cluster import Cluster
 from kubectl_rr.errors import Forbidden
 from kubectl_rr.raw import Json, at, integer, label, moment, number, owners, rows, table, text
 from kubectl_rr.snapshot import (
+    Activator,
     Condition,
     Engine,
     Model,
@@ -114,14 +115,30 @@ def conditions(raw: Json) -> tuple[Condition, ...]:
             message=text(row, "message"),
             since=moment(row, "lastTransitionTime"),
         )
-        for row in rows(raw, "status", "conditions")
+        for row in _conditions(raw)
     )
 
 
+def _conditions(raw: Json) -> list[Json]:
+    return rows(raw, "status", "conditions")
+
+
 def is_current(raw: Json) -> bool:
-    """The status is about the newest spec."""
+    """The status is about the newest spec.
+
+    Of a spec that can't be read only the condition that says so is: the rest stays as it was.
+    """
     seen = integer(raw, "status", "observedGeneration")
+    judged = next((row for row in _conditions(raw) if text(row, "type") == "Accepted"), {})
+    if text(judged, "status") == "False":
+        seen = max(seen, integer(judged, "observedGeneration"))
     return seen >= integer(raw, "metadata", "generation")
+
+
+def refusal(raw: Json) -> Condition | None:
+    """Why the newest spec is not carried out."""
+    found = next((entry for entry in conditions(raw) if entry.type == "Accepted"), None)
+    return found if found and found.status == "False" and is_current(raw) else None
 
 
 def pending_changes(raw: Json) -> tuple[str, ...]:
@@ -162,6 +179,7 @@ def _service(raw: Json, objects: Objects) -> Service:
         resolve=_resolve(name, mine),
         engines=tuple(sorted(engines, key=lambda entry: entry.name)),
         revisions=_revisions(raw, objects, mine),
+        activator=_activator(raw, objects, mine),
         deleting=moment(meta, "deletionTimestamp"),
         finalizers=_words(meta, "finalizers"),
         paused=at(spec, "rollout", "paused") is True,
@@ -184,7 +202,17 @@ def _scaling(spec: Json, status: Json) -> Scaling | None:
         desired=integer(decided, "desired"),
         reason=text(decided, "reason"),
         why=text(decided, "why"),
+        time=moment(decided, "time"),
+        ignored=_ignored(table(status, "scale", "ignored")),
     )
+
+
+def _ignored(noted: Json) -> str:
+    """The number that somebody has set; without an author it is the default of the schema."""
+    if not integer(noted, "times"):
+        return ""
+    who = text(noted, "by") or "somebody"
+    return f"{who} set spec.replicas to {integer(noted, 'replicas')}"
 
 
 def _serving(spec: Json) -> Serving:
@@ -271,7 +299,7 @@ def _revisions(service: Json, objects: Objects, mine: list[Json]) -> tuple[Revis
         (
             raw
             for raw in _same_namespace(service, objects.deployments)
-            if label(raw, names.SERVICE_LABEL) == name
+            if label(raw, names.SERVICE_LABEL) == name and label(raw, names.REVISION_LABEL)
         ),
         key=lambda raw: text(raw, "metadata", "creationTimestamp"),
     )
@@ -287,6 +315,27 @@ def _revisions(service: Json, objects: Objects, mine: list[Json]) -> tuple[Revis
         else:
             result.append(_revision(raw, revision, role, mine))
     return tuple(result)
+
+
+def _activator(service: Json, objects: Objects, mine: list[Json]) -> Activator | None:
+    name = text(service, "metadata", "name")
+    for raw in _same_namespace(service, objects.deployments):
+        if text(raw, "metadata", "name") != names.activator(name):
+            continue
+        found = [
+            pods.pod(entry)
+            for entry in mine
+            if label(entry, names.SERVICE_LABEL) == name
+            and label(entry, names.APP_COMPONENT) == label(raw, names.APP_COMPONENT)
+        ]
+        return Activator(
+            deployment=names.activator(name),
+            ready=integer(raw, "status", "readyReplicas"),
+            wanted=integer(raw, "spec", "replicas"),
+            pods=tuple(sorted(found, key=lambda entry: entry.name)),
+            deleting=at(raw, "metadata", "deletionTimestamp") is not None,
+        )
+    return None
 
 
 def _revision(raw: Json, revision: str, role: Role, mine: list[Json]) -> Revision:

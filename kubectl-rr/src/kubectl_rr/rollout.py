@@ -9,7 +9,7 @@ import sys
 
 from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import RequestFailed
-from kubectl_rr.raw import Json, at, rows, table, text
+from kubectl_rr.raw import Json, at, integer, rows, table, text
 from reranker_operator import names
 from reranker_operator.api.meta import RERANKER_SERVICE
 
@@ -45,9 +45,8 @@ def _change(service: Json, verb: str, *, full: bool, to: str | None) -> tuple[Js
 
 
 def _pause(service: Json, *, wanted: bool) -> tuple[Json, str]:
-    state = "paused" if wanted else "not paused"
     if _paused(service) == wanted:
-        return {}, f"is {state} already"
+        return {}, "is paused already" if wanted else "is not paused"
     said = "what would change its pods is held back" if wanted else "changes of its pods go on"
     return {"spec": {"rollout": {"paused": wanted}}}, said
 
@@ -56,10 +55,11 @@ def _promote(service: Json, *, full: bool) -> tuple[Json, str]:
     revision, stand = _on_its_way(service, "promote")
     if full:
         return _annotate(service, {names.PROMOTE: revision}), f"revision {revision} goes to its end"
-    step, phase = text(stand, "step") or "0", text(stand, "phase") or "its step"
+    # Counted from 0; people count from 1.
+    step, phase = integer(stand, "step"), text(stand, "phase") or "its phase"
     return (
         _annotate(service, {names.PROMOTE: f"{revision}/{step}"}),
-        f"revision {revision} goes on after {phase}, step {step}",
+        f"revision {revision} goes on after {phase}, step {step + 1}",
     )
 
 
@@ -78,6 +78,16 @@ def _undo(service: Json, to: str | None) -> tuple[Json, str]:
     others = [revision for revision in kept if revision != serving]
     revision = to or (others[0] if others else "")
     if not revision:
+        stand = table(service, "status", "rollout")
+        new = text(stand, "revision")
+        if new and text(stand, "phase") != _GOING_BACK and (kept or serving):
+            name = text(service, "metadata", "name")
+            raise RequestFailed(
+                f"no former revision is kept to go back to, but revision {new} is still on its "
+                f"way: take it back with `kubectl rr rollout abort {name}`"
+            )
+        if not serving:
+            raise RequestFailed("nothing has served yet: there is nothing to go back to")
         raise RequestFailed(
             "no former revision is kept to go back to: see `kubectl rr rollout history`; apply the "
             "former manifest instead, and raise spec.rollout.keepEngines for the next time"

@@ -10,7 +10,7 @@ from rich.text import Text
 from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import Unusable
 from kubectl_rr.raw import Json, at, number, rows, table, text
-from kubectl_rr.read import conditions, is_current, pending_changes
+from kubectl_rr.read import conditions, is_current, pending_changes, refusal
 from kubectl_rr.snapshot import Condition
 from kubectl_rr.terminal import console, show
 from reranker_operator.api.meta import RERANKER_SERVICE
@@ -18,11 +18,13 @@ from reranker_operator.api.meta import RERANKER_SERVICE
 _SECONDS = 2.0
 #: What a rollout has come to, where nothing goes on by itself.
 _ENDED_BADLY = frozenset({"RolledBack", "Aborted", "GateFailed", "ProgressDeadlineExceeded"})
+#: A spec that stays refused until it is another one.
+_REFUSED = frozenset({"InvalidSpec", "UnknownSource"})
 _STYLES = {"Passed": "green", "Failed": "bold red", "Waiting": "yellow", "NoData": "dim"}
 
 
 def run(access: Access, name: str, *, watch: bool, color: str) -> int:
-    """Print; 0 when the newest spec has the traffic for good. With `watch` until that is known."""
+    """Print; 0 when the newest wish has the traffic for good. With `watch` until that is known."""
     cluster, screen = connect(access), console(color)
 
     def look() -> Json:
@@ -57,7 +59,13 @@ def follow(look: Callable[[], Json], pause: Callable[[float], None] = time.sleep
 
 
 def outcome(service: Json) -> bool | None:
-    """True when the newest wish, spec or undo, has the traffic for good; False: it will not."""
+    """True when the newest wish, spec or undo, has the traffic for good; False: it will not.
+
+    An undo is newer than the spec, or it would have ended with it.
+    """
+    refused = refusal(service)
+    if refused is not None and refused.reason in _REFUSED:
+        return False
     told = _progressing(service)
     if not is_current(service) or told is None:
         return None
@@ -72,10 +80,9 @@ def outcome(service: Json) -> bool | None:
 def draw(service: Json) -> RenderableType:
     """What serves, what is on its way, and what was given up."""
     status = table(service, "status")
-    name, serving = text(service, "metadata", "name"), text(status, "revision") or "none"
-    parts: list[RenderableType] = [
-        Text.assemble((name, "bold"), ": revision ", (serving, "bold"), " serves")
-    ]
+    name, serving = text(service, "metadata", "name"), text(status, "revision")
+    said = [": revision ", (serving, "bold"), " serves"] if serving else [": nothing serves yet"]
+    parts: list[RenderableType] = [Text.assemble((name, "bold"), *said)]
     under_way = table(status, "rollout")
     if under_way:
         parts += _under_way(under_way)
@@ -84,6 +91,8 @@ def draw(service: Json) -> RenderableType:
         parts.append(Text(f"{told.reason}: {told.message}"))
     if not is_current(service):
         parts.append(Text("The operator has not looked at the newest spec yet."))
+    if (refused := refusal(service)) is not None:
+        parts.append(Text(f"The newest spec is refused, {refused.reason}: {refused.message}"))
     return Group(*parts)
 
 

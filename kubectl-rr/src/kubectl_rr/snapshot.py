@@ -98,6 +98,17 @@ class Revision:
 
 
 @dataclass(frozen=True)
+class Activator:
+    """What holds requests while a service has no pods."""
+
+    deployment: str
+    ready: int
+    wanted: int
+    pods: tuple[Pod, ...] = ()
+    deleting: bool = False
+
+
+@dataclass(frozen=True)
 class Model:
     """What the source turned out to be; empty until it is resolved."""
 
@@ -118,7 +129,10 @@ class Serving:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Who decides about the number of pods; all but `owner` only where the operator does."""
+    """Who decides about the number of pods; all but `owner` only where the operator does.
+
+    `time` is when the numbers of `why` were so; `ignored` is who sets another number, in vain.
+    """
 
     owner: str
     least: int = 0
@@ -126,6 +140,8 @@ class Scaling:
     desired: int = 0
     reason: str = ""
     why: str = ""
+    time: datetime.datetime | None = None
+    ignored: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +162,7 @@ class Service:
     resolve: Step | None = None
     engines: tuple[Engine, ...] = ()
     revisions: tuple[Revision, ...] = ()
+    activator: Activator | None = None
     deleting: datetime.datetime | None = None
     finalizers: tuple[str, ...] = ()
     paused: bool = False

@@ -9,6 +9,7 @@ from rich.tree import Tree
 
 from kubectl_rr import runbook
 from kubectl_rr.snapshot import (
+    Activator,
     Condition,
     Engine,
     Pod,
@@ -71,7 +72,9 @@ def _service(service: Service, snapshot: Snapshot, *, namespaces: bool) -> Tree:
     for note in _remarks(service):
         root.add(Text(note, style=BUSY))
     _add_model(root, service, snapshot)
-    _add_scaling(root, service)
+    _add_scaling(root, service, snapshot)
+    if service.activator is not None:
+        _add_activator(root, service.activator, snapshot)
     for engine in service.engines:
         _add_engine(root, engine, service, snapshot)
     known = {engine.name for engine in service.engines}
@@ -102,7 +105,7 @@ def _remarks(service: Service) -> Iterable[str]:
         yield "paused"
 
 
-def _add_scaling(root: Tree, service: Service) -> None:
+def _add_scaling(root: Tree, service: Service, snapshot: Snapshot) -> None:
     """Who decides about the number of pods, and why it is what it is."""
     scaling = service.scaling
     if scaling is None:
@@ -122,8 +125,12 @@ def _add_scaling(root: Tree, service: Service) -> None:
             (f"of {scaling.least} to {scaling.most}", FAINT),
             (reason, style),
             scaling.why,
+            (f"{age(scaling.time, snapshot.now)} ago" if scaling.time else "", FAINT),
         )
     )
+    if scaling.ignored:
+        remedy = "spec.autoscaling decides: set its min and max"
+        root.add(Text(f"{scaling.ignored}, which is not looked at; {remedy}", style=BUSY))
 
 
 def _add_model(root: Tree, service: Service, snapshot: Snapshot) -> None:
@@ -178,6 +185,20 @@ def _stage(stage: Stage, snapshot: Snapshot) -> Text:
         running = max(0.0, (snapshot.now - stage.since).total_seconds())
         text.append(f"\u00a0{running:.0f}\u00a0s", style=FAINT)
     return text
+
+
+def _add_activator(root: Tree, activator: Activator, snapshot: Snapshot) -> None:
+    full = activator.ready >= activator.wanted
+    node = root.add(
+        words(
+            "activator",
+            ("going", BUSY) if activator.deleting else "",
+            (f"{activator.ready}/{activator.wanted} ready", OK if full else BUSY),
+            (f"Deployment {activator.deployment}", FAINT),
+        )
+    )
+    for pod in activator.pods:
+        _add_pod(node, pod, snapshot, whole=True)
 
 
 def _add_revision(branch: Tree, revision: Revision, snapshot: Snapshot) -> None:

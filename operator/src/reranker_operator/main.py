@@ -24,7 +24,12 @@ from reranker_operator.adapters.observed_client import ObservedApiClient
 from reranker_operator.adapters.scrape import Scraper
 from reranker_operator.api.meta import OWNED, RERANKER_ENGINE, RERANKER_SERVICE, Resource
 from reranker_operator.config import Config
-from reranker_operator.runtime.collectors import FleetCollector, LoadCollector, ReplicaCollector
+from reranker_operator.runtime.collectors import (
+    FleetCollector,
+    LoadCollector,
+    ReplicaCollector,
+    StreamCollector,
+)
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.health import Health
 from reranker_operator.runtime.lag import LoopLag
@@ -36,9 +41,10 @@ from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.streams import Streams
 from reranker_operator.runtime.watch import Watch
 from reranker_operator.runtime.worker import Workers
-from reranker_operator.shell import handlers, server, settings
+from reranker_operator.shell import handlers, server, settings, watching
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +68,7 @@ class Operator:
         self._queue = WorkQueue()
         self._metrics = metrics
         self._fleet = Fleet()
+        self._streams = Streams()
         self._lag = LoopLag()
         self._leader = leader
         kinds = OptionalKinds(live)
@@ -112,14 +119,16 @@ class Operator:
             lease_seen=leader.lease_seen if leader else None,
         )
         self._stopped = asyncio.Event()
+        self._failed = False
 
     async def run(self) -> int:
-        """Until a signal (0) or the loss of the Lease (1)."""
+        """Until a signal (0), the loss of the Lease or the end of a part that never ends (1)."""
         self._take_signals()
         registry, leader = self._metrics.registry, self._leader
         registry.register(ReplicaCollector(self._health))
         registry.register(FleetCollector(self._fleet, self._health))
         registry.register(LoadCollector(self._loads))
+        registry.register(StreamCollector(self._streams))
         runner = await server.serve(self._health, registry, self._config.http_port)
         scaler = await self._answer_keda()
         lag = asyncio.create_task(self._lag.run())
@@ -141,7 +150,7 @@ class Operator:
             await scaler.stop(None)
         await self._scraper.close()
         await runner.cleanup()
-        return 1 if lost else 0
+        return 1 if lost or self._failed else 0
 
     async def _answer_keda(self) -> Any:
         """Every replica does, where it is asked for."""
@@ -161,28 +170,41 @@ class Operator:
         logger.info("leading")
         self._health.begin_to_lead()
         # Before kopf, which cancels every task that was created after it started.
-        tasks = [
-            asyncio.create_task(self._work()),
-            asyncio.create_task(self._resync.run()),
-            asyncio.create_task(self._watcher.run()),
-            asyncio.create_task(self._loads.run()),
-        ]
+        parts = {
+            "workers": self._work(),
+            "resync": self._resync.run(),
+            "lists after cuts": self._watcher.run(),
+            "loads": self._loads.run(),
+        }
         if self._config.watch_references:
-            tasks.append(asyncio.create_task(self._references.run()))
+            parts["references"] = self._references.run()
+        tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         await asyncio.sleep(0)
-        tasks.append(asyncio.create_task(self._watch()))
+        tasks.append(asyncio.create_task(self._watch(), name="watches"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                if (error := task.exception()) is not None:
-                    logger.error("a part of the operator ended", exc_info=error)
+                self._ended(task)
         finally:
+            # The Lease is lost, if nobody wants us to stop and no part has ended. Said here, since
+            # kopf kills the process that it ends in without being told.
+            self._failed |= not self._stopped.is_set()
+            self._stopped.set()
             self._health.stop_leading()
             self._queue.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._stopped.set()
+
+    def _ended(self, part: "asyncio.Task[Any]") -> None:
+        """Unless somebody wants us to stop, no part ends: without it nothing good would go on."""
+        if self._stopped.is_set():
+            return
+        error = None if part.cancelled() else part.exception()
+        logger.error("stopping: the part %r has ended", part.get_name(), exc_info=error)
+        self._failed = True
+        # Not only when all has ended: nothing that hangs may keep the process from its end.
+        self._stopped.set()
 
     async def _work(self) -> None:
         await self._resync.tried.wait()
@@ -206,7 +228,12 @@ class Operator:
         )
         # kopf has just taken them, and would end first, as if it had failed.
         self._take_signals()
-        await kopf.run_tasks(tasks, ignored=ours)
+        for task in tasks:
+            # At once: kopf waits for what is under way, and then kills the process, after seconds
+            # that giving the Lease back needs.
+            task.add_done_callback(self._ended)
+        with watching.persistent_watches(self._streams):
+            await kopf.run_tasks(tasks, ignored=ours)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()

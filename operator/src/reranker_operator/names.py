@@ -32,7 +32,7 @@ RESOLVE_AGAIN = f"{GROUP}/resolve-again"
 PROMOTE = f"{GROUP}/rollout-promote"
 #: Set by people: REVISION is given up.
 ABORT = f"{GROUP}/rollout-abort"
-#: Set by people: another value has a revision that was given up tried again.
+#: Set by people: another value has a revision that was given up tried again; none has not.
 RETRY = f"{GROUP}/rollout-retry"
 #: Set by people: REVISION serves again, or REVISION/HASH: while the spec has this hash.
 UNDO = f"{GROUP}/rollout-undo"

@@ -37,6 +37,13 @@ def test_help_has_examples_and_loads_nothing(rr: Any) -> None:
     assert rr().code == 2
     for command in cli._COMMANDS:
         assert f"examples:\n  kubectl rr {command}" in rr(command, "--help").out
+    assert "kubectl rr rollout " in rr("--help").out
+    for verb in cli._VERBS:
+        page = rr("rollout", verb, "--help").out
+        assert f"usage: kubectl rr rollout {verb} " in page
+        assert f"examples:\n  kubectl rr rollout {verb} demo\n" in page
+        assert ("--to " in page) == (verb == "undo")
+        assert rr("rollout", "-n", "shop", verb, "-h").out == page
     loads = "import sys, kubectl_rr.cli; print({'kubernetes', 'rich', 'pydantic'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -114,3 +121,9 @@ def test_long_texts_are_cut() -> None:
 @pytest.mark.parametrize("word", ["version", "--version"])
 def test_version(word: str, rr: Any) -> None:
     assert rr(word).out.startswith("kubectl rr 0.")
+
+
+def test_what_is_not_found_is_told_with_its_namespace(rr: Any, api: Any) -> None:
+    done = rr("explain", "nobody", "-n", "shop", api=api)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith("\"nobody\" not found in namespace 'shop'\n")

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from support.rr_worlds import ENGINE, OLDER, WORLDS, Json, service
+from support.rr_worlds import ENGINE, OLDER, WORLDS, Json, condition, service
 
 from kubectl_rr.diff import changes
 
@@ -53,6 +53,33 @@ def test_changes_under_way_are_told_with_their_step(
     assert done.out.startswith("demo: under way, Rolling: revision 9f8e7d6c is starting\n  engine:")
 
 
+def test_an_undo_is_not_under_way(rr: Any, api: Any, paused: dict[str, list[Json]]) -> None:
+    raw = paused["rerankerservices"][0]
+    raw["spec"]["rollout"] = {"paused": False}
+    raw["status"]["conditions"] = [condition("Progressing", "False", "Undone", "as asked")]
+    api.world = paused
+    done = rr("diff", "demo", api=api)
+    assert done.out.startswith("demo: not under way, Undone: as asked\n  engine:")
+
+
+def test_a_refused_spec_is_said_to_be_refused(rr: Any, api: Any) -> None:
+    world = copy.deepcopy(WORLDS["ready"])
+    raw = world["rerankerservices"][0]
+    raw["metadata"]["generation"] = 2
+    refused = condition("Accepted", "False", "InvalidSpec", "spec.x must be 1")
+    raw["status"]["conditions"][0] = refused | {"observedGeneration": 2}
+    raw["status"]["conditions"][-1] = refused | {"type": "Ready"}
+    api.world = world
+    done = rr("diff", "demo", api=api)
+    assert (done.code, done.out) == (
+        1,
+        "demo: nothing is known to change\n"
+        "The newest spec is refused, InvalidSpec: spec.x must be 1\n",
+    )
+    assert "not looked at" not in rr("status", "demo", api=api).out
+    assert "InvalidSpec: spec.x must be 1" in rr("explain", "demo", api=api).out
+
+
 def test_a_newer_spec_that_the_operator_has_not_seen(rr: Any, api: Any) -> None:
     world = copy.deepcopy(WORLDS["ready"])
     world["rerankerservices"][0]["metadata"]["generation"] = 2
@@ -96,3 +123,11 @@ def test_what_others_wrote_into_a_status_is_harmless(rr: Any, api: Any) -> None:
     assert done.code == 1
     assert "  a: b → c\n" in done.out
     assert "\x1b" not in done.out
+
+
+def test_the_activator_is_no_pod_that_is_too_many(rr: Any, api: Any) -> None:
+    world = copy.deepcopy(WORLDS["sleeping"])
+    world["rerankerservices"][0]["spec"]["rollout"] = {"strategy": "noSurge"}
+    api.world = world
+    done = rr("diff", "demo", api=api)
+    assert (done.code, done.out) == (0, "demo: nothing would change\n")

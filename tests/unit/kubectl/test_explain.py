@@ -88,7 +88,27 @@ def test_a_ready_service_tells_what_is_fought_over(rr: Any, api: Any) -> None:
     done = rr("explain", "demo", api=api)
     assert done.code == 0
     assert "ReplicasContested: an HPA scales the Deployment" in done.out
+    assert done.out.count("\nBut\n") == 1
     assert "Somebody scales a Deployment of the service" in done.out
+
+
+def test_what_fails_beside_what_serves_is_told_too(rr: Any, api: Any) -> None:
+    told = [
+        condition("Ready", "True", "Ready", "ready"),
+        condition("Autoscaled", "False", "AutoscalerConflict", "kubectl sets spec.replicas"),
+        condition("Progressing", "False", "Paused", "held back"),
+    ]
+    api.world = {"rerankerservices": [service(*told, stage="Serving")]}
+    done = rr("explain", "demo", api=api)
+    assert done.code == 0
+    assert "Autoscaled is False, AutoscalerConflict: kubectl sets spec.replicas" in done.out
+    assert "held back" not in done.out, "somebody wished for it"
+    told[0] = condition("Serving", "False", "CrashLoop", "triton ends")
+    told[2] = condition("Progressing", "False", "CrashLoop", "triton of a pod ends")
+    api.world = {"rerankerservices": [service(*told, stage="Serving")]}
+    done = rr("explain", "demo", api=api)
+    assert done.out.count("\nBesides\n") == 1
+    assert "Autoscaled is False, AutoscalerConflict" in done.out
 
 
 def test_ready_was_said_of_an_older_spec(

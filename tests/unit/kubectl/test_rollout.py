@@ -52,7 +52,7 @@ def _noted(api: Any) -> Json:
         (
             ["promote"],
             {"reranker.dev/rollout-promote": "9f8e7d6c/1"},
-            "demo: revision 9f8e7d6c goes on after Canary, step 1\n",
+            "demo: revision 9f8e7d6c goes on after Canary, step 2\n",
         ),
         (
             ["promote", "--full"],
@@ -100,7 +100,7 @@ def test_pause_and_resume_set_the_field(rr: Any, api: Any) -> None:
     raw = _service(rollout=STAND)
     api.world = {"rerankerservices": [raw]}
     done = rr("rollout", "resume", "demo", api=api)
-    assert (done.code, done.out, api.patches) == (0, "demo: is not paused already\n", [])
+    assert (done.code, done.out, api.patches) == (0, "demo: is not paused\n", [])
     assert rr("rollout", "pause", "demo", api=api).code == 0
     assert api.patches == [{"spec": {"rollout": {"paused": True}}}]
     raw["spec"]["rollout"] = {"paused": True}
@@ -120,6 +120,12 @@ def test_pause_and_resume_set_the_field(rr: Any, api: Any) -> None:
         ),
         (["retry"], {}, "nothing was given up or undone"),
         (["undo"], {"history": HISTORY[2:]}, "no former revision is kept to go back to"),
+        (
+            ["undo"],
+            {"history": HISTORY[:1], "rollout": STAND},
+            "revision 9f8e7d6c is still on its way: take it back with `kubectl rr rollout abort d",
+        ),
+        (["undo"], {"history": [], "revision": None}, "nothing has served yet"),
         (
             ["undo", "--to", "aaaa0009"],
             {},
@@ -167,6 +173,30 @@ def test_the_status_tells_phase_share_and_gates(rr: Any, api: Any) -> None:
     api.world = {"rerankerservices": [_service("Stable", "False")]}
     done = rr("rollout", "status", "demo", api=api)
     assert (done.code, done.out) == (0, "demo: revision aaaa0001 serves\n")
+
+
+def test_nothing_serves_while_the_first_revision_is_built(rr: Any, api: Any) -> None:
+    api.world = {"rerankerservices": [_service("Stable", "False", revision=None)]}
+    assert rr("rollout", "status", "demo", api=api).out == "demo: nothing serves yet\n"
+
+
+def test_a_refused_spec_is_said_to_be_refused_and_ends_the_watch(rr: Any, api: Any) -> None:
+    raw = _service("Stable", "False")
+    refused = condition("Accepted", "False", "InvalidSpec", "spec.x must be 1")
+    raw["status"]["conditions"].insert(0, refused)
+    raw["metadata"]["generation"] = 2
+    api.world = {"rerankerservices": [raw]}
+    assert outcome(raw) is None, "it was said of an older spec"
+    refused["observedGeneration"] = 2
+    done = rr("rollout", "status", "demo", "--watch", api=api)
+    assert (done.code, done.out) == (
+        1,
+        "demo: revision aaaa0001 serves\n"
+        "The newest spec is refused, InvalidSpec: spec.x must be 1\n",
+    )
+    # What may come by itself is waited for.
+    refused["reason"] = "ReferenceNotFound"
+    assert outcome(raw) is not False
 
 
 def test_the_history_tells_what_is_kept_and_what_was_given_up(rr: Any, api: Any) -> None:

@@ -135,6 +135,22 @@ def test_a_template_that_somebody_made_up_is_not_believed(
         assert serving.template_of(entry) is None
 
 
+def test_only_variables_that_were_asked_for_are_told(
+    template: Json, service: RerankerService, engine: RerankerEngine, defaults: Defaults
+) -> None:
+    """The ports come along with the first variable, and say what holds without them."""
+    raw: Any = service.to_dict()
+    more = {"env": [{"name": "RERANKER_LOG_LEVEL", "value": "debug"}]}
+    raw["spec"]["serving"]["gateway"] |= more
+    after = serving.pod_template(RerankerService.model_validate(raw), engine, defaults)
+    assert any(entry["name"] == "RERANKER_HOST" for entry in _gateway(after)["env"])
+    assert list(differences(template, after)) == ["gateway.env.RERANKER_LOG_LEVEL: none → debug"]
+    assert list(differences(after, template)) == ["gateway.env.RERANKER_LOG_LEVEL: debug → none"]
+    moved = copy.deepcopy(after)
+    next(e for e in _gateway(moved)["env"] if e["name"] == "RERANKER_HTTP_PORT")["value"] = "9"
+    assert list(differences(after, moved)) == ["gateway.env.RERANKER_HTTP_PORT: 8000 → 9"]
+
+
 def test_a_deployment_carries_its_template(template: Json, service: RerankerService) -> None:
     made = serving.deployment(service, template, 3)
     assert serving.template_of(made) == template

@@ -7,6 +7,13 @@ from typing import Any
 import pytest
 
 from reranker_operator.api.crd import definitions, render
+from reranker_operator.api.meta import ApiModel
+from reranker_operator.api.v1alpha1 import (
+    RerankerEngineSpec,
+    RerankerEngineStatus,
+    RerankerServiceSpec,
+    RerankerServiceStatus,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,3 +69,24 @@ def test_lists_whose_entries_have_a_key_are_merged_by_it() -> None:
             assert key in entry["required"] or "default" in entry["properties"][key], path
             seen += 1
     assert seen > 10
+
+
+@pytest.mark.parametrize("name", sorted(definitions()))
+def test_bounds_with_fractions_have_a_rule(name: str) -> None:
+    """The API server compares whole numbers with the whole part of a bound."""
+    (version,) = definitions()[name]["spec"]["versions"]
+    for path, node in _nodes(version["schema"]["openAPIV3Schema"]):
+        for bound, sign in (("minimum", ">="), ("maximum", "<=")):
+            value = node.get(bound, 0)
+            if value != int(value):
+                rules = [entry["rule"] for entry in node.get("x-kubernetes-validations", [])]
+                assert f"self {sign} {value}" in rules, path
+
+
+@pytest.mark.parametrize(
+    "model",
+    [RerankerServiceSpec, RerankerServiceStatus, RerankerEngineSpec, RerankerEngineStatus],
+)
+def test_no_bound_is_lost_on_the_way(model: type[ApiModel]) -> None:
+    """`structural` keeps minimum and maximum only."""
+    assert "exclusiveM" not in str(model.model_json_schema())

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,7 +45,7 @@ class _Leases:
 
 
 @asynccontextmanager
-async def _leader(leases: _Leases) -> AsyncIterator[Leader]:
+async def _leader(leases: _Leases, seconds: int = 5) -> AsyncIterator[Leader]:
     app = web.Application()
     app.add_routes(
         [
@@ -58,7 +59,7 @@ async def _leader(leases: _Leases) -> AsyncIterator[Leader]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with ApiClient(Configuration(host=host)) as client:
-        yield Leader(client, name="lease", namespace="sys", identity="me", seconds=5)
+        yield Leader(client, name="lease", namespace="sys", identity="me", seconds=seconds)
     await runner.cleanup()
 
 
@@ -127,6 +128,63 @@ async def test_who_has_slept_too_long_does_not_think_it_holds_the_lease(
         for passed, holds in ((1.0, True), (3.5, False)):
             monkeypatch.setattr(module, "_now", lambda at=now + passed: at)
             assert leader.holds() is holds
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0], ids=["forth", "back"])
+async def test_a_standby_waits_as_long_as_it_should_though_its_clock_steps(
+    monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    leases, leading = _Leases(), asyncio.Event()
+    stamp = "2026-01-05T12:00:00.000000Z"
+    spec = {"holderIdentity": "another", "leaseDurationSeconds": 3}
+    leases.lease = {"metadata": {"name": "lease", "resourceVersion": "1"}}
+    leases.lease["spec"] = spec | {"acquireTime": stamp, "renewTime": stamp}
+
+    async def lead() -> None:
+        leading.set()
+
+    async with _leader(leases, seconds=3) as leader:
+        began = asyncio.get_running_loop().time()
+        running = asyncio.create_task(leader.run(lead))
+        await asyncio.sleep(1.5)
+        assert leader.lease_seen() is not None
+        right = time.time
+        monkeypatch.setattr(time, "time", lambda: right() + step)
+        async with asyncio.timeout(10):
+            await leading.wait()
+        assert asyncio.get_running_loop().time() - began >= 3
+        assert leader.holds()
+        monkeypatch.undo()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("step", [60.0, -60.0], ids=["forth", "back"])
+async def test_a_clock_that_steps_during_a_call_makes_nobody_take_the_lease(
+    monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    leases, leading = _Leases(), asyncio.Event()
+    stamp = "2026-01-05T12:00:00.000000Z"
+    spec = {"holderIdentity": "another", "leaseDurationSeconds": 15}
+    leases.lease = {"metadata": {"name": "lease", "resourceVersion": "1"}}
+    leases.lease["spec"] = spec | {"acquireTime": stamp, "renewTime": stamp}
+    leases.answers.clear()
+
+    async def lead() -> None:
+        leading.set()
+
+    async with _leader(leases, seconds=15) as leader:
+        running = asyncio.create_task(leader.run(lead))
+        await asyncio.sleep(0.5)
+        right = time.time
+        monkeypatch.setattr(time, "time", lambda: right() + step)
+        leases.answers.set()
+        await asyncio.sleep(3)
+        assert leases.lease["spec"]["holderIdentity"] == "another"
+        assert not leading.is_set()
+        monkeypatch.undo()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

@@ -10,7 +10,12 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
-from reranker_operator.runtime.collectors import FleetCollector, LoadCollector, ReplicaCollector
+from reranker_operator.runtime.collectors import (
+    FleetCollector,
+    LoadCollector,
+    ReplicaCollector,
+    StreamCollector,
+)
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.health import Health
 from reranker_operator.runtime.lag import LoopLag
@@ -18,6 +23,7 @@ from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.runtime.queue import WorkQueue
 from reranker_operator.runtime.resync import Resync
+from reranker_operator.runtime.streams import Streams
 
 _ROOT = Path(__file__).resolve().parents[3]
 _CHART = _ROOT / "charts/reranker-operator"
@@ -46,6 +52,7 @@ def _exported() -> Iterator[str]:
     paces: Any = {}
     loads = Loads(cluster, queue.add, metrics, paces=paces, at_once=1, clock=lambda: 0.0)
     registry.register(LoadCollector(loads))
+    registry.register(StreamCollector(Streams()))
     for family in registry.collect():
         yield f"{family.name}_total" if family.type == "counter" else family.name
 

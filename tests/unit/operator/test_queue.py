@@ -1,6 +1,7 @@
 """The work queue, on a clock that only the test moves."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -107,20 +108,47 @@ def test_a_thousand_failures_are_only_a_long_delay(queue: WorkQueue) -> None:
     assert {queue.retry(A) for _ in range(1100)} >= {300.0}
 
 
-async def test_a_named_time_is_waited_for_whatever_comes(queue: WorkQueue, clock: Clock) -> None:
+async def test_a_named_time_is_waited_for_whatever_follows(queue: WorkQueue, clock: Clock) -> None:
     queue.add(A)
     assert await queue.get() == A
-    queue.add(A)
+    queue.add(A, Lane.NEXT)
     assert queue.retry(A, hold=40) == 40
     queue.done(A)
-    queue.add(A)
+    queue.add(A, Lane.BACKGROUND)
     queue.add_after(A, 1)
     clock.now += 39
     assert await _ready(queue) + await _ready(queue) == []
     clock.now += 1
     assert await _ready(queue) + await _ready(queue) == [A]
-    queue.add(A)
+    queue.add(A, Lane.NEXT)
     assert await _ready(queue) == [A], "once"
+
+
+@pytest.mark.parametrize("hold", [86400.0, float("inf")])
+async def test_a_named_time_is_believed_for_a_minute_at_most(
+    queue: WorkQueue, clock: Clock, hold: float
+) -> None:
+    assert queue.retry(A, hold=hold) == 60
+    clock.now += 60
+    assert await _ready(queue) + await _ready(queue) == [A]
+
+
+@pytest.mark.parametrize("during_the_work", [True, False])
+async def test_a_change_that_somebody_made_does_not_wait_for_a_named_time(
+    queue: WorkQueue, clock: Clock, during_the_work: bool
+) -> None:
+    queue.add(A)
+    assert await queue.get() == A
+    if during_the_work:
+        queue.add(A)
+    queue.retry(A, hold=40)
+    queue.done(A)
+    if not during_the_work:
+        queue.add(A)
+    assert await _ready(queue) == [A]
+    queue.add_after(A, 1)
+    clock.now += 1
+    assert await _ready(queue) + await _ready(queue) == [A], "nothing holds it any more"
 
 
 async def test_the_background_waits_but_not_for_ever(queue: WorkQueue) -> None:
@@ -236,7 +264,7 @@ async def test_one_that_hangs_has_its_place_taken(queue: WorkQueue) -> None:
             worked.set()
 
     for number in range(70):
-        queue.add(Key("RerankerService", "shop", f"hangs-{number}"))
+        queue.add(Key("RerankerService", f"shop-{number}", f"hangs-{number}"))
     workers = Workers(queue, reconcile, Metrics(), count=2, patience=0.0)
     task = asyncio.create_task(workers.run())
     for _ in range(500):
@@ -248,6 +276,75 @@ async def test_one_that_hangs_has_its_place_taken(queue: WorkQueue) -> None:
     queue.close()
     await asyncio.wait_for(task, 10)
     assert len(at_once) == 71
+
+
+async def test_keys_of_one_namespace_that_hang_leave_places_to_others(queue: WorkQueue) -> None:
+    hang = asyncio.Event()
+    at_once: Counter[str] = Counter()
+    worked: list[Key] = []
+
+    async def reconcile(key: Key) -> None:
+        at_once[key.namespace] += 1
+        if not key.namespace.startswith("good"):
+            await hang.wait()
+        at_once[key.namespace] -= 1
+        worked.append(key)
+
+    async def settle() -> None:
+        for _ in range(1000):
+            await asyncio.sleep(0)
+
+    for number in range(200):
+        queue.add(Key("RerankerService", "bad", str(number)))
+    workers = Workers(queue, reconcile, Metrics(), count=2, patience=0.0)
+    task = asyncio.create_task(workers.run())
+    await settle()
+    assert at_once["bad"] in (22, 23), "a third"
+    assert (queue.waiting, len(queue)) == (200 - at_once["bad"], 200)
+    for number in range(100):
+        queue.add(Key("RerankerService", "worse", str(number)))
+        queue.add(Key("RerankerService", f"good-{number}", "x"))
+    await settle()
+    assert len(worked) == 100, "nobody else waits"
+    assert at_once["worse"] in range(10, 22)
+    assert at_once.total() < 50
+    hang.set()
+    while len(worked) < 400:
+        await settle()
+    queue.close()
+    await asyncio.wait_for(task, 10)
+    assert sorted(worked) == sorted(set(worked)), "each once"
+    assert not queue._aside
+
+
+async def test_what_is_set_aside_is_told_of_and_may_get_ahead(
+    queue: WorkQueue, clock: Clock
+) -> None:
+    other = Key("RerankerService", "else", "x")
+    queue.add(A)
+    assert await queue.get() == A
+    for key in (B, C, Key("RerankerEngine", "shop", "e")):
+        queue.add(key, Lane.BACKGROUND)
+    queue.add(other, Lane.BACKGROUND)
+    queue.mark()
+    clock.now += 7
+    assert await queue.get(lambda namespace: namespace == "shop") == other
+    queue.done(other)
+    assert (queue.waiting, queue.oldest_age(), queue.adds) == (3, 7, 5)
+    queue.add(C)
+    queue.add(C, Lane.BACKGROUND)
+    queue.add_after(C, 5)
+    assert (queue.waiting, queue.delayed, queue.adds) == (3, 0, 5)
+    queue.done(A)
+    taken = [await queue.get(), await queue.get()]
+    assert taken == [C, B], "the most urgent first"
+    assert not queue.worked_off
+    for key in (C, B):
+        queue.done(key)
+    last = await queue.get()
+    assert last is not None
+    queue.done(last)
+    assert queue.worked_off
 
 
 async def test_no_more_than_the_bound_at_the_same_time(queue: WorkQueue) -> None:

@@ -15,7 +15,7 @@ from reranker_operator.api.rollout import (
     ShadowGate,
 )
 from reranker_operator.core.load import PodLoad, Sample, Shadowed
-from reranker_operator.core.rollouts.gates import in_all, judge, lately, shadow
+from reranker_operator.core.rollouts.gates import in_all, judge, lately, shadow, unfinished, waiting
 from reranker_operator.core.rollouts.stages import canary_pods, share_of_pods, stages
 from reranker_operator.core.rollouts.tally import Tally, begin, compared, go_on
 
@@ -93,6 +93,19 @@ def test_of_few_requests_lately_all_of_them_count() -> None:
     assert errors.state == "Failed"
 
 
+@pytest.mark.parametrize("before", [45, 5000, 50_000])
+@pytest.mark.parametrize(
+    ("recent", "state"),
+    [((45, 45), "Failed"), ((45, 9), "Failed"), ((9, 5), "Failed"), ((4, 4), ""), ((45, 3), "")],
+)
+def test_what_fails_lately_is_hidden_by_nothing_before(
+    recent: tuple[int, int], state: str, before: int
+) -> None:
+    total = _did(before + recent[0], recent[1])
+    errors, _ = judge(LIMITS, (_did(*recent), total), (_did(3000), NOTHING))
+    assert (errors.state == "Failed") == (state == "Failed")
+
+
 @given(st.integers(50, 2000), st.integers(0, 2000), st.floats(0, 0.2))
 def test_a_revision_fails_by_more_than_chance_only(
     requests: int, errors: int, share: float
@@ -117,6 +130,7 @@ def test_more_errors_are_never_better(requests: int, one: int, other: int) -> No
 def test_numbers_that_cannot_be_reckoned_with_are_none() -> None:
     odd = Measured(requests=100, failed=-1e9, tokens=1e15, busy_seconds=1e-320)
     assert _states(_did(100), odd)[1] == "NoData"
+    assert _states(Measured(tokens=9, busy_seconds=31), odd)[1] == "NoData"
     assert _states(Measured(requests=float("nan"), failed=1), NOTHING)[0] != "Failed"
 
 
@@ -318,3 +332,86 @@ def test_pods_that_are_remembered_are_few() -> None:
     found = go_on(go_on(Tally(), many, names), many, names)
     assert (len(found.before), len(go_on(found, many, names).counted)) == (100, 0)
     assert go_on(found, [], ()) == ((), ())
+
+
+#: Takes 2 s for the tokens that a verdict takes.
+FORMER = _did(1000)
+
+
+def _worked(seconds: float, tokens: float, requests: float = 0) -> Measured:
+    return Measured(requests=requests, tokens=tokens, busy_seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tokens", "former", "latency"),
+    [
+        (40, 0, FORMER, "Failed"),
+        (40, 1200, FORMER, "Failed"),
+        (40, 19_999, FORMER, "Failed"),
+        # Not yet, or as slow as the former one.
+        (29, 0, FORMER, "NoData"),
+        (40, 1200, _did(1000, cost=3e-2), "Waiting"),
+        (40, 0, _did(1000, cost=3e-2), "NoData"),
+        # Of a former one that was hardly asked, or never.
+        (40, 0, _did(3, tokens=500), "Failed"),
+        (40, 0, NOTHING, "NoData"),
+        (50, 0, NOTHING, "Failed"),
+        (50, 600, NOTHING, "NoData"),
+    ],
+)
+def test_who_finishes_nothing_fails(
+    seconds: float, tokens: float, former: Measured, latency: str
+) -> None:
+    new = _worked(seconds, tokens)
+    assert _states(new, former)[1] == latency
+    # However much it did before.
+    _, gate = judge(LIMITS, (new, _did(10**6)), (former, NOTHING))
+    assert (gate.state == "Failed") == (latency == "Failed")
+
+
+def test_who_hangs_is_told_by_numbers() -> None:
+    gate = judge(LIMITS, (_worked(40, 1200), NOTHING), (FORMER, NOTHING))[1]
+    assert gate.message == (
+        "finished 1200 tokens in 40 s of work; the former revision needs 2 s for 20000, and 1.5 "
+        "times is allowed"
+    )
+
+
+def test_where_very_many_tokens_are_asked_for_who_is_far_off_fails_before() -> None:
+    limits = GatesSpec(min_tokens=10**9)
+    assert _states(_worked(50, 1000), FORMER, limits)[1] == "Failed"
+    assert _states(_worked(50, 400_000), FORMER, limits)[1] != "Failed"
+
+
+@pytest.mark.parametrize(
+    ("new", "waits", "words"),
+    [
+        (_worked(0, 0), (0, 0), None),
+        (
+            _worked(9, 0),
+            (400, 1),
+            "finished 0 tokens in 9 s of work; the former revision needs 2 s",
+        ),
+        (_worked(9, 90), (0, 0), "finished 90 tokens in 9 s of work"),
+        (_worked(0.5, 5000), (400, 1), None),
+        (_worked(0.5, 5000), (16_000, 8), "finished 5000 tokens, and 16000 more wait"),
+        (_worked(0, 0, 9), (0, 41), "answered 9 requests, and 41 more wait"),
+        # Enough to be judged by what it did.
+        (_worked(9, 20_000, 50), (10**6, 500), None),
+    ],
+)
+def test_what_is_asked_for_and_not_done_is_no_proof(
+    new: Measured, waits: tuple[float, float], words: str | None
+) -> None:
+    found = unfinished(LIMITS, (new, new), (FORMER, NOTHING), waits)
+    assert found == words if words is None else found and words in found
+    gate = judge(LIMITS, (new, new), (FORMER, NOTHING), left=found)[1]
+    assert (gate.state, gate.message) == ("Waiting", found) if found and new.requests < 50 else True
+
+
+def test_what_waits_is_of_pods_that_were_read_lately() -> None:
+    def load(pod: str, revision: str, at: float) -> PodLoad:
+        return PodLoad(pod, "serving", revision, (Sample(at, backlog_tokens=7, in_progress=2),))
+
+    loads = [load("a", "new", 95), load("b", "new", 60), load("c", "old", 95)]
+    assert waiting(loads, "new", 100) == (7, 2)

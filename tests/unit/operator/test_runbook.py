@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from reranker_contracts import StageReason
-from reranker_operator.api.conditions import Reason
+from reranker_operator.api.conditions import Condition, Reason, is_failure
 from reranker_operator.core.backoff import PERMANENT
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -27,6 +27,17 @@ def test_the_runbook_has_one_entry_for_each_reason() -> None:
 def test_what_is_not_tried_again_is_marked() -> None:
     marked = re.findall(r"^### (\S+)\n\*Permanent\.\*", _RUNBOOK, re.MULTILINE)
     assert set(marked) == PERMANENT | {reason.value for reason in _NOT_TRIED}
+
+
+def test_warnings_are_about_what_there_is_something_to_do_about() -> None:
+    section = _RUNBOOK.partition("## Nothing to do\n")[2].partition("\n## ")[0]
+    quiet = set(re.findall(r"^### (\S+)$", section, re.MULTILINE))
+    # Somebody's attempt failed; it is only not known why.
+    quiet.remove(Reason.RETRYING)
+    for reason in (*Reason, *StageReason):
+        entry = Condition(type="Progressing", status="False", reason=reason.value)
+        assert is_failure(entry) == (reason.value not in quiet), reason
+        assert not is_failure(entry.model_copy(update={"status": "True"}))
 
 
 def test_the_table_is_that_of_the_entries() -> None:

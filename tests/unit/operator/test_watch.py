@@ -9,7 +9,7 @@ import pytest
 from reranker_operator.adapters.cache import CachingCluster, writing_as
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import OWNED, RERANKER_ENGINE, RERANKER_SERVICE, Resource
-from reranker_operator.errors import Unavailable
+from reranker_operator.errors import Forbidden, Unavailable
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key, WorkQueue
 from reranker_operator.runtime.watch import Watch
@@ -30,8 +30,13 @@ class Live:
     def __init__(self) -> None:
         self.lists: list[str] = []
         self.away = 0
+        self.forbidden: str | None = None
 
-    async def pages(self, resource: Resource, *_: object) -> AsyncIterator[list[Json]]:
+    async def pages(
+        self, resource: Resource, namespace: str | None, *_: object
+    ) -> AsyncIterator[list[Json]]:
+        if namespace is not None and namespace == self.forbidden:
+            raise Forbidden("the Role is gone with its namespace")
         self.lists.append(resource.kind)
         if self.away:
             self.away -= 1
@@ -43,7 +48,7 @@ class Live:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, *namespaces: str) -> None:
         self.now = 1000.0
         self.live = Live()
         watched = dict.fromkeys((RERANKER_SERVICE, RERANKER_ENGINE, *OWNED))
@@ -51,7 +56,7 @@ class World:
         self.queue = WorkQueue(clock=self.clock)
         self.fleet = Fleet()
         self.watch = Watch(
-            self.cache, self.queue, self.fleet, keys_of, (), clock=self.clock, pause=0.0
+            self.cache, self.queue, self.fleet, keys_of, namespaces, clock=self.clock, pause=0.0
         )
 
     def clock(self) -> float:
@@ -207,3 +212,20 @@ async def test_a_second_list_of_kopfs_has_us_look_for_what_vanished(world: World
     assert SERVICE in world.due()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_namespace_that_is_gone_does_not_hide_what_vanished_elsewhere() -> None:
+    world = World("gone", "shop")
+    world.live.forbidden = "gone"
+    rank = body("RerankerService", 1, "rank", labels={})
+    world.watch.saw("RerankerService", None, rank)
+    world.now += 300
+    world.watch.saw("RerankerService", None, body("RerankerService", 2, "other", labels={}))
+    world.due()
+    task = asyncio.create_task(world.watch.run())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert world.live.lists == ["RerankerService"]
+    assert SERVICE in world.due()

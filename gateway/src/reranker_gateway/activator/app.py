@@ -5,19 +5,18 @@ service is ready before it sends anything would otherwise never wake it, so read
 that requests are taken. All else is handed on while a pod is there, and wakes nobody.
 """
 
-import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Final
 
-import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from reranker_gateway.activator.answers import NOT_HANDED_ON, Answer, Room, without
 from reranker_gateway.activator.backend import Backend
 from reranker_gateway.activator.hold import Hold, NotTakenError
 from reranker_gateway.activator.settings import ActivatorSettings
@@ -34,26 +33,11 @@ from reranker_gateway.callers import Callers
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Drain, Phase
 from reranker_gateway.errors import InvalidRequestError, NotReadyError, OverloadedError
-from reranker_gateway.logs import log_event
-from reranker_gateway.peers import Headers
 from reranker_gateway.request_context import TIMEOUT_HEADER, current_request, timeout_seconds
 from reranker_gateway.telemetry import CONTENT_TYPE
 
 _LIVE: Final = frozenset({"/v1/health/live", "/v2/health/live"})
 _READY: Final = frozenset({"/v1/health/ready", "/v2/health/ready"})
-#: Of one connection only (RFC 9110, 7.6.1), or made anew for the other one.
-_NOT_HANDED_ON: Final = frozenset(
-    {
-        *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te"),
-        *(b"trailer", b"transfer-encoding", b"upgrade", b"expect", b"content-length"),
-        *(b"x-request-id", TIMEOUT_HEADER),
-    }
-)
-#: The server adds a date of its own.
-_NOT_HANDED_BACK: Final = _NOT_HANDED_ON - {b"content-length"} | {b"date"}
-#: So much of an answer is taken before its first byte goes on: until then another pod may answer.
-_KEPT_BYTES: Final = 1 << 20
-_log = logging.getLogger(__name__)
 #: Answers of a pod after which the same request may be sent again.
 _AGAIN: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -67,6 +51,8 @@ class Activator:
     backend: Backend
     hold: Hold
     admission: Admission
+    #: For answers.
+    room: Room
     drain: Drain
     callers: Callers
     telemetry: ActivatorTelemetry
@@ -142,36 +128,46 @@ class _Front:
         if scope["type"] != "http":
             return
         own = _own_answer(self._activator, scope, METRICS_PATHS[:1])
-        answer = own or await self._handed_on(Request(scope, receive), scope)
-        await answer(scope, receive, send)
+        if own is not None:
+            await own(scope, receive, send)
+            return
+        # Its place, too, until the client has the answer: so many may lie here.
+        async with AsyncExitStack() as place, AsyncExitStack() as kept:
+            answer = await self._handed_on(Request(scope, receive), scope, place, kept)
+            await answer(scope, receive, send)
 
-    async def _handed_on(self, request: Request, scope: Scope) -> ASGIApp:
+    async def _handed_on(
+        self, request: Request, scope: Scope, place: AsyncExitStack, kept: AsyncExitStack
+    ) -> ASGIApp:
         """Raises GatewayError."""
         if not self._activator.backend.takes(_target(scope)):
             raise InvalidRequestError("the target of the request is not a path", status=400)
         ranks = request.method == "POST" and is_scoring(scope["path"]) and DIALECT in scope
         if not ranks:
-            return await self._told(request, scope)
+            return await self._told(request, scope, place, kept)
         activator = self._activator
         current_request().dialect = scope[DIALECT].name
         if activator.drain.phase is Phase.CLOSED:
             raise NotReadyError("the server is shutting down; retry on another replica")
         activator.hold.check(self._patience(scope))
-        with activator.admitting() as entry:
-            body = await read_body(request, activator.settings, entry)
-            work = activator.hold.deliver(
-                lambda: self._attempt(request, scope, body), self._patience(scope)
-            )
-            return await unless_gone(request, work)
+        entry = place.enter_context(activator.admitting())
+        body = await read_body(request, activator.settings, entry)
+        work = activator.hold.deliver(
+            lambda: self._attempt(request, scope, body, kept), self._patience(scope)
+        )
+        return await unless_gone(request, work)
 
-    async def _told(self, request: Request, scope: Scope) -> ASGIApp:
-        """What tells of the service wakes nobody. Raises NotReadyError."""
+    async def _told(
+        self, request: Request, scope: Scope, place: AsyncExitStack, kept: AsyncExitStack
+    ) -> ASGIApp:
+        """What tells of the service wakes nobody. Raises NotReadyError, OverloadedError."""
         if request.method in {"GET", "HEAD"}:
             if await self._activator.hold.look():
+                place.enter_context(self._activator.admitting()).arrived()
                 try:
-                    return await self._attempt(request, scope, b"")
+                    return await self._attempt(request, scope, b"", kept)
                 except NotTakenError as refusal:
-                    if isinstance(refusal.answer, _Answer):
+                    if isinstance(refusal.answer, Answer):
                         return refusal.answer
             if scope["path"] == "/v1/models":
                 return JSONResponse(self._models)
@@ -190,9 +186,13 @@ class _Front:
             return None
         return max(0.0, min(limits) - (self._clock() - current_request().began))
 
-    async def _attempt(self, request: Request, scope: Scope, body: bytes) -> "_Answer":
-        """The same request to a pod. Raises NotTakenError."""
-        headers = _without(scope["headers"], _NOT_HANDED_ON)
+    async def _attempt(
+        self, request: Request, scope: Scope, body: bytes, kept: AsyncExitStack
+    ) -> Answer:
+        """The same request to a pod; `kept` has its answer. Raises NotTakenError."""
+        # A former attempt's.
+        await kept.aclose()
+        headers = without(scope["headers"], NOT_HANDED_ON)
         headers.append((b"x-request-id", scope[REQUEST_ID]))
         headers.append((b"connection", b"close"))
         if body or request.method == "POST":
@@ -201,65 +201,16 @@ class _Front:
         if patience is not None:
             milliseconds = str(max(1, int(patience * 1000))).encode()
             headers.append((TIMEOUT_HEADER, milliseconds))
-        found = await self._activator.backend.send(request.method, _target(scope), headers, body)
-        answer = _Answer(found)
+        activator, patience = self._activator, self._activator.settings.read_timeout_seconds
+        found = await activator.backend.send(request.method, _target(scope), headers, body)
+        answer = Answer(found, activator.room, patience)
+        kept.push_async_callback(answer.close)
         await answer.keep()
-        if found.status_code in _AGAIN:
-            full = found.status_code == HTTPStatus.TOO_MANY_REQUESTS
+        if answer.status in _AGAIN:
+            full = answer.status == HTTPStatus.TOO_MANY_REQUESTS
             raise NotTakenError(answer, full=full)
         return answer
 
 
 def _target(scope: Scope) -> bytes:
     return bytes(scope["raw_path"] + (b"?" + scope["query_string"]) * bool(scope["query_string"]))
-
-
-def _without(headers: Headers, unwanted: Collection[bytes]) -> Headers:
-    """Those that are not of this connection only: not `unwanted`, nor named by `Connection`."""
-    named = b",".join(value for name, value in headers if name == b"connection")
-    left_out = {name.strip().lower() for name in named.split(b",")} | set(unwanted)
-    return [entry for entry in headers if entry[0] not in left_out]
-
-
-class _Answer:
-    """A pod's answer, on its way to the client."""
-
-    def __init__(self, found: httpx.Response) -> None:
-        self._found = found
-        self._kept = b""
-        self._rest: AsyncIterator[bytes] | None = None
-
-    async def keep(self) -> None:
-        """Take what is not long now, and let the connection go. Raises NotTakenError."""
-        rest = self._found.aiter_raw()
-        try:
-            async for chunk in rest:
-                self._kept += chunk
-                if len(self._kept) > _KEPT_BYTES:
-                    self._rest = rest
-                    return
-        except httpx.TransportError:
-            raise NotTakenError(None) from None
-        finally:
-            if self._rest is None:
-                await self._found.aclose()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        found = [(name.lower(), value) for name, value in self._found.headers.raw]
-        headers = _without(found, _NOT_HANDED_BACK)
-        # The next request is better made to a pod.
-        headers.append((b"connection", b"close"))
-        start = {"type": "http.response.start", "status": self._found.status_code}
-        try:
-            await send(cast("Any", start | {"headers": headers}))
-            await send({"type": "http.response.body", "body": self._kept, "more_body": True})
-            if self._rest is not None:
-                async for chunk in self._rest:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        except httpx.TransportError:
-            # Without its end, the server breaks the connection: the client sees that it is cut.
-            log_event(_log, "answer cut", error="the pod went away")
-        finally:
-            await self._found.aclose()

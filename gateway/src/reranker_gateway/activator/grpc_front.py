@@ -7,11 +7,12 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from reranker_gateway.activator.answers import PIECE_BYTES, Room
 from reranker_gateway.activator.app import Activator
 from reranker_gateway.activator.hold import NotTakenError
 from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Phase
-from reranker_gateway.errors import GatewayError, NotReadyError
+from reranker_gateway.errors import GatewayError, NotReadyError, OverloadedError
 from reranker_gateway.kserve.calls import Context
 from reranker_gateway.kserve.service import INFER, STATUS, Front, no_message
 from reranker_gateway.request_context import current_request
@@ -60,9 +61,11 @@ class HoldingFront(Front):
                 raise no_message()
             entry.add(len(data))
             entry.arrived()
-            return await activator.hold.deliver(
+            answer = await activator.hold.deliver(
                 lambda: self._attempt(context, data), self._patience(context)
             )
+            _keep(activator.room, len(answer))
+            return answer
 
     def _patience(self, context: Context) -> float | None:
         limits = (context.time_remaining(), self._activator.settings.request_timeout_seconds)
@@ -117,6 +120,19 @@ class HoldingFront(Front):
         for name, value in metadata or ():
             if name == _TRUNCATED and str(value).isdecimal():
                 current_request().truncated = int(value)
+
+
+def _keep(room: Room, count: int) -> None:
+    """Count a long answer until this call's end, when it was taken. Raises OverloadedError."""
+    task = asyncio.current_task()
+    if count <= PIECE_BYTES or task is None:
+        return
+    if not room.take(count):
+        raise OverloadedError(
+            "answers that other clients do not take leave no room for this one; retry later",
+            retry_after=1,
+        )
+    task.add_done_callback(lambda _: room.give_back(count))
 
 
 def _told(error: Any) -> Exception:

@@ -4,6 +4,7 @@ import logging
 import time
 
 from reranker_contracts import metrics
+from reranker_gateway.activator.answers import Room
 from reranker_gateway.activator.app import Activator, create_app, metrics_app
 from reranker_gateway.activator.backend import Backend
 from reranker_gateway.activator.cold_start import ColdStart
@@ -23,6 +24,9 @@ from reranker_gateway.logs import log_event
 from reranker_gateway.throughput import Throughput
 
 _SMALL_BYTES = 4 << 20
+#: Of all answers that clients have not taken. Beside it each of them has up to some 300 KiB in the
+#: buffers of its two connections.
+_ANSWER_BYTES = 32 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +54,7 @@ def build_activator(settings: ActivatorSettings, clock: Clock = time.monotonic) 
         backend=backend,
         hold=hold,
         admission=admission,
+        room=Room(_ANSWER_BYTES),
         drain=Drain(
             delay_seconds=settings.drain_delay_seconds,
             timeout_seconds=settings.drain_timeout_seconds,
@@ -90,6 +95,11 @@ def _watch(activator: Activator) -> None:
         "reranker_held_bytes",
         "Bytes of the bodies of requests in progress",
         lambda: float(activator.admission.held_bytes),
+    )
+    telemetry.watch(
+        "reranker_activator_answer_bytes",
+        "Bytes of pods' answers that clients have not taken",
+        lambda: float(activator.room.held),
     )
     telemetry.watch(
         "reranker_activator_in_progress",

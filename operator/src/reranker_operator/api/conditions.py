@@ -158,6 +158,42 @@ _QUIET = frozenset(
     }
 )
 
+#: Takes its time, or is as somebody wished: what the runbook has nothing to do about, but for
+#: attempts that failed.
+_PLANNED = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.ADDRESS_PENDING,
+        Reason.AVAILABLE,
+        Reason.AWAITING_PROMOTION,
+        Reason.BUILDING,
+        Reason.BUILT,
+        Reason.DONE,
+        Reason.INTEGRATED,
+        Reason.LOAD_MATCHED,
+        Reason.MEASURING,
+        Reason.PAUSED,
+        Reason.PENDING,
+        Reason.PROVING,
+        Reason.READY,
+        Reason.RESOLVED,
+        Reason.RESOLVING,
+        Reason.ROLLING,
+        Reason.RUNNING,
+        Reason.SCALED_TO_ZERO,
+        Reason.SCALING_IN,
+        Reason.SCALING_OUT,
+        Reason.STABLE,
+        Reason.STARTING,
+        Reason.UNDONE,
+        Reason.WAITING_FOR_ENGINE,
+        Reason.WAITING_FOR_MODEL,
+        Reason.WAITING_FOR_PREPARED,
+        Reason.WAKING,
+        StageReason.SUCCEEDED,
+    }
+)
+
 #: Known of a step to come, while the steps before it only take their time.
 _FORESEEN = frozenset({Reason.NO_MATCHING_NODE})
 
@@ -196,6 +232,11 @@ def is_true(conditions: Iterable[Condition], kind: ConditionType) -> bool:
     """Whether the condition of this type is there and True."""
     entry = find(conditions, kind)
     return entry is not None and entry.status == "True"
+
+
+def is_failure(entry: Condition) -> bool:
+    """It is not so, and not because that takes its time or was wished for."""
+    return entry.status == "False" and entry.reason not in _PLANNED
 
 
 def summarise(judgements: Sequence[Condition], order: Sequence[ConditionType]) -> Condition:

@@ -1,8 +1,9 @@
 """What a RerankerService may ask for beside its pods: addresses, budget, network, monitoring."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from reranker_operator.api.fields import LabelName, Name, QualifiedName
 from reranker_operator.api.meta import ApiModel
@@ -16,8 +17,20 @@ Host = Annotated[
 Path = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^/")]
 Cidr = Annotated[str, Field(max_length=49, pattern=r"^[0-9A-Fa-f.:]+/[0-9]{1,3}$")]
 Duration = Annotated[str, Field(max_length=16, pattern=r"^([0-9]+(h|m|s|ms))+$")]
+
+
+def _amount(value: object) -> object:
+    """More than 100% is only refused where it is written: it may be stored already."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,3}%", value):
+        return value
+    raise ValueError("must be a number of pods such as 1, or a share of them such as 50%")
+
+
 IntOrPercent = Annotated[
-    Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9]{1,3}%$")],
+    int | str,
+    BeforeValidator(_amount),
     Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
 ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from reranker_operator.api.rules import Rule
+from reranker_operator.api.rules import AMOUNT, Rule
 
 _POLICY = "spec.networkPolicy"
 _PEERS = ("clients[]", "monitoring[]", "egress[].to[]", "builderEgress[].to[]")
@@ -46,14 +46,14 @@ EXPOSURE_RULES = (
     ),
     Rule(
         "spec.disruption",
-        "!has(self.minAvailable) || (type(self.minAvailable) == string "
-        "? self.minAvailable.matches('^[0-9]{1,3}%$') : self.minAvailable >= 0)",
-        "disruption.minAvailable is a number of pods such as 1, or a share such as 50%",
+        AMOUNT.format(field="self.minAvailable"),
+        "disruption.minAvailable is a number of pods such as 1, or a share up to 100%, such as "
+        "50%; write one of them",
     ),
     Rule(
         "spec.disruption",
         "!has(self.maxUnavailable) || (type(self.maxUnavailable) == string "
-        "? self.maxUnavailable.matches('^0*[1-9][0-9]{0,2}%$') : self.maxUnavailable >= 1)",
+        "? self.maxUnavailable.matches('^0*(100|[1-9][0-9]?)%$') : self.maxUnavailable >= 1)",
         "disruption.maxUnavailable is a number of pods such as 1, or a share such as 25%; 0 would "
         "block every drain of a node",
     ),

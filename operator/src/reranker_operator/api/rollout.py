@@ -150,8 +150,8 @@ class RolloutSpec(ApiModel):
         default=None,
         description=(
             "Of the strategy noSurge: ready pods, or percent of `replicas`, below which no pod is "
-            "given up. Default: one fewer than replicas. The other strategies never go below "
-            "replicas."
+            "given up. Default: one fewer than replicas; with as many as replicas, or more, no "
+            "rollout gets on. The other strategies never go below replicas."
         ),
     )
     gates: GatesSpec = Field(default=GatesSpec())
@@ -178,8 +178,9 @@ class RolloutSpec(ApiModel):
         ge=0,
         le=10,
         description=(
-            "Former revisions, of those on record, whose engines and pod templates are kept for "
-            "`kubectl rr rollout undo`."
+            "Former revisions whose engines and pod templates are kept for `kubectl rr rollout "
+            "undo`. They are of those that `history` keeps on record: what is more than that has "
+            "no effect."
         ),
     )
     history: int = Field(

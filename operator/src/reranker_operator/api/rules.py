@@ -23,6 +23,12 @@ class Rule:
         return {"rule": self.rule, "message": self.message}
 
 
+#: Of an optional number of pods, or percent of them.
+AMOUNT = (
+    "!has({field}) || (type({field}) == string "
+    "? {field}.matches('^0*(100|[0-9]{{1,2}})%$') : {field} >= 0)"
+)
+
 SERVICE_RULES = (
     Rule(
         "",
@@ -113,6 +119,12 @@ SERVICE_RULES = (
     ),
     Rule(
         "spec.rollout",
+        AMOUNT.format(field="self.minAvailable"),
+        "rollout.minAvailable is a number of pods such as 1, or a share up to 100%, such as 50%; "
+        "write one of them",
+    ),
+    Rule(
+        "spec.rollout",
         "!has(self.gates) || !has(self.gates.shadow) || self.strategy == 'canary' || "
         "(self.strategy == 'blueGreen' && has(self.blueGreen) && "
         "(self.blueGreen.previewSeconds > 0 || !self.blueGreen.autoPromote))",
@@ -136,6 +148,13 @@ SERVICE_RULES = (
         "spec.autoscaling",
         "self.min <= self.max",
         "autoscaling.min is greater than autoscaling.max; lower the one or raise the other",
+    ),
+    # The API server compares whole numbers with the whole part of a minimum: 0 with 0.
+    Rule(
+        "spec.autoscaling.targetBacklogSeconds",
+        "self >= 0.1",
+        "autoscaling.targetBacklogSeconds is less than 0.1; give at least 0.1, or remove it for "
+        "the default",
     ),
     Rule(
         "spec",

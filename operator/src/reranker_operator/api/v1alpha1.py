@@ -134,6 +134,13 @@ class RerankerServiceSpec(ApiModel):
         description="Let the operator decide the number of pods by what arrives and what waits. "
         "Default: `replicas` is the number.",
     )
+    hold_at_zero: bool = Field(
+        default=False,
+        description="For an autoscaler outside, like KEDA, that sets `replicas` to 0: an activator "
+        "holds what comes then, and says so, until there is a pod again. Not where a manifest or "
+        "`kubectl scale` is known to have set the 0: that is off. Not looked at with "
+        "`autoscaling`, of which `min: 0` is the same.",
+    )
     rollout: RolloutSpec = Field(default=RolloutSpec())
     expose: ExposeSpec = Field(default=ExposeSpec())
     disruption: DisruptionSpec = Field(default=DisruptionSpec())
@@ -403,11 +410,6 @@ class RerankerService(ApiModel):
     metadata: ObjectMeta
     spec: RerankerServiceSpec
     status: RerankerServiceStatus = RerankerServiceStatus()
-
-    @property
-    def may_sleep(self) -> bool:
-        """Without work it has no pods, and an activator in their place."""
-        return self.spec.autoscaling is not None and self.spec.autoscaling.min == 0
 
 
 class RerankerEngine(ApiModel):

@@ -17,7 +17,7 @@ from reranker_operator.api.meta import DEPLOYMENT, SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.causes.pods import is_ready as pod_is_ready
 from reranker_operator.core.plan import Action, Apply, Delete
-from reranker_operator.core.replicas import wanted_replicas
+from reranker_operator.core.replicas import may_sleep, wanted_replicas
 from reranker_operator.core.revisions import (
     asked_of,
     is_activators,
@@ -34,7 +34,7 @@ def is_needed(world: ServiceWorld) -> bool:
     """The activator and what it needs, also for as long as it has requests."""
     mine = render.selector(world.service.metadata.name)
     return (
-        world.service.may_sleep
+        may_sleep(world.service)
         or is_activators(world.k8s_service)
         or _deployment(world) is not None
         or any(_matches(pod, mine) for pod in world.pods)
@@ -44,7 +44,7 @@ def is_needed(world: ServiceWorld) -> bool:
 def pods_to_run(world: ServiceWorld) -> int:
     """The wanted number of pods, or those there are while the address still leads to them."""
     wanted = wanted_replicas(world.service)
-    if wanted > 0 or not world.service.may_sleep:
+    if wanted > 0 or not may_sleep(world.service):
         return wanted
     spec, running = world.service.spec.autoscaling, running_of(world)
     if _has_taken_over(world):
@@ -71,7 +71,7 @@ def leading(world: ServiceWorld, selector: Mapping[str, str]) -> Mapping[str, st
     """Where addresses lead that are to lead to the pods of `selector`."""
     wanted = wanted_replicas(world.service)
     # It also goes on holding after it was taken out of the spec, for pods that are on their way.
-    may_hold = world.service.may_sleep or (holds(world) and wanted > 0)
+    may_hold = may_sleep(world.service) or (holds(world) and wanted > 0)
     if not may_hold or not is_ready(world):
         return selector
     answering = any(
@@ -96,7 +96,7 @@ def is_ready(world: ServiceWorld) -> bool:
 def actions(world: ServiceWorld, *, led: bool) -> tuple[Action, ...]:
     """What becomes of its Deployment; `led` once there is an address."""
     entry = _deployment(world)
-    if world.service.may_sleep:
+    if may_sleep(world.service):
         if entry is None and not led:
             return ()
         return (Apply(_wanted(world, entry)),)
@@ -107,7 +107,7 @@ def actions(world: ServiceWorld, *, led: bool) -> tuple[Action, ...]:
 
 def next_look(world: ServiceWorld) -> float | None:
     """Seconds until the endpoints are worth another look."""
-    goes = not world.service.may_sleep and _deployment(world) is not None
+    goes = not may_sleep(world.service) and _deployment(world) is not None
     return _LOOK_SECONDS if goes or (stays_awake(world) and holds(world)) else None
 
 
@@ -118,7 +118,7 @@ def watched_endpoints(
     name, found = service.metadata.name, list(deployments)
     activator = names.activator(name)
     others = [entry for entry in found if entry["metadata"]["name"] != activator]
-    if service.may_sleep:
+    if may_sleep(service):
         decides = is_activators(address) and any(map(asked_of, others))
     else:
         decides = address is not None and len(others) < len(found)
@@ -149,7 +149,9 @@ def _has_taken_over(world: ServiceWorld) -> bool:
 
 def _is_left(world: ServiceWorld) -> bool:
     """Nobody who knows an address of the service reaches the activator any more."""
-    return all(entry and not entry & _own_pods(world) for entry in _endpoints(world))
+    # Of a service that is switched off nobody follows it.
+    nobody = wanted_replicas(world.service) == 0
+    return all((entry or nobody) and not entry & _own_pods(world) for entry in _endpoints(world))
 
 
 def _endpoints(world: ServiceWorld) -> list[frozenset[str]]:

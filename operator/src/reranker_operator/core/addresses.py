@@ -28,7 +28,8 @@ def address_problems(world: ServiceWorld) -> list[Condition]:
     return [*_route_problems(world), *_balancer_problems(world)]
 
 
-def _own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
+def own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
+    """What is beside the pods by this name, if it is the service's own."""
     uid = world.service.metadata.uid
     for entry in world.companions:
         if title_of(entry) == (resource.kind, name) and uid in owners_of(entry):
@@ -38,7 +39,7 @@ def _own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
 
 def _ingress_url(world: ServiceWorld) -> str | None:
     asked = world.service.spec.expose.ingress
-    live = _own(world, INGRESS, world.service.metadata.name)
+    live = own(world, INGRESS, world.service.metadata.name)
     if asked is None or live is None:
         return None
     host = _named(asked.hosts) or (None if asked.hosts else _reported(live))
@@ -48,7 +49,7 @@ def _ingress_url(world: ServiceWorld) -> str | None:
 
 def _route_url(world: ServiceWorld) -> str | None:
     asked = world.service.spec.expose.route
-    if asked is None or not _accepted(_own(world, HTTP_ROUTE, world.service.metadata.name)):
+    if asked is None or not _accepted(own(world, HTTP_ROUTE, world.service.metadata.name)):
         return None
     host = _named(asked.hostnames)
     port = next((f":{ref.port}" for ref in asked.parent_refs if ref.port not in _USUAL), "")
@@ -69,7 +70,7 @@ def _balancer_url(world: ServiceWorld) -> str | None:
 def _balancer(world: ServiceWorld) -> Manifest | None:
     if world.service.spec.expose.service.type != "LoadBalancer":
         return None
-    return _own(world, SERVICE, names.external_service(world.service.metadata.name))
+    return own(world, SERVICE, names.external_service(world.service.metadata.name))
 
 
 def _named(hosts: tuple[str, ...]) -> str | None:
@@ -125,11 +126,21 @@ def _route_problems(world: ServiceWorld) -> Iterator[Condition]:
         yield from _problems_of(world, GRPC_ROUTE, "grpcRoute", expose.grpc_route.parent_refs)
 
 
+def route_problem(world: ServiceWorld, kind: Resource) -> Condition | None:
+    """Why a route of this kind, which is asked for, leads nobody to where it says."""
+    expose = world.service.spec.expose
+    field, asked = (
+        ("route", expose.route) if kind is HTTP_ROUTE else ("grpcRoute", expose.grpc_route)
+    )
+    refs = () if asked is None else asked.parent_refs
+    return next(_problems_of(world, kind, field, refs), None)
+
+
 def _problems_of(
     world: ServiceWorld, kind: Resource, field: str, refs: Sequence[ParentRef]
 ) -> Iterator[Condition]:
     meta = world.service.metadata
-    live = _own(world, kind, meta.name)
+    live = own(world, kind, meta.name)
     for entry in _verdicts(live) if live else ():
         if entry["status"] == "False":
             said = quote(entry.get("message") or entry.get("reason"))

@@ -26,6 +26,8 @@ _NOTHING = "none"
 _DIGEST = re.compile("[0-9a-f]{64}")
 #: As `names.engine` makes them.
 _ENGINE = re.compile("[a-z0-9-]+-[0-9a-f]{10}")
+#: They come and go with the user's own variables, and are what the gateway does without them.
+_ALONG = frozenset(f"{_OURS}{name}" for name in ("HOST", "HTTP_PORT", "METRICS_PORT", "GRPC_PORT"))
 _BY_NAME = frozenset({"containers", "initContainers", "volumes"})
 
 
@@ -128,6 +130,8 @@ def _container(name: str, before: Json, after: Json) -> Iterator[str]:
 def _environment(container: str, before: list[Json], after: list[Json]) -> Iterator[str]:
     old, new = _keyed(before), _keyed(after)
     for name in _union(old, new):
+        if name in _ALONG and not (name in old and name in new):
+            continue
         title = f"{container}.env.{name}"
         if name.startswith(_OURS):
             values = [side[name].get("value") if name in side else None for side in (old, new)]

@@ -25,7 +25,7 @@ from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core import activation
 from reranker_operator.core.addresses import address_problems, amiss, outside_url
 from reranker_operator.core.plan import Action, Apply, Delete
-from reranker_operator.core.replicas import wanted_replicas
+from reranker_operator.core.replicas import may_sleep, wanted_replicas
 from reranker_operator.core.revisions import led_to
 from reranker_operator.core.rollout import Rollout
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving, owners_of, title_of
@@ -63,7 +63,7 @@ class Companions:
 def names_asked(service: RerankerService) -> list[tuple[Resource, str]]:
     """Kind and name of all that the spec asks for, to find out who has these names."""
     wanted = _wanted(service, {}, {}, ["an engine"], operator_namespace="")
-    if service.may_sleep:
+    if may_sleep(service):
         wanted += _activators(service, {}, operator_namespace="")
     if service.spec.rollout.strategy in ("blueGreen", "canary"):
         wanted.append(exposure.preview_service(service, ""))

@@ -10,7 +10,7 @@ from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.changes import summary
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.progress import Progress
-from reranker_operator.core.replicas import fight
+from reranker_operator.core.replicas import fight, may_sleep
 from reranker_operator.core.revisions import (
     carries_out_spec,
     engine_of,
@@ -82,7 +82,7 @@ def judge_serving(
     target = rollout.wanted or rollout.serving
     finding = obstacle(world, target)
     counted = f"{ready} of {wanted} pods are ready"
-    if wanted == 0 and world.service.spec.autoscaling is not None:
+    if wanted == 0 and (may_sleep(world.service) or world.service.spec.autoscaling is not None):
         text = "no pod is needed; the next request is held until the first one is there"
         if activation.stays_awake(world):
             text = "no pod is needed; they go when the activator has taken over"
@@ -146,8 +146,10 @@ def _judge_rolling(rollout: Rollout, finding: Finding | None, *, waits: bool) ->
     if finding is not None:
         text = f"revision {rollout.wanted} does not start: {finding.message}"
         return condition(kind, True, finding.reason, text)
-    doing = "is starting"
-    if waits:
+    doing, view = "is starting", rollout.view
+    if view is not None and view.unshared is not None:
+        doing = f"waits for its share of the requests: {view.unshared}"
+    elif waits:
         doing = "gets its first pod when one of the former revision is gone"
     return condition(kind, True, Reason.ROLLING, f"revision {rollout.wanted} {doing}")
 
@@ -184,4 +186,6 @@ def _overdue_text(sight: Sight, finding: Finding | None) -> str:
     )
     if rollout.rolling and rollout.serving is not None:
         text += f", and revision {rollout.serving} serves on"
+    if finding is None and rollout.view is not None and rollout.view.unshared is not None:
+        return f"{text}: {rollout.view.unshared}"
     return f"{text}: {finding.message}" if finding else advise(text, _LOOK_AT_PODS)

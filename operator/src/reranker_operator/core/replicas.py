@@ -27,7 +27,8 @@ _CONTEST_LASTS = datetime.timedelta(minutes=10)
 _FIGHT = 2
 #: `status.scale.owner` while the operator decides.
 AUTOSCALING = "autoscaling"
-_HPA, _KEDA = "HorizontalPodAutoscaler", "KEDA"
+_HPA, _KEDA, _KUBECTL = "HorizontalPodAutoscaler", "KEDA", "kubectl"
+SCALERS = (_HPA, _KEDA)
 _SCALERS = {"kube-controller-manager": _HPA, "keda": _KEDA, "keda-operator": _KEDA}
 
 
@@ -53,6 +54,20 @@ def wanted_replicas(service: RerankerService) -> int:
         return begin_with(service) if decided is None else decided.desired
     left = left_alone(service)
     return service.spec.replicas if left is None else left
+
+
+def may_sleep(service: RerankerService) -> bool:
+    """Without work it has no pods, and an activator in their place."""
+    if service.spec.autoscaling is not None:
+        return service.spec.autoscaling.min == 0
+    return service.spec.hold_at_zero and not _is_switched_off(service)
+
+
+def _is_switched_off(service: RerankerService) -> bool:
+    """The 0 is known to be a person's or a manifest's, which no request should undo."""
+    owning = owners_of_replicas(service.metadata.managed_fields or ())
+    by_hand = [entry.get("subresource") != "scale" or _who(entry) == _KUBECTL for entry in owning]
+    return service.spec.replicas == 0 and any(by_hand)
 
 
 def begin_with(service: RerankerService) -> int:
@@ -109,7 +124,7 @@ def rival(scale: ScaleStatus) -> IgnoredScale | None:
     other = scale.ignored
     if other is None or not other.times:
         return None
-    return other if other.by in (_HPA, _KEDA) or other.times >= _FIGHT else None
+    return other if other.by in SCALERS or other.times >= _FIGHT else None
 
 
 def _ignored(world: ServiceWorld, owning: list[Mapping[str, Any]]) -> IgnoredScale:
@@ -129,7 +144,7 @@ def _who(entry: Mapping[str, Any]) -> str:
     manager = str(entry.get("manager"))
     if entry.get("subresource") != "scale":
         return manager
-    return _SCALERS.get(manager, "kubectl" if manager.startswith("kubectl") else manager)
+    return _SCALERS.get(manager, _KUBECTL if manager.startswith("kubectl") else manager)
 
 
 def fight(scale: ScaleStatus) -> Contest | None:

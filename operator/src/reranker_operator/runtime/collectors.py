@@ -15,6 +15,7 @@ from reranker_operator.runtime.fleet import EngineFacts, Fleet, ServiceFacts
 from reranker_operator.runtime.health import Health
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.streams import Streams
 
 T = TypeVar("T")
 _PREFIX = "reranker_operator_"
@@ -63,6 +64,25 @@ class ReplicaCollector:
             "When all objects were listed last, in Unix time.",
             resync.finished_at if health.leading else None,
         )
+
+
+class StreamCollector:
+    """Which watches can't be kept."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus_client asks for it."""
+        failing = _family(
+            "watch_failing",
+            "Watches that can't be kept: changes wait for the resync; always 1.",
+            "resource",
+            "namespace",
+        )
+        for stream in self._streams.failing:
+            failing.add_metric([*stream], 1.0)
+        yield failing
 
 
 class FleetCollector:

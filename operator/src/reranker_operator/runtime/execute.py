@@ -10,7 +10,7 @@ from typing import Any
 from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.adapters.cluster import Cluster, Json
-from reranker_operator.api.conditions import Condition, changes_worth_telling
+from reranker_operator.api.conditions import Condition, changes_worth_telling, is_failure
 from reranker_operator.api.meta import (
     API_VERSION,
     DEPLOYMENT,
@@ -288,7 +288,7 @@ class Executor:
                 "namespace": meta.namespace,
                 "labels": {names.APP_MANAGED_BY: names.MANAGER},
             },
-            "type": "Warning" if entry.status == "False" else "Normal",
+            "type": "Warning" if is_failure(entry) else "Normal",
             "reason": entry.reason,
             "message": f"{entry.type} is {entry.status}: {entry.message}"[:1000],
             "involvedObject": {

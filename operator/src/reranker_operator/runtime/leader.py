@@ -2,10 +2,15 @@
 
 A restart is the cleanest way to forget everything that a former leader knew. On a graceful exit
 the Lease is given back, so that the other replica takes over at once.
+
+How long somebody else's Lease is still good is counted as client-go does: from when this process
+saw it change, by its own clock that never steps. The library counts by the wall clock; one step of
+it, and two would lead.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -33,13 +38,32 @@ class _PatientLock(LeaseLock):
     seen: float | None = None
     #: When the last attempt began that made or kept the Lease ours; others count from its end.
     renewed: float | None = None
+    #: What the Lease said, and when it was first seen to say so.
+    _record: LeaderElectionRecord | None = None
+    _changed: float | None = None
 
     def __init__(
-        self, name: str, namespace: str, identity: str, client: ApiClient, patience: float
+        self,
+        name: str,
+        namespace: str,
+        identity: str,
+        client: ApiClient,
+        *,
+        seconds: float,
+        patience: float,
     ) -> None:
         super().__init__(name, namespace, identity, client)
+        self._seconds = seconds
         self._patience = patience
         self.deposed = asyncio.Event()
+
+    def age(self) -> float:
+        """Seconds since the Lease was seen to change."""
+        return 0.0 if self._changed is None else _now() - self._changed
+
+    def _may_be_taken(self) -> bool:
+        holder = self._record.holder_identity if self._record else None
+        return holder in (None, self.identity) or self.age() >= self._seconds
 
     async def get(
         self, name: str, namespace: str
@@ -52,7 +76,11 @@ class _PatientLock(LeaseLock):
         found, record = answer
         if found:
             self.seen = _now()
-        holder = record.holder_identity if isinstance(record, LeaderElectionRecord) else None
+        if not isinstance(record, LeaderElectionRecord):
+            return answer
+        if self._record is None or vars(record) != vars(self._record):
+            self._record, self._changed = record, _now()
+        holder = record.holder_identity
         if self.renewed is not None and holder not in (None, self.identity):
             # The library would go on until its deadline to renew.
             self.deposed.set()
@@ -74,6 +102,8 @@ class _PatientLock(LeaseLock):
         return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        if not self._may_be_taken():
+            return False
         began = _now()
         try:
             async with asyncio.timeout(self._patience):
@@ -83,6 +113,28 @@ class _PatientLock(LeaseLock):
         if updated:
             self.renewed = began
         return updated
+
+
+class _SteadyElection(LeaderElection):
+    """Goes by the lock's clock, not by the wall's."""
+
+    def __init__(self, config: ElectionConfig, lock: _PatientLock) -> None:
+        super().__init__(config)
+        self._lock = lock
+
+    async def try_acquire_or_renew(self) -> bool:
+        # The library subtracts this from the time of day, which it reads right after this. Should
+        # that step while it waits for an answer, the lock says no.
+        self.observed_time_milliseconds = int((time.time() - self._lock.age()) * 1000)
+        return await super().try_acquire_or_renew()
+
+    async def renew_loop(self) -> None:
+        pause, patience = self.election_config.retry_period, self.election_config.renew_deadline
+        until = _now() + patience
+        while _now() < until:
+            if await self.try_acquire_or_renew():
+                until = _now() + pause + patience
+            await asyncio.sleep(pause)
 
 
 class Leader:
@@ -96,7 +148,14 @@ class Leader:
         self._seconds = seconds
         self._renew_deadline = seconds * 2 // 3
         # A call that hangs must leave time for another try.
-        self._lock = _PatientLock(name, namespace, identity, client, self._renew_deadline / 3)
+        self._lock = _PatientLock(
+            name,
+            namespace,
+            identity,
+            client,
+            seconds=seconds,
+            patience=self._renew_deadline / 3,
+        )
 
     def lease_seen(self) -> float | None:
         """When the Lease was last read, on the event loop's clock; None: never."""
@@ -126,7 +185,7 @@ class Leader:
             onstarted_leading=start,
             onstopped_leading=_nothing,
         )
-        election = asyncio.create_task(LeaderElection(config).run())
+        election = asyncio.create_task(_SteadyElection(config, self._lock).run())
         deposed = asyncio.create_task(self._lock.deposed.wait())
         try:
             await asyncio.wait({election, deposed}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,6 +197,8 @@ class Leader:
 
     async def release(self) -> None:
         """Give the Lease back if it is ours; at the end nobody waits long for the API server."""
+        # What is still under way, if anything, must not write any more.
+        self._lock.renewed = None
         api = CoordinationV1Api(self._client)
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):

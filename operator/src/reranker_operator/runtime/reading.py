@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import RERANKER_SERVICE, ApiModel, Resource
+from reranker_operator.api.refusal import refused
 from reranker_operator.api.v1alpha1 import (
     RerankerEngineSpec,
     RerankerEngineStatus,
@@ -43,18 +44,21 @@ def read(kind: type[_T], raw: Json) -> tuple[_T, tuple[str, ...]]:
             return kind.model_validate(raw), tuple(unknown)
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
+            paths = _in_the_way(raw, found)
+            if not paths:
+                raise Unreadable(refused(error, raw)) from None
         raw = copy.deepcopy(raw)
         if left <= 1 and all(entry["loc"][:1] == ("status",) for entry in found):
             raw.pop("status", None)
             continue
         unknown |= dict.fromkeys(_title(entry["loc"]) for entry in found if _is_extra(entry))
-        for path in _in_the_way(raw, found):
+        for path in paths:
             _drop(raw, path)
         lost = lost or any(entry["type"] != "extra_forbidden" for entry in found)
         if lost and isinstance(raw.get("status"), dict):
             # It was not observed so, and is written anew for that.
             raw["status"].pop("observedGeneration", None)
-    raise Unreadable("spec: can't be read")
+    raise Unreadable("spec can't be read")
 
 
 def sibling(raw: Json) -> Sibling | None:
@@ -91,7 +95,7 @@ def _title(path: Iterable[object]) -> str:
 
 
 def _in_the_way(raw: Json, found: list[ErrorDetails]) -> list[_Path]:
-    """What to leave out, the last entries of a list first."""
+    """What can be left out, the last entries of a list first."""
     paths = set()
     for entry in found:
         path = entry["loc"]
@@ -101,8 +105,6 @@ def _in_the_way(raw: Json, found: list[ErrorDetails]) -> list[_Path]:
             # Of a list only the entry, of anything else all of it.
             length = 3 if len(path) > 2 and isinstance(path[2], int) else 2
             paths.add(path[:length])
-        else:
-            raise Unreadable(f"{_title(path)}: {entry['msg']}")
     return sorted(paths, key=lambda path: [str(part).rjust(20) for part in path], reverse=True)
 
 

@@ -240,9 +240,10 @@ class Reconciler:
         All else that was said stays, and what goes on with it: a newer operator may have written
         this spec, and come back.
         """
-        message = f"{error}; correct the field and apply again"
+        remedy = "correct the field and apply again"
         if key.kind == RERANKER_ENGINE.kind:
-            message = f"{error}; upgrade the operator, or delete this RerankerEngine"
+            remedy = "upgrade the operator, or delete this RerankerEngine"
+        message = f"{error}; {remedy}"
         judgement = condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
         judgements = [judgement, summarise([judgement], [ConditionType.ACCEPTED])]
         before = status_of(RESOURCES[key.kind], raw)

@@ -19,7 +19,7 @@ from reranker_operator.api.meta import (
     RERANKER_SERVICE,
 )
 from reranker_operator.core import diagnose
-from reranker_operator.errors import OperatorError
+from reranker_operator.errors import Forbidden, OperatorError
 from reranker_operator.names import SERVICE_LABEL
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.queue import Key, Lane, WorkQueue
@@ -110,7 +110,13 @@ class Watch:
     async def _find_missed(self, kind: str) -> None:
         logger.info("the watch of %s was cut; looking for what vanished", kind)
         for namespace in self._namespaces:
-            for body in await self._cluster.relist(namespace, kind):
+            try:
+                gone = await self._cluster.relist(namespace, kind)
+            except Forbidden as error:
+                # As in a resync: a namespace that was deleted must not be in the others' way.
+                logger.warning("list of %s: %s", kind, error)
+                continue
+            for body in gone:
                 self.missed(body)
 
     def _notice_lists(self, kind: str, event: str | None) -> None:

@@ -1,7 +1,14 @@
-"""Workers: take a key, reconcile it, put it back if it failed."""
+"""Workers: take a key, reconcile it, put it back if it failed.
+
+A reconcile that hangs, behind a webhook of somebody's for example, has its place taken by another.
+All that hang together are bounded, and shared among the namespaces: one that has keys which hang
+may have no more than half as many at work as there are places left. So one alone gets a third, and
+with each that hangs as well all of them get less, but something is left for those that don't.
+"""
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from reranker_operator.errors import Forbidden, OperatorError, Unavailable
@@ -39,7 +46,11 @@ class Workers:
         self._count = count
         self._patience = patience
         self._places = asyncio.Semaphore(count)
-        self._all = asyncio.Semaphore(max(count, _MOST))
+        self._most = max(count, _MOST)
+        self._all = asyncio.Semaphore(self._most)
+        #: Keys by namespace: all at work, and those of them that hang.
+        self._busy: Counter[str] = Counter()
+        self._hanging: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Until the queue is closed."""
@@ -47,20 +58,27 @@ class Workers:
             while True:
                 await self._all.acquire()
                 await self._places.acquire()
-                key = await self._queue.get()
+                key = await self._queue.get(self._is_full)
                 if key is None:
                     return
+                self._busy[key.namespace] += 1
                 group.create_task(self._work(key))
 
+    def _is_full(self, namespace: str) -> bool:
+        if not self._hanging[namespace]:
+            return False
+        return 2 * self._busy[namespace] >= self._most - self._hanging.total()
+
     async def _work(self, key: Key) -> None:
-        place = _Place(self._places)
-        timer = asyncio.get_running_loop().call_later(self._patience, place.leave)
+        place = _Place(self._places, self._hanging, key.namespace)
+        timer = asyncio.get_running_loop().call_later(self._patience, place.hangs)
         try:
             await self._one(key)
         finally:
             timer.cancel()
             place.leave()
             self._all.release()
+            _less(self._busy, key.namespace)
             self._queue.done(key)
 
     async def _one(self, key: Key) -> None:
@@ -84,13 +102,30 @@ class Workers:
 
 
 class _Place:
-    """One of the counted places; given back once."""
+    """One of the counted places, or one among those that hang."""
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places: asyncio.Semaphore | None = places
+    def __init__(self, places: asyncio.Semaphore, hanging: Counter[str], namespace: str) -> None:
+        self._places = places
+        self._hanging = hanging
+        self._namespace = namespace
+        self._hangs = False
+
+    def hangs(self) -> None:
+        """Somebody else may work."""
+        self._hangs = True
+        self._hanging[self._namespace] += 1
+        self._places.release()
 
     def leave(self) -> None:
-        """Somebody else may work."""
-        if self._places is not None:
+        """The work is done."""
+        if self._hangs:
+            _less(self._hanging, self._namespace)
+        else:
             self._places.release()
-            self._places = None
+
+
+def _less(counter: Counter[str], namespace: str) -> None:
+    """Without keeping those that have none."""
+    counter[namespace] -= 1
+    if not counter[namespace]:
+        del counter[namespace]

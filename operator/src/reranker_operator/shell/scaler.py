@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 import grpc
@@ -24,6 +25,7 @@ from reranker_operator.errors import Forbidden, NotFound, OperatorError
 from reranker_operator.runtime.loads import GOOD_SECONDS, Loads
 from reranker_operator.runtime.queue import Key
 from reranker_operator.shell import externalscaler_pb2 as pb
+from reranker_operator.shell.crowd import Crowd, FullError
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +36,14 @@ _TELL_SECONDS: Final = 2.0
 _RATE_SECONDS: Final = GOOD_SECONDS + 0.1
 _MOST_BYTES: Final = 64 << 10
 #: KEDA has one connection for all that have the same address, and a stream for each push trigger.
-_MOST_CALLS: Final = 512
+#: Streams and questions each: who has all of the ones keeps nobody from the others.
+_MOST_OF_A_KIND: Final = 512
+#: Some more than there are places, so that it is decided here who has to make room.
+_MOST_CALLS: Final = 3 * _MOST_OF_A_KIND
 #: Questions to the API server at the same time: what anybody asks here must not fill its queues.
 _ABREAST: Final = 8
-#: Answers that are kept for the next one who asks.
+#: Answers that are kept for the next one who asks. Questions that have no answer yet are as many as
+#: there are calls at most.
 _MOST_KEPT: Final = 1024
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -52,6 +58,19 @@ class _Refusal(Exception):  # noqa: N818 - an answer
     def __init__(self, code: Any, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+@dataclass(eq=False)
+class _Question:
+    """One that may have been asked by several."""
+
+    asked: float
+    answer: asyncio.Future[object]
+    waiting: int = 0
+
+    def serves(self, now: float) -> bool:
+        """Its answer is to come, or good enough."""
+        return not self.answer.done() or 0 <= now - self.asked <= GOOD_SECONDS
 
 
 class Scaler:
@@ -70,19 +89,19 @@ class Scaler:
         self._wall = wall
         self._sleep = sleep
         self._places = asyncio.Semaphore(_ABREAST)
-        #: By question: when it was asked last, and the answer to come.
-        self._asked: dict[tuple[str, str, str], tuple[float, asyncio.Future[object]]] = {}
+        self._asked: dict[tuple[str, str, str], _Question] = {}
+        self._streams, self._calls = Crowd(_MOST_OF_A_KIND), Crowd(_MOST_OF_A_KIND)
 
     def handlers(self) -> tuple[Any, ...]:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         reference = pb.ScaledObjectRef.FromString
         methods = {
-            "IsActive": unary(_guarded(self._is_active), reference, _serialised),
+            "IsActive": unary(self._guarded(self._is_active), reference, _serialised),
             "StreamIsActive": stream(self._stream_is_active, reference, _serialised),
-            "GetMetricSpec": unary(_guarded(self._spec), reference, _serialised),
+            "GetMetricSpec": unary(self._guarded(self._spec), reference, _serialised),
             "GetMetrics": unary(
-                _guarded(self._metrics), pb.GetMetricsRequest.FromString, _serialised
+                self._guarded(self._metrics), pb.GetMetricsRequest.FromString, _serialised
             ),
         }
         return (grpc.method_handlers_generic_handler(SERVICE, methods),)
@@ -92,6 +111,14 @@ class Scaler:
 
     async def _stream_is_active(self, asked: Any, context: Context) -> AsyncIterator[Any]:
         """At once, and whenever it changes; what can't be seen for a while changes nothing."""
+        try:
+            with self._streams.place(context.peer()):
+                async for told in self._changes(asked, context):
+                    yield told
+        except FullError:
+            await context.abort(*_full("streams"))
+
+    async def _changes(self, asked: Any, context: Context) -> AsyncIterator[Any]:
         told: bool | None = None
         while True:
             try:
@@ -157,17 +184,43 @@ class Scaler:
     ) -> object:
         """The answer to all who ask the same at about the same time: anybody may, and often."""
         now = self._wall()
-        at, task = self._asked.get(key, (now, None))
-        if task is None or (task.done() and not 0 <= now - at <= GOOD_SECONDS):
+        found = self._asked.get(key)
+        if found is None or not found.serves(now):
             if len(self._asked) >= _MOST_KEPT:
                 self._asked = {
-                    other: kept for other, kept in self._asked.items() if not kept[1].done()
+                    other: kept for other, kept in self._asked.items() if not kept.answer.done()
                 }
-            task = asyncio.ensure_future(question(*key[1:]))
+            found = _Question(now, asyncio.ensure_future(question(*key[1:])))
             # Whoever asked may have hung up: then nobody hears of an error.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._asked[key] = now, task
-        return await asyncio.shield(task)
+            found.answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._asked[key] = found
+        found.waiting += 1
+        try:
+            return await asyncio.shield(found.answer)
+        finally:
+            found.waiting -= 1
+            if not found.waiting and not found.answer.done():
+                # All have hung up, and the API server may take its time.
+                found.answer.cancel()
+                del self._asked[key]
+
+    def _guarded(
+        self, method: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
+        async def answer(request: Any, context: Context) -> Any:
+            try:
+                with self._calls.place(context.peer()):
+                    return await method(request)
+            except FullError:
+                await context.abort(*_full("questions"))
+            except _Refusal as refusal:
+                await context.abort(refusal.code, str(refusal))
+            except Exception:
+                logger.exception("an answer to KEDA failed")
+                text = "internal error; see the operator's log"
+                await context.abort(grpc.StatusCode.INTERNAL, text)
+
+        return answer
 
     async def _ask_whether(self, namespace: str, service: str) -> None:
         """There is such a service, and it is scaled from outside."""
@@ -179,6 +232,14 @@ class Scaler:
                 f"RerankerService {service} has spec.autoscaling: the operator decides the number "
                 "of its pods; remove that field, or the ScaledObject",
             )
+
+
+def _full(what: str) -> tuple[Any, str]:
+    text = (
+        f"{_MOST_OF_A_KIND} {what} at a time are the most that are answered, and who has most of "
+        "them must make room for others; ask again later"
+    )
+    return grpc.StatusCode.RESOURCE_EXHAUSTED, text
 
 
 def _target(asked: Any) -> Target:
@@ -212,19 +273,6 @@ async def _answered(question: Awaitable[T]) -> T:
         ) from None
     except OperatorError as error:
         raise _Refusal(code.UNAVAILABLE, str(error)) from None
-
-
-def _guarded(method: Callable[[Any], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
-    async def answer(request: Any, context: Context) -> Any:
-        try:
-            return await method(request)
-        except _Refusal as refusal:
-            await context.abort(refusal.code, str(refusal))
-        except Exception:
-            logger.exception("an answer to KEDA failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the operator's log")
-
-    return answer
 
 
 def _serialised(message: Any) -> bytes:

@@ -1,23 +1,14 @@
 """kopf's settings, with the reason for each that differs from its default."""
 
 import logging
-import random
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import kopf
 
 from reranker_operator.api.meta import GROUP, OPTIONAL, OWNED
 from reranker_operator.names import MANAGED_SELECTOR, MANAGER
-
-
-class _Backoffs:
-    """About four minutes of retries with jitter; kopf iterates anew for every call."""
-
-    def __iter__(self) -> Iterator[float]:
-        for delay in (0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120):
-            yield delay * (0.75 + 0.5 * random.random())  # noqa: S311 - jitter, no secret
+from reranker_operator.shell.watching import Backoffs
 
 
 class ExpectedAbsence(logging.Filter):
@@ -75,7 +66,7 @@ def configure(*, namespaced: bool) -> kopf.OperatorSettings:
     settings.scanning.disabled = namespaced
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = _Backoffs()
+    settings.networking.error_backoffs = Backoffs()
     settings.process.ultimate_exiting_timeout = 9
     settings.queueing.exit_timeout = 1
     logging.getLogger("kopf._core.reactor.observation").addFilter(_EXPECTED_ABSENCE)

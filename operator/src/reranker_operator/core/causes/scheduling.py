@@ -14,6 +14,7 @@ from reranker_operator.core.world import Manifest
 _PREEMPTION = re.compile(r"\s*(?:no new claims to deallocate, )?preemption: .*", re.DOTALL)
 _DEVICE = re.compile(r"Insufficient ([\w.-]+/[\w./-]*\w)")
 _TAINT = "untolerated taint"
+_CORDONED = "were unschedulable"
 _CLUES = (
     clue(
         "topology spread constraints|affinity rules",
@@ -23,12 +24,12 @@ _CLUES = (
     clue(
         _DEVICE.pattern,
         Reason.INSUFFICIENT_ACCELERATORS,
-        "free {device}, add a node that has it, or change spec.accelerator{tainted}",
+        "free {device}, add a node that has it, or change spec.accelerator{tainted}{cordoned}",
     ),
     clue(
         r"Insufficient \w|Too many pods",
         Reason.INSUFFICIENT_RESOURCES,
-        "free capacity, add a node, or lower {resources}",
+        "free capacity, add a node, or lower {resources}{cordoned}",
     ),
     clue(
         "node affinity/selector",
@@ -36,6 +37,11 @@ _CLUES = (
         "{selector}label a node, or change spec.accelerator.nodeSelector",
     ),
     clue(_TAINT, Reason.TAINT_NOT_TOLERATED, "{tolerate}take the taint off a node"),
+    clue(
+        _CORDONED,
+        Reason.UNSCHEDULABLE,
+        "let pods on nodes again that are cordoned (`kubectl uncordon NODE`), or add a node",
+    ),
     clue(
         "",
         Reason.UNSCHEDULABLE,
@@ -64,12 +70,14 @@ def unscheduled(
         return found
     device, build = _DEVICE.search(text), is_build(pod)
     tainted = ". If tainted nodes have it, tolerate that in spec.accelerator.tolerations"
+    cordoned = ". Nodes that are cordoned take pods again after `kubectl uncordon NODE`"
     return recognise(
         _CLUES,
         text,
         f"no node takes the pod: {quote(text)}",
         device=device[1] if device else "",
         selector=_selector_text(pod),
+        cordoned=cordoned if _CORDONED in text else "",
         tainted=tainted if _TAINT in text else "",
         resources="spec.engine.resources" if build else "the resources in spec.serving",
         tolerate="" if build else "tolerate the taint in spec.accelerator.tolerations, or ",

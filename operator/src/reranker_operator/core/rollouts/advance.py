@@ -11,10 +11,11 @@ from reranker_operator.core.causes.finding import Finding
 from reranker_operator.core.obstacles import obstacle
 from reranker_operator.core.revisions import asked_of, engine_of, pods_of, ready_of
 from reranker_operator.core.rollouts import gates, reading, trouble
+from reranker_operator.core.rollouts.orders import aborted, promoted, retry_of
 from reranker_operator.core.rollouts.reading import Reading
+from reranker_operator.core.rollouts.routed import in_force
 from reranker_operator.core.rollouts.stages import share_of_pods
 from reranker_operator.core.rollouts.view import View
-from reranker_operator.core.rollouts.wish import retry_of
 
 #: Metrics are looked at as often while a revision is judged by them.
 _LOOK_SECONDS = 5.0
@@ -166,20 +167,25 @@ def _is_unseen(here: RolloutProgress, now: datetime.datetime) -> bool:
 
 
 def _gates(view: View, before: RolloutProgress | None, metrics: Reading) -> tuple[GateStatus, ...]:
-    world, loads = view.world, view.world.loads
-    count = view.needed
+    world, count = view.world, view.needed
     engine = engine_of(view.entry)
     report = next(
         (entry.status.parity for entry in world.engines if entry.metadata.name == engine), None
     )
-    new = gates.lately(loads, view.target), gates.in_all(loads, view.target)
-    compared = (before.before if before else None) or Measured()
-    former = gates.lately(loads, view.base), compared
-    limits = world.service.spec.rollout.gates
+    compared = before.before if before else None
+    new, former = _sides(view, compared)
+    judged = gates.judge(
+        world.service.spec.rollout.gates,
+        new,
+        former,
+        unread=metrics.unread,
+        alone=_alone(view, before),
+        left=_left(view, compared),
+    )
     return (
         gates.readiness(min(ready_of(view.entry), count), count),
         gates.parity(report),
-        *gates.judge(limits, new, former, unread=metrics.unread, alone=_alone(view, before)),
+        *judged,
         *reading.agreement(view, metrics),
     )
 
@@ -211,7 +217,7 @@ def _verdict(
 ) -> _Verdict | None:
     """What it has failed, if it has."""
     now, service = view.world.now, view.world.service
-    if service.metadata.annotations.get(names.ABORT) == view.target:
+    if aborted(service, view.target):
         return _Verdict("abort", f"ended by annotation {names.ABORT}")
     gate = next((gate for gate in here.gates if gate.state == "Failed"), None)
     if gate and here.failing_since and now - here.failing_since >= gates.PERSISTS:
@@ -225,12 +231,16 @@ def _verdict(
         text = f"{counted}, and one has loaded its engine for more than {seconds:.0f} s"
         return _Verdict("ready", f"{text}: {found.message}" if found else text)
     if remaining is not None and remaining <= 0:
-        text = (
-            f"{counted}, and no other became so within "
-            f"{service.spec.rollout.progress_deadline_seconds} s"
-        )
-        return _Verdict("ready", f"{text}: {found.message}" if found else text)
+        return _Verdict("ready", _overdue(view, counted, found))
     return None
+
+
+def _overdue(view: View, counted: str, found: Finding | None) -> str:
+    seconds = view.world.service.spec.rollout.progress_deadline_seconds
+    if view.unshared is not None:
+        return f"{counted}, but got no share of the requests within {seconds} s: {view.unshared}"
+    text = f"{counted}, and no other became so within {seconds} s"
+    return f"{text}: {found.message}" if found else text
 
 
 def _failure(view: View, verdict: _Verdict, why: str) -> FailedRevision:
@@ -251,16 +261,33 @@ def _time_is_over(view: View, here: RolloutProgress) -> bool:
     if view.stage.seconds and here.unread_since is not None:
         # Time alone proves nothing where nobody looked, but pods that stay dumb hold up nothing.
         end = max(end, here.unread_since) + gates.READING
-    return now >= end or _promoted(view)
+    return (now >= end and _left(view, here.before) is None) or _promoted(view)
+
+
+def _sides(view: View, compared: Measured | None) -> tuple[gates.Sides, gates.Sides]:
+    """What the target did, and the former revision: lately, and in a longer time."""
+    loads = view.world.loads
+    new = gates.lately(loads, view.target), gates.in_all(loads, view.target)
+    return new, (gates.lately(loads, view.base), compared or Measured())
+
+
+def _left(view: View, compared: Measured | None) -> str | None:
+    """What it was asked for and has not done: nobody is proven by that."""
+    world = view.world
+    if not view.stage.seconds or view.straight:
+        return None
+    waiting = gates.waiting(world.loads, view.target, world.now.timestamp())
+    limits = world.service.spec.rollout.gates
+    new, former = _sides(view, compared)
+    if view.stage.phase == "Preview" and limits.shadow is not None:
+        # A mere share of the requests fills no batches: its speed is not judged.
+        former = Measured(), Measured()
+    return gates.unfinished(limits, new, former, waiting)
 
 
 def _promoted(view: View) -> bool:
     """Somebody said that it need not wait: to its end, or up to a stage."""
-    value = view.world.service.metadata.annotations.get(names.PROMOTE, "").strip()
-    revision, _, step = value.partition("/")
-    if revision != view.target:
-        return False
-    return not step or (step.isdigit() and view.number <= int(step))
+    return promoted(view.world.service, view.target, view.number)
 
 
 def _next(view: View, here: RolloutProgress) -> RolloutProgress:
@@ -281,7 +308,7 @@ def _weight(view: View) -> int | None:
     if view.arrived:
         return 100
     if view.routed:
-        return view.weight
+        return in_force(view.world)
     return share_of_pods(ready_of(view.live.get(view.base or "")), ready_of(view.entry))
 
 

@@ -21,6 +21,10 @@ Gate = Callable[[GatesSpec, Measured, Measured], GateStatus]
 #: What is called lately.
 WINDOW_SECONDS = 60.0
 _HOPELESS = 5
+#: Seconds of work after which one fails by what it has not done, and is not taken for proven.
+_STUCK_SECONDS, _SOME_SECONDS = 30.0, 5.0
+#: Tokens that may be in the engine at a time, and how many times longer than allowed is far off.
+_IN_FLIGHT, _FAR_OFF = 32_768.0, 5.0
 _NO_TRAFFIC = "no traffic to judge"
 #: What sums of many are off.
 _ROUNDING = 1e-6
@@ -79,8 +83,10 @@ def judge(
     *,
     unread: int = 0,
     alone: Measured | str | None = None,
+    left: str | None = None,
 ) -> tuple[GateStatus, GateStatus]:
-    """Errors and time per token; `unread` pods of the new revision are not in its numbers.
+    """Errors and time per token; `unread` pods of the new revision are not in its numbers, and
+    `left` is what it has not finished.
 
     `alone`: what it did with all the traffic, where it was asked a mere share before, which fills
     no batches and says nothing of its speed; or why there is no such yet.
@@ -95,12 +101,28 @@ def judge(
             return found.model_copy(update=told)
         return found
 
-    errors = _reckoned("errorRate", lambda: sides(_errors, requests, limits.min_requests))
+    def all_errors() -> GateStatus:
+        # First what fails now, of however few: hours that were good must not hide it.
+        recent = _errors(limits, new[0], _enough(former, requests, limits.min_requests), new[1])
+        return recent if recent.state == "Failed" else sides(_errors, requests, limits.min_requests)
+
+    errors = _reckoned("errorRate", all_errors)
     if isinstance(alone, str):
         return errors, GateStatus(name="latency", state="NoData", message=alone)
     if alone is not None:
         new = alone, alone
-    return errors, _reckoned("latency", lambda: sides(_latency, tokens, limits.min_tokens))
+
+    def latency() -> GateStatus:
+        base = _enough(former, tokens, limits.min_tokens)
+        stuck = next(filter(None, (_stuck(limits, side, base) for side in new)), None)
+        if stuck is not None:
+            return GateStatus(name="latency", state="Failed", message=stuck)
+        found = sides(_latency, tokens, limits.min_tokens)
+        if left is not None and found.state in ("Waiting", "NoData"):
+            return found.model_copy(update={"state": "Waiting", "message": left})
+        return found
+
+    return errors, _reckoned("latency", latency)
 
 
 def _reckoned(name: str, gate: Callable[[], GateStatus]) -> GateStatus:
@@ -202,28 +224,34 @@ def readiness(ready: int, asked: int) -> GateStatus:
     return GateStatus(name="ready", state=state, message=f"{ready} of {asked} pods are ready")
 
 
-def _errors(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
-    name, count = "errorRate", new.requests
+def _errors(
+    limits: GatesSpec, new: Measured, former: Measured, total: Measured | None = None
+) -> GateStatus:
+    """`total`: what it did in a longer time than `new` is of."""
+    name, count, failed = "errorRate", new.requests, new.failed
     if limits.max_error_increase >= 1:
         return GateStatus(name=name, state="Passed", message="not judged")
     if count < 1:
         return GateStatus(name=name, state="NoData", message=_NO_TRAFFIC)
     base = former.failed / former.requests if former.requests >= 1 else 0.0
     numbers = (
-        f"{_percent(new.failed / count)} of {count:.0f} requests failed, of the former revision's "
+        f"{_percent(failed / count)} of {count:.0f} requests failed, of the former revision's "
         f"{_percent(base)} of {former.requests:.0f}; {_percent(limits.max_error_increase)} more "
         "are allowed"
     )
     allowed = min(1.0, base + limits.max_error_increase)
-    # Of few requests, most fail: nobody need wait for more.
-    hopeless = new.failed >= _HOPELESS and new.failed >= count / 2 and new.failed > count * allowed
+    expected = count * allowed
+    # Twice the spread of a Poisson count, and one: what chance alone hardly brings about.
+    failing = failed > expected + 2 * math.sqrt(max(0.0, expected)) + 1
+    # Of few requests most fail, or too many of one that was asked enough: nobody waits for more.
+    known = total is not None and total.requests >= limits.min_requests
+    many = failed >= count / 2 and failed > expected
+    hopeless = failed >= _HOPELESS and (many or (known and failing))
     if count < limits.min_requests and not hopeless:
         text = f"{numbers}; judged from {limits.min_requests} requests on"
         return GateStatus(name=name, state="Waiting", message=text)
-    expected = count * allowed
-    # Twice the spread of a Poisson count, and one: what chance alone hardly brings about.
-    failing = hopeless or new.failed > expected + 2 * math.sqrt(max(0.0, expected)) + 1
-    return GateStatus(name=name, state="Failed" if failing else "Passed", message=numbers)
+    state = "Failed" if failing or hopeless else "Passed"
+    return GateStatus(name=name, state=state, message=numbers)
 
 
 def _latency(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
@@ -244,6 +272,63 @@ def _latency(limits: GatesSpec, new: Measured, former: Measured) -> GateStatus:
         return GateStatus(name=name, state="Waiting", message=text)
     state = "Failed" if ratio > limits.max_slowdown else "Passed"
     return GateStatus(name=name, state=state, message=numbers)
+
+
+def _stuck(
+    limits: GatesSpec, new: Measured, former: Measured, seconds: float = _STUCK_SECONDS
+) -> str | None:
+    """It has worked for longer than it may take for all that it is judged by, and has not done it.
+
+    Who hangs, or takes a hundred times as long, never gets as far as `minTokens`.
+    """
+    done, spent = new.tokens, new.busy_seconds
+    if done >= limits.min_tokens or spent < seconds:
+        return None
+    numbers = f"finished {done:.0f} tokens in {spent:.0f} s of work"
+    own = former.busy_seconds / former.tokens if former.tokens >= 1 else 0.0
+    if own <= 0:
+        return numbers if done < 1 and spent >= 1.5 * seconds else None
+    # Where very many tokens are asked for, less is enough of one that is far off.
+    count = min(float(limits.min_tokens), _FAR_OFF * (done + _IN_FLIGHT))
+    if spent <= limits.max_slowdown * own * count:
+        return None
+    return (
+        f"{numbers}; the former revision needs {own * limits.min_tokens:.2g} s for "
+        f"{limits.min_tokens}, and {limits.max_slowdown:g} times is allowed"
+    )
+
+
+def unfinished(
+    limits: GatesSpec, new: Sides, former: Sides, waiting: tuple[float, float]
+) -> str | None:
+    """What a revision was asked for and has not done, where that is enough to judge it by.
+
+    What nobody asked for is no such. `waiting`: see there.
+    """
+    tokens, requests = waiting
+    did, total = new
+    base = _enough(former, lambda done: done.tokens, limits.min_tokens)
+    if total.tokens < limits.min_tokens:
+        # Since the start; what was slow once, and is asked for no more, is over.
+        if (text := _stuck(limits, did, base, _SOME_SECONDS)) is not None:
+            return text
+        if tokens >= 1 and did.tokens < 1 and did.busy_seconds >= _SOME_SECONDS:
+            return f"finished none of {tokens:.0f} tokens in {did.busy_seconds:.0f} s of work"
+        if total.tokens + tokens >= limits.min_tokens:
+            return f"finished {total.tokens:.0f} tokens, and {tokens:.0f} more wait"
+    if total.requests < limits.min_requests <= total.requests + requests:
+        return f"answered {total.requests:.0f} requests, and {requests:.0f} more wait"
+    return None
+
+
+def waiting(loads: Iterable[PodLoad], revision: str | None, now: float) -> tuple[float, float]:
+    """Tokens and requests that a revision was asked for and has not finished."""
+    last = [
+        load.last
+        for load in _of(loads, revision)
+        if load.last is not None and load.is_known(now, FRESH_SECONDS)
+    ]
+    return sum(one.backlog_tokens for one in last), sum(one.in_progress for one in last)
 
 
 def _enough(sides: Sides, key: Key, least: float) -> Measured:

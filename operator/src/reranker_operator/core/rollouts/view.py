@@ -1,10 +1,9 @@
 """What a rollout looks at: who serves, who is to, how far that is."""
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reranker_operator import names
-from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE
 from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.activation import pods_to_run
 from reranker_operator.core.revisions import (
@@ -15,12 +14,18 @@ from reranker_operator.core.revisions import (
     live_deployments,
     ready_of,
 )
+from reranker_operator.core.rollouts.orders import promoted
+from reranker_operator.core.rollouts.routed import asked_routes, lacks
 from reranker_operator.core.rollouts.stages import STRAIGHT, Stage, stages
 from reranker_operator.core.rollouts.wish import Wish, proven
 from reranker_operator.core.world import Manifest, ServiceWorld
 from reranker_operator.render.pods import Json
 
 _STRAIGHT = "straight"
+#: From which time is counted.
+_TIMES = (
+    "since", "complete_since", "trouble_since", "failing_since", "unread_since", "gates_time",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,7 @@ class View:
     @property
     def routed(self) -> bool:
         """A route of the Gateway API can divide the requests."""
-        service, missing = self.world.service, self.world.missing_kinds
-        expose = service.spec.expose
-        by_http = expose.route is not None and HTTP_ROUTE.kind not in missing
-        by_grpc = expose.grpc_route is not None and service.spec.serving.grpc
-        return by_http or (by_grpc and GRPC_ROUTE.kind not in missing)
+        return bool(asked_routes(self.world))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -96,16 +97,16 @@ class View:
 
     @property
     def number(self) -> int:
-        """Of the present stage."""
+        """Of the present stage: what the status says, never what the pods of this moment do.
+
+        They change with each stage that is carried out, and it would go back and forth.
+        """
         last = len(self.stages) - 1
         if self.arrived:
             return last
-        found = 0
-        if self.stand is not None and self.stand.strategy == self.strategy:
-            found = self._found(min(self.stand.step, last), self.stand.phase)
-        while found < last and self._is_passed(found):
-            found += 1
-        return found
+        if self.stand is None or self.stand.strategy != self.strategy:
+            return 0
+        return self._found(min(self.stand.step, last), self.stand.phase)
 
     def _found(self, step: int, phase: str | None) -> int:
         """The stage that was reached; another number of pods may have put others before it."""
@@ -114,14 +115,6 @@ class View:
             return step
         alike = [number for number, found in enumerate(phases) if found == phase]
         return max((number for number in alike if number <= step), default=min([*alike, step]))
-
-    def _is_passed(self, number: int) -> bool:
-        """Nothing of it is judged or waited for, but pods that are there: no decision is needed."""
-        stage = self.stages[number]
-        failing = self.stand is not None and self.stand.failing_since is not None
-        judged = stage.seconds or stage.until_promoted or failing
-        aborted = self.world.service.metadata.annotations.get(names.ABORT) == self.target
-        return not judged and not aborted and not self.dormant and self._has(number)
 
     def _has(self, number: int) -> bool:
         entry, count = self.entry, self.stages[number].count(self.total)
@@ -166,8 +159,21 @@ class View:
 
     @property
     def complete(self) -> bool:
-        """All pods of the stage are ready, and the address is where it should be."""
-        return self.has_pods and (self.stage.address != "new" or self.arrived)
+        """All pods of the stage are ready, and the requests come to where they should."""
+        there = self.has_pods and (self.stage.address != "new" or self.arrived)
+        return there and self.unshared is None
+
+    @property
+    def unshared(self) -> str | None:
+        """Why it does not get its share of the requests, though its pods are ready; None: it does,
+        or nobody waits for that.
+        """
+        by_route = self.stage.phase == "Canary" and self.routed and self.total > 0
+        if not by_route or not self.has_pods:
+            return None
+        if promoted(self.world.service, self.target, self.number):
+            return None
+        return lacks(self.world, self.stage.weight)
 
     @property
     def weight(self) -> int:
@@ -190,8 +196,8 @@ def look(world: ServiceWorld, wish: Wish, serving: str | None) -> View | None:
         return None
     live, status = live_deployments(world), world.service.status
     stand = status.rollout
-    if stand is not None and stand.revision != wish.revision:
-        stand = None
+    if stand is not None:
+        stand = _until_now(stand, world.now) if stand.revision == wish.revision else None
     last = proven(world.service)
     return View(
         world,
@@ -204,6 +210,13 @@ def look(world: ServiceWorld, wish: Wish, serving: str | None) -> View | None:
         stand,
         trusted=wish.revision == last or (wish.undone and wish.given_up is None),
     )
+
+
+def _until_now(stand: RolloutProgress, now: datetime.datetime) -> RolloutProgress:
+    """Who wrote it may have had a clock that went ahead: what is still to come began now."""
+    times = {name: getattr(stand, name) for name in _TIMES}
+    ahead = {name: now for name, time in times.items() if time is not None and time > now}
+    return stand.model_copy(update=ahead) if ahead else stand
 
 
 def _base(

@@ -7,12 +7,10 @@ from reranker_operator.api.rollout import FailedRevision, RevisionRecord
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import references
 from reranker_operator.core.revisions import live_deployments
+from reranker_operator.core.rollouts.orders import order, retry_of
 from reranker_operator.core.world import Manifest, ServiceWorld
 from reranker_operator.render import serving as render
 from reranker_operator.render.pods import Json
-
-#: Characters of an annotation that are worth keeping as they are.
-_SHORT = 64
 
 
 @dataclass(frozen=True)
@@ -51,20 +49,14 @@ def choose(world: ServiceWorld, engine: RerankerEngine | None, serving: str | No
     return Wish(former, None, asked, failure, undone, problem)
 
 
-def retry_of(service: RerankerService) -> str | None:
-    """What tells one try from the next: short, however long the annotation is."""
-    retry = service.metadata.annotations.get(names.RETRY)
-    return retry if retry is None or len(retry) <= _SHORT else names.short_hash(retry)
-
-
 def given_up(service: RerankerService, revision: str | None) -> FailedRevision | None:
-    """Its failure, while it holds."""
+    """Its failure, while it holds. That nobody asks for another try any more is no other try."""
     retry = retry_of(service)
     return next(
         (
             entry
             for entry in service.status.failed
-            if entry.revision == revision and entry.in_force and entry.retry == retry
+            if entry.revision == revision and entry.in_force and retry in (None, entry.retry)
         ),
         None,
     )
@@ -114,11 +106,10 @@ def _as_deployment(record: RevisionRecord) -> Manifest:
 
 def _undo(world: ServiceWorld) -> str | None:
     """The revision that the annotation names, while it is to be followed."""
-    value = world.service.metadata.annotations.get(names.UNDO, "")
-    revision, _, spec = value.strip().partition("/")
-    if not revision or (spec and spec != render.spec_hash(world.service)):
+    found = order(world.service, names.UNDO)
+    if found is None or (found.more and found.more != render.spec_hash(world.service)):
         return None
-    return revision
+    return found.revision
 
 
 def _cannot_undo(world: ServiceWorld, revision: str) -> str:

@@ -57,7 +57,7 @@ def _on_the_way(rollout: Rollout, view: View, under_way: RolloutProgress) -> Con
         )
         return condition(_KIND, False, Reason.GATE_FAILED, advise(text, remedy))
     if under_way.awaits_promotion:
-        text = f"revision {target} is ready and {_share(view, under_way)}"
+        text = f"revision {target} is ready and {_share(view, under_way).removesuffix(',')}"
         remedy = (
             f"go on with `kubectl rr rollout promote {name}`, or back with "
             f"`kubectl rr rollout abort {name}`"
