@@ -260,6 +260,11 @@ def refusals() -> Iterator[Cause]:
         {"model": {"source": "ftp://host/x"}}, lasting=True,
     )  # fmt: skip
     yield Cause(
+        StageReason.INTERNAL_ERROR, "Progressing", ("the operator fails", "ValueError", "'s log"),
+        no_right("apply", DEPLOYMENT.kind, ValueError("hf_secret")), lasting=False,
+        name="InternalError of the operator",
+    )  # fmt: skip
+    yield Cause(
         Reason.INVALID_SPEC, "Accepted", ("spec.engine.runtime", "correct the field"),
         lambda _: None, {"engine": {"runtime": "torch"}}, lasting=True,
     )  # fmt: skip

@@ -73,7 +73,7 @@ class FakeCluster:
         self.calls: list[Call] = []
         self.changed: list[Json] = []
         self.terminating: set[str] = set()
-        self.refusals: dict[tuple[str, str], OperatorError] = {}
+        self.refusals: dict[tuple[str, str], Exception] = {}
         #: Kinds whose definitions are not installed.
         self.absent: set[str] = set()
         self.outage: OperatorError | None = None

@@ -47,6 +47,7 @@ from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.fleet import Fleet
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key, WorkQueue
+from reranker_operator.runtime.reading import read
 from reranker_operator.runtime.reconciler import Reconciler
 from reranker_operator.runtime.references import References
 from reranker_operator.runtime.resync import Resync
@@ -146,6 +147,8 @@ class Simulation(Controllers):
         super().__init__()
         self.defaults, self._worker_count = defaults, workers
         self.errors: list[OperatorError] = []
+        #: Of the operator itself; a worker survives them and tries again.
+        self.defects_are_expected = False
         self.garbage_is_collected = True
         self.watched_references = ("ConfigMap", "Secret")
         self.after_step: Callable[[], None] = lambda: None
@@ -255,11 +258,12 @@ class Simulation(Controllers):
 
     def service(self, name: str = "rank") -> RerankerService:
         found = self.cluster.find(RERANKER_SERVICE, NAMESPACE, name)
-        return RerankerService.model_validate(found)
+        assert found is not None
+        return read(RerankerService, found)[0]
 
     def engines(self) -> list[RerankerEngine]:
         found = self.cluster.select(RERANKER_ENGINE, NAMESPACE)
-        return [RerankerEngine.model_validate(entry) for entry in found]
+        return [read(RerankerEngine, entry)[0] for entry in found]
 
     def names(self, kind: str) -> list[str]:
         resource = RESOURCES[kind]
@@ -437,6 +441,10 @@ class Simulation(Controllers):
             after = await self._reconciler.reconcile(key)
         except OperatorError as error:
             self.errors.append(error)
+            after = 1.0
+        except Exception:
+            if not self.defects_are_expected:
+                raise
             after = 1.0
         self.queue.done(key)
         if after == 0:

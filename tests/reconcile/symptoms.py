@@ -170,8 +170,9 @@ def no_pods(message: str) -> Provoke:
     return provoke
 
 
-def no_right(verb: str, kind: str, error: OperatorError) -> Provoke:
+def no_right(verb: str, kind: str, error: Exception) -> Provoke:
     def provoke(sim: Simulation) -> None:
+        sim.defects_are_expected = not isinstance(error, OperatorError)
         sim.cluster.refusals[verb, kind] = error
 
     return provoke

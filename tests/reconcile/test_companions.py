@@ -18,7 +18,7 @@ from reranker_operator.api.meta import (
     SERVICE_MONITOR,
     Resource,
 )
-from reranker_operator.errors import Rejected
+from reranker_operator.errors import Forbidden, Rejected
 
 from .controllers import NAMESPACE
 from .fake_cluster import Call
@@ -319,6 +319,34 @@ async def test_a_missing_kind_is_waited_for_and_noticed(sim: Simulation) -> None
     await sim.resync()
     await sim.settle()
     assert sim.names("HTTPRoute") == ["rank"]
+
+
+async def test_a_kind_that_may_not_be_read_is_told_to_those_who_ask_for_it(
+    sim: Simulation,
+) -> None:
+    error = Forbidden('servicemonitors is forbidden: User "x" cannot list resource')
+    sim.cluster.refusals["list", SERVICE_MONITOR.kind] = error
+    sim.cache._store.shelves.pop(SERVICE_MONITOR.kind)
+    sim.create_service("plain")
+    await _serving(sim, monitoring=MONITOR)
+    assert sim.condition("Ready", "plain") == ("True", "Ready")
+    assert sim.condition("Serving") == ("True", "Available")
+    for kind in ("Integrated", "Ready"):
+        assert sim.condition(kind) == ("False", "Forbidden")
+    assert "spec.monitoring.serviceMonitor needs the kind" in sim.message("Ready")
+    assert "has no right to" in sim.message("Ready")
+    # Once in a while is enough for all of them together.
+    before = len(sim.cluster.calls)
+    await sim.resync()
+    await sim.settle()
+    asked = [call.kind for call in sim.cluster.calls[before:] if call.verb == "list"]
+    assert SERVICE_MONITOR.kind not in asked
+
+    sim.cluster.refusals.clear()
+    await sim.advance(61)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert sim.names("ServiceMonitor") == ["rank"]
 
 
 async def test_a_kind_that_goes_away_holds_nothing_up(sim: Simulation) -> None:

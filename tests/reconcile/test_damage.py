@@ -2,9 +2,13 @@
 
 import datetime
 
+import pytest
+
 from reranker_contracts import Stage, StageReason, StageResult
+from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.meta import POD
 
+from . import controllers
 from .controllers import NAMESPACE
 from .simulation import Simulation
 
@@ -42,6 +46,68 @@ async def test_damaged_files_are_built_again_and_the_pod_starts_over(sim: Simula
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
     assert f"{engine.metadata.name}-compile-3" in sim.names("Job")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_node_whose_clock_is_wrong_has_the_engine_built_once(
+    sim: Simulation, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    skew, real = datetime.timedelta(hours=hours), controllers._iso
+    start = controllers.Controllers._start_serving
+
+    def start_serving(self: controllers.Controllers, pod: Json) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(controllers, "_iso", lambda moment: real(moment + skew))
+            start(self, pod)
+
+    monkeypatch.setattr(controllers.Controllers, "_start_serving", start_serving)
+    await _serving(sim)
+    await sim.advance(600)
+    (engine,) = sim.engines()
+    path, jobs, pauses = f"engines/{engine.spec.digest}", len(sim.names("Job")), []
+    for _ in range(3):
+        sim.damaged.add(path)
+        sim.cluster.remove(POD, NAMESPACE, _serving_pods(sim)[0])
+        before = len(sim.cluster.calls)
+        await sim.settle()
+        pauses.append(sim.next_wake)
+        for _ in range(30):
+            await sim.advance(30)
+        assert sim.condition("Ready") == ("True", "Ready")
+        asked = [(call.verb, call.kind) for call in sim.cluster.calls[before:]]
+        # The one that complained makes room for one that sees the new files.
+        assert asked.count(("delete", POD.kind)) == 1
+    assert pauses == [10, 20, 40]
+    assert f"{engine.metadata.name}-compile-4" in sim.names("Job")
+    assert len(sim.names("Job")) <= jobs + 3
+
+
+async def test_pods_that_had_not_looked_yet_are_no_news_when_they_complain(
+    sim: Simulation,
+) -> None:
+    """They waited for a node while the files were built, and saw the damaged ones at the end."""
+    await _serving(sim)
+    (engine,) = sim.engines()
+    sim.damaged.add(f"engines/{engine.spec.digest}")
+    sim.edit_service(replicas=2)
+    sim.cluster.remove(POD, NAMESPACE, _serving_pods(sim)[0])
+    sim.held.add("compile")
+    await sim.converge()
+    late, other = _serving_pods(sim)
+    said = (sim.cluster.find(POD, NAMESPACE, other) or {})["status"]
+    sim.told["serving"] = {"phase": "Pending", "initContainerStatuses": []}
+    sim.told_of = lambda pod: bool(pod["metadata"]["name"] == late)
+    await sim.settle()
+    sim.held.clear()
+    await sim.converge()
+    assert sim.condition("EngineReady") == ("True", "Built")
+    sim.told["serving"] = said
+    await sim.settle()
+    del sim.told["serving"]
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert sim.engines()[0].status.damages == 1
+    assert not {late, other} & set(_serving_pods(sim))
 
 
 async def test_damage_again_and_again_is_mended_ever_more_slowly(sim: Simulation) -> None:

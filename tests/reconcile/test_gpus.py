@@ -3,6 +3,7 @@
 Those of TensorRT-RTX are built without one, and measured where they are served.
 """
 
+import datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from reranker_operator.adapters.cluster import Json
 from reranker_operator.api.conditions import ConditionType, find
 from reranker_operator.api.meta import DEPLOYMENT, JOB, NODE, POD
 
+from . import controllers
 from .controllers import NAMESPACE, PARITY
 from .simulation import Simulation
 from .symptoms import GPU, gpu_node
@@ -261,6 +263,24 @@ async def test_a_named_precision_that_is_refused_in_the_pod_never_serves(rtx: Si
     await rtx.converge()
     assert rtx.condition("Ready") == ("True", "Ready"), "no build, but pods that measure again"
     assert len(rtx.engines()) == 1
+
+
+async def test_a_pod_is_believed_whatever_its_nodes_clock_says(
+    rtx: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, real = controllers.Controllers._start_serving, controllers._iso
+
+    def start_serving(self: controllers.Controllers, pod: Json) -> None:
+        with monkeypatch.context() as patch:
+            skew = datetime.timedelta(hours=1)
+            patch.setattr(controllers, "_iso", lambda moment: real(moment - skew))
+            start(self, pod)
+
+    monkeypatch.setattr(controllers.Controllers, "_start_serving", start_serving)
+    _add_node(rtx, "a", "8.9")
+    await _target(rtx, engine=_asked("fp16"))
+    assert rtx.condition("Ready") == ("True", "Ready")
+    assert _validated(rtx, "rtx-sm89-fp16") == ("True", "Done")
 
 
 async def test_scores_that_are_no_numbers_are_no_engine(rtx: Simulation) -> None:

@@ -1,5 +1,9 @@
 """Controllers that may not make pods: quotas, limit ranges, admission."""
 
+import random
+from base64 import b64encode
+from typing import Any
+
 import pytest
 
 from reranker_operator.errors import Forbidden
@@ -103,3 +107,24 @@ async def test_a_deployment_that_may_make_no_pods_is_told(sim: Simulation) -> No
     assert sim.condition("Serving") == ("True", "Available")
     assert sim.condition("Progressing") == ("True", "QuotaExceeded")
     assert sim.message("Progressing").startswith("1 of 3 pods are ready: no pod may be made")
+
+
+async def test_a_template_that_no_deployment_can_carry_is_refused_with_its_field(
+    sim: Simulation,
+) -> None:
+    sim.create_service()
+    await sim.converge()
+    letters = random.Random(1)  # noqa: S311 - the same in each run
+    agent: dict[str, Any] = {"name": "agent", "image": "agent:1"}
+    # As many and as long as the schema allows, and of nothing that can be packed.
+    agent["args"] = [b64encode(letters.randbytes(3000)).decode() for _ in range(64)]
+    sim.edit_service(serving={"pod": {"sidecars": [agent]}})
+    await sim.converge()
+    for kind in ("Accepted", "Ready"):
+        assert sim.condition(kind) == ("False", "InvalidSpec")
+    assert "spec.serving.pod.sidecars" in sim.message("Accepted")
+    assert "ConfigMap" in sim.message("Accepted")
+    assert sim.condition("Serving") == ("True", "Available")
+    sim.edit_service(serving={"pod": {"sidecars": [agent | {"args": []}]}})
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")

@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from reranker_operator.api.meta import DEPLOYMENT, POD, PVC, RERANKER_ENGINE
+from reranker_operator.core.plan import Plan
+from reranker_operator.core.service_plan import plan_service
+from reranker_operator.core.world import ServiceWorld
 
 from .controllers import NAMESPACE
 from .simulation import Simulation
@@ -312,3 +315,75 @@ def _services_that_own(sim: Simulation) -> set[str]:
     claim = sim.cluster.find(PVC, NAMESPACE, "reranker-engines") or {}
     owners = claim["metadata"]["ownerReferences"]
     return {owner["name"] for owner in owners if owner["kind"] == "RerankerService"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "e" * 64},
+        {"digest": "e" * 64, "source": {"source": "hf://evil/model"}},
+        {"prepare": {"revision": "f" * 40}},
+        {"identity": {"maxBatchSize": 3}},
+        {"store": {"existingClaim": "evil"}},
+    ],
+)
+async def test_an_engine_that_is_not_what_its_name_says_is_not_taken(
+    sim: Simulation, change: dict[str, Any]
+) -> None:
+    """Ten digits of a hash are a name, and whoever may create one can give it any name."""
+    twin = Simulation()
+    await _serving(twin)
+    (made,) = twin.cluster.select(RERANKER_ENGINE, NAMESPACE)
+    spec = made["spec"] | {
+        key: made["spec"][key] | value if key in ("prepare", "identity", "store") else value
+        for key, value in change.items()
+    }
+    name = made["metadata"]["name"]
+    meta = {key: made["metadata"][key] for key in ("name", "namespace", "labels")}
+    # With everything that says that it is fine.
+    status = made["status"] | {"observedGeneration": None}
+    sim.cluster.put(made | {"metadata": meta, "spec": spec, "status": status})
+    sim.create_service()
+    await sim.settle()
+    assert sim.condition("EngineReady") == ("False", "ForeignOwner")
+    assert sim.condition("Ready") == ("False", "ForeignOwner")
+    assert f"kubectl delete rre {name}" in sim.message("EngineReady")
+    assert sim.names("Deployment") == []
+    live = sim.cluster.find(RERANKER_ENGINE, NAMESPACE, name) or {}
+    assert not live["metadata"].get("ownerReferences")
+    # Nobody owns it, so it goes by itself; that the name is free is found at the next look.
+    await sim.advance(61)
+    await sim.advance(61)
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+
+
+async def test_a_look_at_a_service_reads_its_own_engines_alone(
+    sim: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        sim.create_service(f"rank-{number}", model={"source": f"hf://org/model-{number}"})
+    await sim.converge()
+    assert len(sim.engines()) == 8
+    looks: list[int] = []
+
+    def plan(world: ServiceWorld) -> Plan:
+        looks.append(len(world.engines))
+        return plan_service(world)
+
+    monkeypatch.setattr("reranker_operator.runtime.reconciler.plan_service", plan)
+    await sim.resync()
+    await sim.settle()
+    assert looks == [1] * 8
+    # Also while it is on its way from one to another.
+    looks.clear()
+    sim.edit_service("rank-0", engine={"maxBatchSize": 8})
+    sim.edit_service("rank-1", model={"source": "hf://org/model-2"})
+    await sim.converge()
+    assert max(looks) == 2
+    assert all(sim.condition("Ready", f"rank-{n}") == ("True", "Ready") for n in range(8))
+    # Those of the former revisions are kept.
+    assert len(sim.engines()) == 9
+    sim.delete_service("rank-3")
+    await sim.converge()
+    assert len(sim.engines()) == 8

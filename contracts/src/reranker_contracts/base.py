@@ -5,6 +5,9 @@ import json
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+#: Largest whole number that all readers of JSON understand in the same way.
+LARGEST = 1 << 53
+
 
 class Document(BaseModel):
     """Base of every contract document."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reranker_contracts.base import Document, canonical_json
+from reranker_contracts.base import LARGEST, Document, canonical_json
 from reranker_contracts.model import Scoring
 from reranker_contracts.targets import EngineTarget
 
@@ -17,7 +17,9 @@ from reranker_contracts.targets import EngineTarget
 class Toolchain(Document):
     """Versions of what makes the bytes, as reported by the builder image itself."""
 
-    recipe: int = Field(ge=1, description="raised when our own export code changes its output")
+    recipe: int = Field(
+        ge=1, le=LARGEST, description="raised when our own export code changes its output"
+    )
     torch: str = Field(description="version of PyTorch")
     transformers: str = Field(description="version of transformers")
     tokenizers: str = Field(description="version of tokenizers, which writes tokenizer.json")

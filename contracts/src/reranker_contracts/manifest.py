@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reranker_contracts.base import Document
+from reranker_contracts.base import LARGEST, Document
 from reranker_contracts.identity import EngineIdentity, PrepareIdentity
 from reranker_contracts.record import BuildRecord
 
@@ -49,11 +49,15 @@ class Shapes(Document):
 class ParityReport(Document):
     """How the engine ranks beside the FP32 PyTorch reference on the probe set."""
 
-    pairs: int = Field(ge=1, description="pairs that were compared")
-    queries: int = Field(ge=1, description="queries that they belong to")
+    pairs: int = Field(ge=1, le=LARGEST, description="pairs that were compared")
+    queries: int = Field(ge=1, le=LARGEST, description="queries that they belong to")
     kendall_tau: float = Field(ge=-1, le=1, description="mean over queries")
-    ndcg10_delta: float = Field(description="largest loss of NDCG@10 against the reference order")
-    max_abs_diff: float = Field(ge=0, description="largest absolute difference of a logit")
+    ndcg10_delta: float = Field(
+        allow_inf_nan=False, description="largest loss of NDCG@10 against the reference order"
+    )
+    max_abs_diff: float = Field(
+        ge=0, allow_inf_nan=False, description="largest absolute difference of a logit"
+    )
 
 
 class ArtefactManifest(Document):

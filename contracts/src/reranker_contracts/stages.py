@@ -5,13 +5,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from reranker_contracts.base import Document, canonical_json
+from reranker_contracts.base import LARGEST, Document, canonical_json
 from reranker_contracts.identity import Toolchain
 from reranker_contracts.manifest import ParityReport, Shapes
 from reranker_contracts.targets import Runtimes
 
 #: kubelet cuts termination messages at this many bytes.
 MESSAGE_LIMIT = 4096
+#: Seconds, some thirty years: whoever adds a few of them up must not come to infinity.
+_LONGEST = 1e9
 
 
 class Stage(StrEnum):
@@ -110,7 +112,9 @@ class ResolvedModel(Document):
     name: str = Field(max_length=256)
     architecture: str = Field(max_length=128)
     family: str = Field(max_length=64)
-    max_length: int = Field(ge=8, description="longest input the model allows, in tokens")
+    max_length: int = Field(
+        ge=8, le=LARGEST, description="longest input the model allows, in tokens"
+    )
     adapter: str | None = Field(
         default=None, max_length=256, description="fixed revision of the adapter, if there is one"
     )
@@ -131,11 +135,11 @@ class StageResult(Document):
     ok: bool
     reason: StageReason
     message: str = Field(description="for people: what happened and what to do")
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, le=_LONGEST)
     resolved: ResolvedModel | None = None
     parity: ParityReport | None = None
     shapes: Shapes | None = None
-    size_bytes: int | None = None
+    size_bytes: int | None = Field(default=None, ge=0, le=LARGEST)
 
     def to_message(self) -> str:
         """JSON text within MESSAGE_LIMIT bytes; an over-long `message` is cut."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from reranker_contracts.base import Document
+from reranker_contracts.base import LARGEST, Document
 
 Runtime = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -68,7 +68,9 @@ _ONLY_ASKED_FOR: frozenset[tuple[Runtime, Precision]] = frozenset({("onnxruntime
 class Runtimes(Document):
     """Versions of what makes and runs engines, as reported by the builder image itself."""
 
-    recipe: int = Field(ge=1, description="raised when our own target code changes its output")
+    recipe: int = Field(
+        ge=1, le=LARGEST, description="raised when our own target code changes its output"
+    )
     onnxruntime: str = Field(description="version of ONNX Runtime")
     openvino: str | None = Field(default=None, description="version; none: not in the image")
     tensorrt: str | None = Field(default=None, description="version; none: not in the image")

@@ -59,3 +59,29 @@ def test_only_the_message_can_be_long() -> None:
     """The other texts are bounded, so cutting the message is enough."""
     with pytest.raises(ValidationError):
         _result("found", name="n" * 5000)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"seconds": Infinity',
+        '"seconds": NaN',
+        '"seconds": 1e300',
+        '"sizeBytes": 1e30',
+        '"sizeBytes": 9223372036854775808',
+        '"sizeBytes": -1',
+        '"parity": {"pairs": 1, "queries": 1, "kendallTau": NaN, "ndcg10Delta": 0, '
+        '"maxAbsDiff": 0}',
+        '"parity": {"pairs": 1, "queries": 1, "kendallTau": 1, "ndcg10Delta": -Infinity, '
+        '"maxAbsDiff": 0}',
+        '"parity": {"pairs": 1, "queries": 1, "kendallTau": 1, "ndcg10Delta": 0, '
+        '"maxAbsDiff": Infinity}',
+        '"parity": {"pairs": 1e30, "queries": 1, "kendallTau": 1, "ndcg10Delta": 0, '
+        '"maxAbsDiff": 0}',
+    ],
+)
+def test_numbers_that_no_status_can_hold_are_refused(said: str) -> None:
+    text = '{"stage": "validate", "ok": true, "reason": "Succeeded", "message": "", "seconds": 1}'
+    assert StageResult.model_validate_json(text).ok
+    with pytest.raises(ValidationError):
+        StageResult.model_validate_json(f"{text[:-1]}, {said}}}")

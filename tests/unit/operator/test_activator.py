@@ -159,6 +159,23 @@ def test_what_was_no_start_is_not_measured(change: Json) -> None:
     assert measure(STARTED | {"status": STARTED["status"] | change}) is None
 
 
+@pytest.mark.parametrize(
+    ("variable", "found"),
+    [
+        ({"value": "7"}, 7.0),
+        ({"value": "soon"}, None),
+        ({"value": "nan"}, None),
+        ({"value": "1e999"}, None),
+        ({"value": "-1"}, None),
+        ({"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, None),
+    ],
+)
+def test_a_foretold_time_that_somebody_changed_is_none(variable: Json, found: float | None) -> None:
+    env = [{"name": "RERANKER_COLD_START_SECONDS"} | variable]
+    pod = {"containers": [{"name": "activator", "env": env}]}
+    assert activator.foretold_in({"spec": {"template": {"spec": pod}}}) == found
+
+
 def test_a_pod_that_got_ready_again_tells_of_no_start() -> None:
     later = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-05T14:00:00Z"}
     conditions = [STARTED["status"]["conditions"][0], later]

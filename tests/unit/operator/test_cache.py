@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from reranker_operator.adapters.cache import CachingCluster, writing_as
-from reranker_operator.adapters.cluster import Json
+from reranker_operator.adapters.cluster import Json, made_from, named, owned_by
 from reranker_operator.adapters.store import News, Store
 from reranker_operator.api.meta import (
     DEPLOYMENT,
     NODE,
     POD,
     PVC,
+    RERANKER_ENGINE,
     RERANKER_SERVICE,
     SERVICE,
     Resource,
@@ -206,6 +207,42 @@ async def test_an_index_by_our_labels_follows_every_change(cache: CachingCluster
     assert await found() == ["b", "other"]
     cache.observe("Service", "DELETED", service("b", 3, uid="b", labels=OURS | mine))
     assert await found() == ["other"]
+
+
+def engine(name: str, version: int, *owners: str, source: str = "hf://a/b") -> Json:
+    references = [{"kind": "RerankerService", "name": uid, "uid": uid} for uid in owners]
+    meta = {"name": name, "namespace": "shop", "uid": name, "resourceVersion": str(version)}
+    meta |= {"ownerReferences": references}
+    return {"kind": "RerankerEngine", "metadata": meta, "spec": {"source": {"source": source}}}
+
+
+async def test_a_few_of_many_are_found_by_name_owner_and_source(live: Live) -> None:
+    cache = CachingCluster(live, {RERANKER_ENGINE: None}, Clock())  # type: ignore[arg-type]
+    kind = RERANKER_ENGINE.kind
+
+    async def found(*facets: str) -> list[str]:
+        entries = await cache.related(RERANKER_ENGINE, "shop", facets)
+        return [entry["metadata"]["name"] for entry in entries]
+
+    live.objects["shop", "a"] = engine("a", 1, "u1", "u1")
+    live.objects["elsewhere", "b"] = engine("b", 1, "u1")
+    # Also before anything is known by heart.
+    assert await found(owned_by("u1")) == ["a"]
+    live.objects.clear()
+    await cache.relist(None)
+    reads = live.reads
+    cache.observe(kind, "ADDED", engine("a", 1, "u1", "u1"))
+    cache.observe(kind, "ADDED", engine("b", 2, "u2", source="hf://c/d"))
+    assert await found(owned_by("u1"), named("b"), named("none")) == ["a", "b"]
+    assert await found(made_from("hf://c/d")) == ["b"]
+    cache.observe(kind, "MODIFIED", engine("a", 3, "u2"))
+    assert await found(owned_by("u1")) == []
+    assert await found(owned_by("u2"), made_from("hf://a/b")) == ["a", "b"]
+    cache.observe(kind, "DELETED", engine("a", 4, "u2"))
+    assert await found(owned_by("u2"), named("a")) == ["b"]
+    assert live.reads == reads
+    cache.observe(kind, "DELETED", engine("b", 5))
+    assert cache._store.shelves[kind].index == {}
 
 
 def test_the_writer_has_seen_its_own_write_and_nobody_else_has(cache: CachingCluster) -> None:

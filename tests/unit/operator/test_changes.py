@@ -2,14 +2,17 @@
 
 import base64
 import copy
+import random
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core import sizes
 from reranker_operator.core.changes import differences
 from reranker_operator.core.replicas import only_replicas, owners_of_replicas
 from reranker_operator.render import serving
@@ -84,6 +87,52 @@ def test_another_engine_is_not_told_line_by_line(
     after = serving.pod_template(service, other, defaults)
     assert after != template
     assert list(differences(template, after)) == []
+
+
+@pytest.mark.parametrize("damaged", ["e", "", "é", '"'])
+def test_an_engine_that_somebody_wrote_there_is_told_and_harms_nothing(
+    template: Json, damaged: str
+) -> None:
+    before = copy.deepcopy(template)
+    before["metadata"]["labels"][names.ENGINE_LABEL] = damaged
+    before["metadata"]["annotations"][names.DIGEST_ANNOTATION] = damaged
+    told = list(differences(before, template))
+    assert [line.partition(":")[0] for line in told] == [
+        f"label {names.ENGINE_LABEL}", f"annotation {names.DIGEST_ANNOTATION}"
+    ]  # fmt: skip
+
+
+def test_what_is_told_is_shown_and_not_obeyed(template: Json) -> None:
+    after = copy.deepcopy(template)
+    after["metadata"]["annotations"]["x"] = "\x1b[2Ka\u202eb"
+    assert list(differences(template, after)) == ["annotation x: none → ab"]
+
+
+def test_a_template_that_fits_is_one_that_a_deployment_can_carry(
+    template: Json, service: RerankerService
+) -> None:
+    assert sizes.fits(service, template)
+    for letters, fits in ((100_000, True), (300_000, True), (600_000, False)):
+        numbers = random.Random(letters)  # noqa: S311 - the same in each run
+        _gateway(template)["args"] = [numbers.randbytes(letters // 2).hex()]
+        entry = serving.deployment(service, template, 1)
+        size = len(entry["metadata"]["annotations"][names.TEMPLATE_ANNOTATION])
+        # Hex digits are packed to half of their length, and written down in base64.
+        assert sizes.fits(service, template) is fits is (size <= sizes.LARGEST_PACKED)
+    _gateway(template)["args"] = ["x" * (1 << 20)]
+    assert not sizes.fits(service, template)
+
+
+def test_a_template_that_somebody_made_up_is_not_believed(
+    template: Json, service: RerankerService
+) -> None:
+    for made_up in ([], {"metadata": {}}, {"metadata": {"labels": {}, "annotations": {}}}):
+        entry = serving.deployment(service, template, 1)
+        text = canonical_json(made_up)
+        packed = base64.b64encode(zlib.compress(text.encode())).decode()
+        entry["metadata"]["annotations"][names.TEMPLATE_ANNOTATION] = packed
+        entry["metadata"]["labels"][names.REVISION_LABEL] = names.short_hash(text)
+        assert serving.template_of(entry) is None
 
 
 def test_only_variables_that_were_asked_for_are_told(

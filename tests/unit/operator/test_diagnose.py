@@ -311,9 +311,7 @@ def test_serving_containers_that_end_again_and_again(status: Json, reason: str |
 
 def test_only_a_checksum_of_the_verify_container_is_damage() -> None:
     damaged = _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.CHECKSUM_MISMATCH))
-    found = diagnose.verify_failure(_pod(init=(damaged,)))
-    assert found is not None
-    assert found.seen_at.isoformat() == "2026-01-05T12:00:09+00:00"
+    assert diagnose.verify_failure(_pod(init=(damaged,)))
     for other in (
         _looping("gateway", 1, message=_said(Stage.VERIFY, StageReason.CHECKSUM_MISMATCH)),
         _looping("verify", 1, message=_said(Stage.VERIFY, StageReason.INTERNAL_ERROR)),

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reranker_operator.api.refusal import sentence
+from reranker_operator.api import refusal
 from reranker_operator.api.v1alpha1 import RerankerService
+
+REMEDY = "; correct the field and apply again"
 
 
 def refused(**spec: Any) -> str:
@@ -16,7 +18,7 @@ def refused(**spec: Any) -> str:
     }
     with pytest.raises(ValidationError) as caught:
         RerankerService.model_validate(raw)
-    return sentence(caught.value, raw)
+    return refusal.refused(caught.value, raw) + REMEDY
 
 
 @pytest.mark.parametrize("amount", ["lots", -1, "1000%", True, 1.5])
@@ -50,7 +52,7 @@ def test_an_amount_of_pods_is_a_number_or_a_share(amount: object) -> None:
 def test_paths_and_words_are_those_of_manifests(spec: dict[str, Any], words: str) -> None:
     told = refused(**spec)
     assert told.startswith(words)
-    assert told.endswith("; correct the field and apply again")
+    assert told.endswith(REMEDY)
     assert "Input" not in told and "constrained" not in told
 
 

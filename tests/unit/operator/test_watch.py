@@ -130,6 +130,26 @@ def test_a_claim_is_news_to_those_who_own_it(world: World) -> None:
         assert sorted(world.due()) == [ENGINE, SERVICE]
 
 
+def test_a_claim_that_is_only_annotated_is_no_news(world: World) -> None:
+    """Its whole namespace would look: all who need it may not own it."""
+    kind = "PersistentVolumeClaim"
+    world.watch.saw("RerankerService", "ADDED", body("RerankerService", 1, "other", labels={}))
+    world.due()
+    claim = {"labels": {}, "status": {"phase": "Pending"}}
+    world.watch.saw(kind, "ADDED", body(kind, 2, **claim))
+    world.now += 0.2
+    assert [key.name for key in world.due()] == ["other"]
+    for number in (3, 4):
+        annotations = {"backup.example/at": str(number)}
+        world.watch.saw(kind, "MODIFIED", body(kind, number, annotations=annotations, **claim))
+    world.now += 0.2
+    assert world.due() == []
+    claim["status"] = {"phase": "Bound"}
+    world.watch.saw(kind, "MODIFIED", body(kind, 5, annotations={}, **claim))
+    world.now += 0.2
+    assert [key.name for key in world.due()] == ["other"]
+
+
 async def test_nobody_is_woken_by_an_echo_or_by_one_more_owner(world: World) -> None:
     with writing_as(SERVICE):
         await world.cache.apply(body("Deployment", 1, "d"), "m")

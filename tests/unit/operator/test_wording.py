@@ -31,6 +31,23 @@ def test_secrets_are_not_passed_on(said: str, kept: str) -> None:
     assert quote(said) == kept
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("\x1b[31mred\x1b[0m and \x1b[2Kgone", "red and gone"),
+        ("\x1b]0;title\x07here \x1b]8;;http://x\x1b\\there", "here there"),
+        ("a\x00b\x08c\x7fd\x9be", "abcde"),
+        ("file \u202egnp.exe\u202c is \u2066bad\u2069", "file gnp.exe is bad"),
+        ("lone \ud800 half", "lone half"),
+        ("token hf_\x00abcdefghijklmnop", "token …"),
+        ("模型 не найден 🙂 café", "模型 не найден 🙂 café"),
+    ],
+)
+def test_nothing_that_a_terminal_obeys_is_passed_on(said: str, kept: str) -> None:
+    assert quote(said).replace("  ", " ") == kept
+    assert quote(said).isprintable()
+
+
 def test_long_words_keep_what_and_why_and_end_before_the_remedy() -> None:
     said = quote("failed to pull " + "x" * 1000 + ": not found")
     assert (said[:14], said[-11:]) == ("failed to pull", ": not found")

@@ -12,12 +12,12 @@ right by the next look.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from reranker_operator.adapters.cluster import Cluster, Items, Json
+from reranker_operator.adapters.cluster import Cluster, Items, Json, facets_of
 from reranker_operator.adapters.store import News, Store
 from reranker_operator.api.meta import GROUP, NODE, RESOURCES, Resource
 from reranker_operator.core.nodes import Nodes
@@ -135,6 +135,15 @@ class CachingCluster:
         if shelf is None or fields or not shelf.knows(namespace):
             return await self._live.list(resource, namespace, selector, fields=fields)
         return [entry.body() for entry in shelf.select(namespace, selector)]
+
+    async def related(self, resource: Resource, namespace: str, facets: Collection[str]) -> Items:
+        """Objects of the namespace that have any of these facets."""
+        shelf = self._store.shelves.get(resource.kind)
+        if shelf is None or not shelf.faceted or not shelf.knows(namespace):
+            wanted = set(facets)
+            found = await self.list(resource, namespace)
+            return [entry for entry in found if not wanted.isdisjoint(facets_of(entry))]
+        return [entry.body() for entry in shelf.related(namespace, facets)]
 
     async def pages(
         self,

@@ -1,6 +1,6 @@
 """What the operator asks of a cluster. The Kubernetes implementation is in `kubernetes.py`."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 from reranker_operator.api.meta import Resource
@@ -61,3 +61,35 @@ class Cluster(Protocol):
         version: str | None = None,
     ) -> None:
         """Delete with dependents in the background; gone, replaced or changed since is fine."""
+
+
+class IndexedCluster(Cluster, Protocol):
+    """One that finds a few of very many objects without a look at the others."""
+
+    async def related(self, resource: Resource, namespace: str, facets: Collection[str]) -> Items:
+        """Objects of the namespace that have any of these facets, see `facets_of`."""
+
+
+def facets_of(entry: Mapping[str, Any]) -> Iterator[str]:
+    """By what an object is found beside its labels: its name, its owners, its model's source."""
+    yield named(entry["metadata"]["name"])
+    for owner in entry["metadata"].get("ownerReferences") or ():
+        yield owned_by(owner["uid"])
+    source = (entry.get("spec") or {}).get("source")
+    if isinstance(source, Mapping):
+        yield made_from(str(source.get("source")))
+
+
+def named(name: str) -> str:
+    """The facet of an object's name."""
+    return f"name/{name}"
+
+
+def owned_by(uid: str) -> str:
+    """The facet of one owner."""
+    return f"owner/{uid}"
+
+
+def made_from(source: str) -> str:
+    """The facet of an engine's source."""
+    return f"source/{source}"

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from reranker_operator.adapters.cluster import Json
-from reranker_operator.api.meta import JOB, POD, RERANKER_ENGINE, RERANKER_SERVICE, Resource
+from reranker_operator.adapters.cluster import Json, facets_of
+from reranker_operator.api.meta import JOB, POD, PVC, RERANKER_ENGINE, RERANKER_SERVICE, Resource
 from reranker_operator.core.drift import strangers
 from reranker_operator.core.replicas import only_replicas
 from reranker_operator.names import ENGINE_LABEL, SERVICE_LABEL
@@ -24,6 +24,9 @@ _INDEXED = (SERVICE_LABEL, ENGINE_LABEL)
 #: Never applied by us, so nobody can intrude.
 _UNGUARDED = frozenset({POD.kind, JOB.kind, RERANKER_SERVICE.kind, RERANKER_ENGINE.kind})
 _UNSEEN = frozenset({"resourceVersion", "managedFields", "ownerReferences"})
+#: Many of a namespace belong together, of which each look is about very few.
+_FACETED = frozenset({RERANKER_ENGINE.kind, PVC.kind})
+_FACET = "facet"
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class Entry:
     #: Kind and uid of each.
     owners: frozenset[tuple[str, str]]
     text: bytes
+    facets: tuple[str, ...]
     #: When it got here, in puts: a list that began later knows better.
     turn: int
     #: Whose write this version is the answer to.
@@ -82,6 +86,11 @@ class Shelf:
     index: dict[tuple[str, str, str], set[str]] = field(default_factory=dict)
     listed: set[str | None] = field(default_factory=set)
 
+    @property
+    def faceted(self) -> bool:
+        """Whether `related` finds its objects."""
+        return self.resource.kind in _FACETED
+
     def knows(self, namespace: str | None) -> bool:
         """Whether every object of the namespace is here."""
         return None in self.listed or namespace in self.listed
@@ -104,25 +113,37 @@ class Shelf:
         for space in spaces:
             yield from (entry for entry in space.values() if entry.matches(selector))
 
+    def related(self, namespace: str, facets: Collection[str]) -> Iterator[Entry]:
+        """The entries with any of these facets."""
+        space = self.spaces.get(namespace, {})
+        chosen = (self.index.get((namespace, _FACET, facet), ()) for facet in facets)
+        yield from (space[name] for name in sorted(set().union(*chosen)))
+
     def set(self, namespace: str, name: str, entry: Entry) -> None:
         """Keep this version."""
         self.remove(namespace, name)
         self.spaces.setdefault(namespace, {})[name] = entry
-        for key in _INDEXED:
-            if key in entry.labels:
-                self.index.setdefault((namespace, key, entry.labels[key]), set()).add(name)
+        for place in _places(namespace, entry):
+            self.index.setdefault(place, set()).add(name)
 
     def remove(self, namespace: str, name: str) -> None:
         """Forget the object."""
         entry = self.spaces.get(namespace, {}).pop(name, None)
         if entry is None:
             return
-        for key in _INDEXED:
-            if key in entry.labels:
-                place = (namespace, key, entry.labels[key])
-                self.index[place].discard(name)
-                if not self.index[place]:
-                    del self.index[place]
+        for place in _places(namespace, entry):
+            self.index[place].discard(name)
+            if not self.index[place]:
+                del self.index[place]
+
+
+def _places(namespace: str, entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """Where an entry stands in the index."""
+    for key in _INDEXED:
+        if key in entry.labels:
+            yield namespace, key, entry.labels[key]
+    for facet in entry.facets:
+        yield namespace, _FACET, facet
 
 
 class Store:
@@ -177,7 +198,7 @@ class Store:
             # The same once more, from somebody who does not know whose write it was.
             writer = writer or before.writer
             entry = replace(entry, writer=writer, quiet=before.quiet, told=before.told)
-        elif before is not None and before.told and _only_adds_owners(before, entry):
+        elif before is not None and before.told and _is_no_news(kind, before, entry):
             entry = replace(entry, quiet=True, told=True)
         shelf.set(namespace, name, entry)
         return entry
@@ -226,6 +247,8 @@ class Store:
                 (owner["kind"], owner["uid"]) for owner in meta.get("ownerReferences") or []
             ),
             text=text,
+            # Each once: it is taken out of the index once.
+            facets=tuple(sorted(set(facets_of(body)))) if kind in _FACETED else (),
             turn=self.turn,
             writer=writer,
         )
@@ -240,6 +263,21 @@ def _of_use(kind: str, managed: list[Json]) -> list[Json] | None:
         return None
     scaled = [entry for entry in managed if entry.get("subresource") == "scale"]
     return [*strangers(managed), *only_replicas(scaled)] or None
+
+
+def _is_no_news(kind: str, before: Entry, after: Entry) -> bool:
+    return _only_adds_owners(before, after) or (
+        kind == PVC.kind and before.uid == after.uid and _is_only_annotated(before, after)
+    )
+
+
+def _is_only_annotated(before: Entry, after: Entry) -> bool:
+    """Nobody reads a claim's annotations, and all of its namespace would look."""
+    bodies = [entry.body() for entry in (before, after)]
+    for body in bodies:
+        for key in ("annotations", "resourceVersion", "managedFields"):
+            body["metadata"].pop(key, None)
+    return bool(bodies[0] == bodies[1])
 
 
 def _only_adds_owners(before: Entry, after: Entry) -> bool:

@@ -32,8 +32,8 @@ _WORDS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def sentence(error: ValidationError, raw: object) -> str:
-    """The first field that was refused, what it must be, and what to do."""
+def refused(error: ValidationError, raw: object) -> str:
+    """The first field that was refused, and what it must be."""
     found: dict[str, list[str]] = {}
     for entry in error.errors():
         told = found.setdefault(_path(entry["loc"], raw, missing=entry["type"] == "missing"), [])
@@ -42,7 +42,7 @@ def sentence(error: ValidationError, raw: object) -> str:
             told.append(words)
     # A field that may be one of several things is refused once for each of them.
     path, told = next(iter(found.items()))
-    return f"{path} {' or '.join(told)}; correct the field and apply again"
+    return f"{path} {' or '.join(told)}"
 
 
 def _words(kind: str, context: Mapping[str, Any], message: str) -> str:

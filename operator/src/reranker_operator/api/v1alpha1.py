@@ -375,6 +375,11 @@ class RerankerEngineStatus(ApiModel):
     ready_time: datetime.datetime | None = Field(
         default=None, description="When the engine was last published."
     )
+    outdated_pods: tuple[str, ...] = Field(
+        default=(),
+        description="Hashes of the uids of pods that had not found the files whole when they were "
+        "last published, and may speak of those before.",
+    )
     parity: ParityReport | None = Field(
         default=None, description="How closely it ranks like the original."
     )

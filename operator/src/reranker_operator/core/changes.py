@@ -5,15 +5,16 @@ is in the way. Values of environment variables that are not ours are never told.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reranker_contracts.base import canonical_json
 from reranker_operator import names
 from reranker_operator.api.conditions import ConditionType, is_true
 from reranker_operator.api.v1alpha1 import RerankerEngine
 from reranker_operator.core import references
 from reranker_operator.core.revisions import engine_of, live_deployments
+from reranker_operator.core.wording import printable
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import serving as render
 from reranker_operator.render.pods import Json
@@ -22,6 +23,9 @@ _MOST = 40
 _LONGEST = 80
 _OURS = "RERANKER_"
 _NOTHING = "none"
+_DIGEST = re.compile("[0-9a-f]{64}")
+#: As `names.engine` makes them.
+_ENGINE = re.compile("[a-z0-9-]+-[0-9a-f]{10}")
 #: They come and go with the user's own variables, and are what the gateway does without them.
 _ALONG = frozenset(f"{_OURS}{name}" for name in ("HOST", "HTTP_PORT", "METRICS_PORT", "GRPC_PORT"))
 _BY_NAME = frozenset({"containers", "initContainers", "volumes"})
@@ -77,16 +81,32 @@ def differences(before: Json, after: Json) -> Iterator[str]:
 
 def _with_engine_of(before: Json, after: Json) -> Json:
     """The older template with the newer one's engine, whose name and digest are all over it."""
-    text = canonical_json(before)
-    for kind, key in (("annotations", names.DIGEST_ANNOTATION), ("labels", names.ENGINE_LABEL)):
-        found = [side["metadata"].get(kind, {}).get(key) for side in (before, after)]
-        if all(isinstance(value, str) and value for value in found):
-            text = text.replace(str(found[0]), str(found[1]))
-    replaced: Json = json.loads(text)
+    instead: dict[str, str] = {}
+    for kind, key, form in (
+        ("annotations", names.DIGEST_ANNOTATION, _DIGEST),
+        ("labels", names.ENGINE_LABEL, _ENGINE),
+    ):
+        old, new = ((side["metadata"].get(kind) or {}).get(key) for side in (before, after))
+        # Somebody may have changed the older one: a letter is all over it, too.
+        if isinstance(old, str) and isinstance(new, str) and form.fullmatch(old):
+            instead[old] = new
+    replaced: Json = _replaced(before, instead)
     # Of a Deployment as it is found, the template has the revision's label too.
     if names.REVISION_LABEL not in after["metadata"].get("labels", {}):
-        replaced["metadata"].get("labels", {}).pop(names.REVISION_LABEL, None)
+        (replaced["metadata"].get("labels") or {}).pop(names.REVISION_LABEL, None)
     return replaced
+
+
+def _replaced(node: Any, instead: Mapping[str, str]) -> Any:
+    """A copy with other words in all its texts."""
+    if isinstance(node, dict):
+        return {key: _replaced(value, instead) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_replaced(value, instead) for value in node]
+    if isinstance(node, str):
+        for old, new in instead.items():
+            node = node.replace(old, new)
+    return node
 
 
 def _containers(before: list[Json], after: list[Json]) -> Iterator[str]:
@@ -153,6 +173,7 @@ def _values(title: str, before: Any, after: Any) -> Iterator[str]:
                 yield from _values(f"{title}.{key}", old.get(key), new.get(key))
             return
     texts = [_text(before), _text(after)]
+    texts = [printable(text) for text in texts]
     if max(map(len, texts)) > _LONGEST:
         yield f"{title}: changed"
     else:

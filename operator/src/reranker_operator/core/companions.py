@@ -35,6 +35,13 @@ from reranker_operator.render import activator, exposure, network, upkeep
 #: else has, a kind that is not watched yet.
 RECHECK = 60.0
 
+#: Where each optional kind is asked for, and what brings it.
+_FIELDS = {
+    HTTP_ROUTE: ("spec.expose.route", "the Gateway API"),
+    GRPC_ROUTE: ("spec.expose.grpcRoute", "the Gateway API"),
+    SERVICE_MONITOR: ("spec.monitoring.serviceMonitor", "the Prometheus operator"),
+}
+
 Title = tuple[str, str]
 
 
@@ -184,8 +191,9 @@ def _one(
 ) -> tuple[Condition | None, Action | None]:
     """What is amiss with one object, and what to do about it."""
     kind, name = title_of(manifest)
-    if kind in world.missing_kinds:
-        return _missing(RESOURCES[kind]), None
+    if kind in world.forbidden_kinds | world.missing_kinds:
+        forbidden = kind in world.forbidden_kinds
+        return (_forbidden if forbidden else _missing)(RESOURCES[kind]), None
     if live is None:
         return None, Apply(dict(manifest))
     if (taken := other_owner(live, world.service)) is not None:
@@ -198,12 +206,16 @@ def _one(
     return None, Apply(dict(manifest))
 
 
+def _forbidden(resource: Resource) -> Condition:
+    text = (
+        f"{_FIELDS[resource][0]} needs the kind {resource.kind} of {resource.api_version}, which "
+        "the operator has no right to; give it the rights of its chart, or remove the field"
+    )
+    return amiss(Reason.FORBIDDEN, text)
+
+
 def _missing(resource: Resource) -> Condition:
-    field, product = {
-        HTTP_ROUTE: ("spec.expose.route", "the Gateway API"),
-        GRPC_ROUTE: ("spec.expose.grpcRoute", "the Gateway API"),
-        SERVICE_MONITOR: ("spec.monitoring.serviceMonitor", "the Prometheus operator"),
-    }[resource]
+    field, product = _FIELDS[resource]
     text = (
         f"{field} needs the kind {resource.kind} of {resource.api_version}, which this cluster "
         f"does not have; install {product}, or remove the field"
@@ -256,7 +268,7 @@ def _unwanted(world: ServiceWorld, wanted: set[Title]) -> Iterator[Delete]:
 
 def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) -> Condition:
     """The gravest first: what people must mend, then what may come by itself."""
-    order = (Reason.KIND_MISSING, Reason.FOREIGN_OWNER, Reason.ROUTE_REFUSED)
+    order = (Reason.FORBIDDEN, Reason.KIND_MISSING, Reason.FOREIGN_OWNER, Reason.ROUTE_REFUSED)
     grave = [entry for reason in order for entry in problems if entry.reason == reason]
     if grave:
         return _together([entry for entry in grave if entry.reason == grave[0].reason])

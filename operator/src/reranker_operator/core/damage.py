@@ -1,27 +1,65 @@
-"""Damaged files, as serving pods find them, and how soon the engine is built again."""
+"""Damaged files, as serving pods find them, and how soon the engine is built again.
+
+Whether a pod speaks of the files as they are or as they were before the last build is told by which
+pod it is, never by when it spoke: its node's clock is not ours. Pods that had not found the files
+whole when they were published are noted; they start over if they complain, and those in their
+place have seen the new files alone.
+"""
 
 import datetime
 
 from reranker_contracts import StageReason
+from reranker_contracts.targets import MEASURED_IN_PODS
+from reranker_operator import names
 from reranker_operator.api.v1alpha1 import Attempts, RerankerEngineStatus
 from reranker_operator.core import backoff, diagnose
-from reranker_operator.core.diagnose import Damage
+from reranker_operator.core.causes.pods import is_build
 from reranker_operator.core.world import EngineWorld, Manifest
 
 #: Damage so soon after a build continues a row, and every build of a row waits longer.
 _SOON = datetime.timedelta(minutes=30)
 
 
-def found(world: EngineWorld) -> Damage | None:
-    """What a serving pod complained of since the engine was last published."""
-    published = world.engine.status.ready_time
-    if published is None:
+#: Pods that are noted; one more would cost a build too many, should it complain.
+_MOST_NOTED = 2000
+
+
+def found(world: EngineWorld) -> str | None:
+    """What a serving pod says is amiss with the files that were published last."""
+    status = world.engine.status
+    if status.ready_time is None:
         return None
     for pod in world.pods:
-        damage = diagnose.verify_failure(pod)
-        if damage is not None and damage.seen_at > published and is_trusted(world, pod):
-            return damage
+        complaint = diagnose.verify_failure(pod)
+        if complaint is not None and not is_outdated(pod, status) and is_trusted(world, pod):
+            return complaint
     return None
+
+
+def is_outdated(pod: Manifest, status: RerankerEngineStatus) -> bool:
+    """The pod may speak of the files as they were before the last build."""
+    return _noted_as(pod) in status.outdated_pods
+
+
+def outdated(world: EngineWorld) -> tuple[str, ...]:
+    """What to note of the pods at the moment at which the files are published."""
+    before, spec = world.engine.status, world.engine.spec
+    # What these have measured is of the files before, however whole they found them.
+    measure = spec.identity.runtime in MEASURED_IN_PODS
+    pods = [
+        pod
+        for pod in world.pods
+        if not is_build(pod)
+        and (measure or is_outdated(pod, before) or not diagnose.is_verified(pod))
+        and is_trusted(world, pod)
+    ]
+    # Those that complain first: the others may never do.
+    pods.sort(key=lambda pod: (diagnose.verify_failure(pod) is None, pod["metadata"]["name"]))
+    return tuple(sorted(_noted_as(pod) for pod in pods[:_MOST_NOTED]))
+
+
+def _noted_as(pod: Manifest) -> str:
+    return names.short_hash(pod["metadata"]["uid"])
 
 
 def is_trusted(world: EngineWorld, pod: Manifest) -> bool:
@@ -43,12 +81,12 @@ def is_trusted(world: EngineWorld, pod: Manifest) -> bool:
 
 
 def record(
-    damage: Damage, status: RerankerEngineStatus, attempts: Attempts, now: datetime.datetime
+    complaint: str, status: RerankerEngineStatus, attempts: Attempts, now: datetime.datetime
 ) -> tuple[RerankerEngineStatus, Attempts]:
     """Status and attempts with this damage in them."""
-    soon = status.ready_time is not None and damage.seen_at - status.ready_time <= _SOON
+    soon = status.ready_time is not None and now - status.ready_time <= _SOON
     row = status.damages + 1 if soon else 1
-    text = f"{damage.message}; building the engine again"
+    text = f"{complaint}; building the engine again"
     if row > 1:
         text += f" after {backoff.delay_after(row):.0f} s, for the {row}. time in a row"
     return (

@@ -3,7 +3,6 @@
 The causes themselves are in `causes`, by subject.
 """
 
-import datetime
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -159,20 +158,12 @@ def _blockers(pod: Manifest, events: list[Manifest], claims: list[Manifest]) -> 
         yield found
 
 
-class Damage(NamedTuple):
-    """A serving pod found that the engine's files are not what was published."""
-
-    message: str
-    seen_at: datetime.datetime
-
-
-def verify_failure(pod: Manifest) -> Damage | None:
+def verify_failure(pod: Manifest) -> str | None:
     """What the pod's verify container complained about last, if it was a checksum."""
-    found = _last_result(pod, Stage.VERIFY)
-    if found is None or found[0].reason is not StageReason.CHECKSUM_MISMATCH:
+    result = _last_result(pod, Stage.VERIFY)
+    if result is None or result.reason is not StageReason.CHECKSUM_MISMATCH:
         return None
-    result, seen = found
-    return Damage(quote(result.message, _TOLD), seen)
+    return quote(result.message, _TOLD)
 
 
 class Measured(NamedTuple):
@@ -180,16 +171,14 @@ class Measured(NamedTuple):
 
     parity: ParityReport | None
     message: str
-    seen_at: datetime.datetime
 
 
 def measured(pod: Manifest) -> Measured | None:
     """What the pod's measure container found last."""
-    found = _last_result(pod, Stage.MEASURE)
-    if found is None or (found[0].parity is None and found[0].ok):
+    result = _last_result(pod, Stage.MEASURE)
+    if result is None or (result.parity is None and result.ok):
         return None
-    result, seen = found
-    return Measured(result.parity, quote(result.message, _TOLD), seen)
+    return Measured(result.parity, quote(result.message, _TOLD))
 
 
 def tells_of_engine(pod: Manifest) -> bool:
@@ -197,14 +186,23 @@ def tells_of_engine(pod: Manifest) -> bool:
     return verify_failure(pod) is not None or measured(pod) is not None
 
 
-def _last_result(pod: Manifest, stage: Stage) -> tuple[StageResult, datetime.datetime] | None:
-    """What the container of this stage has ended with last, and when."""
+def _last_result(pod: Manifest, stage: Stage) -> StageResult | None:
+    """What the container of this stage has ended with last."""
     for status in container_statuses(pod):
         if status["name"] != stage.value:
             continue
         for state in (status.get("state", {}), status.get("lastState", {})):
-            terminated = state.get("terminated")
-            result = containers.stage_result(terminated)
+            result = containers.stage_result(state.get("terminated"))
             if result is not None:
-                return result, datetime.datetime.fromisoformat(terminated["finishedAt"])
+                return result
     return None
+
+
+def is_verified(pod: Manifest) -> bool:
+    """It has found the engine's files to be what was published."""
+    ends = (
+        entry.get("state", {}).get("terminated")
+        for entry in container_statuses(pod)
+        if entry["name"] == Stage.VERIFY.value
+    )
+    return any(end is not None and end.get("exitCode") == 0 for end in ends)

@@ -35,7 +35,7 @@ def _unused(world: EngineWorld) -> list[str]:
 
     None at all where there are engines that can't be read.
     """
-    used = {digest for other in sharing(world) for digest in digests_of(other)}
+    used = {digest for other in sharing(world) for digest in other.digests}
     mine = digests_of(world.engine) if world.all_siblings else ()
     return [digest for digest in mine if digest not in used]
 

@@ -59,6 +59,8 @@ def plan_engine(world: EngineWorld) -> Plan:
         judgements=tuple(entry for entry in status.conditions if entry.type in (*STEPS, *told)),
         actions=store.claim_for_engine(world),
     )
+    if world.unknown:
+        return _conclude(world, _leave_to_newer(world, progress))
     if _needs_foreign_claim(world):
         return _conclude(world, _refuse_claim(world, progress))
     progress = _notice_settings(world, progress)
@@ -79,6 +81,19 @@ def _build(world: EngineWorld, progress: Progress) -> Progress:
     if is_true(progress.judgements, ConditionType.PREPARED) and not is_built(progress):
         progress = _compile(world, progress)
     return progress
+
+
+def _leave_to_newer(world: EngineWorld, progress: Progress) -> Progress:
+    """What is built serves; to build it, all of its spec would have to be understood."""
+    step = next((kind for kind in STEPS if not is_true(progress.judgements, kind)), None)
+    if step is None:
+        return progress
+    text = (
+        f"{world.unknown[0]} is known to newer operators only; upgrade "
+        "the operator, or delete this RerankerEngine"
+    )
+    reason = Reason.INVALID_SPEC
+    return replace(progress, stage=reason.value).judged(condition(step, False, reason, text))
 
 
 def _needs_foreign_claim(world: EngineWorld) -> bool:

@@ -151,6 +151,7 @@ def published(
             "parity": parity,
             "size_bytes": size,
             "ready_time": world.now,
+            "outdated_pods": damage.outdated(world),
             "builds": progress.status.builds + progress.attempts.failures,
         }
     )

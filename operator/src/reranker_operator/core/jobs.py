@@ -74,6 +74,11 @@ def view(
     )
 
 
+def is_under_way(job: Manifest) -> bool:
+    """It has not ended, as far as its controller has said."""
+    return not _ended(job)
+
+
 def attempt_of(job: Manifest, default: int) -> int:
     """The attempt's number in a Job's labels; `default` where somebody wrote something else."""
     text = str(job["metadata"].get("labels", {}).get(names.ATTEMPT_LABEL, ""))

@@ -7,7 +7,7 @@ from reranker_contracts import ParityReport, StageReason
 from reranker_contracts.targets import MEASURED_IN_PODS
 from reranker_operator.api.conditions import ConditionType, condition, find
 from reranker_operator.core import diagnose
-from reranker_operator.core.damage import is_trusted
+from reranker_operator.core.damage import is_outdated, is_trusted
 from reranker_operator.core.diagnose import Measured
 from reranker_operator.core.engine_progress import Progress, validated
 from reranker_operator.core.world import EngineWorld
@@ -21,7 +21,7 @@ def take_over(world: EngineWorld, progress: Progress) -> Progress:
     said = find(progress.judgements, ConditionType.VALIDATED)
     if said is None or said.status == "False":
         return progress
-    for found in _found(world):
+    for found in _found(world, progress):
         if found.parity is None:
             kind, reason = ConditionType.VALIDATED, StageReason.VALIDATION_FAILED
             return progress.judged(condition(kind, False, reason, found.message))
@@ -32,13 +32,13 @@ def take_over(world: EngineWorld, progress: Progress) -> Progress:
     return progress
 
 
-def _found(world: EngineWorld) -> Iterator[Measured]:
-    published = world.engine.status.ready_time
-    if published is None or world.engine.spec.identity.runtime not in MEASURED_IN_PODS:
+def _found(world: EngineWorld, progress: Progress) -> Iterator[Measured]:
+    status = progress.status
+    if status.ready_time is None or world.engine.spec.identity.runtime not in MEASURED_IN_PODS:
         return
     for pod in world.pods:
         found = diagnose.measured(pod)
-        if found is not None and found.seen_at >= published and is_trusted(world, pod):
+        if found is not None and not is_outdated(pod, status) and is_trusted(world, pod):
             yield found
 
 

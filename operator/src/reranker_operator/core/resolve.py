@@ -16,6 +16,7 @@ from reranker_operator.api.meta import JOB
 from reranker_operator.api.v1alpha1 import (
     Attempts,
     RerankerEngine,
+    RerankerService,
     RerankerServiceStatus,
     ResolvedStatus,
 )
@@ -130,9 +131,14 @@ def _resolved(world: ServiceWorld, model: ResolvedStatus, attempts: Attempts) ->
 def _engines_of(world: ServiceWorld, model: ResolvedStatus) -> list[RerankerEngine]:
     """Those of the service's targets that there are already."""
     status = RerankerServiceStatus(model=model, gpu=gpu_of(world))
-    targets = engines.identities(world.service, status)
-    wanted = {engines.engine_name(world.service, status, target) for target in targets}
+    wanted = names_of_targets(world, status)
     return [entry for entry in world.engines if entry.metadata.name in wanted]
+
+
+def names_of_targets(world: ServiceWorld, status: RerankerServiceStatus) -> set[str]:
+    """What the engines are called that the service may serve."""
+    targets = engines.identities(world.service, status)
+    return {engines.engine_name(world.service, status, target) for target in targets}
 
 
 def lacks_source(engine: RerankerEngine) -> bool:
@@ -187,19 +193,25 @@ def _runtimes(before: ResolvedStatus | None, found: ResolvedModel) -> Runtimes:
     return found.runtimes.model_copy(update={"cpu_features": tuple(sorted(seen))})
 
 
+def may_be_known(service: RerankerService) -> bool:
+    """The spec names a revision that never has other files."""
+    model, annotations = service.spec.model, service.metadata.annotations
+    if model.revision is None or names.RESOLVE_AGAIN in annotations:
+        return False
+    if service.spec.engine.parity.probes is not None:
+        return False
+    return model.adapter is None or model.adapter.revision is not None
+
+
 def _known(world: ServiceWorld) -> ResolvedModel | None:
     """What an engine of this namespace was made from, where the spec names that very revision.
 
     A fixed revision never has other files, and the engine's were fetched: a Job would find the
     same. A branch or tag is never taken for one.
     """
-    spec, meta = world.service.spec, world.service.metadata
-    if spec.model.revision is None or names.RESOLVE_AGAIN in meta.annotations:
-        return None
-    if spec.engine.parity.probes is not None:
-        return None
+    spec = world.service.spec
     adapter = spec.model.adapter
-    if adapter is not None and adapter.revision is None:
+    if not may_be_known(world.service):
         return None
     for engine in world.engines:
         if (

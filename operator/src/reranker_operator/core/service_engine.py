@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reranker_contracts import EngineIdentity, Runtimes, StageReason
+from reranker_contracts import EngineIdentity, Runtimes, StageReason, digest_of
 from reranker_contracts.stages import OF_THE_TARGET
 from reranker_contracts.targets import COMPILED, MEASURED_IN_PODS, builds_for
 from reranker_operator import names
@@ -17,6 +17,7 @@ from reranker_operator.core.revisions import engine_of, live_deployments
 from reranker_operator.core.wording import advise
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.render import engines as render
+from reranker_operator.render.pods import store_claim_name
 
 #: Characters of a condition's message that the API server takes.
 _LONGEST = 4096
@@ -61,6 +62,8 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
     for identity in targets:
         name = render.engine_name(world.service, status, identity)
         engine = next((entry for entry in world.engines if entry.metadata.name == name), None)
+        if engine is not None and not _is_for(world, engine, identity):
+            return replace(_taken(world, status, identity, engine), actions=tuple(kept))
         refusal = _refusal(world, engine)
         if refusal is None or identity == targets[-1]:
             step = _ask_for(world, status, identity, name, engine)
@@ -74,6 +77,34 @@ def engine_step(world: ServiceWorld, resolution: Resolution) -> EngineStep:
         # Other settings, or a GPU with more memory, may make it one for this service after all.
         kept += _ask_for(world, status, identity, name, engine).actions
     raise AssertionError("the last target is always asked for")
+
+
+def _is_for(world: ServiceWorld, engine: RerankerEngine, identity: EngineIdentity) -> bool:
+    """The engine of this name is the one that is meant, which the name alone does not say."""
+    spec, digest = engine.spec, digest_of(identity)
+    return (
+        (spec.digest, spec.identity) == (digest, identity)
+        and digest_of(spec.prepare) == identity.prepared
+        and store_claim_name(spec.store) == store_claim_name(world.service.spec.engine.store)
+    )
+
+
+def _taken(
+    world: ServiceWorld,
+    status: RerankerServiceStatus,
+    identity: EngineIdentity,
+    engine: RerankerEngine,
+) -> EngineStep:
+    """Whoever made it: neither its files nor its word are taken for the ones asked for."""
+    name = engine.metadata.name
+    text = advise(
+        f"RerankerEngine {name} exists and is not what its name says: it was made from something "
+        "else, or for another store",
+        f"delete it (kubectl delete rre {name}), and see who may create RerankerEngines",
+    )
+    judgement = condition(ConditionType.ENGINE_READY, False, Reason.FOREIGN_OWNER, text)
+    manifest = render.engine(world.service, status, identity, world.defaults)
+    return EngineStep(judgement, planned=_planned(manifest))
 
 
 def _left_out(world: ServiceWorld, runtimes: Runtimes) -> list[str]:
@@ -157,7 +188,7 @@ def _ask_for(
         judgement = judge_engine(world, name, engine) if engine else _held_back(name)
         return EngineStep(judgement, engine, planned=planned)
     actions: list[Action] = []
-    if engine is None:
+    if engine is None and name not in world.engine_owners:
         actions.append(Create(manifest))
     if not owned:
         body = render.owner_claim("RerankerEngine", API_VERSION, name, service)
@@ -239,6 +270,12 @@ def _merge_patch(live: Any, wanted: Any) -> Any:
 def judge_engine(world: ServiceWorld, name: str, engine: RerankerEngine | None) -> Condition:
     """`EngineReady`, from what the engine says of itself."""
     kind = ConditionType.ENGINE_READY
+    if engine is None and name in world.engine_owners:
+        text = advise(
+            f"RerankerEngine {name} is there and can't be read, perhaps one of a newer operator",
+            "upgrade the operator, or delete this RerankerEngine",
+        )
+        return condition(kind, False, Reason.INVALID_SPEC, text)
     if engine is None:
         return condition(kind, "Unknown", Reason.BUILDING, f"{name} was just asked for")
     if engine.metadata.deletion_timestamp is not None:

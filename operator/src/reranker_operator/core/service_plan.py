@@ -10,7 +10,7 @@ from reranker_operator.api.conditions import (
     summarise,
 )
 from reranker_operator.api.meta import DEPLOYMENT, POD, RERANKER_ENGINE
-from reranker_operator.core import activation, diagnose, references
+from reranker_operator.core import activation, damage, diagnose, references
 from reranker_operator.core.autoscale import observe
 from reranker_operator.core.autoscale.costs import mark_idlest
 from reranker_operator.core.autoscale.judge import judge_autoscaling
@@ -25,6 +25,7 @@ from reranker_operator.core.revisions import carries_out_spec, engine_of, revisi
 from reranker_operator.core.rollout import Rollout, roll_out
 from reranker_operator.core.service_engine import EngineStep, engine_step, waiting_for_model
 from reranker_operator.core.service_status import status_of, used_engines
+from reranker_operator.core.sizes import too_large
 from reranker_operator.core.store import claims_for_service
 from reranker_operator.core.world import ServiceWorld, is_leaving, title_of
 from reranker_operator.source import SourceError, parse
@@ -58,6 +59,8 @@ def plan_service(world: ServiceWorld) -> Plan:
     if (missing := references.missing(world)) is not None:
         # The engine can be built meanwhile; pods would only wait in the kubelet's hands.
         accepted, ready = missing, None
+    elif (refused := too_large(world, engine.planned)) is not None:
+        accepted, ready = refused, None
     return _conclude(world, accepted, resolution, engine, roll_out(world, ready))
 
 
@@ -107,8 +110,9 @@ def _conclude(
         *activation.lead(world, rollout.actions),
         *_restart_damaged(world),
     )
-    # Nobody tells of the end of somebody else's Service.
-    taken = RECHECK if accepted.reason == Reason.FOREIGN_OWNER else None
+    # Nobody tells of the end of somebody else's Service or engine.
+    reasons = (accepted.reason, engine.judgement.reason)
+    taken = RECHECK if Reason.FOREIGN_OWNER in reasons else None
     return Plan(
         first=(
             *hand_over(world.service),
@@ -158,14 +162,18 @@ def _makes_pods_anew(world: ServiceWorld, actions: tuple[Action, ...]) -> bool:
 
 def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:
     """Pods that stopped at damaged files start over at once when the files are whole again."""
-    published = {entry.metadata.name: entry.status.ready_time for entry in world.engines}
+    whole = {
+        entry.metadata.name: entry.status
+        for entry in world.engines
+        if is_true(entry.status.conditions, ConditionType.READY)
+    }
     return tuple(
         Delete(POD, pod["metadata"]["name"], pod["metadata"]["uid"])
         for pod in world.pods
         if revision_of(pod) is not None
-        and (damage := diagnose.verify_failure(pod)) is not None
-        and (ready := published.get(engine_of(pod) or "")) is not None
-        and damage.seen_at <= ready
+        and diagnose.verify_failure(pod) is not None
+        and (published := whole.get(engine_of(pod) or "")) is not None
+        and damage.is_outdated(pod, published)
         and not is_leaving(pod)
     )
 

@@ -4,14 +4,15 @@ Engines own it for their files, services for the pods that mount it. With the en
 would go with an engine deleted by hand, be held by the serving pods, and let nothing be built.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from reranker_contracts import digest_of
 from reranker_operator import names
+from reranker_operator.api.conditions import ConditionType, is_true
 from reranker_operator.api.meta import PVC, RERANKER_SERVICE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.core.jobs import is_under_way
 from reranker_operator.core.plan import Action, Apply, Release
-from reranker_operator.core.world import EngineWorld, Manifest, ServiceWorld, is_leaving
+from reranker_operator.core.world import EngineWorld, Manifest, ServiceWorld, Sibling, is_leaving
 from reranker_operator.render import engines as render
 from reranker_operator.render.pods import store_claim_name
 from reranker_operator.render.stages import Retention
@@ -82,19 +83,23 @@ def _own(claim: Manifest, owner: RerankerService | RerankerEngine) -> tuple[Acti
     return (Apply(body, manager=names.owner_manager(owner.metadata.uid)),)
 
 
-def sharing(world: EngineWorld) -> list[RerankerEngine]:
+def concerns_siblings(engine: RerankerEngine, jobs: Iterable[Manifest]) -> bool:
+    """Whether something may be decided about the files of others: with each step that starts."""
+    if engine.metadata.deletion_timestamp is not None:
+        return True
+    is_ready = is_true(engine.status.conditions, ConditionType.READY)
+    return not is_ready and not any(is_under_way(job) for job in jobs)
+
+
+def sharing(world: EngineWorld) -> list[Sibling]:
     """Other living engines with files in the same store."""
     mine = store_claim_name(world.engine.spec.store)
-    return [
-        other
-        for other in world.siblings
-        if store_claim_name(other.spec.store) == mine and other.metadata.deletion_timestamp is None
-    ]
+    return [other for other in world.siblings if other.claim == mine and not other.is_leaving]
 
 
 def digests_of(engine: RerankerEngine) -> tuple[str, str]:
     """The engine's own and that of the prepared model it is made from."""
-    return engine.spec.digest, digest_of(engine.spec.prepare)
+    return engine.spec.digest, engine.spec.identity.prepared
 
 
 def retention(world: EngineWorld) -> Retention | None:
@@ -102,8 +107,8 @@ def retention(world: EngineWorld) -> Retention | None:
     # A volume of the user's may be known by other claims too, also in other namespaces.
     if world.engine.spec.store.existing_claim or not world.all_siblings:
         return None
-    living = [world.engine, *sharing(world)]
-    kept = sorted({digest for engine in living for digest in digests_of(engine)})
+    living = [digests_of(world.engine), *(other.digests for other in sharing(world))]
+    kept = sorted({digest for digests in living for digest in digests})
     if len(kept) > MOST_KEPT:
         return None
     defaults = world.defaults

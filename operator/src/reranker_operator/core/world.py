@@ -62,6 +62,8 @@ class ServiceWorld:
     companions: tuple[Manifest, ...] = ()
     #: Kinds that the cluster does not know.
     missing_kinds: frozenset[str] = frozenset()
+    #: Optional kinds that the operator has no right to.
+    forbidden_kinds: frozenset[str] = frozenset()
     #: The Service that has this service's name and is not its own.
     stranger: Manifest | None = None
     versions: Mapping[Reference, str | None] = field(default_factory=dict)
@@ -69,6 +71,15 @@ class ServiceWorld:
     endpoints: Mapping[str, frozenset[str]] = field(default_factory=dict)
     #: What the metrics of its pods said lately; no entry for a pod that was never scraped.
     loads: tuple[PodLoad, ...] = ()
+
+
+class Sibling(NamedTuple):
+    """Another engine of the namespace, as far as its files are concerned."""
+
+    claim: str
+    #: Of the engine and of the prepared model that it is made from.
+    digests: tuple[str, str]
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,12 +90,15 @@ class EngineWorld:
     now: datetime.datetime
     defaults: Defaults
     owners: frozenset[str] = frozenset()
+    #: Keys of the spec that only a newer operator knows.
+    unknown: tuple[str, ...] = ()
     jobs: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     claim: Manifest | None = None
-    siblings: tuple[RerankerEngine, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
     warnings: tuple[Manifest, ...] = ()
-    #: Whether `siblings` are all the others; some of another version can't be read.
+    #: Whether `siblings` are all the others. Some of another version can't be read, and they are
+    #: not looked for where no decision is about them.
     all_siblings: bool = True
-    #: Only read when a pod says that its files are damaged, or how it has measured them.
+    #: Only read while a pod has not found its files whole, or may measure them.
     deployments: tuple[Manifest, ...] = ()

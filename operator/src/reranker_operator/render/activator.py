@@ -113,15 +113,23 @@ def foretold(seconds: float | None) -> int | None:
 
 
 def foretold_in(deployment: Mapping[str, object] | None) -> float | None:
-    """What the pods of a Deployment are told."""
+    """What the pods of a Deployment are told; None where somebody has made nonsense of it."""
     found: object = deployment
     for key in ("spec", "template", "spec", "containers"):
         found = found.get(key) if isinstance(found, Mapping) else None
     for entry in found if isinstance(found, list) else []:
         for variable in entry.get("env", []):
             if variable["name"] == _COLD_START:
-                return float(variable["value"])
+                return _seconds(variable.get("value"))
     return None
+
+
+def _seconds(text: object) -> float | None:
+    try:
+        seconds = float(str(text))
+    except ValueError:
+        return None
+    return seconds if 0 < seconds <= _STEPS[-1] else None
 
 
 def _pod(

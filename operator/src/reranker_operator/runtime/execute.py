@@ -2,7 +2,8 @@
 
 import datetime
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ from reranker_operator.errors import (
     OperatorError,
     Rejected,
 )
+from reranker_operator.runtime.telling import Telling
 from reranker_operator.runtime.tolerance import Settled, Tolerance
 
 logger = logging.getLogger(__name__)
@@ -66,8 +68,11 @@ class Done:
 class Executor:
     """Runs the actions of one namespace's plan against a cluster."""
 
-    def __init__(self, cluster: Cluster, identity: str) -> None:
+    def __init__(
+        self, cluster: Cluster, identity: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._cluster = cluster
+        self._telling = Telling(clock)
         self._identity = identity
         self._settled = Settled()
         self._tolerance = Tolerance()
@@ -264,6 +269,8 @@ class Executor:
     ) -> None:
         """One Event for each condition that changed in a way that people should know."""
         for entry in changes_worth_telling(before, status.conditions):
+            if not self._telling.allows(subject.metadata.uid, entry):
+                continue
             try:
                 await self._cluster.create(self._event(subject, entry))
             except OperatorError as error:

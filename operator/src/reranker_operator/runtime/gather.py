@@ -1,14 +1,21 @@
-"""From a key to a World: live reads, one namespace, label selectors."""
+"""From a key to a World: one namespace, label selectors; of the engines those that matter here."""
 
 import asyncio
 import datetime
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from pydantic import ValidationError
-
+from reranker_contracts.targets import MEASURED_IN_PODS
 from reranker_operator import names
-from reranker_operator.adapters.cluster import Cluster, Json
+from reranker_operator.adapters.cluster import (
+    Cluster,
+    IndexedCluster,
+    Json,
+    made_from,
+    named,
+    owned_by,
+)
 from reranker_operator.api.meta import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
@@ -24,10 +31,11 @@ from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core import diagnose
 from reranker_operator.core.activation import ready_endpoints, watched_endpoints
 from reranker_operator.core.causes.pods import is_build
+from reranker_operator.core.needed import asks_by_source, engines_named
 from reranker_operator.core.nodes import Nodes
 from reranker_operator.core.references import of_service
-from reranker_operator.core.store import mounted
-from reranker_operator.core.world import EngineWorld, Reference, ServiceWorld, owners_of
+from reranker_operator.core.store import concerns_siblings, mounted
+from reranker_operator.core.world import EngineWorld, Reference, ServiceWorld, Sibling, owners_of
 from reranker_operator.errors import Forbidden
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.render.pods import store_claim_name
@@ -35,45 +43,16 @@ from reranker_operator.runtime.gather_companions import get_or_none, read_compan
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.reading import Unreadable, read, sibling
 from reranker_operator.runtime.references import References
 from reranker_operator.runtime.reports import warnings
 
 logger = logging.getLogger(__name__)
 _SLICE_OF = "kubernetes.io/service-name"
-_ENGINES_KEPT = 512
-
-
-class Engines:
-    """Reads RerankerEngines: each is looked at by many services, and seldom changes."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[str, RerankerEngine]] = {}
-
-    def readable(self, entries: Iterable[Json]) -> tuple[RerankerEngine, ...]:
-        """Without engines of another version's making; their own reconcile says what is wrong."""
-        engines = []
-        for entry in entries:
-            try:
-                engines.append(self._read(entry))
-            except ValidationError as error:
-                name = entry["metadata"]["name"]
-                logger.warning("RerankerEngine %s is left out: %s", name, error.errors()[0]["msg"])
-        return tuple(engines)
-
-    def _read(self, entry: Json) -> RerankerEngine:
-        uid, version = entry["metadata"]["uid"], entry["metadata"]["resourceVersion"]
-        known = self._known.get(uid)
-        if known is not None and known[0] == version:
-            return known[1]
-        found = RerankerEngine.model_validate(entry)
-        if len(self._known) >= _ENGINES_KEPT:
-            self._known.clear()
-        self._known[uid] = version, found
-        return found
 
 
 async def service_world(
-    cluster: Cluster,
+    cluster: IndexedCluster,
     raw: Json,
     defaults: Defaults,
     now: datetime.datetime,
@@ -82,88 +61,115 @@ async def service_world(
     kinds: OptionalKinds | None = None,
     references: References | None = None,
     loads: Loads | None = None,
-    read: Engines | None = None,
 ) -> ServiceWorld:
     """Read everything around one RerankerService."""
-    service = RerankerService.model_validate(raw)
+    service, _ = read(RerankerService, raw)
     namespace, name = service.metadata.namespace, service.metadata.name
     mine = {names.SERVICE_LABEL: name}
     wants_nodes = read_nodes and service.spec.accelerator.type != "none"
-    engines, jobs, pods, deployments, address, nodes = await asyncio.gather(
-        cluster.list(RERANKER_ENGINE, namespace),
+    jobs, pods, deployments, address, nodes = await asyncio.gather(
         cluster.list(JOB, namespace, mine),
         cluster.list(POD, namespace, mine),
         cluster.list(DEPLOYMENT, namespace, mine),
         get_or_none(cluster, SERVICE, namespace, name),
         _nodes(cluster) if wants_nodes else _nothing(),
     )
-    companions, missing = await read_companions(cluster, service, kinds)
+    beside = await read_companions(cluster, service, kinds)
     own_jobs = _jobs_of(service, jobs)
     deployments += await _unlabelled(cluster, service, deployments)
     deployments = [entry for entry in deployments if _is_revision(entry, service)]
     pods = [pod for pod in pods if pod["metadata"].get("ownerReferences")]
-    readable = (read or Engines()).readable(engines)
-    stores = {store_claim_name(entry.spec.store) for entry in readable}
-    stores |= {store_claim_name(service.spec.engine.store)}
-    stores |= {claim for entry in deployments for claim in mounted(entry)}
-    claims = [get_or_none(cluster, PVC, namespace, claim) for claim in sorted(stores)]
     world = ServiceWorld(
         service=service,
         now=now,
         defaults=defaults,
-        engines=readable,
-        engine_owners={entry["metadata"]["name"]: owners_of(entry) for entry in engines},
         jobs=own_jobs,
         pods=tuple(pods),
         deployments=tuple(deployments),
-        claims=tuple(claim for claim in await asyncio.gather(*claims) if claim is not None),
         k8s_service=address if _is_ours(address, service) else None,
         nodes=nodes,
         warnings=await warnings(cluster, now, jobs=own_jobs, pods=pods),
-        companions=companions,
-        missing_kinds=missing,
+        companions=beside.found,
+        missing_kinds=beside.missing,
+        forbidden_kinds=beside.forbidden,
         stranger=address if not _is_ours(address, service) else None,
         versions=await _versions(references, service),
         endpoints=await _endpoints(cluster, service, address, deployments),
         loads=() if loads is None else loads.of(service, pods),
     )
+    world = await _with_claims(cluster, await _with_engines(cluster, world))
     if loads is not None:
         loads.planned(world)
     return world
 
 
+async def _with_engines(cluster: IndexedCluster, world: ServiceWorld) -> ServiceWorld:
+    """And with those engines of the namespace that this service has to do with."""
+    meta = world.service.metadata
+    facets = {owned_by(meta.uid), *map(named, engines_named(world))}
+    if asks_by_source(world):
+        facets.add(made_from(world.service.spec.model.source))
+    engines = await cluster.related(RERANKER_ENGINE, meta.namespace, facets)
+    return replace(
+        world,
+        engines=tuple(_readable(engines)),
+        engine_owners={entry["metadata"]["name"]: owners_of(entry) for entry in engines},
+    )
+
+
+def _readable(entries: Iterable[Json]) -> Iterator[RerankerEngine]:
+    """Without those that can't be read; their own reconcile says what is wrong."""
+    for entry in entries:
+        try:
+            yield read(RerankerEngine, entry)[0]
+        except Unreadable as error:
+            logger.warning("RerankerEngine %s is left out: %s", entry["metadata"]["name"], error)
+
+
+async def _with_claims(cluster: IndexedCluster, world: ServiceWorld) -> ServiceWorld:
+    """And with the claims of its engines, its pods and its spec, and those that it owns."""
+    service = world.service
+    namespace = service.metadata.namespace
+    stores = {store_claim_name(entry.spec.store) for entry in world.engines}
+    stores |= {store_claim_name(service.spec.engine.store)}
+    stores |= {claim for entry in world.deployments for claim in mounted(entry)}
+    owned = await cluster.related(PVC, namespace, {owned_by(service.metadata.uid)})
+    stores |= {claim["metadata"]["name"] for claim in owned}
+    claims = [get_or_none(cluster, PVC, namespace, claim) for claim in sorted(stores)]
+    found = [claim for claim in await asyncio.gather(*claims) if claim is not None]
+    return replace(world, claims=tuple(found))
+
+
 async def engine_world(
-    cluster: Cluster,
+    cluster: IndexedCluster,
     raw: Json,
     defaults: Defaults,
     now: datetime.datetime,
-    *,
-    read: Engines | None = None,
 ) -> EngineWorld:
     """Read everything around one RerankerEngine."""
-    engine = RerankerEngine.model_validate(raw)
+    engine, unknown = read(RerankerEngine, raw)
     namespace, name = engine.metadata.namespace, engine.metadata.name
     mine = {names.ENGINE_LABEL: name}
-    jobs, pods, claim, siblings = await asyncio.gather(
+    jobs, pods, claim = await asyncio.gather(
         cluster.list(JOB, namespace, mine),
         cluster.list(POD, namespace, mine),
         get_or_none(cluster, PVC, namespace, store_claim_name(engine.spec.store)),
-        cluster.list(RERANKER_ENGINE, namespace),
     )
     own_jobs = _jobs_of(engine, jobs)
-    others = [entry for entry in siblings if entry["metadata"]["name"] != name]
-    readable = (read or Engines()).readable(others)
-    told = any(diagnose.tells_of_engine(pod) for pod in pods)
+    siblings = await _siblings(cluster, engine) if concerns_siblings(engine, own_jobs) else None
+    measure = engine.spec.identity.runtime in MEASURED_IN_PODS
+    told = any(not is_build(pod) and (measure or not diagnose.is_verified(pod)) for pod in pods)
     return EngineWorld(
         engine=engine,
         now=now,
         defaults=defaults,
         owners=owners_of(raw),
+        unknown=unknown,
         jobs=own_jobs,
         pods=tuple(pods),
         claim=claim,
-        siblings=readable,
-        all_siblings=len(readable) == len(others),
+        siblings=tuple(filter(None, siblings or ())),
+        all_siblings=siblings is not None and None not in siblings,
         deployments=tuple(await cluster.list(DEPLOYMENT, namespace, mine) if told else ()),
         warnings=await warnings(
             cluster,
@@ -173,6 +179,13 @@ async def engine_world(
             claims=() if claim is None else (claim,),
         ),
     )
+
+
+async def _siblings(cluster: Cluster, engine: RerankerEngine) -> list[Sibling | None]:
+    """The other engines of the namespace; None for one that does not say where its files are."""
+    meta = engine.metadata
+    found = await cluster.list(RERANKER_ENGINE, meta.namespace)
+    return [sibling(entry) for entry in found if entry["metadata"]["name"] != meta.name]
 
 
 async def _endpoints(

@@ -27,6 +27,7 @@ class OptionalKinds:
         self._clock = clock
         self._present: frozenset[Resource] = frozenset()
         self._looked: float | None = None
+        self._refused: dict[tuple[Resource, str], float] = {}
         self._lock = asyncio.Lock()
 
     async def refresh(self) -> None:
@@ -58,6 +59,18 @@ class OptionalKinds:
             before = self._present
             await self.refresh()
             return self._present != before
+
+    def refuse(self, resource: Resource, namespace: str) -> None:
+        """The operator has just been refused this kind there."""
+        self._refused[resource, namespace] = self._clock()
+
+    def is_refused(self, resource: Resource, namespace: str) -> bool:
+        """So it was a while ago, and nobody need ask again: not each service each time."""
+        since = self._refused.get((resource, namespace))
+        if since is not None and self._clock() - since >= _PAUSE_SECONDS:
+            del self._refused[resource, namespace]
+            return False
+        return since is not None
 
     def forget(self, resource: Resource) -> None:
         """It was just found missing."""

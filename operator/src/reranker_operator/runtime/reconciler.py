@@ -4,16 +4,16 @@ import datetime
 import logging
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
+from reranker_contracts import StageReason
 from reranker_operator import names
 from reranker_operator.adapters.cache import writing_as
-from reranker_operator.adapters.cluster import Cluster, Json
+from reranker_operator.adapters.cluster import IndexedCluster, Json
 from reranker_operator.api.conditions import (
     ConditionType,
     Reason,
     condition,
     find,
+    is_true,
     merge,
     summarise,
 )
@@ -23,7 +23,6 @@ from reranker_operator.api.meta import (
     RERANKER_SERVICE,
     RESOURCES,
 )
-from reranker_operator.api.refusal import sentence
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
 from reranker_operator.core.causes.admission import refused_write
 from reranker_operator.core.causes.finding import Finding, finding
@@ -36,14 +35,16 @@ from reranker_operator.errors import (
     NamespaceTerminating,
     NameTaken,
     NotFound,
+    OperatorError,
     Rejected,
 )
 from reranker_operator.render.defaults import Defaults
 from reranker_operator.runtime.execute import Done, Executor
-from reranker_operator.runtime.gather import Engines, engine_world, service_world
+from reranker_operator.runtime.gather import engine_world, service_world
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
+from reranker_operator.runtime.reading import Unreadable, read, status_of
 from reranker_operator.runtime.references import References
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Reconciler:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: IndexedCluster,
         defaults: Defaults,
         *,
         identity: str = names.MANAGER,
@@ -84,18 +85,23 @@ class Reconciler:
     ) -> None:
         self._cluster = cluster
         self._defaults = defaults
-        self._executor = Executor(cluster, identity)
+        self._executor = Executor(cluster, identity, lambda: clock().timestamp())
         self._read_nodes = read_nodes
         self._references = references
         self._clock = clock
         self._kinds = kinds
         self._loads = loads
-        self._engines = Engines()
 
     async def reconcile(self, key: Key) -> float | None:
         """One look; seconds after which to look again, or None. Raises OperatorError to retry."""
         with writing_as(key):
-            return await self._reconcile(key)
+            try:
+                return await self._reconcile(key)
+            except OperatorError:
+                raise
+            except Exception as error:
+                await self._confess(key, error)
+                raise
 
     async def _reconcile(self, key: Key) -> float | None:
         done = Done()
@@ -104,23 +110,17 @@ class Reconciler:
                 return None
             try:
                 subject, plan = await self._plan(key, raw)
-            except ValidationError as error:
+            except Unreadable as error:
                 await self._refuse(key, raw, error)
                 return None
             except Forbidden as error:
                 # Nothing is planned: what was said before stays, and why nothing more is done.
-                await self._complain(_subject(key, raw), Plan(), error)
+                await self._complain(_subject(key, raw), Plan(), _complaint(error))
                 raise
             try:
                 result = await self._act(subject, plan)
-            except NamespaceTerminating as error:
-                await self._leave(subject, error)
-                return None
-            except _RefusedError as error:
-                return self._after(key, plan, error)
-            except NameTaken as error:
-                logger.warning("%s: %s", key, error)
-                return _NAME_RECHECK
+            except (NamespaceTerminating, NameTaken, _RefusedError) as error:
+                return await self._give_way(key, subject, plan, error)
             except NotFound:
                 if self._kinds is None or not await self._kinds.have_changed():
                     raise
@@ -135,16 +135,43 @@ class Reconciler:
         # The echo of what we wrote ourselves is no event.
         return 0.0 if done.changes else plan.requeue_after
 
-    @staticmethod
-    def _after(key: Key, plan: Plan, error: _RefusedError) -> float | None:
-        """When to look again. Raises the refusal for the queue to decide."""
-        if error.done.changes or plan.on_time:
+    async def _give_way(
+        self,
+        key: Key,
+        subject: RerankerService | RerankerEngine,
+        plan: Plan,
+        error: NamespaceTerminating | NameTaken | _RefusedError,
+    ) -> float | None:
+        """Something was refused for good or for now: seconds after which to look again."""
+        if isinstance(error, NamespaceTerminating):
+            await self._leave(subject, error)
+            return None
+        if isinstance(error, _RefusedError) and (error.done.changes or plan.on_time):
             # The pods get on with it, whatever becomes of the rest.
             return 0.0 if error.done.changes else plan.requeue_after
-        if isinstance(error.refusal, NameTaken):
-            logger.warning("%s: %s", key, error.refusal)
+        refusal = error.refusal if isinstance(error, _RefusedError) else error
+        if isinstance(refusal, NameTaken):
+            logger.warning("%s: %s", key, refusal)
             return _NAME_RECHECK
-        raise error.refusal from None
+        raise refusal from None
+
+    async def _confess(self, key: Key, error: Exception) -> None:
+        """A defect of ours at this object: whoever looks at it should not wonder at its silence.
+
+        Not in its own words, which may be anybody's: those are in the log.
+        """
+        told = finding(
+            StageReason.INTERNAL_ERROR,
+            f"the operator fails at this object ({type(error).__name__}) and tries again",
+            "see the operator's log and report what it says",
+        )
+        try:
+            raw = await self._find(key)
+            if raw is not None:
+                await self._complain(_subject(key, raw), Plan(), told)
+        except Exception as reason:
+            # The first one is the one to be raised.
+            logger.warning("%s: the failure is not told in its status: %s", key, reason)
 
     async def _find(self, key: Key) -> Json | None:
         try:
@@ -163,19 +190,19 @@ class Reconciler:
         except NamespaceTerminating:
             raise
         except (Forbidden, Rejected) as error:
-            await self._complain(subject, plan, error)
+            await self._complain(subject, plan, _complaint(error))
             raise
         beside, refusal = await self._executor.act_beside(subject, plan)
         done += beside
         if isinstance(failure, Forbidden | Rejected):
-            await self._complain(subject, plan, failure)
+            await self._complain(subject, plan, _complaint(failure))
             raise _RefusedError(failure, done)
         if failure is not None:
             # What was decided about the pods is remembered there.
             await self._executor.conclude(subject, plan)
             raise failure
         if refusal is not None:
-            await self._complain(subject, plan, refusal, ConditionType.INTEGRATED)
+            await self._complain(subject, plan, _complaint(refusal), ConditionType.INTEGRATED)
             raise _RefusedError(refusal, done)
         return done
 
@@ -191,10 +218,9 @@ class Reconciler:
                 kinds=self._kinds,
                 references=self._references,
                 loads=self._loads,
-                read=self._engines,
             )
             return world.service, plan_service(world)
-        engine = await engine_world(self._cluster, raw, self._defaults, now, read=self._engines)
+        engine = await engine_world(self._cluster, raw, self._defaults, now)
         return engine.engine, plan_engine(engine)
 
     async def _leave(
@@ -203,30 +229,37 @@ class Reconciler:
         """The namespace is going away with everything in it: nothing must hold it back."""
         meta = subject.metadata
         if meta.deletion_timestamp is None:
-            await self._complain(subject, Plan(), error)
+            await self._complain(subject, Plan(), _complaint(error))
         elif names.FINALIZER in meta.finalizers:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
             await self._executor.act(subject, plan)
 
-    async def _refuse(self, key: Key, raw: Json, error: ValidationError) -> None:
-        """A spec that the schema let through but the models don't: say so, don't crash."""
-        message = sentence(error, raw)
-        meta = raw["metadata"]
+    async def _refuse(self, key: Key, raw: Json, error: Unreadable) -> None:
+        """A spec that the schema let through but the models don't: say so, don't crash.
+
+        All else that was said stays, and what goes on with it: a newer operator may have written
+        this spec, and come back.
+        """
+        remedy = "correct the field and apply again"
+        if key.kind == RERANKER_ENGINE.kind:
+            remedy = "upgrade the operator, or delete this RerankerEngine"
+        message = f"{error}; {remedy}"
         judgement = condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, message)
         judgements = [judgement, summarise([judgement], [ConditionType.ACCEPTED])]
-        generation = meta.get("generation", 1)
-        conditions = merge((), judgements, generation, self._clock())
-        status = raw.get("status", {})
-        previous = status.get("conditions", [])
-        said = {"type": "Accepted", "message": message, "observedGeneration": generation}
-        if any(said.items() <= entry.items() for entry in previous):
+        before = status_of(RESOURCES[key.kind], raw)
+        told = {entry.type for entry in judgements}
+        kept = [entry for entry in before.conditions if entry.type not in told]
+        generation = raw["metadata"].get("generation", 1)
+        accepted, ready = merge(before.conditions, judgements, generation, self._clock())
+        # Server-side apply would drop what is left out, and the model be resolved again.
+        status = before.model_copy(update={"conditions": (accepted, *kept, ready)})
+        if status == before:
             return
         body = {
             "apiVersion": API_VERSION,
             "kind": key.kind,
             "metadata": {"name": key.name, "namespace": key.namespace},
-            # Server-side apply would drop what is left out, and the model be resolved again.
-            "status": status | {"conditions": [entry.to_dict() for entry in conditions]},
+            "status": status.to_dict(),
         }
         logger.warning("%s: %s", key, message)
         await self._cluster.apply_status(body, names.STATUS_MANAGER)
@@ -235,12 +268,15 @@ class Reconciler:
         self,
         subject: RerankerService | RerankerEngine,
         plan: Plan,
-        error: Forbidden | Rejected,
+        what: Finding,
         kind: ConditionType = ConditionType.PROGRESSING,
     ) -> None:
-        """An action was not allowed: a condition and Ready say which, the queue tries again."""
-        reason, text = _complaint(error)
-        told = (kind, ConditionType.READY)
+        """Something could not be done: a condition and Ready say why, the queue tries again."""
+        reason, text = what
+        told: tuple[ConditionType, ...] = (kind, ConditionType.READY)
+        if not plan.judgements and _is_built(subject):
+            # Whoever serves it need not care.
+            told = (kind,)
         complaints = [condition(about, False, reason, text) for about in told]
         before = find(plan.judgements, ConditionType.READY)
         if kind == ConditionType.INTEGRATED and before is not None and before.status != "True":
@@ -265,8 +301,14 @@ class Reconciler:
 
 
 def _subject(key: Key, raw: Json) -> RerankerService | RerankerEngine:
-    kind = RerankerService if key.kind == RERANKER_SERVICE.kind else RerankerEngine
-    return kind.model_validate(raw)
+    if key.kind == RERANKER_SERVICE.kind:
+        return read(RerankerService, raw)[0]
+    return read(RerankerEngine, raw)[0]
+
+
+def _is_built(subject: RerankerService | RerankerEngine) -> bool:
+    is_engine = isinstance(subject, RerankerEngine)
+    return is_engine and is_true(subject.status.conditions, ConditionType.READY)
 
 
 def _complaint(error: Forbidden | Rejected) -> Finding:

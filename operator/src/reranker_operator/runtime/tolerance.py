@@ -25,10 +25,11 @@ _MOST_REMEMBERED = 10000
 _OF_NO_CONCERN = frozenset({"resourceVersion", "generation", "managedFields"})
 
 
-class _Memory(OrderedDict[K, V], Generic[K, V]):
+class Memory(OrderedDict[K, V], Generic[K, V]):
     """The newest entries."""
 
     def keep(self, key: K, value: V) -> None:
+        """Remember this, and forget the oldest if there are too many."""
         self[key] = value
         self.move_to_end(key)
         while len(self) > _MOST_REMEMBERED:
@@ -40,7 +41,7 @@ class Tolerance:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._removals: _Memory[tuple[str, tuple[str, ...]], deque[float]] = _Memory()
+        self._removals: Memory[tuple[str, tuple[str, ...]], deque[float]] = Memory()
 
     def refuses(self, uid: str, intrusion: Intrusion) -> bool:
         """Whether to remove this now; True counts as a removal."""
@@ -65,7 +66,7 @@ class Settled:
     """
 
     def __init__(self) -> None:
-        self._known: _Memory[str, str] = _Memory()
+        self._known: Memory[str, str] = Memory()
 
     def note(self, live: Json, digest: str) -> None:
         """An apply with this hash left the object as it was."""
