@@ -68,7 +68,7 @@ class EngineSettings(ApiModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         default="auto",
         description="Of matrix products: bf16 is of openvino and tensorrt, fp16 of tensorrt, int8 "
-        "of onnxruntime on CPU. auto picks the "
+        "of openvino and onnxruntime on CPU. auto picks the "
         "fastest that ranks like the original (parity).",
     )
     max_length: int | None = Field(
