@@ -128,7 +128,16 @@ async def test_an_explicit_precision_is_never_replaced(sim: Simulation) -> None:
 
 
 async def test_int8_is_built_when_it_is_asked_for(sim: Simulation) -> None:
-    assert await _targets(sim, engine={"precision": "int8"}) == {"onnx-cpu-int8": "Ready"}
+    assert await _targets(sim, engine={"precision": "int8"}) == {"ov-cpu-int8": "Ready"}
+
+
+async def test_int8_of_the_other_runtime_is_tried_when_the_first_ranks_otherwise(
+    sim: Simulation,
+) -> None:
+    sim.parities["int8"] = POOR
+    found = await _targets(sim, engine={"precision": "int8"})
+    assert found == {"ov-cpu-int8": "PassedOver", "onnx-cpu-int8": "Ready"}
+    assert sim.condition("EngineReady") == ("False", "ParityRefused")
 
 
 async def test_settings_that_exclude_each_other_are_told_at_once(sim: Simulation) -> None:

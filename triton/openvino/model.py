@@ -1,9 +1,9 @@
 """Triton backend `openvino` for CPU nodes, on top of Triton's python backend.
 
-Parameters in config.pbtxt: `precision` is OpenVINO's INFERENCE_PRECISION_HINT (`f32` or `bf16`);
-`cpu_features` are flags of /proc/cpuinfo, of which this CPU must have one to compute in that
-precision. On another CPU the engine computes in FP32: the weights are FP32, so its scores are
-only closer to the original, but it is slower, and the log says so.
+Parameters in config.pbtxt: `precision` is what matrix products are computed in (`f32`, `bf16`, or
+`int8` of a graph that has its weights in INT8); `cpu_features` are flags of /proc/cpuinfo, of which
+this CPU must have one to compute in that precision. On another CPU the engine computes in FP32: its
+scores are only closer to the original, but it is slower, and the log says so.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,9 @@ from reranker_backend import (
 )
 
 _TYPES: dict[str, type] = {"i32": np.int32, "i64": np.int64, "f32": np.float32}
-_PRECISIONS = ("f32", "bf16")
+_PRECISIONS = ("f32", "bf16", "int8")
+#: Channels that share a scale when activations are quantised; engines are measured with this one.
+_GROUP = 32
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -59,7 +61,8 @@ class OpenVinoSession:
 
     def __init__(self, path: Path, precision: str, threads: int) -> None:
         settings = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if precision == "int8" else 0,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,

@@ -14,7 +14,7 @@ Accelerator = Literal["cpu", "nvidia"]
 PRECISIONS: dict[tuple[Runtime, Accelerator], tuple[Precision, ...]] = {
     ("onnxruntime", "cpu"): ("fp32", "int8"),
     ("onnxruntime", "nvidia"): ("fp32",),
-    ("openvino", "cpu"): ("fp32", "bf16"),
+    ("openvino", "cpu"): ("fp32", "bf16", "int8"),
     ("tensorrt", "nvidia"): ("fp32", "bf16", "fp16"),
     ("tensorrt-rtx", "nvidia"): ("fp32", "bf16", "fp16"),
 }
@@ -35,6 +35,7 @@ CAPABILITIES: dict[Runtime, tuple[str, ...]] = {
 #: products are summed in 16 bits and saturate: other scores, not only slower ones.
 CPU_FEATURES: dict[tuple[Runtime, Precision], tuple[str, ...]] = {
     ("openvino", "bf16"): ("amx_bf16", "avx512_bf16"),
+    ("openvino", "int8"): ("avx512_vnni", "avx_vnni"),
     ("onnxruntime", "int8"): ("amx_int8", "avx512_vnni", "avx_vnni"),
 }
 
@@ -49,6 +50,7 @@ _FAST_WITH: dict[tuple[Runtime, Precision], str] = {("openvino", "bf16"): "amx_b
 _BY_SPEED: dict[Accelerator, tuple[tuple[Runtime, Precision], ...]] = {
     "cpu": (
         ("openvino", "bf16"),
+        ("openvino", "int8"),
         ("onnxruntime", "int8"),
         ("openvino", "fp32"),
         ("onnxruntime", "fp32"),
@@ -62,7 +64,9 @@ _BY_SPEED: dict[Accelerator, tuple[tuple[Runtime, Precision], ...]] = {
 }
 
 #: Left out when nothing was asked for: it rarely ranks as closely as the default thresholds want.
-_ONLY_ASKED_FOR: frozenset[tuple[Runtime, Precision]] = frozenset({("onnxruntime", "int8")})
+_ONLY_ASKED_FOR: frozenset[tuple[Runtime, Precision]] = frozenset(
+    {("openvino", "int8"), ("onnxruntime", "int8")}
+)
 
 
 class Runtimes(Document):

@@ -153,8 +153,27 @@ def test_openvino_computes_in_fp32_where_the_cpu_lacks_the_features(
     choose = type(loaded.model).initialize.__globals__["choose_precision"]
     assert choose("bf16", ["amx_bf16", "avx512_bf16"]) == "bf16"
     assert loaded.utils.said == []
-    with pytest.raises(Exception, match="it is one of f32, bf16"):
+    with pytest.raises(Exception, match="it is one of f32, bf16, int8"):
         choose("f8", [])
+
+
+@OPENVINO
+def test_openvino_serves_int8_as_it_was_measured(loaded: Loaded) -> None:
+    import onnx
+    from support import tiny_graphs
+
+    from engine_builder.targets.int8_weights import restore_weights
+    from engine_builder.targets.openvino_cpu import OpenVinoScorer
+
+    path = loaded.repository / "1/model.onnx"
+    model, batch = tiny_graphs.cross_encoder(), tiny_graphs.batch()
+    restore_weights(model)
+    onnx.save_model(model, path)
+    loaded.config["parameters"] = {"precision": {"string_value": "int8"}}
+    loaded.initialize()
+    (answer,) = loaded.model.execute([batch])
+    measured = OpenVinoScorer(path, "int8").run(batch, 1)
+    np.testing.assert_allclose(answer.output_tensors[0].value, measured, atol=1e-5)
 
 
 @BOTH

@@ -2,7 +2,6 @@
 
 # Collected on machines without the runtimes, so that they are imported where they are used.
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +33,7 @@ pytestmark = [pytest.mark.builder, pytest.mark.filterwarnings("ignore")]
 Run = Callable[..., StageResult]
 BF16 = CPU_FEATURES["openvino", "bf16"]
 INT8 = CPU_FEATURES["onnxruntime", "int8"]
+OPENVINO_INT8 = CPU_FEATURES["openvino", "int8"]
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def _publish(run: Run, engine: Path, store: Path, target: EngineTarget, prepared
         ("onnxruntime", "int8", INT8),
         ("openvino", "fp32", ()),
         ("openvino", "bf16", BF16),
+        ("openvino", "int8", OPENVINO_INT8),
     ],
 )
 def test_cpu_engine_is_built_proven_and_published(
@@ -95,21 +96,6 @@ def test_cpu_engine_is_built_proven_and_published(
     assert manifest.cpu_features == features
     assert manifest.parity == done.parity
     assert COMPILED not in {entry.path for entry in manifest.files}
-
-
-def test_quantising_writes_nothing_beside_the_prepared_model(
-    prepared_tiny: Path, run: Run, tmp_path: Path
-) -> None:
-    """In a pod that is mounted read-only; here what the quantiser would write is in the way."""
-    prepared = tmp_path / prepared_tiny.name
-    shutil.copytree(prepared_tiny, prepared)
-    (prepared / "model-inferred.onnx").mkdir()
-    done = run(
-        "compile", "--prepared", prepared, "--out", tmp_path / "engine",
-        "--runtime", "onnxruntime", "--precision", "int8", "--max-batch-size", "8",
-    )  # fmt: skip
-    assert done.ok, done.message
-    assert not list((tmp_path / "engine").glob("tmp*"))
 
 
 def test_an_engine_is_not_published_under_another_targets_name(

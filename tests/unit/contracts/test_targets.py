@@ -51,6 +51,7 @@ def test_auto_names_only_what_the_image_has_and_what_is_worth_it() -> None:
 def test_what_is_asked_for_is_all_there_is() -> None:
     assert _tried("cpu", "onnxruntime") == ["onnxruntime fp32 on cpu"]
     assert _tried("cpu", "onnxruntime", "int8") == ["onnxruntime int8 on cpu"]
+    assert _tried("cpu", precision="int8") == ["openvino int8 on cpu", "onnxruntime int8 on cpu"]
     assert _tried("cpu", "onnxruntime", "bf16") == []
     assert _tried("nvidia", "openvino") == []
     assert _tried("nvidia", "tensorrt") == []

@@ -29,6 +29,8 @@ def _made_for(engine_dir: Path, runtime: str, precision: str) -> None:
         ("openvino", "bf16", "avx2 amx_bf16", True, "are intact"),
         ("openvino", "bf16", "avx2", True, "computes in fp32, which is slower"),
         ("openvino", "fp32", "avx2", True, "are intact"),
+        ("openvino", "int8", "avx2 avx_vnni", True, "are intact"),
+        ("openvino", "int8", "avx2", True, "computes in fp32, which is slower"),
         ("onnxruntime", "int8", "avx2 avx_vnni", True, "are intact"),
         ("onnxruntime", "int8", "avx2", False, "spec.engine.precision to fp32"),
     ],
@@ -43,7 +45,9 @@ def test_a_cpu_without_the_features_is_slower_or_refused(
     reason = StageReason.SUCCEEDED if ok else StageReason.TARGET_ABSENT
     assert (result.ok, result.reason) == (ok, reason)
     assert says in result.message
-    assert ("slower" in result.message) is (flags == "avx2" and precision == "bf16")
+    assert ("slower" in result.message) is (
+        flags == "avx2" and runtime == "openvino" and precision != "fp32"
+    )
 
 
 def test_a_compiled_engine_bounds_the_token_budget(engine_dir: Path) -> None:

@@ -1,6 +1,7 @@
-"""OpenVINO on CPU: FP32, or BF16 matrix products where the CPU has them.
+"""OpenVINO on CPU: FP32, or BF16 or INT8 matrix products where the CPU has them.
 
-The files are those of the exported model: OpenVINO compiles a graph for its CPU when it loads it.
+The graph is the exported one, for INT8 with its weights rounded: OpenVINO compiles it for its CPU
+when it loads it.
 """
 
 from pathlib import Path
@@ -14,18 +15,24 @@ from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus, require_cpu
 from engine_builder.logits import checked_logits, load_failure, run_failure
 from engine_builder.targets.base import Built, Job
+from engine_builder.targets.int8_weights import GROUP, restore_weights, write_quantised
 from reranker_contracts import EngineTarget
 
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+#: The backend's names.
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "int8"}
 
 
 class OpenVinoBuilder:
     """For the Python-based backend `openvino` in triton/."""
 
     def compile(self, job: Job) -> Built:
-        """The exported graph, with the precision as a parameter of the backend."""
+        """The graph, with the precision as a parameter of the backend."""
         require_cpu(job.target)
-        copy_graph(job.prepared, job.out, job.progress)
+        if job.target.precision == "int8":
+            with job.progress.step("quantising weights to INT8"):
+                write_quantised(job, restore_weights)
+        else:
+            copy_graph(job.prepared, job.out, job.progress)
         parameters = {"precision": _PRECISIONS[job.target.precision]}
         if job.target.cpu_features:
             parameters["cpu_features"] = " ".join(job.target.cpu_features)
@@ -73,7 +80,8 @@ class OpenVinoScorer:
 def settings(precision: str, threads: int) -> dict[str, str | int | bool]:
     """As the backend has them: what is validated is what serves."""
     return {
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if precision == "int8" else 0,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,

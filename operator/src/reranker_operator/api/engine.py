@@ -69,8 +69,8 @@ class EngineSettings(ApiModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         default="auto",
         description="Of matrix products: bf16 is of openvino, tensorrt and tensorrt-rtx, fp16 of "
-        "the latter two, int8 of onnxruntime on CPU. auto picks the fastest that ranks like the "
-        "original (parity).",
+        "the latter two, int8 of openvino and onnxruntime on CPU. auto picks the fastest that "
+        "ranks like the original (parity).",
     )
     max_length: int | None = Field(
         default=None,
