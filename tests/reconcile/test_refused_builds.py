@@ -6,10 +6,11 @@ back go on.
 
 import pytest
 
-from reranker_operator.api.meta import NETWORK_POLICY
+from reranker_operator.api.meta import INGRESS, NETWORK_POLICY
 from reranker_operator.errors import Forbidden, OperatorError, Rejected, Unavailable
 
-from .judging import address, busy, let, serving
+from .controllers import NAMESPACE
+from .judging import address, busy, let, numbers, serving
 from .simulation import Simulation
 from .test_autoscaling import SCALED, Scaled
 from .test_sleeping import asked, asleep, run
@@ -47,7 +48,11 @@ async def test_a_revision_that_fails_is_taken_back(
         await sim.advance(5)
     assert address(sim) == good
     assert [entry.gate for entry in sim.service().status.failed] == ["errorRate"]
-    if not isinstance(error, Unavailable):
+    if isinstance(error, Unavailable):
+        # Nothing of the new spec is told, of which nothing was done.
+        status, generation = sim.service().status, sim.service().metadata.generation
+        assert status.observed_generation < generation
+    else:
         assert sim.condition("Ready")[0] == sim.condition("Progressing")[0] == "False"
         assert str(error)[-20:] in sim.message("Progressing")
 
@@ -55,6 +60,25 @@ async def test_a_revision_that_fails_is_taken_back(
     sim.edit_service(serving={"maxPassages": 64})
     await let(sim, 600)
     assert sim.condition("Ready")[0] == "True"
+
+
+async def test_nothing_new_is_opened_without_its_policy(sim: Simulation) -> None:
+    first = await serving(sim, replicas=2, rollout={"strategy": "noSurge"})
+    sim.cluster.refusals["apply", NETWORK_POLICY.kind] = Rejected("denied")
+    sim.edit_service(
+        networkPolicy={"enabled": True},
+        expose={"ingress": {"hosts": ["rank.example"]}},
+        serving={"maxPassages": 64},
+        replicas=3,
+    )
+    await let(sim, 60)
+    assert sim.cluster.find(INGRESS, NAMESPACE, "rank") is None
+    assert numbers(sim) == {first: 3}
+    sim.cluster.refusals.clear()
+    await let(sim, 600)
+    assert sim.cluster.find(INGRESS, NAMESPACE, "rank") is not None
+    assert numbers(sim) == {address(sim): 3}
+    assert address(sim) != first
 
 
 async def test_pods_follow_the_load() -> None:

@@ -103,6 +103,30 @@ async def test_clients_of_old_connections_are_sent_to_other_pods(
     connection.close()
 
 
+async def test_an_early_answer_on_an_old_connection_is_not_lost(
+    start_gateway: Callable[..., Any], triton: Any
+) -> None:
+    """To close while its body is still coming would reset the connection."""
+    await triton.start()
+    gateway = await start_gateway(CONNECTION_AGE_SECONDS=0.001)
+    await gateway.until_ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    body = json.dumps(REQUEST).encode()
+    head = "POST /v1/ranking HTTP/1.1\r\nHost: a\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n"
+    await asyncio.sleep(0.01)
+    writer.write(head.format("text/plain", len(body)).encode())
+    refused = await reader.readuntil(b"\r\n\r\n")
+    assert b" 415 " in refused
+    assert b"connection: close" not in refused.lower()
+    length = int(refused.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+    await reader.readexactly(length)
+    writer.write(body + head.format("application/json", len(body)).encode() + body)
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer.lower()
+    writer.close()
+
+
 async def test_a_kept_connection_is_closed_before_it_would_be_refused(
     start_gateway: Callable[..., Any], triton: Any
 ) -> None:

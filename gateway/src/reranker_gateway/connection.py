@@ -173,8 +173,10 @@ class ClientProtocol(H11Protocol):
         Without an end new pods would get no requests, and a new revision nothing to be judged by.
         """
         is_old = self.loop.time() - self._made > self.limits.age_seconds
-        if is_old and self.cycle is not None and not self.cycle.response_started:
-            self.cycle.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
+        cycle = self.cycle
+        # To close with a body half read would reset the connection, and the client lose the answer.
+        if is_old and cycle is not None and not cycle.more_body and not cycle.response_started:
+            cycle.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
 
     def _now_owed(self) -> Owed | None:
         if self.flow.write_paused:

@@ -90,8 +90,9 @@ class Plan:
     """`first`, `actions` and `last`, each in order, then `beside`, then the status.
 
     `requeue_after` is in seconds. Where one of `first` is refused, the rest of `first` and `last`
-    are left for later, and with `serves_alone` the `actions` go on: those who answer requests must
-    not wait for a build. Of `beside` each is tried, whatever becomes of the others.
+    are left for later, and `alone` and `beside_alone` are done in place of `actions` and `beside`:
+    those who answer requests must not wait for a build. Of what stands beside, each is tried,
+    whatever becomes of the others.
     `noted`: the status tells of something that is gone once the actions are done, and so has to be
     written before anybody looks again.
     """
@@ -99,8 +100,9 @@ class Plan:
     first: tuple[Action, ...] = ()
     actions: tuple[Action, ...] = ()
     last: tuple[Action, ...] = ()
-    serves_alone: bool = False
     beside: tuple[Action, ...] = ()
+    alone: tuple[Action, ...] = ()
+    beside_alone: tuple[Action, ...] = ()
     judgements: tuple[Condition, ...] = ()
     status: ApiModel | None = None
     requeue_after: float | None = None

@@ -126,9 +126,9 @@ def _conclude(
             *claims_for_service(world, engine.name),
             *_release(world, engine, rollout),
         ),
-        # New pods wait for their policies, and for an engine that is theirs.
-        serves_alone=not _makes_pods_anew(world, actions),
         beside=beside.after,
+        alone=_alone(world, actions),
+        beside_alone=_without_new(world, beside.after),
         judgements=tuple(judgements),
         status=status_of(
             world, resolution, engine, sight, judgements=judgements, outside=beside.url
@@ -153,11 +153,29 @@ def _sooner(*waits: float | None) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
 
 
+def _alone(world: ServiceWorld, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """What goes on for the pods that there are: new ones wait for their policies and engine."""
+    if not _makes_pods_anew(world, actions):
+        return actions
+    kept = activation.lead(world, roll_out(world, None).actions)
+    return () if _makes_pods_anew(world, kept) else kept
+
+
 def _makes_pods_anew(world: ServiceWorld, actions: tuple[Action, ...]) -> bool:
     """One of them makes a Deployment that is not there yet."""
     there = {deployment["metadata"]["name"] for deployment in world.deployments}
     asked = (title_of(action.manifest) for action in actions if isinstance(action, Apply))
     return any(kind == DEPLOYMENT.kind and name not in there for kind, name in asked)
+
+
+def _without_new(world: ServiceWorld, beside: tuple[Action, ...]) -> tuple[Action, ...]:
+    """No address is opened before the policies of its pods."""
+    there = {title_of(entry) for entry in world.companions}
+    return tuple(
+        action
+        for action in beside
+        if not isinstance(action, Apply) or title_of(action.manifest) in there
+    )
 
 
 def _restart_damaged(world: ServiceWorld) -> tuple[Action, ...]:

@@ -82,26 +82,22 @@ class Executor:
     ) -> tuple[Done, OperatorError | None]:
         """Do what the plan says in order; also the failure that the pods did not wait for."""
         namespace = subject.metadata.namespace
-        done, failure = Done(), None
+        done = Done()
         try:
             done += await self._act_all(namespace, plan.first)
         except NamespaceTerminating:
             raise
         except OperatorError as error:
-            if not plan.serves_alone:
-                raise
-            failure = error
+            return done + await self._act_all(namespace, plan.alone), error
         done += await self._act_all(namespace, plan.actions)
-        if failure is None:
-            return done + await self._act_all(namespace, plan.last), None
-        return done, failure
+        return done + await self._act_all(namespace, plan.last), None
 
     async def act_beside(
-        self, subject: RerankerService | RerankerEngine, plan: Plan
+        self, subject: RerankerService | RerankerEngine, actions: Sequence[Action]
     ) -> tuple[Done, Forbidden | Rejected | None]:
         """Do what stands beside; also the first refusal, which holds nothing else up."""
         done, refusal = Done(), None
-        for action in plan.beside:
+        for action in actions:
             try:
                 done += await self._act(subject.metadata.namespace, action)
             except NamespaceTerminating:

@@ -192,14 +192,15 @@ class Reconciler:
         except (Forbidden, Rejected) as error:
             await self._complain(subject, plan, _complaint(error))
             raise
-        beside, refusal = await self._executor.act_beside(subject, plan)
+        beside, refusal = await self._executor.act_beside(
+            subject, plan.beside if failure is None else plan.beside_alone
+        )
         done += beside
         if isinstance(failure, Forbidden | Rejected):
             await self._complain(subject, plan, _complaint(failure))
             raise _RefusedError(failure, done)
         if failure is not None:
-            # What was decided about the pods is remembered there.
-            await self._executor.conclude(subject, plan)
+            await self._executor.conclude(subject, _decided(subject, plan))
             raise failure
         if refusal is not None:
             await self._complain(subject, plan, _complaint(refusal), ConditionType.INTEGRATED)
@@ -298,6 +299,17 @@ class Reconciler:
             update={"conditions": tuple(conditions)}
         )
         await self._executor.conclude(subject, Plan(status=status))
+
+
+def _decided(subject: RerankerService | RerankerEngine, plan: Plan) -> Plan:
+    """What is remembered of the pods, and nothing of what was to be done beside them."""
+    if plan.status is None:
+        return plan
+    before = subject.status
+    told = {
+        "conditions": before.conditions, "observed_generation": before.observed_generation,
+    }  # fmt: skip
+    return Plan(status=plan.status.model_copy(update=told))
 
 
 def _subject(key: Key, raw: Json) -> RerankerService | RerankerEngine:
