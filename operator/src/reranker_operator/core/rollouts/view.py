@@ -15,7 +15,7 @@ from reranker_operator.core.revisions import (
     ready_of,
 )
 from reranker_operator.core.rollouts.orders import promoted
-from reranker_operator.core.rollouts.routed import asked_routes, lacks
+from reranker_operator.core.rollouts.routed import asked_routes, lacks, unseen
 from reranker_operator.core.rollouts.stages import STRAIGHT, Stage, stages
 from reranker_operator.core.rollouts.wish import Wish, proven
 from reranker_operator.core.world import Manifest, ServiceWorld
@@ -174,6 +174,11 @@ class View:
         if promoted(self.world.service, self.target, self.number):
             return None
         return lacks(self.world, self.stage.weight)
+
+    @property
+    def unseen(self) -> bool:
+        """It may well get its share, but the operator has no right to look: not its fault."""
+        return self.unshared is not None and unseen(self.world) is not None
 
     @property
     def weight(self) -> int:
