@@ -19,6 +19,7 @@ from typing import Any
 from reranker_operator.api.autoscaling import IgnoredScale
 from reranker_operator.api.rollout import Contest, ScaleStatus
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.past import past
 from reranker_operator.core.plan import ScaleService
 from reranker_operator.core.world import Manifest, ServiceWorld
 
@@ -132,6 +133,7 @@ def _ignored(world: ServiceWorld, owning: list[Mapping[str, Any]]) -> IgnoredSca
     before = world.service.status.scale.ignored if world.service.status.scale else None
     if before is None:
         return IgnoredScale(replicas=number)
+    before = before.model_copy(update={"time": past(before.time, world.now)})
     over = before.time is not None and world.now - before.time >= _CONTEST_LASTS
     if before.replicas == number:
         return IgnoredScale(replicas=number) if over else before
@@ -160,8 +162,9 @@ def is_noted(service: RerankerService, scale: ScaleStatus) -> bool:
 
 def _contest(world: ServiceWorld, applied: Mapping[str, int]) -> Contest | None:
     before = world.service.status.scale.contest if world.service.status.scale else None
-    if before is not None and world.now - before.time >= _CONTEST_LASTS:
-        before = None
+    if before is not None:
+        before = before.model_copy(update={"time": past(before.time, world.now)})
+        before = None if world.now - before.time >= _CONTEST_LASTS else before
     for entry in world.deployments:
         name, found = entry["metadata"]["name"], entry["spec"].get("replicas", 1)
         scaler = _scaler(entry)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.activation import pods_to_run
+from reranker_operator.core.past import past
 from reranker_operator.core.revisions import (
     asked_of,
     available_of,
@@ -219,9 +220,7 @@ def look(world: ServiceWorld, wish: Wish, serving: str | None) -> View | None:
 
 def _until_now(stand: RolloutProgress, now: datetime.datetime) -> RolloutProgress:
     """Who wrote it may have had a clock that went ahead: what is still to come began now."""
-    times = {name: getattr(stand, name) for name in _TIMES}
-    ahead = {name: now for name, time in times.items() if time is not None and time > now}
-    return stand.model_copy(update=ahead) if ahead else stand
+    return stand.model_copy(update={name: past(getattr(stand, name), now) for name in _TIMES})
 
 
 def _base(
