@@ -29,7 +29,6 @@ _FIGHT = 2
 #: `status.scale.owner` while the operator decides.
 AUTOSCALING = "autoscaling"
 _HPA, _KEDA, _KUBECTL = "HorizontalPodAutoscaler", "KEDA", "kubectl"
-SCALERS = (_HPA, _KEDA)
 _SCALERS = {"kube-controller-manager": _HPA, "keda": _KEDA, "keda-operator": _KEDA}
 
 
@@ -125,7 +124,12 @@ def rival(scale: ScaleStatus) -> IgnoredScale | None:
     other = scale.ignored
     if other is None or not other.times:
         return None
-    return other if other.by in SCALERS or other.times >= _FIGHT else None
+    return other if is_autoscaler(other) or other.times >= _FIGHT else None
+
+
+def is_autoscaler(other: IgnoredScale) -> bool:
+    """An HPA or KEDA sets it, maybe beside others."""
+    return not set(_SCALERS.values()).isdisjoint((other.by or "").split(", "))
 
 
 def _ignored(world: ServiceWorld, owning: list[Mapping[str, Any]]) -> IgnoredScale:
