@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from reranker_operator.api.autoscaling import AutoscalingStatus
+from reranker_operator.api.autoscaling import AutoscalingStatus, IgnoredScale
 from reranker_operator.api.meta import BUDGET, DEPLOYMENT, POD, RERANKER_SERVICE
+from reranker_operator.api.rollout import ScaleStatus
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.autoscale.costs import COST
 from reranker_operator.core.load import PodLoad, Sample
 from reranker_operator.core.recheck import recheck
+from reranker_operator.core.replicas import rival
 from reranker_operator.core.world import ServiceWorld
 from reranker_operator.runtime.queue import Key
 
@@ -283,6 +285,17 @@ async def test_an_autoscaler_beside_is_named(sim: Scaled) -> None:
     )
     await sim.run(700)
     assert sim.condition("Autoscaled") == ("True", "LoadMatched")
+
+
+@pytest.mark.parametrize(
+    ("by", "found"),
+    [("HorizontalPodAutoscaler, KEDA", True), ("KEDA, gitops", True), ("me", False)],
+)
+def test_an_autoscaler_is_a_rival_from_the_first_time_also_beside_others(
+    by: str, found: bool
+) -> None:
+    other = IgnoredScale(replicas=5, by=by, times=1)
+    assert (rival(ScaleStatus(replicas=1, ignored=other)) == other) is found
 
 
 async def test_a_person_who_scales_by_hand_is_told_where_the_bounds_are(sim: Scaled) -> None:

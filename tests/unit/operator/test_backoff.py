@@ -31,6 +31,16 @@ def test_the_pause_counts_from_the_last_failure(now: datetime.datetime) -> None:
     assert (attempts.failures, len(attempts.message or "")) == (2, 1024)
 
 
+def test_a_failure_of_the_future_holds_nothing_up(now: datetime.datetime) -> None:
+    """The former leader's clock was ahead by an hour."""
+    ahead = now + datetime.timedelta(hours=1)
+    attempts = backoff.failed(Attempts(key="build"), StageReason.STORE_FULL, "", ahead)
+    assert backoff.seconds_until_retry(attempts, now) == 0
+    assert backoff.pause_left(attempts, now) == 0
+    again = backoff.failed(attempts, StageReason.STORE_FULL, "", now)
+    assert backoff.seconds_until_retry(again, now) == 20
+
+
 @pytest.mark.parametrize("reason", sorted(backoff.PERMANENT))
 def test_permanent_failures_are_never_tried_again(reason: str, now: datetime.datetime) -> None:
     attempts = backoff.failed(Attempts(key="build"), reason, "", now)

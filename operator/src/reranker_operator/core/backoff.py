@@ -39,6 +39,9 @@ def seconds_until_retry(attempts: Attempts, now: datetime.datetime) -> float | N
         return 0.0
     if attempts.reason in PERMANENT:
         return None
+    if attempts.last_failure_time > now:
+        # By a clock that went ahead: nobody knows how long ago that was.
+        return 0.0
     elapsed = (now - attempts.last_failure_time).total_seconds()
     return delay_after(attempts.failures) - elapsed
 

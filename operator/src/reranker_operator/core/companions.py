@@ -23,7 +23,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core import activation
-from reranker_operator.core.addresses import address_problems, amiss, outside_url
+from reranker_operator.core.addresses import address_problems, amiss, outside_url, own
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import may_sleep, wanted_replicas
 from reranker_operator.core.revisions import led_to
@@ -41,6 +41,8 @@ _FIELDS = {
     GRPC_ROUTE: ("spec.expose.grpcRoute", "the Gateway API"),
     SERVICE_MONITOR: ("spec.monitoring.serviceMonitor", "the Prometheus operator"),
 }
+
+_ROUTES = {HTTP_ROUTE.kind, GRPC_ROUTE.kind}
 
 Title = tuple[str, str]
 
@@ -121,12 +123,16 @@ def _preview(world: ServiceWorld, rollout: Rollout) -> dict[str, Any] | None:
 
 
 def _leads_to_preview(world: ServiceWorld) -> bool:
-    """A route still has it as a backend, and no request may come to an address that is gone."""
-    title = {"name": names.preview_service(world.service.metadata.name)}
+    """A route still has it as a backend, or may have, where the operator has no right to look: no
+    request may come to an address that is gone.
+    """
+    name = names.preview_service(world.service.metadata.name)
+    if world.forbidden_kinds & _ROUTES and own(world, SERVICE, name) is not None:
+        return True
     return any(
-        title.items() <= backend.items()
+        backend.get("name") == name
         for entry in world.companions
-        if entry["kind"] in (HTTP_ROUTE.kind, GRPC_ROUTE.kind)
+        if entry["kind"] in _ROUTES
         for rule in entry["spec"].get("rules") or ()
         for backend in rule.get("backendRefs") or ()
     )

@@ -18,8 +18,6 @@ from reranker_operator.core.world import EngineWorld, Manifest
 
 #: Damage so soon after a build continues a row, and every build of a row waits longer.
 _SOON = datetime.timedelta(minutes=30)
-
-
 #: Pods that are noted; one more would cost a build too many, should it complain.
 _MOST_NOTED = 2000
 

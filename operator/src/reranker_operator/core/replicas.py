@@ -19,6 +19,7 @@ from typing import Any
 from reranker_operator.api.autoscaling import IgnoredScale
 from reranker_operator.api.rollout import Contest, ScaleStatus
 from reranker_operator.api.v1alpha1 import RerankerService
+from reranker_operator.core.past import past
 from reranker_operator.core.plan import ScaleService
 from reranker_operator.core.world import Manifest, ServiceWorld
 
@@ -28,7 +29,6 @@ _FIGHT = 2
 #: `status.scale.owner` while the operator decides.
 AUTOSCALING = "autoscaling"
 _HPA, _KEDA, _KUBECTL = "HorizontalPodAutoscaler", "KEDA", "kubectl"
-SCALERS = (_HPA, _KEDA)
 _SCALERS = {"kube-controller-manager": _HPA, "keda": _KEDA, "keda-operator": _KEDA}
 
 
@@ -124,7 +124,12 @@ def rival(scale: ScaleStatus) -> IgnoredScale | None:
     other = scale.ignored
     if other is None or not other.times:
         return None
-    return other if other.by in SCALERS or other.times >= _FIGHT else None
+    return other if is_autoscaler(other) or other.times >= _FIGHT else None
+
+
+def is_autoscaler(other: IgnoredScale) -> bool:
+    """An HPA or KEDA sets it, maybe beside others."""
+    return not set(_SCALERS.values()).isdisjoint((other.by or "").split(", "))
 
 
 def _ignored(world: ServiceWorld, owning: list[Mapping[str, Any]]) -> IgnoredScale:
@@ -132,6 +137,7 @@ def _ignored(world: ServiceWorld, owning: list[Mapping[str, Any]]) -> IgnoredSca
     before = world.service.status.scale.ignored if world.service.status.scale else None
     if before is None:
         return IgnoredScale(replicas=number)
+    before = before.model_copy(update={"time": past(before.time, world.now)})
     over = before.time is not None and world.now - before.time >= _CONTEST_LASTS
     if before.replicas == number:
         return IgnoredScale(replicas=number) if over else before
@@ -160,8 +166,9 @@ def is_noted(service: RerankerService, scale: ScaleStatus) -> bool:
 
 def _contest(world: ServiceWorld, applied: Mapping[str, int]) -> Contest | None:
     before = world.service.status.scale.contest if world.service.status.scale else None
-    if before is not None and world.now - before.time >= _CONTEST_LASTS:
-        before = None
+    if before is not None:
+        before = before.model_copy(update={"time": past(before.time, world.now)})
+        before = None if world.now - before.time >= _CONTEST_LASTS else before
     for entry in world.deployments:
         name, found = entry["metadata"]["name"], entry["spec"].get("replicas", 1)
         scaler = _scaler(entry)

@@ -4,7 +4,7 @@ from reranker_operator.api.conditions import Condition, ConditionStatus, Conditi
 from reranker_operator.api.conditions import condition as judged
 from reranker_operator.api.rollout import ScaleStatus
 from reranker_operator.core.autoscale.decide import Outcome
-from reranker_operator.core.replicas import SCALERS, rival
+from reranker_operator.core.replicas import is_autoscaler, rival
 from reranker_operator.core.wording import advise
 from reranker_operator.core.world import ServiceWorld
 
@@ -33,7 +33,7 @@ def judge_autoscaling(world: ServiceWorld, scale: ScaleStatus) -> list[Condition
             f"{other.by or 'somebody'} sets spec.replicas, which spec.autoscaling takes no heed of"
         )
         remedy = "set spec.autoscaling.min and spec.autoscaling.max instead, or remove it"
-        if any(scaler in (other.by or "") for scaler in SCALERS):
+        if is_autoscaler(other):
             remedy = "remove the HorizontalPodAutoscaler or ScaledObject, or spec.autoscaling"
         return [judged(kind, False, Reason.AUTOSCALER_CONFLICT, advise(text, remedy))]
     outcome = Outcome(status.reason)

@@ -122,7 +122,10 @@ def _observe(view: View, found: Finding | None, why: str, given: int) -> Rollout
     lost = before.complete_since is not None and not view.complete
     further = here.asked > before.asked or here.ready > before.ready
     if same and not further and not lost:
-        kept |= {"since": before.since, "asked": before.asked}
+        kept["asked"] = before.asked
+        # No time is counted while it can't be seen, and that is not written each time.
+        if not view.unseen or now - before.since < _TELL:
+            kept["since"] = before.since
     return here.model_copy(update=kept)
 
 

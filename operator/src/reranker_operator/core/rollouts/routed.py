@@ -18,9 +18,17 @@ def asked_routes(world: ServiceWorld) -> list[Resource]:
     return [kind for kind in asked if kind.kind not in world.missing_kinds]
 
 
+def unseen(world: ServiceWorld) -> str | None:
+    """A kind of route that is to divide the requests, and that the operator has no right to."""
+    kinds = (entry.kind for entry in asked_routes(world))
+    return next((kind for kind in kinds if kind in world.forbidden_kinds), None)
+
+
 def lacks(world: ServiceWorld, weight: int) -> str | None:
     """Why so many percent of the requests are not what the new revision gets; None: they are."""
     meta = world.service.metadata
+    if (forbidden := unseen(world)) is not None:
+        return f"the operator has no right to {forbidden} {meta.name}; give it those of its chart"
     preview = names.preview_service(meta.name)
     if (found := own(world, SERVICE, preview)) is None or is_leaving(found):
         return f"Service {preview} does not lead to it: it is not there, or is somebody else's"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from reranker_operator.api.rollout import RolloutProgress
 from reranker_operator.core.activation import pods_to_run
+from reranker_operator.core.past import past
 from reranker_operator.core.revisions import (
     asked_of,
     available_of,
@@ -15,7 +16,7 @@ from reranker_operator.core.revisions import (
     ready_of,
 )
 from reranker_operator.core.rollouts.orders import promoted
-from reranker_operator.core.rollouts.routed import asked_routes, lacks
+from reranker_operator.core.rollouts.routed import asked_routes, lacks, unseen
 from reranker_operator.core.rollouts.stages import STRAIGHT, Stage, stages
 from reranker_operator.core.rollouts.wish import Wish, proven
 from reranker_operator.core.world import Manifest, ServiceWorld
@@ -176,6 +177,11 @@ class View:
         return lacks(self.world, self.stage.weight)
 
     @property
+    def unseen(self) -> bool:
+        """It may well get its share, but the operator has no right to look: not its fault."""
+        return self.unshared is not None and unseen(self.world) is not None
+
+    @property
     def weight(self) -> int:
         """Percent of the requests that a route should give to the target.
 
@@ -214,9 +220,7 @@ def look(world: ServiceWorld, wish: Wish, serving: str | None) -> View | None:
 
 def _until_now(stand: RolloutProgress, now: datetime.datetime) -> RolloutProgress:
     """Who wrote it may have had a clock that went ahead: what is still to come began now."""
-    times = {name: getattr(stand, name) for name in _TIMES}
-    ahead = {name: now for name, time in times.items() if time is not None and time > now}
-    return stand.model_copy(update=ahead) if ahead else stand
+    return stand.model_copy(update={name: past(getattr(stand, name), now) for name in _TIMES})
 
 
 def _base(
