@@ -135,3 +135,21 @@ async def test_an_engine_that_cannot_be_read_is_told_and_keeps_what_it_said(
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
     assert sim.names("Job") == jobs
+
+
+async def test_an_engine_that_cannot_be_read_can_be_deleted(sim: Simulation) -> None:
+    sim.add_claim("mine")
+    sim.store = "mine"
+    await _serving(sim, engine={"store": {"existingClaim": "mine"}})
+    live = _engine(sim)
+    name, stored = live["metadata"]["name"], set(sim.stored["mine"])
+    wrong = live["spec"]["identity"] | {"precision": "fp8"}
+    sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, name, {"spec": {"identity": wrong}})
+    await sim.converge()
+    assert "delete this RerankerEngine" in sim.message("EngineReady")
+    await sim.cluster.delete(RERANKER_ENGINE, NAMESPACE, name)
+    await sim.converge()
+    # Its files are not known, so they stay; the service asks for another one of that name.
+    assert _engine(sim)["metadata"]["uid"] != live["metadata"]["uid"]
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert stored and stored <= sim.stored["mine"]
