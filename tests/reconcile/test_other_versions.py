@@ -1,5 +1,6 @@
 """What an operator finds that a newer one has written: going back must not stop a service."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,3 +136,76 @@ async def test_an_engine_that_cannot_be_read_is_told_and_keeps_what_it_said(
     await sim.converge()
     assert sim.condition("Ready") == ("True", "Ready")
     assert sim.names("Job") == jobs
+
+
+async def test_an_engine_that_cannot_be_read_can_be_deleted(sim: Simulation) -> None:
+    sim.add_claim("mine")
+    sim.store = "mine"
+    await _serving(sim, engine={"store": {"existingClaim": "mine"}})
+    live = _engine(sim)
+    name, stored = live["metadata"]["name"], set(sim.stored["mine"])
+    wrong = live["spec"]["identity"] | {"precision": "fp8"}
+    sim.cluster.edit(RERANKER_ENGINE, NAMESPACE, name, {"spec": {"identity": wrong}})
+    await sim.converge()
+    assert "delete this RerankerEngine" in sim.message("EngineReady")
+    await sim.cluster.delete(RERANKER_ENGINE, NAMESPACE, name)
+    await sim.converge()
+    # Its files are not known, so they stay; the service asks for another one of that name.
+    assert _engine(sim)["metadata"]["uid"] != live["metadata"]["uid"]
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert stored and stored <= sim.stored["mine"]
+
+
+def _deployments(sim: Simulation) -> dict[str, Json]:
+    found = sim.cluster.select(DEPLOYMENT, NAMESPACE)
+    return {entry["metadata"]["name"]: entry["spec"] for entry in found}
+
+
+async def test_pods_are_not_made_anew_without_what_a_newer_operator_knows(sim: Simulation) -> None:
+    await _serving(sim)
+    before = _deployments(sim)
+    sim.edit_service(serving={"pod": {"newThing": {"a": 1}}})
+    await sim.converge()
+    # With newer definitions any service may have such a key by default.
+    assert sim.condition("Ready") == ("True", "Ready")
+    sim.defaults = replace(sim.defaults, gateway_image="gateway:0")
+    sim.restart_operator()
+    await sim.converge()
+    assert sim.condition("Accepted") == sim.condition("Ready") == ("False", "InvalidSpec")
+    assert "spec.serving.pod.newThing" in sim.message("Accepted")
+    assert "upgrade the operator" in sim.message("Accepted")
+    assert sim.condition("Serving") == ("True", "Available")
+    assert _deployments(sim) == before
+    # What serves follows the number of pods as ever.
+    sim.edit_service(replicas=2)
+    await sim.converge()
+    assert [spec["replicas"] for spec in _deployments(sim).values()] == [2]
+    assert _deployments(sim).keys() == before.keys()
+    sim.edit_service(serving={"pod": {"newThing": None}})
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert _deployments(sim).keys().isdisjoint(before)
+
+
+async def test_no_first_pods_without_what_a_newer_operator_knows(sim: Simulation) -> None:
+    sim.create_service(serving={"pod": {"newThing": 1}})
+    await sim.converge()
+    assert sim.condition("Accepted") == ("False", "InvalidSpec")
+    assert sim.condition("EngineReady")[0] == "True"
+    assert _deployments(sim) == {}
+
+
+async def test_a_rollout_goes_on_beside_newer_definitions(sim: Simulation) -> None:
+    await _serving(sim)
+    before = _deployments(sim)
+    sim.pods_start = False
+    sim.edit_service(serving={"maxPassages": 77})
+    await sim.settle()
+    (begun,) = _deployments(sim).keys() - before.keys()
+    sim.edit_service(serving={"newThing": 1})
+    await sim.settle()
+    assert begun in _deployments(sim)
+    sim.pods_start = True
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert list(_deployments(sim)) == [begun]

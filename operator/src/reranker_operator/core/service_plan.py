@@ -27,6 +27,7 @@ from reranker_operator.core.service_engine import EngineStep, engine_step, waiti
 from reranker_operator.core.service_status import status_of, used_engines
 from reranker_operator.core.sizes import too_large
 from reranker_operator.core.store import claims_for_service
+from reranker_operator.core.wording import advise
 from reranker_operator.core.world import ServiceWorld, is_leaving, title_of
 from reranker_operator.source import SourceError, parse
 
@@ -61,7 +62,10 @@ def plan_service(world: ServiceWorld) -> Plan:
         accepted, ready = missing, None
     elif (refused := too_large(world, engine.planned)) is not None:
         accepted, ready = refused, None
-    return _conclude(world, accepted, resolution, engine, roll_out(world, ready))
+    rollout = roll_out(world, ready)
+    if (left := _leave_to_newer(world, rollout)) is not None:
+        accepted, rollout = left, roll_out(world, None)
+    return _conclude(world, accepted, resolution, engine, rollout)
 
 
 def _accept(world: ServiceWorld) -> Condition:
@@ -77,6 +81,23 @@ def _accept(world: ServiceWorld) -> Condition:
         # Told before hours of building: the address could not be made in the end.
         return condition(ConditionType.ACCEPTED, False, Reason.FOREIGN_OWNER, taken.message)
     return condition(ConditionType.ACCEPTED, True, Reason.ACCEPTED, "the spec can be carried out")
+
+
+def _leave_to_newer(world: ServiceWorld, rollout: Rollout) -> Condition | None:
+    """`Accepted` where pods would be made anew without what only a newer operator knows.
+
+    What was made, or begun, goes on: with newer definitions any spec may have such keys by default.
+    """
+    status = world.service.status
+    begun = {rollout.serving, status.revision, status.rollout and status.rollout.revision}
+    anew = rollout.wish.template is not None and rollout.wanted not in {None, *begun}
+    if not world.unknown or not anew:
+        return None
+    text = advise(
+        f"{world.unknown[0]} is known to newer operators only, and new pods would lack it",
+        "upgrade the operator, or remove the field",
+    )
+    return condition(ConditionType.ACCEPTED, False, Reason.INVALID_SPEC, text)
 
 
 def _conclude(

@@ -49,6 +49,8 @@ class ServiceWorld:
     service: RerankerService
     now: datetime.datetime
     defaults: Defaults
+    #: Keys of the spec that only a newer operator knows.
+    unknown: tuple[str, ...] = ()
     engines: tuple[RerankerEngine, ...] = ()
     engine_owners: Mapping[str, frozenset[str]] = field(default_factory=dict)
     jobs: tuple[Manifest, ...] = ()

@@ -43,7 +43,7 @@ from reranker_operator.runtime.gather_companions import get_or_none, read_compan
 from reranker_operator.runtime.loads import Loads
 from reranker_operator.runtime.optional_kinds import OptionalKinds
 from reranker_operator.runtime.queue import Key
-from reranker_operator.runtime.reading import Unreadable, read, sibling
+from reranker_operator.runtime.reading import Unreadable, read, sibling, unknown_keys
 from reranker_operator.runtime.references import References
 from reranker_operator.runtime.reports import warnings
 
@@ -83,6 +83,7 @@ async def service_world(
         service=service,
         now=now,
         defaults=defaults,
+        unknown=unknown_keys(raw),
         jobs=own_jobs,
         pods=tuple(pods),
         deployments=tuple(deployments),

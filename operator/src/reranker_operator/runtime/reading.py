@@ -19,6 +19,7 @@ from reranker_operator.api.refusal import refused
 from reranker_operator.api.v1alpha1 import (
     RerankerEngineSpec,
     RerankerEngineStatus,
+    RerankerServiceSpec,
     RerankerServiceStatus,
 )
 from reranker_operator.core.world import Sibling, is_leaving
@@ -59,6 +60,16 @@ def read(kind: type[_T], raw: Json) -> tuple[_T, tuple[str, ...]]:
             # It was not observed so, and is written anew for that.
             raw["status"].pop("observedGeneration", None)
     raise Unreadable("spec can't be read")
+
+
+def unknown_keys(raw: Json) -> tuple[str, ...]:
+    """Of the spec of a RerankerService that can be read: those that `read` says nothing of."""
+    try:
+        RerankerServiceSpec.model_validate(raw["spec"], extra="forbid")
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return tuple(_title(("spec", *entry["loc"])) for entry in found)
+    return ()
 
 
 def sibling(raw: Json) -> Sibling | None:

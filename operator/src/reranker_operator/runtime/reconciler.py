@@ -23,7 +23,7 @@ from reranker_operator.api.meta import (
     RERANKER_SERVICE,
     RESOURCES,
 )
-from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
+from reranker_operator.api.v1alpha1 import ObjectMeta, RerankerEngine, RerankerService
 from reranker_operator.core.causes.admission import refused_write
 from reranker_operator.core.causes.finding import Finding, finding
 from reranker_operator.core.engine_plan import plan_engine
@@ -111,7 +111,8 @@ class Reconciler:
             try:
                 subject, plan = await self._plan(key, raw)
             except Unreadable as error:
-                await self._refuse(key, raw, error)
+                if not await self._let_go(key, raw):
+                    await self._refuse(key, raw, error)
                 return None
             except Forbidden as error:
                 # Nothing is planned: what was said before stays, and why nothing more is done.
@@ -234,6 +235,21 @@ class Reconciler:
         elif names.FINALIZER in meta.finalizers:
             plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
             await self._executor.act(subject, plan)
+
+    async def _let_go(self, key: Key, raw: Json) -> bool:
+        """An engine that can't be read must not hang in its deletion, which we advise.
+
+        Its files stay: which ones they are can't be read either.
+        """
+        meta = ObjectMeta.model_validate(raw["metadata"])
+        held = meta.deletion_timestamp is not None and names.FINALIZER in meta.finalizers
+        if key.kind != RERANKER_ENGINE.kind or not held:
+            return False
+        logger.warning("%s: its files stay in the store, since it can't be read", key)
+        engine = RerankerEngine.model_construct(**raw | {"metadata": meta})
+        plan = Plan(actions=(DropFinalizer(RERANKER_ENGINE, meta.name),))
+        await self._executor.act(engine, plan)
+        return True
 
     async def _refuse(self, key: Key, raw: Json, error: Unreadable) -> None:
         """A spec that the schema let through but the models don't: say so, don't crash.
