@@ -92,7 +92,7 @@ def test_its_service_leads_to_pods_that_are_not_ready_too() -> None:
 
 def test_a_measured_start_changes_it_seldom(defaults: Defaults) -> None:
     assert [activator.foretold(seconds) for seconds in (0.3, 7.2, 9.9, 10.1, 4000)] == [
-        2, 10, 10, 20, 1200,
+        2, 10, 10, 15, 1200,
     ]  # fmt: skip
     assert activator.foretold(None) is None
     made = activator.deployment(service_of(), defaults, None, 10)
