@@ -341,6 +341,13 @@ def test_a_number_that_was_acted_upon_and_not_written_down_stays() -> None:
     assert memory_of(status).desired == 5
 
 
+def test_pods_that_were_not_asked_yet_are_no_trouble() -> None:
+    blank = {"arriving": None, "arriving_mean": None, "quiet": None}
+    for unread, outcome in [(2, Outcome.MEASURING), (1, Outcome.METRICS_UNAVAILABLE)]:
+        seen = steady(2, 0.0, unknown=2, unread=unread, **blank)
+        assert decide(rules(), seen, Memory(), begin=2).outcome is outcome
+
+
 def test_from_nothing_to_one_and_back() -> None:
     spec = rules(min=0)
     asleep = steady(0, 0.0, speed=None, speed_at_all=None, arriving=None)

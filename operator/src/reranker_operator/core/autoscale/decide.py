@@ -257,7 +257,8 @@ def _grow(case: _Case, wish: _Wish) -> Decision:
 def _shrink(case: _Case, wish: _Wish) -> Decision:
     """Fewer pods, when they have been enough for long enough and nothing speaks against it."""
     seen, current = case.seen, case.current
-    if seen.arriving_mean is None or not case.memory.speed:
+    # Those that were just begun with are no trouble yet.
+    if seen.unknown or seen.arriving_mean is None or not case.memory.speed:
         return _hold(case, wish)
     enough = case.pods_for(seen.arriving_mean, _left(case), slack=_SLACK)
     # What pressed for more pods, or for these, is an argument for them.
@@ -294,10 +295,11 @@ def _hold(case: _Case, wish: _Wish) -> Decision:
         outcome = Outcome.SCALING_OUT if seen.ready else Outcome.MEASURING
         text = f"{counted(case.starting, 'pod starts', 'pods start')}"
         return _concluded(case, current, outcome, f"{text}; {wish.because}" if seen.ready else text)
-    if seen.unknown:
+    if seen.unknown > seen.unread:
         text = f"the metrics of {counted(seen.unknown, 'pod', 'pods')} can't be read"
         return _concluded(case, current, Outcome.METRICS_UNAVAILABLE, text)
-    if seen.arriving_mean is None or not case.memory.speed:
+    # Those that were just begun with are no trouble yet.
+    if seen.unknown or seen.arriving_mean is None or not case.memory.speed:
         return _concluded(case, current, Outcome.MEASURING, "too little was seen of the load yet")
     if wish.pods > case.rules.max:
         text = f"{wish.because}; that takes {wish.pods} pods, and spec.autoscaling.max is lower"
