@@ -341,6 +341,12 @@ def test_a_number_that_was_acted_upon_and_not_written_down_stays() -> None:
     assert memory_of(status).desired == 5
 
 
+def test_what_is_needed_is_remembered_also_while_a_pod_cannot_be_read() -> None:
+    decision = decide(rules(), steady(5, 1.5 * SPEED, unknown=1), knowing(5))
+    assert decision.desired == 5
+    assert decision.memory.recent == (Need(5, NOW), Need(4, NOW))
+
+
 def test_pods_that_were_not_asked_yet_are_no_trouble() -> None:
     blank = {"arriving": None, "arriving_mean": None, "quiet": None}
     for unread, outcome in [(2, Outcome.MEASURING), (1, Outcome.METRICS_UNAVAILABLE)]:

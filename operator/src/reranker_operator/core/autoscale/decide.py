@@ -257,8 +257,7 @@ def _grow(case: _Case, wish: _Wish) -> Decision:
 def _shrink(case: _Case, wish: _Wish) -> Decision:
     """Fewer pods, when they have been enough for long enough and nothing speaks against it."""
     seen, current = case.seen, case.current
-    # Those that were just begun with are no trouble yet.
-    if seen.unknown or seen.arriving_mean is None or not case.memory.speed:
+    if seen.arriving_mean is None or not case.memory.speed:
         return _hold(case, wish)
     enough = case.pods_for(seen.arriving_mean, _left(case), slack=_SLACK)
     # What pressed for more pods, or for these, is an argument for them.
