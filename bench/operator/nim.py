@@ -30,7 +30,8 @@ _IMAGE = "nvcr.io/nim/nvidia/llama-3.2-nv-rerankqa-1b-v2"
 
 def build(checkout: Path, folder: Path) -> Path:
     """The operator's program; a few minutes the first time."""
-    here, replaced = json.dumps(str(checkout / "manifests")), {}
+    here = json.dumps(str(checkout / "manifests"))
+    replaced: dict[str, str] = {}
     for source in (file for top in ("cmd", "internal") for file in checkout.glob(f"{top}/**/*.go")):
         if '"/manifests"' in (text := source.read_text()):
             patched = folder / f"{len(replaced)}.go"

@@ -23,7 +23,13 @@ INPUTS = ("input_ids", "attention_mask")
 
 
 def logits_of(tensors: dict[str, np.ndarray]) -> np.ndarray:
-    return (tensors["input_ids"] * tensors["attention_mask"]).sum(axis=1, keepdims=True)
+    sums: np.ndarray = (tensors["input_ids"] * tensors["attention_mask"]).sum(axis=1, keepdims=True)
+    return sums
+
+
+def _names(kind: Any, name: str, *members: str) -> Any:
+    """An enum of the library's, of which only the names matter."""
+    return kind(name, members)
 
 
 class Status(enum.Enum):
@@ -41,13 +47,13 @@ class Cuda(ModuleType):
         self.driver = 13030
         self.failure: Status | None = None
         self.cudaError_t = Status
-        self.cudaMemcpyKind = enum.Enum(
-            "cudaMemcpyKind", ["cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"]
+        self.cudaMemcpyKind = _names(
+            enum.Enum, "cudaMemcpyKind", "cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"
         )
-        self.cudaDeviceAttr = enum.Enum(
-            "cudaDeviceAttr",
-            ["cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor"],
-        )
+        self.cudaDeviceAttr = _names(
+            enum.Enum, "cudaDeviceAttr",
+            "cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor",
+        )  # fmt: skip
         self.memory: dict[int, Any] = {}
         self.selected: list[int] = []
 
@@ -184,7 +190,7 @@ class Context:
     def _read(self, name: str) -> np.ndarray:
         count = int(np.prod(self.shapes[name]))
         block = (ctypes.c_int32 * count).from_address(self.places[name])
-        return np.frombuffer(block, dtype=np.int32).reshape(self.shapes[name])
+        return np.ctypeslib.as_array(block).reshape(self.shapes[name])
 
 
 class Library(ModuleType):
@@ -244,14 +250,14 @@ class Library(ModuleType):
                 return None, library.EngineInvalidityDiagnostics.MALFORMED_ENGINE.value
 
         self.ILogger, self.Runtime = ILogger, Runtime
-        self.DataType = enum.Enum("DataType", ["INT32", "INT64", "FLOAT"])
-        self.TensorIOMode = enum.Enum("TensorIOMode", ["INPUT", "OUTPUT"])
-        self.ExecutionContextAllocationStrategy = enum.Enum(
-            "ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"]
+        self.DataType = _names(enum.Enum, "DataType", "INT32", "INT64", "FLOAT")
+        self.TensorIOMode = _names(enum.Enum, "TensorIOMode", "INPUT", "OUTPUT")
+        self.ExecutionContextAllocationStrategy = _names(
+            enum.Enum, "ExecutionContextAllocationStrategy", "STATIC", "USER_MANAGED"
         )
-        self.DynamicShapesKernelSpecializationStrategy = enum.Enum(
-            "DynamicShapesKernelSpecializationStrategy", ["LAZY", "NONE"]
+        self.DynamicShapesKernelSpecializationStrategy = _names(
+            enum.Enum, "DynamicShapesKernelSpecializationStrategy", "LAZY", "NONE"
         )
-        self.EngineInvalidityDiagnostics = enum.IntFlag(
-            "EngineInvalidityDiagnostics", ["VERSION_MISMATCH", "MALFORMED_ENGINE"]
+        self.EngineInvalidityDiagnostics = _names(
+            enum.IntFlag, "EngineInvalidityDiagnostics", "VERSION_MISMATCH", "MALFORMED_ENGINE"
         )

@@ -44,7 +44,8 @@ class Utils(ModuleType):
                     def __dlpack_device__(self) -> tuple[int, int]:
                         return (1, 0)
 
-                return Tensor(name, np.from_dlpack(Holder(capsule)).copy())
+                holder: Any = Holder(capsule)
+                return Tensor(name, np.from_dlpack(holder).copy())
 
         self.Logger, self.Tensor = Logger, Tensor
         self.InferenceResponse = Response
