@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 from reranker_operator.api.meta import Resource
+from reranker_operator.core.world import owners_of
 
 Json = dict[str, Any]
 #: Objects, or the operations of a JSON patch.
@@ -73,8 +74,7 @@ class IndexedCluster(Cluster, Protocol):
 def facets_of(entry: Mapping[str, Any]) -> Iterator[str]:
     """By what an object is found beside its labels: its name, its owners, its model's source."""
     yield named(entry["metadata"]["name"])
-    for owner in entry["metadata"].get("ownerReferences") or ():
-        yield owned_by(owner["uid"])
+    yield from map(owned_by, owners_of(entry))
     source = (entry.get("spec") or {}).get("source")
     if isinstance(source, Mapping):
         yield made_from(str(source.get("source")))

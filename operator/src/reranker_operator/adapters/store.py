@@ -23,7 +23,9 @@ _TOMBSTONE_SECONDS = 300.0
 _INDEXED = (SERVICE_LABEL, ENGINE_LABEL)
 #: Never applied by us, so nobody can intrude.
 _UNGUARDED = frozenset({POD.kind, JOB.kind, RERANKER_SERVICE.kind, RERANKER_ENGINE.kind})
+#: What changes with each write, and owners or annotations.
 _UNSEEN = frozenset({"resourceVersion", "managedFields", "ownerReferences"})
+_ANNOTATED = frozenset({"resourceVersion", "managedFields", "annotations"})
 #: Many of a namespace belong together, of which each look is about very few.
 _FACETED = frozenset({RERANKER_ENGINE.kind, PVC.kind})
 _FACET = "facet"
@@ -247,8 +249,7 @@ class Store:
                 (owner["kind"], owner["uid"]) for owner in meta.get("ownerReferences") or []
             ),
             text=text,
-            # Each once: it is taken out of the index once.
-            facets=tuple(sorted(set(facets_of(body)))) if kind in _FACETED else (),
+            facets=tuple(facets_of(body)) if kind in _FACETED else (),
             turn=self.turn,
             writer=writer,
         )
@@ -273,11 +274,7 @@ def _is_no_news(kind: str, before: Entry, after: Entry) -> bool:
 
 def _is_only_annotated(before: Entry, after: Entry) -> bool:
     """Nobody reads a claim's annotations, and all of its namespace would look."""
-    bodies = [entry.body() for entry in (before, after)]
-    for body in bodies:
-        for key in ("annotations", "resourceVersion", "managedFields"):
-            body["metadata"].pop(key, None)
-    return bool(bodies[0] == bodies[1])
+    return _essence(before.body(), _ANNOTATED) == _essence(after.body(), _ANNOTATED)
 
 
 def _only_adds_owners(before: Entry, after: Entry) -> bool:
@@ -285,10 +282,10 @@ def _only_adds_owners(before: Entry, after: Entry) -> bool:
     # could not be let go of.
     kinds = [{kind for kind, _ in entry.owners} for entry in (before, after)]
     same = before.uid == after.uid and before.owners < after.owners and kinds[0] == kinds[1]
-    return same and _essence(before.body()) == _essence(after.body())
+    return same and _essence(before.body(), _UNSEEN) == _essence(after.body(), _UNSEEN)
 
 
-def _essence(body: Json) -> Json:
-    """An object without its owners and what changes with each write."""
-    meta = {key: value for key, value in body["metadata"].items() if key not in _UNSEEN}
+def _essence(body: Json, unseen: frozenset[str]) -> Json:
+    """An object without what is of no concern."""
+    meta = {key: value for key, value in body["metadata"].items() if key not in unseen}
     return body | {"metadata": meta}

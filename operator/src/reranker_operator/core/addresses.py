@@ -37,6 +37,12 @@ def own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
     return None
 
 
+def backends(route: Manifest) -> Iterator[Manifest]:
+    """Whom a route leads to, by all of its rules."""
+    for rule in route["spec"].get("rules") or ():
+        yield from rule.get("backendRefs") or ()
+
+
 def _ingress_url(world: ServiceWorld) -> str | None:
     asked = world.service.spec.expose.ingress
     live = own(world, INGRESS, world.service.metadata.name)

@@ -23,7 +23,7 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core import activation
-from reranker_operator.core.addresses import address_problems, amiss, outside_url, own
+from reranker_operator.core.addresses import address_problems, amiss, backends, outside_url, own
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import may_sleep, wanted_replicas
 from reranker_operator.core.revisions import led_to
@@ -133,8 +133,7 @@ def _leads_to_preview(world: ServiceWorld) -> bool:
         backend.get("name") == name
         for entry in world.companions
         if entry["kind"] in _ROUTES
-        for rule in entry["spec"].get("rules") or ()
-        for backend in rule.get("backendRefs") or ()
+        for backend in backends(entry)
     )
 
 

@@ -2,7 +2,6 @@
 
 import datetime
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +67,7 @@ class Done:
 class Executor:
     """Runs the actions of one namespace's plan against a cluster."""
 
-    def __init__(
-        self, cluster: Cluster, identity: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, cluster: Cluster, identity: str, clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._telling = Telling(clock)
         self._identity = identity

@@ -21,7 +21,11 @@ class Crowd:
         self._most = most
         # By caller, the oldest first.
         self._tasks: dict[str, dict[asyncio.Task[object], None]] = {}
-        self.size = 0
+
+    @property
+    def size(self) -> int:
+        """Calls that have a place."""
+        return sum(map(len, self._tasks.values()))
 
     @contextmanager
     def place(self, peer: str) -> Iterator[None]:
@@ -31,7 +35,6 @@ class Crowd:
         if self.size >= self._most:
             self._make_room(caller)
         self._tasks.setdefault(caller, {})[task] = None
-        self.size += 1
         try:
             yield
         except asyncio.CancelledError:
@@ -55,6 +58,5 @@ class Crowd:
         tasks = self._tasks.get(caller, {})
         if task in tasks:
             del tasks[task]
-            self.size -= 1
             if not tasks:
                 del self._tasks[caller]

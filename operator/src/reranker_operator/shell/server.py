@@ -116,10 +116,9 @@ async def _send(request: web.Request, text: bytes) -> web.StreamResponse:
 class _Site(web.BaseSite):
     """Listens on all addresses."""
 
-    def __init__(self, runner: web.AppRunner, port: int, most: int = _MOST_CONNECTIONS) -> None:
+    def __init__(self, runner: web.AppRunner, port: int) -> None:
         super().__init__(runner)
         self._port = port
-        self._most = most
 
     @property
     def name(self) -> str:
@@ -135,7 +134,7 @@ class _Site(web.BaseSite):
         assert server is not None  # noqa: S101 - the runner is set up before its sites
         transports = [entry.transport for entry in server.connections]
         there = [entry for entry in transports if entry is not None and not entry.is_closing()]
-        for transport in there[: max(0, len(there) + 1 - self._most)]:
+        for transport in there[: max(0, len(there) + 1 - _MOST_CONNECTIONS)]:
             transport.abort()
         return server()
 

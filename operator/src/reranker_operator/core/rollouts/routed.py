@@ -1,10 +1,8 @@
 """Whether the routes give a canary the share that it should have: asked for is not yet in force."""
 
-from collections.abc import Iterator
-
 from reranker_operator import names
 from reranker_operator.api.meta import GRPC_ROUTE, HTTP_ROUTE, SERVICE, Resource
-from reranker_operator.core.addresses import own, route_problem
+from reranker_operator.core.addresses import backends, own, route_problem
 from reranker_operator.core.world import Manifest, ServiceWorld, is_leaving
 
 
@@ -63,13 +61,8 @@ def _weight(route: Manifest, preview: str) -> int | None:
     return next(
         (
             int(backend.get("weight", 1))
-            for backend in _backends(route)
+            for backend in backends(route)
             if backend.get("name") == preview
         ),
         None,
     )
-
-
-def _backends(route: Manifest) -> Iterator[Manifest]:
-    for rule in route["spec"].get("rules") or ():
-        yield from rule.get("backendRefs") or ()
