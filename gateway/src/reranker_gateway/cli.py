@@ -82,16 +82,35 @@ def _parser() -> argparse.ArgumentParser:
         "--triton", default="127.0.0.1:9001", metavar="HOST:PORT", help="(default: %(default)s)"
     )
     measure.add_argument(
-        "--min-kendall-tau", type=float, default=0.995, metavar="N", help="(default: %(default)s)"
-    )
+        "--min-kendall-tau",
+        type=_within(-1, 1),
+        default=0.995,
+        metavar="N",
+        help="(default: %(default)s)",
+    )  # fmt: skip
     measure.add_argument(
-        "--max-ndcg-delta", type=float, default=0.002, metavar="N", help="(default: %(default)s)"
-    )
+        "--max-ndcg-delta",
+        type=_within(0, 1),
+        default=0.002,
+        metavar="N",
+        help="(default: %(default)s)",
+    )  # fmt: skip
     for command in (verify, measure):
         command.add_argument(
             "--result", type=Path, metavar="FILE", help="also write the result there, as JSON"
         )
     return parser
+
+
+def _within(least: float, most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = float(text)
+        # Nothing is less than what is no number, so that nothing would be refused.
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
+        return value
+
+    return number
 
 
 def _tell(result: StageResult, result_file: Path | None) -> int:

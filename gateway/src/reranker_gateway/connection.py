@@ -114,13 +114,16 @@ class ClientProtocol(H11Protocol):
         """See what the client owes now; after a refusal nothing that comes is looked at."""
         if not self._refused:
             super().data_received(data)
-        self._send_on()
         self._watch()
+
+    def handle_events(self) -> None:
+        """Requests begin here, also those that were sent ahead."""
+        super().handle_events()
+        self._send_on()
 
     def on_response_complete(self) -> None:
         """See what the client owes now."""
         super().on_response_complete()
-        self._send_on()
         self._watch()
 
     def pause_writing(self) -> None:

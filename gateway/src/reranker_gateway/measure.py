@@ -26,9 +26,7 @@ class Thresholds:
     max_ndcg_delta: float
 
 
-async def measure_engine(
-    files: EngineFiles, engine: Engine, thresholds: Thresholds, threads: int = 1
-) -> StageResult:
+async def measure_engine(files: EngineFiles, engine: Engine, thresholds: Thresholds) -> StageResult:
     """Judge the engine by its own probe pairs. Raises EngineError when it fails on a batch.
 
     Scores that are not numbers are ValidationFailed, others below `thresholds` ParityRefused. An
@@ -41,7 +39,7 @@ async def measure_engine(
         message = "the engine was measured where it was built"
     else:
         probes, reference = files.proof
-        scores = await _Run(files, engine, threads).scores(probes)
+        scores = await _Run(files, engine).scores(probes)
         try:
             report = compare(probes, reference.logits, [scores])
         except NotComparableError as error:
@@ -74,10 +72,10 @@ def _judge(report: ParityReport, limits: Thresholds) -> tuple[StageReason, str]:
 class _Run:
     """One pass over the probe pairs."""
 
-    def __init__(self, files: EngineFiles, engine: Engine, threads: int) -> None:
+    def __init__(self, files: EngineFiles, engine: Engine) -> None:
         self._engine = engine
         self._assembler = BatchAssembler(files.model)
-        self._tokeniser = PairTokeniser(files.tokenizer, files.model, files.max_length, threads)
+        self._tokeniser = PairTokeniser(files.tokenizer, files.model, files.max_length, threads=1)
         self._limits = BatchLimits(
             max_rows=files.shapes.max_batch_size, token_budget=files.token_budget(None)
         )

@@ -8,12 +8,14 @@ can be held, made to fail, or taken away.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from support.activator_pod import Pod
 from support.identities import publish_engine
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
@@ -21,6 +23,10 @@ from tokenizers.processors import TemplateProcessing
 from reranker_contracts import (
     ServedModel,
 )
+from reranker_gateway.activator.answers import Room
+from reranker_gateway.activator.app import Activator
+from reranker_gateway.activator.server import build_activator
+from reranker_gateway.activator.settings import ActivatorSettings
 from reranker_gateway.app import create_app
 from reranker_gateway.engine import Batch
 from reranker_gateway.engine_files import load_engine
@@ -192,3 +198,27 @@ def body() -> Callable[..., dict[str, Any]]:
         return request | changes
 
     return make
+
+
+@pytest.fixture
+async def pod() -> AsyncIterator[Pod]:
+    found = Pod()
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield found
+    server.close()
+
+
+@pytest.fixture
+async def activator_of(pod: Pod) -> AsyncIterator[Callable[..., Activator]]:
+    made: list[Activator] = []
+
+    def build(room: int | None = None, **settings: Any) -> Activator:
+        found = build_activator(ActivatorSettings(backend_url=pod.url, **settings))
+        made.append(found if room is None else replace(found, room=Room(room)))
+        return made[-1]
+
+    yield build
+    for activator in made:
+        activator.hold.close()
+        await activator.backend.close()

@@ -2,18 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from support.activator_pod import Pod
+from support.waiting import until
 
 from reranker_gateway.activator.answers import PIECE_BYTES, Answer, Room
 from reranker_gateway.activator.app import Activator, create_app
 from reranker_gateway.activator.grpc_front import _keep
 from reranker_gateway.activator.hold import NotTakenError
-from reranker_gateway.activator.server import build_activator
-from reranker_gateway.activator.settings import ActivatorSettings
 from reranker_gateway.errors import OverloadedError
 
 _MIB = 1 << 20
@@ -136,62 +135,26 @@ async def test_a_long_answer_over_grpc_counts_until_its_call_ends() -> None:
 SIZE = 3 * _MIB
 
 
-@pytest.fixture
-async def pod() -> AsyncIterator[str]:
-    """Its address; it answers everything with `SIZE` bytes, the first time of /again with 429."""
-    again = [b"429 Too Many Requests"]
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        status, size = b"200 OK", 0 if b"/health/ready" in head else SIZE
-        if b"again" in head and again:
-            status = again.pop()
-        writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (status, size) + b"x" * size)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
+def long(status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (status, SIZE) + b"x" * SIZE
 
 
-@pytest.fixture
-async def activator_of(pod: str) -> AsyncIterator[Callable[..., Activator]]:
-    made: list[Activator] = []
-
-    def build(room: int, **settings: Any) -> Activator:
-        found = build_activator(ActivatorSettings(backend_url=pod, **settings))
-        made.append(replace(found, room=Room(room)))
-        return made[-1]
-
-    yield build
-    for activator in made:
-        activator.hold.close()
-        await activator.backend.close()
-
-
-def ask(
-    activator: Activator, client: Client, method: str = "POST", query: bytes = b""
-) -> "asyncio.Task[None]":
+def ask(activator: Activator, client: Client, method: str = "POST") -> "asyncio.Task[None]":
     path = "/v1/ranking" if method == "POST" else "/openapi.json"
     scope: dict[str, Any] = {"type": "http", "method": method, "path": path, "headers": []}
-    scope |= {"raw_path": path.encode(), "query_string": query}
+    scope |= {"raw_path": path.encode(), "query_string": b""}
     app = create_app(activator)
     return asyncio.create_task(app(scope, client.receive, client.send))  # type: ignore[arg-type]
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 async def test_whom_there_is_no_room_for_gets_the_whole_answer_all_the_same(
-    activator_of: Callable[..., Activator],
+    pod: Pod, activator_of: Callable[..., Activator]
 ) -> None:
     activator = activator_of(_MIB)
+    pod.answers.extend([long()] * 10)
     clients = [Client() for _ in range(10)]
     asked = [ask(activator, client) for client in clients]
-    await until(lambda: all(client.taken for client in clients))
+    await until(lambda: all(client.taken for client in clients), within=10)
     assert activator.room.held <= _MIB
     for client in clients:
         client.reading.set()
@@ -202,12 +165,14 @@ async def test_whom_there_is_no_room_for_gets_the_whole_answer_all_the_same(
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
 async def test_an_answer_that_is_not_taken_has_a_place(
-    activator_of: Callable[..., Activator], method: str
+    pod: Pod, activator_of: Callable[..., Activator], method: str
 ) -> None:
     activator = activator_of(_MIB, max_held=1)
+    # The second one does not come as far as the pod.
+    pod.answers.extend([long()] * 2)
     first, second = Client(), Client()
     waiting = ask(activator, first, method)
-    await until(lambda: first.taken > 0)
+    await until(lambda: first.taken > 0, within=10)
     second.reading.set()
     await ask(activator, second, method)
     assert second.said[0]["status"] == 429
@@ -220,9 +185,10 @@ async def test_an_answer_that_is_not_taken_has_a_place(
 
 
 async def test_a_client_that_does_not_read_is_not_waited_for_for_ever(
-    activator_of: Callable[..., Activator],
+    pod: Pod, activator_of: Callable[..., Activator]
 ) -> None:
     activator, client = activator_of(8 * _MIB, read_timeout_seconds=0.3), Client()
+    pod.answers.append(long())
     async with asyncio.timeout(10):
         await ask(activator, client)
     # Without an end: the server breaks the connection.
@@ -231,11 +197,12 @@ async def test_a_client_that_does_not_read_is_not_waited_for_for_ever(
 
 
 async def test_an_answer_that_another_one_follows_gives_its_room_back(
-    activator_of: Callable[..., Activator],
+    pod: Pod, activator_of: Callable[..., Activator]
 ) -> None:
     activator, client = activator_of(8 * _MIB), Client()
-    asked = ask(activator, client, query=b"again")
-    await until(lambda: client.taken > 0)
+    pod.answers.extend([long(b"429 Too Many Requests"), long()])
+    asked = ask(activator, client)
+    await until(lambda: client.taken > 0, within=10)
     assert client.said[0]["status"] == 200
     assert activator.room.held < _MIB + PIECE_BYTES
     client.reading.set()

@@ -2,68 +2,14 @@
 
 import asyncio
 import socket
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from support.activator_pod import Pod
 
 from reranker_gateway.activator.app import Activator, create_app
-from reranker_gateway.activator.server import build_activator
-from reranker_gateway.activator.settings import ActivatorSettings
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-
-class Pod:
-    """Says that it is ready, and to requests what the test has it say; as it is, byte by byte."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.ready = True
-        self.heads: list[str] = []
-        #: For the next requests, None for silence; then `OK`.
-        self.answers: deque[bytes | None] = deque()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = head.lower().partition("content-length: ")[2].partition("\r")[0] or "0"
-        await reader.readexactly(int(length))
-        if "/v1/health/ready" in head:
-            status = b"200 OK" if self.ready else b"503 Service Unavailable"
-            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
-        else:
-            self.heads.append(head)
-            answer = self.answers.popleft() if self.answers else OK
-            if answer is None:
-                await reader.read()
-            writer.write(answer or b"")
-        writer.close()
-
-
-@pytest.fixture
-async def pod() -> AsyncIterator[Pod]:
-    found = Pod()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
-    found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield found
-    server.close()
-
-
-@pytest.fixture
-async def activator_of(pod: Pod) -> AsyncIterator[Callable[..., Activator]]:
-    made: list[Activator] = []
-
-    def build(**settings: Any) -> Activator:
-        found = build_activator(ActivatorSettings(backend_url=pod.url, **settings))
-        made.append(found)
-        return found
-
-    yield build
-    for activator in made:
-        activator.hold.close()
-        await activator.backend.close()
 
 
 def client_of(activator: Activator) -> httpx.AsyncClient:

@@ -99,3 +99,16 @@ def test_an_engine_without_tokeniser_is_named(engine_dir: Path) -> None:
     (engine_dir / "tokenizer.json").unlink()
     with pytest.raises(EngineInvalidError, match=r"tokenizer\.json cannot be read"):
         load_engine(engine_dir)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--min-kendall-tau", "nan"), ("--min-kendall-tau", "1.01"), ("--max-ndcg-delta", "-0.1")],
+)
+def test_thresholds_that_refuse_nothing_are_refused(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["measure", "--engine", str(tmp_path), f"{option}={value}"])
+    assert caught.value.code == 2
+    assert f"{option}: {value} is not between" in capsys.readouterr().err

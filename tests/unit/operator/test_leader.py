@@ -39,6 +39,13 @@ class _Leases:
         self.lease = json.loads(await request.read())
         return web.json_response(self.lease, status=200)
 
+    def held_by_another(self, seconds: int) -> None:
+        """Somebody has it, who will not renew it."""
+        stamp = "2026-01-05T12:00:00.000000Z"
+        spec: dict[str, Any] = {"holderIdentity": "another", "leaseDurationSeconds": seconds}
+        spec |= {"acquireTime": stamp, "renewTime": stamp}
+        self.lease = {"metadata": {"name": "lease", "resourceVersion": "1"}, "spec": spec}
+
     def give_to(self, holder: str) -> None:
         assert self.lease is not None
         self.lease["spec"]["holderIdentity"] = holder
@@ -137,10 +144,7 @@ async def test_a_standby_waits_as_long_as_it_should_though_its_clock_steps(
     monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     leases, leading = _Leases(), asyncio.Event()
-    stamp = "2026-01-05T12:00:00.000000Z"
-    spec = {"holderIdentity": "another", "leaseDurationSeconds": 3}
-    leases.lease = {"metadata": {"name": "lease", "resourceVersion": "1"}}
-    leases.lease["spec"] = spec | {"acquireTime": stamp, "renewTime": stamp}
+    leases.held_by_another(3)
 
     async def lead() -> None:
         leading.set()
@@ -166,10 +170,7 @@ async def test_a_clock_that_steps_during_a_call_makes_nobody_take_the_lease(
     monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     leases, leading = _Leases(), asyncio.Event()
-    stamp = "2026-01-05T12:00:00.000000Z"
-    spec = {"holderIdentity": "another", "leaseDurationSeconds": 15}
-    leases.lease = {"metadata": {"name": "lease", "resourceVersion": "1"}}
-    leases.lease["spec"] = spec | {"acquireTime": stamp, "renewTime": stamp}
+    leases.held_by_another(15)
     leases.answers.clear()
 
     async def lead() -> None:
@@ -182,6 +183,7 @@ async def test_a_clock_that_steps_during_a_call_makes_nobody_take_the_lease(
         monkeypatch.setattr(time, "time", lambda: right() + step)
         leases.answers.set()
         await asyncio.sleep(3)
+        assert leases.lease is not None
         assert leases.lease["spec"]["holderIdentity"] == "another"
         assert not leading.is_set()
         monkeypatch.undo()

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,8 @@ def reference(namespace: str = "shop", **metadata: str) -> Any:
     return pb.ScaledObjectRef(name="rank", namespace=namespace, scalerMetadata=metadata)
 
 
-@pytest.fixture
-async def keda(scene: Scene) -> AsyncIterator[Keda]:
+@asynccontextmanager
+async def answering(scene: Scene) -> AsyncIterator[tuple[Scaler, int]]:
     loads = Loads(
         scene, lambda *_: None, Metrics(), paces={}, at_once=8,
         clock=lambda: scene.now, wall=lambda: scene.now,
@@ -140,9 +141,19 @@ async def keda(scene: Scene) -> AsyncIterator[Keda]:
     cluster: Any = scene
     scaler = Scaler(lambda: cluster, loads, lambda: scene.now, sleep=scene.nap)
     server = await serve(scaler, 0, "127.0.0.1")
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    try:
+        yield scaler, server.port
+    finally:
+        await server.stop(None)
+
+
+@pytest.fixture
+async def keda(scene: Scene) -> AsyncIterator[Keda]:
+    async with (
+        answering(scene) as (_, port),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
         yield Keda(channel)
-    await server.stop(None)
 
 
 async def refused(call: Any) -> Any:

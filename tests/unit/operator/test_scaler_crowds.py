@@ -7,13 +7,12 @@ from typing import Any
 
 import grpc
 import pytest
+from support.waiting import until
 
-from reranker_operator.runtime.loads import Loads
-from reranker_operator.runtime.metrics import Metrics
 from reranker_operator.shell.crowd import Crowd, FullError
-from reranker_operator.shell.scaler import _MOST_OF_A_KIND, Scaler, serve
+from reranker_operator.shell.scaler import _MOST_OF_A_KIND
 
-from .test_scaler import Keda, Scene, reference, refused
+from .test_scaler import Keda, Scene, answering, reference, refused
 
 
 class Stuck(Scene):
@@ -34,21 +33,6 @@ class Stuck(Scene):
 
     async def nap(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-
-
-@asynccontextmanager
-async def answering(scene: Scene) -> AsyncIterator[tuple[Scaler, int]]:
-    loads = Loads(
-        scene, lambda *_: None, Metrics(), paces={}, at_once=8,
-        clock=lambda: scene.now, wall=lambda: scene.now,
-    )  # fmt: skip
-    cluster: Any = scene
-    scaler = Scaler(lambda: cluster, loads, lambda: scene.now, sleep=scene.nap)
-    server = await serve(scaler, 0, "127.0.0.1")
-    try:
-        yield scaler, server.port
-    finally:
-        await server.stop(None)
 
 
 @asynccontextmanager
@@ -77,12 +61,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         pass
     finally:
         writer.close()
-
-
-async def until(true: Any) -> None:
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def open_streams(keda: Keda, count: int) -> list[Any]:

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from support.fake_api import fake_api, status, watch_error
+from support.waiting import until
 
 from reranker_operator.runtime.collectors import StreamCollector
 from reranker_operator.runtime.streams import Stream, Streams
@@ -107,12 +108,6 @@ def _trouble(plural: str, namespace: str | None, watch: bool) -> web.Response | 
     return None
 
 
-async def _until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110 - what is awaited has no event
-            await asyncio.sleep(0.02)
-
-
 async def test_kopf_goes_on_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "_FIRST_PAUSE", 0.05)
     monkeypatch.setattr(watching, "_FIRST_DELAY", 0.01)
@@ -134,16 +129,16 @@ async def test_kopf_goes_on_with_all_others(monkeypatch: pytest.MonkeyPatch) -> 
         )
         with persistent_watches(streams):
             running = asyncio.create_task(kopf.run_tasks(tasks, ignored=ours))
-            await _until(lambda: Stream("services", "gone") in streams.failing)
-            await _until(lambda: Stream("servicemonitors", "shop") in streams.failing)
+            await until(lambda: Stream("services", "gone") in streams.failing)
+            await until(lambda: Stream("servicemonitors", "shop") in streams.failing)
             for plural in ("jobs", "pods"):
-                await _until(lambda one=plural: api.asked.count((one, "shop", False)) >= 3)
+                await until(lambda one=plural: api.asked.count((one, "shop", False)) >= 3)
             assert {entry.namespace for entry in streams.failing} == {"shop", "gone"}
             api.send("deployments", "shop", "ADDED", {"metadata": {"name": "there", "uid": "1"}})
-            await _until(lambda: seen == ["there"])
+            await until(lambda: seen == ["there"])
             api.trouble = lambda *_: None
             api.send("jobs", "gone", "ADDED", {"metadata": {"name": "back", "uid": "2"}})
-            await _until(lambda: seen == ["there", "back"])
+            await until(lambda: seen == ["there", "back"])
             assert not running.done()
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

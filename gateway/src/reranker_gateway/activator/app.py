@@ -201,9 +201,9 @@ class _Front:
         if patience is not None:
             milliseconds = str(max(1, int(patience * 1000))).encode()
             headers.append((TIMEOUT_HEADER, milliseconds))
-        activator, patience = self._activator, self._activator.settings.read_timeout_seconds
+        activator = self._activator
         found = await activator.backend.send(request.method, _target(scope), headers, body)
-        answer = Answer(found, activator.room, patience)
+        answer = Answer(found, activator.room, activator.settings.read_timeout_seconds)
         kept.push_async_callback(answer.close)
         await answer.keep()
         if answer.status in _AGAIN:

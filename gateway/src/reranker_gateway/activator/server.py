@@ -92,7 +92,7 @@ def _watch(activator: Activator) -> None:
     telemetry, hold = activator.telemetry, activator.hold
     telemetry.watch(metrics.HELD, "Requests that wait for the first pod", lambda: float(hold.held))
     telemetry.watch(
-        "reranker_held_bytes",
+        metrics.HELD_BYTES,
         "Bytes of the bodies of requests in progress",
         lambda: float(activator.admission.held_bytes),
     )
