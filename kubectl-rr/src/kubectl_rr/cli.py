@@ -236,45 +236,41 @@ _VERBS = {
 
 
 def _help_of(verb: str) -> int:
-    about, option, example = _VERBS[verb].about, _VERBS[verb].option, _VERBS[verb].example
-    command = f"rollout {verb}"
+    found, command = _VERBS[verb], f"rollout {verb}"
     examples = f"  {PROGRAM} {command} demo"
-    if example:
-        examples += f"\n  {PROGRAM} {command} demo {example}"
+    if found.example:
+        examples += f"\n  {PROGRAM} {command} demo {found.example}"
 
     def add(parser: _Parser) -> None:
         parser.add_argument("name", type=_name, metavar="NAME")
-        _add_options(parser, only=option)
+        _add_option(parser, found.option)
 
-    _parser(command, about, examples, add).print_help()
+    _parser(command, found.about, examples, add).print_help()
     return 0
 
 
 def _add_rollout(parser: _Parser) -> None:
     parser.add_argument("verb", metavar="VERB", choices=_VERBS, help=", ".join(_VERBS))
     parser.add_argument("name", type=_name, metavar="NAME")
-    _add_options(parser)
+    for verb, known in _VERBS.items():
+        _add_option(parser, known.option, f"of {verb}: ")
 
 
-def _add_options(parser: _Parser, only: str | None = None) -> None:
-    """Those of all verbs, or one."""
-
-    def of(verb: str) -> str:
-        return f"of {verb}: " if only is None else ""
-
-    if only in (None, "watch"):
-        text = f"{of('status')}until it has come to an end"
+def _add_option(parser: _Parser, option: str, of: str = "") -> None:
+    """What a verb has beside the name; `of` says which verb, where that is not plain."""
+    if option == "watch":
+        text = f"{of}until it has come to an end"
         parser.add_argument("-w", "--watch", action="store_true", help=text)
-    if only in (None, "full"):
-        text = f"{of('promote')}wait for nothing any more, to the end"
+    elif option == "full":
+        text = f"{of}wait for nothing any more, to the end"
         parser.add_argument("--full", action="store_true", help=text)
-    if only in (None, "to"):
-        text = f"{of('undo')}which; default: the last one that is kept"
+    elif option == "to":
+        text = f"{of}which; default: the last one that is kept"
         parser.add_argument("--to", type=_name, metavar="REVISION", help=text)
 
 
 def _rollout(parser: _Parser, arguments: argparse.Namespace) -> int:
-    for option in ("watch", "full", "to"):
+    for option in filter(None, (known.option for known in _VERBS.values())):
         if getattr(arguments, option) and _VERBS[arguments.verb].option != option:
             parser.error(f"--{option} is not for {arguments.verb}")
     from kubectl_rr import rollout, rollout_status  # noqa: PLC0415 - slow to load

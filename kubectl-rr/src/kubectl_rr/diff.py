@@ -12,7 +12,7 @@ from rich.text import Text
 from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import Forbidden
 from kubectl_rr.raw import Json, at, integer, label, number, table, text
-from kubectl_rr.read import conditions, is_current, pending_changes, refusal
+from kubectl_rr.read import condition, is_current, pending_changes, unsettled
 from kubectl_rr.snapshot import Condition
 from kubectl_rr.terminal import console, show
 from reranker_operator import names
@@ -33,8 +33,7 @@ def run(access: Access, name: str, *, color: str) -> int:
         found = []
     lines = changes(service, found)
     show(console(color), draw(service, lines))
-    unknown = not is_current(service) or refusal(service) is not None
-    return 1 if lines or unknown or _waits_to_start(service) else 0
+    return 1 if lines or unsettled(service) or _waits_to_start(service) else 0
 
 
 def changes(service: Json, deployments: Iterable[Json]) -> list[str]:
@@ -62,10 +61,8 @@ def draw(service: Json, lines: list[str]) -> RenderableType:
     """What it means, then line by line."""
     parts = [Text.assemble((text(service, "metadata", "name"), "bold"), _headline(service, lines))]
     parts += [_line(line) for line in lines]
-    if not is_current(service):
-        parts.append(Text("The operator has not looked at the newest spec yet."))
-    if (refused := refusal(service)) is not None:
-        parts.append(Text(f"The newest spec is refused, {refused.reason}: {refused.message}"))
+    if note := unsettled(service):
+        parts.append(Text(note))
     return Group(*parts)
 
 
@@ -73,9 +70,8 @@ def _headline(service: Json, lines: list[str]) -> str:
     if _waits_to_start(service):
         return " is not started while spec.rollout.paused is true"
     if not lines:
-        known = is_current(service) and refusal(service) is None
-        return ": nothing would change" if known else ": nothing is known to change"
-    progressing = next((c for c in conditions(service) if c.type == "Progressing"), None)
+        return ": nothing is known to change" if unsettled(service) else ": nothing would change"
+    progressing = condition(service, "Progressing")
     if _paused(service):
         return ": held back by spec.rollout.paused"
     rests = progressing is not None and progressing.reason in _AT_REST

@@ -13,6 +13,7 @@ from kubectl_rr.snapshot import (
     Condition,
     Engine,
     Model,
+    Pod,
     Revision,
     Role,
     Scaling,
@@ -119,6 +120,11 @@ def conditions(raw: Json) -> tuple[Condition, ...]:
     )
 
 
+def condition(raw: Json, kind: str) -> Condition | None:
+    """The condition of this type."""
+    return next((entry for entry in conditions(raw) if entry.type == kind), None)
+
+
 def _conditions(raw: Json) -> list[Json]:
     return rows(raw, "status", "conditions")
 
@@ -137,8 +143,16 @@ def is_current(raw: Json) -> bool:
 
 def refusal(raw: Json) -> Condition | None:
     """Why the newest spec is not carried out."""
-    found = next((entry for entry in conditions(raw) if entry.type == "Accepted"), None)
+    found = condition(raw, "Accepted")
     return found if found and found.status == "False" and is_current(raw) else None
+
+
+def unsettled(raw: Json) -> str:
+    """Why the rest of the status is not about the newest spec, in a sentence; empty if it is."""
+    if not is_current(raw):
+        return "The operator has not looked at the newest spec yet."
+    refused = refusal(raw)
+    return f"The newest spec is refused, {refused.reason}: {refused.message}" if refused else ""
 
 
 def pending_changes(raw: Json) -> tuple[str, ...]:
@@ -319,33 +333,31 @@ def _revisions(service: Json, objects: Objects, mine: list[Json]) -> tuple[Revis
 
 def _activator(service: Json, objects: Objects, mine: list[Json]) -> Activator | None:
     name = text(service, "metadata", "name")
-    for raw in _same_namespace(service, objects.deployments):
-        if text(raw, "metadata", "name") != names.activator(name):
-            continue
-        found = [
-            pods.pod(entry)
-            for entry in mine
-            if label(entry, names.SERVICE_LABEL) == name
-            and label(entry, names.APP_COMPONENT) == label(raw, names.APP_COMPONENT)
-        ]
-        return Activator(
-            deployment=names.activator(name),
-            ready=integer(raw, "status", "readyReplicas"),
-            wanted=integer(raw, "spec", "replicas"),
-            pods=tuple(sorted(found, key=lambda entry: entry.name)),
-            deleting=at(raw, "metadata", "deletionTimestamp") is not None,
-        )
-    return None
+    deployment, found = names.activator(name), _same_namespace(service, objects.deployments)
+    raw = next((raw for raw in found if text(raw, "metadata", "name") == deployment), None)
+    if raw is None:
+        return None
+    return Activator(
+        deployment=deployment,
+        ready=integer(raw, "status", "readyReplicas"),
+        wanted=integer(raw, "spec", "replicas"),
+        pods=_pods(mine, name, names.APP_COMPONENT, label(raw, names.APP_COMPONENT)),
+        deleting=at(raw, "metadata", "deletionTimestamp") is not None,
+    )
+
+
+def _pods(mine: list[Json], service: str, key: str, value: str) -> tuple[Pod, ...]:
+    """Those of a service that have this label, by name."""
+    found = [
+        pods.pod(raw)
+        for raw in mine
+        if label(raw, names.SERVICE_LABEL) == service and label(raw, key) == value
+    ]
+    return tuple(sorted(found, key=lambda entry: entry.name))
 
 
 def _revision(raw: Json, revision: str, role: Role, mine: list[Json]) -> Revision:
     service = label(raw, names.SERVICE_LABEL)
-    found = [
-        pods.pod(entry)
-        for entry in mine
-        if label(entry, names.SERVICE_LABEL) == service
-        and label(entry, names.REVISION_LABEL) == revision
-    ]
     return Revision(
         name=revision,
         deployment=text(raw, "metadata", "name"),
@@ -353,6 +365,6 @@ def _revision(raw: Json, revision: str, role: Role, mine: list[Json]) -> Revisio
         role=role,
         ready=integer(raw, "status", "readyReplicas"),
         wanted=integer(raw, "spec", "replicas"),
-        pods=tuple(sorted(found, key=lambda entry: entry.name)),
+        pods=_pods(mine, service, names.REVISION_LABEL, revision),
         deleting=at(raw, "metadata", "deletionTimestamp") is not None,
     )

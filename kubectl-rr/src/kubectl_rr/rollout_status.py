@@ -10,8 +10,7 @@ from rich.text import Text
 from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import Unusable
 from kubectl_rr.raw import Json, at, number, rows, table, text
-from kubectl_rr.read import conditions, is_current, pending_changes, refusal
-from kubectl_rr.snapshot import Condition
+from kubectl_rr.read import condition, is_current, pending_changes, refusal, unsettled
 from kubectl_rr.terminal import console, show
 from reranker_operator.api.meta import RERANKER_SERVICE
 
@@ -66,7 +65,7 @@ def outcome(service: Json) -> bool | None:
     refused = refusal(service)
     if refused is not None and refused.reason in _REFUSED:
         return False
-    told = _progressing(service)
+    told = condition(service, "Progressing")
     if not is_current(service) or told is None:
         return None
     if told.reason in _ENDED_BADLY:
@@ -86,13 +85,11 @@ def draw(service: Json) -> RenderableType:
     under_way = table(status, "rollout")
     if under_way:
         parts += _under_way(under_way)
-    told = _progressing(service)
+    told = condition(service, "Progressing")
     if told is not None and told.reason != "Stable":
         parts.append(Text(f"{told.reason}: {told.message}"))
-    if not is_current(service):
-        parts.append(Text("The operator has not looked at the newest spec yet."))
-    if (refused := refusal(service)) is not None:
-        parts.append(Text(f"The newest spec is refused, {refused.reason}: {refused.message}"))
+    if note := unsettled(service):
+        parts.append(Text(note))
     return Group(*parts)
 
 
@@ -148,7 +145,3 @@ def draw_history(service: Json) -> RenderableType:
             Text(message),
         )
     return found if found.row_count > 1 else Text("Nothing has served yet.")
-
-
-def _progressing(service: Json) -> Condition | None:
-    return next((entry for entry in conditions(service) if entry.type == "Progressing"), None)

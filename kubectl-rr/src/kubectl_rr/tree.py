@@ -1,6 +1,6 @@
 """A snapshot as a tree to print. Pure: the same snapshot gives the same text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -188,32 +188,30 @@ def _stage(stage: Stage, snapshot: Snapshot) -> Text:
 
 
 def _add_activator(root: Tree, activator: Activator, snapshot: Snapshot) -> None:
-    full = activator.ready >= activator.wanted
-    node = root.add(
-        words(
-            "activator",
-            ("going", BUSY) if activator.deleting else "",
-            (f"{activator.ready}/{activator.wanted} ready", OK if full else BUSY),
-            (f"Deployment {activator.deployment}", FAINT),
-        )
-    )
-    for pod in activator.pods:
-        _add_pod(node, pod, snapshot, whole=True)
+    going = ("going", BUSY) if activator.deleting else ""
+    _add_deployment(root, ["activator", going], activator, snapshot)
 
 
 def _add_revision(branch: Tree, revision: Revision, snapshot: Snapshot) -> None:
     role = "going" if revision.deleting else revision.role
-    full = revision.ready >= revision.wanted
+    shown = (role, OK if role == "serving" else BUSY)
+    _add_deployment(branch, ["revision", (revision.name, "bold"), shown], revision, snapshot)
+
+
+def _add_deployment(
+    branch: Tree,
+    title: Sequence[str | tuple[str, str]],
+    made: Activator | Revision,
+    snapshot: Snapshot,
+) -> None:
     node = branch.add(
         words(
-            "revision",
-            (revision.name, "bold"),
-            (role, OK if role == "serving" else BUSY),
-            (f"{revision.ready}/{revision.wanted} ready", OK if full else BUSY),
-            (f"Deployment {revision.deployment}", FAINT),
+            *title,
+            (f"{made.ready}/{made.wanted} ready", OK if made.ready >= made.wanted else BUSY),
+            (f"Deployment {made.deployment}", FAINT),
         )
     )
-    for pod in revision.pods:
+    for pod in made.pods:
         _add_pod(node, pod, snapshot, whole=True)
 
 
