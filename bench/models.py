@@ -19,7 +19,7 @@ from support.tiny_tokenizers import MAKERS
 
 from engine_builder import cli
 from engine_builder.families import FAMILIES
-from engine_builder.stages.build import MAX_NDCG10_DELTA, MIN_KENDALL_TAU
+from engine_builder.stages.build import falls_short
 from engine_builder.toolchain import installed_runtimes
 from reranker_contracts import StageReason, StageResult
 from reranker_contracts.targets import COMPILED, PRECISIONS
@@ -77,7 +77,7 @@ def name_of(arguments: list[str]) -> str:
 def row(family: str, arguments: list[str], result: StageResult) -> str:
     cells = [family, name_of(arguments)]
     parity, unknown = result.parity, "in the pod" if result.ok else ""
-    if parity and (parity.kendall_tau < MIN_KENDALL_TAU or parity.ndcg10_delta > MAX_NDCG10_DELTA):
+    if parity and falls_short(parity):
         cells.append("below the gate")
     else:
         cells.append("yes" if result.ok else f"no: {result.reason}")

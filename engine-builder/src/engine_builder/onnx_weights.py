@@ -10,10 +10,18 @@ from typing import Any, BinaryIO
 
 import onnx
 
+from engine_builder.artefacts import ONNX_DATA
+
 #: Smaller tensors stay in the graph; shape inference looks at them.
 _SMALLEST = 1024
 #: Bytes, so that the file can be mapped.
 _ALIGNMENT = 4096
+
+
+def save_as_exported(model: onnx.ModelProto, out: Path, prepared: Path) -> None:
+    """Write a graph whose weights are in memory; they go where those of the exported one are."""
+    large = (prepared / ONNX_DATA).exists()
+    onnx.save_model(model, out, save_as_external_data=large, location=ONNX_DATA)
 
 
 def gather_weights(graph: Path, out: Path, data: str) -> None:

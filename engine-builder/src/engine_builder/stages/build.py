@@ -269,10 +269,15 @@ class _Build:
         return done
 
 
+def falls_short(parity: ParityReport) -> bool:
+    """Under the thresholds of this command."""
+    return parity.kendall_tau < MIN_KENDALL_TAU or parity.ndcg10_delta > MAX_NDCG10_DELTA
+
+
 def _judge(parity: ParityReport | None) -> None:
     if parity is None:
         raise ValueError("validate gave no report")
-    if parity.kendall_tau < MIN_KENDALL_TAU or parity.ndcg10_delta > MAX_NDCG10_DELTA:
+    if falls_short(parity):
         raise StageError(
             StageReason.PARITY_REFUSED,
             f"Kendall tau {parity.kendall_tau:.4f} (at least {MIN_KENDALL_TAU}), NDCG@10 loss "

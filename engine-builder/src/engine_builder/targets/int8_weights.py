@@ -10,16 +10,17 @@ pair of the batch spoils more than its group. Two forms:
 ONNX Runtime's own tool for the latter, MatMulNBitsQuantizer, needs SymPy for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engine_builder.artefacts import ONNX, ONNX_DATA
+from engine_builder.artefacts import ONNX
 from engine_builder.errors import defect
 from engine_builder.onnx_graph import head_products, model_products
+from engine_builder.onnx_weights import save_as_exported
 from engine_builder.targets.base import Job
 from reranker_contracts import StageReason
 
@@ -36,8 +37,7 @@ def write_quantised(job: Job, quantise: Callable[[onnx.ModelProto], int]) -> Non
     """The exported graph as `quantise` changes it, its weights beside it where they were so."""
     model = onnx.load(job.prepared / ONNX)
     quantise(model)
-    large = (job.prepared / ONNX_DATA).exists()
-    onnx.save_model(model, job.out / ONNX, save_as_external_data=large, location=ONNX_DATA)
+    save_as_exported(model, job.out / ONNX, job.prepared)
 
 
 def restore_weights(model: onnx.ModelProto) -> int:
@@ -47,7 +47,8 @@ def restore_weights(model: onnx.ModelProto) -> int:
     score. Raises StageError (CompileFailed) when nothing can be quantised.
     """
     graph = model.graph
-    weights, chosen = _weights(graph), _products(graph, {"MatMul", "Gemm"})
+    weights = _weights(graph)
+    chosen = _products(graph, weights, {"MatMul", "Gemm"})
     others = {name for node in graph.node if node.name not in chosen for name in node.input}
     nodes: list[onnx.NodeProto] = []
     done: set[str] = set()
@@ -69,7 +70,8 @@ def restore_weights(model: onnx.ModelProto) -> int:
 def block_products(model: onnx.ModelProto) -> int:
     """The same with `MatMulNBits` in place of the products."""
     graph = model.graph
-    weights, chosen = _weights(graph), _products(graph, {"MatMul"})
+    weights = _weights(graph)
+    chosen = _products(graph, weights, {"MatMul"})
     others = {name for node in graph.node if node.name not in chosen for name in node.input}
     shapes = {name: tuple(entry.dims) for name, entry in weights.items()}
     done: set[str] = set()
@@ -100,9 +102,9 @@ def _weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     }
 
 
-def _products(graph: onnx.GraphProto, kinds: set[str]) -> set[str]:
+def _products(graph: onnx.GraphProto, weights: Collection[str], kinds: set[str]) -> set[str]:
     """Names of the products of something with a weight, without those of the head."""
-    head, weights = set(head_products(graph)), _weights(graph).keys()
+    head = set(head_products(graph))
     found = {
         node.name
         for node in model_products(graph)

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import onnx
 
-from engine_builder.artefacts import ONNX, ONNX_DATA, PLAN
+from engine_builder.artefacts import ONNX, PLAN
 from engine_builder.errors import StageError, defect
 from engine_builder.logits import first_line, load_failure
+from engine_builder.onnx_weights import save_as_exported
 from engine_builder.shapes import usual_rows
 from engine_builder.targets.base import Built, Job, Scorer
 from engine_builder.targets.memory import check_memory
@@ -167,8 +168,7 @@ class TensorRtBuilder:
         lowered = 0
         if job.target.precision != "fp32":
             lowered = lower_products(model, job.target.precision, with_head=no_fp32)
-        large = (job.prepared / ONNX_DATA).exists()
-        onnx.save_model(model, path, save_as_external_data=large, location=ONNX_DATA)
+        save_as_exported(model, path, job.prepared)
         return lowered
 
     def _build(self, job: Job, graph: Path, device: str | None) -> bytes:
