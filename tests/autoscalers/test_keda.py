@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import pytest
 import yaml
 from support.cluster import ROOT
-from support.control_plane import ControlPlane, control_plane
+from support.control_plane import Staged, control_plane
 from support.hpa import average
 from support.keda import impatient, keda_log, start_keda
-from support.kubectl import Json, Kubectl, eventually
+from support.kubectl import Json, eventually
 from support.standby import standby
 from support.unscheduled import Pods, load_of, pods_of
 
@@ -28,15 +28,10 @@ _SOON = 90
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Staged):
     """KEDA's two programs and the operator."""
 
-    plane: ControlPlane
     scaler: str
-
-    @property
-    def kubectl(self) -> Kubectl:
-        return self.plane.kubectl
 
     def log(self) -> str:
         return f"{keda_log(self.plane)}\n{self.plane.log('operator')}"
@@ -52,10 +47,8 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def pods(stage: Stage) -> Iterator[Pods]:
-    with pods_of(stage.kubectl, _NAME) as made:
-        made.follow()
+    with pods_of(stage.kubectl, _NAME, "scaledobject") as made:
         yield made
-        stage.kubectl("delete", "scaledobject", _NAME, "--ignore-not-found")
 
 
 def _scale(stage: Stage, **metadata: str) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 import yaml
 from support.cluster import ROOT
-from support.control_plane import ControlPlane, control_plane
+from support.control_plane import Staged, control_plane
 from support.hpa import average
 from support.keda import impatient, keda_log, start_keda
-from support.kubectl import Json, Kubectl, eventually
+from support.kubectl import Json, eventually
 from support.prometheus import Prometheus, prometheus
 from support.unscheduled import Pods, load_of, pods_of
 
@@ -27,15 +27,10 @@ _STAYS = 20
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Staged):
     """KEDA's two programs and Prometheus."""
 
-    plane: ControlPlane
     prometheus: Prometheus
-
-    @property
-    def kubectl(self) -> Kubectl:
-        return self.plane.kubectl
 
     def log(self) -> str:
         return f"{keda_log(self.plane)}\n{self.prometheus.log()}"
@@ -50,10 +45,8 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def pods(stage: Stage) -> Iterator[Pods]:
-    with pods_of(stage.kubectl, _NAME) as made:
-        made.follow()
+    with pods_of(stage.kubectl, _NAME, "scaledobject") as made:
         yield made
-        stage.kubectl("delete", "scaledobject", _NAME, "--ignore-not-found")
 
 
 def _scale(stage: Stage) -> None:
@@ -64,24 +57,20 @@ def _scale(stage: Stage) -> None:
     stage.kubectl.apply(sample)
 
 
-def _follow(stage: Stage, pods: Pods) -> int:
-    number = pods.follow()
-    stage.prometheus.follow(_NAME)
-    return number
-
-
 def _until(stage: Stage, pods: Pods, wanted: int) -> None:
     def describe() -> str:
         found = stage.kubectl("get", "scaledobject,hpa", "-o", "yaml")
         return f"{pods.wanted()} pods; {found}\n{stage.log()}"
 
-    eventually(lambda: _follow(stage, pods) == wanted, within=_SOON, describe=describe, every=1)
+    eventually(
+        lambda: stage.prometheus.follow(pods) == wanted, within=_SOON, describe=describe, every=1
+    )
 
 
 def _stays(stage: Stage, pods: Pods, number: int) -> None:
     end = time.monotonic() + _STAYS
     eventually(
-        lambda: time.monotonic() > end or _follow(stage, pods) != number,
+        lambda: time.monotonic() > end or stage.prometheus.follow(pods) != number,
         within=2 * _STAYS, describe=stage.log, every=1,
     )  # fmt: skip
     assert pods.wanted() == number
@@ -96,7 +85,7 @@ def _each(stage: Stage, trigger: int) -> str:
 def test_pods_follow_what_prometheus_has_seen(stage: Stage, pods: Pods) -> None:
     names = [f"{_NAME}-{number}" for number in range(8)]
     pods.told |= dict.fromkeys(names, load_of()) | {names[0]: load_of(backlog=5)}
-    stage.prometheus.follow(_NAME)
+    stage.prometheus.follow(pods)
     _scale(stage)
     # ceil(5 s / 2 s).
     _until(stage, pods, 3)

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from support.certificates import issue
 from support.cluster import BINARIES, ROOT
-from support.control_plane import ControlPlane, control_plane
+from support.control_plane import ControlPlane, Staged, control_plane
 from support.hpa import average
-from support.kubectl import Json, Kubectl, KubectlError, eventually
+from support.kubectl import Json, KubectlError, eventually
 from support.metrics_api import api_service, endpoint
 from support.ports import free_ports
 from support.prometheus import Prometheus, prometheus
@@ -34,15 +34,10 @@ _ADAPTER = BINARIES / "prometheus-adapter"
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Staged):
     """Prometheus and its adapter."""
 
-    plane: ControlPlane
     prometheus: Prometheus
-
-    @property
-    def kubectl(self) -> Kubectl:
-        return self.plane.kubectl
 
     def log(self) -> str:
         return f"{self.prometheus.log()}\n{self.plane.log(_ADAPTER.name)}"
@@ -95,10 +90,8 @@ def _documented() -> Json:
 
 @pytest.fixture
 def pods(stage: Stage) -> Iterator[Pods]:
-    with pods_of(stage.kubectl, _NAME) as made:
-        made.follow()
+    with pods_of(stage.kubectl, _NAME, "hpa") as made:
         yield made
-        stage.kubectl("delete", "hpa", _NAME, "--ignore-not-found")
 
 
 def _scale(stage: Stage) -> None:
@@ -113,16 +106,19 @@ def _until(stage: Stage, pods: Pods, wanted: int, within: float) -> None:
         told = {metric: stage.values(metric) for metric in (BACKLOG_SECONDS, _BUSY)}
         return f"{pods.wanted()} pods; {told}; {_hpa(stage)}\n{stage.log()}"
 
-    def reached() -> bool:
-        number = pods.follow()
-        stage.prometheus.follow(_NAME)
-        return number == wanted
-
-    eventually(reached, within=within, describe=describe, every=1)
+    eventually(
+        lambda: stage.prometheus.follow(pods) == wanted, within=within, describe=describe, every=1
+    )
 
 
 def _hpa(stage: Stage) -> Json:
     return stage.kubectl.get("hpa", _NAME)
+
+
+def _idle(stage: Stage) -> Json:
+    """The HPA, once it has seen that nothing waits."""
+    hpa = _hpa(stage)
+    return hpa if average(hpa, "pods", BACKLOG_SECONDS) == "0" else {}
 
 
 def _failures(stage: Stage) -> int:
@@ -143,10 +139,7 @@ def test_pods_follow_what_prometheus_has_seen(stage: Stage, pods: Pods) -> None:
     pods.told |= busy | {f"{_NAME}-0": load_of(backlog=5, busy=0.86)}
     _until(stage, pods, 4, _LATER)
     pods.told |= busy
-    hpa = eventually(
-        lambda: average(seen := _hpa(stage), "pods", BACKLOG_SECONDS) == "0" and seen,
-        within=_SOON, describe=stage.log, every=1,
-    )  # fmt: skip
+    hpa = eventually(lambda: _idle(stage), within=_SOON, describe=stage.log, every=1)
     assert hpa["status"]["desiredReplicas"] == 4
 
     # What can't be read is neither idle nor what it was: no value, and the number stays.

@@ -1,20 +1,11 @@
 """Bounds that the API server does not keep by itself: it rounds them, or they are of two types."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.control_plane import control_plane
 from support.kubectl import Json, Kubectl, KubectlError
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-
-
-@pytest.fixture(scope="module")
-def api() -> Iterator[Kubectl]:
-    """kubectl on a control plane of the tests' own."""
-    with control_plane() as plane:
-        yield plane.kubectl
+pytestmark = pytest.mark.cluster
 
 
 def service(**spec: Any) -> Json:

@@ -54,10 +54,8 @@ def told(api: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Val
 @pytest.fixture
 def pods(api: Kubectl) -> Iterator[Pods]:
     """A service, and its pods as far as autoscalers look at them."""
-    with pods_of(api, _NAME) as made:
-        made.follow()
+    with pods_of(api, _NAME, "hpa") as made:
         yield made
-        api("delete", "hpa", _NAME, "--ignore-not-found")
 
 
 def _scaled_to(api: Kubectl, pods: Pods, wanted: int) -> None:

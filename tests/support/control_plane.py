@@ -8,6 +8,7 @@ Programs are those of the local cluster.
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from support.bare_control_plane import BareControlPlane, openssl
 from support.cluster import BINARIES, ROOT
@@ -72,6 +73,17 @@ class ControlPlane(BareControlPlane):
             "proxy_client_cert_file": certificate,
             "proxy_client_key_file": key,
         }
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Programs beside a control plane."""
+
+    plane: ControlPlane
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return self.plane.kubectl
 
 
 @contextmanager

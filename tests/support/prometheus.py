@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from support.cluster import ROOT
 from support.control_plane import ControlPlane
 from support.ports import free_ports
+from support.unscheduled import Pods
 
 _PROGRAM = ROOT / "hack/prometheus"
 _TARGETS = "targets.json"
@@ -23,8 +24,9 @@ class Prometheus:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def follow(self, service: str) -> None:
-        """The pods of this service that there are, labelled as by the chart's ServiceMonitor."""
+    def follow(self, pods: Pods) -> int:
+        """The pods that are wanted, of which it is told as by the chart's ServiceMonitor."""
+        wanted, service = pods.follow(), pods.service
         targets = [
             {
                 "targets": [f"{pod['status']['podIP']}:8002"],
@@ -43,6 +45,7 @@ class Prometheus:
         new = path.with_suffix(".new")
         new.write_text(json.dumps(targets))
         new.rename(path)
+        return wanted
 
     def log(self) -> str:
         return self.plane.log(_PROGRAM.name)

@@ -3,11 +3,27 @@
 Tensors go over DLPack both ways, as there.
 """
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from support.cluster import ROOT
+
+TRITON = ROOT / "triton"
+
+
+def load_backend(folder: Path) -> ModuleType:
+    """The model.py of a backend, as a fresh process imports it."""
+    spec = importlib.util.spec_from_file_location("model", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass

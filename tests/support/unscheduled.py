@@ -36,26 +36,26 @@ class Pods:
     """The pods of one service, each with an address of its own on loopback for its metrics."""
 
     def __init__(self, kubectl: Kubectl, service: str) -> None:
-        self._kubectl, self._service = kubectl, service
+        self._kubectl, self.service = kubectl, service
         self._servers: dict[str, ThreadingHTTPServer] = {}
         self._counters = _Counters()
         #: Metrics of pods by name; None: it does not answer as it should.
         self.told: dict[str, dict[str, float] | None] = {}
 
-    def make_service(self, **spec: Json) -> None:
+    def make_service(self, **spec: Any) -> None:
         """One whose number of pods nobody has decided yet."""
         self._kubectl.apply(
             {
                 "apiVersion": "reranker.dev/v1alpha1",
                 "kind": "RerankerService",
-                "metadata": {"name": self._service},
+                "metadata": {"name": self.service},
                 "spec": {"model": {"source": "hf://org/model"}} | spec,
             }
         )
 
     def wanted(self) -> int:
         """Pods that the spec wants."""
-        number: int = self._kubectl.get("rr", self._service)["spec"]["replicas"]
+        number: int = self._kubectl.get("rr", self.service)["spec"]["replicas"]
         return number
 
     def follow(self) -> int:
@@ -63,11 +63,11 @@ class Pods:
 
         And one activator, where the operator would make activators.
         """
-        wanted, selector = self.wanted(), f"reranker.dev/service={self._service}"
-        self._patch("rr", self._service, {"replicas": wanted, "selector": selector})
+        wanted, selector = self.wanted(), f"reranker.dev/service={self.service}"
+        self._patch("rr", self.service, {"replicas": wanted, "selector": selector})
         have = {pod["metadata"]["name"] for pod in self._kubectl.list("pods", selector)}
-        activator = f"{self._service}-activator"
-        want = {f"{self._service}-{number}" for number in range(wanted)}
+        activator = f"{self.service}-activator"
+        want = {f"{self.service}-{number}" for number in range(wanted)}
         want |= {activator} if self._may_sleep() else set()
         for name in sorted(want - have):
             self.add(name, "activator" if name == activator else "serving")
@@ -76,12 +76,12 @@ class Pods:
         return wanted
 
     def _may_sleep(self) -> bool:
-        raw = self._kubectl("get", "rr", self._service, "-o", "json", "--show-managed-fields")
+        raw = self._kubectl("get", "rr", self.service, "-o", "json", "--show-managed-fields")
         return may_sleep(RerankerService.model_validate_json(raw))
 
     def add(self, name: str, component: str) -> None:
         """A pod that no node has, and that runs all the same."""
-        labels = {"reranker.dev/service": self._service, "app.kubernetes.io/component": component}
+        labels = {"reranker.dev/service": self.service, "app.kubernetes.io/component": component}
         owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "it", "uid": "it"}
         self._kubectl.apply(
             {
@@ -104,9 +104,9 @@ class Pods:
 
     def clear(self) -> None:
         """Nothing of it is left."""
-        kinds = ("rr", self._service, "--ignore-not-found")
+        kinds = ("rr", self.service, "--ignore-not-found")
         self._kubectl("delete", *kinds)
-        selector = f"reranker.dev/service={self._service}"
+        selector = f"reranker.dev/service={self.service}"
         self._kubectl("delete", "pods", "-l", selector, "--force", "--grace-period=0")
         for server in self._servers.values():
             server.shutdown()
@@ -164,11 +164,13 @@ class _Counters:
 
 
 @contextmanager
-def pods_of(kubectl: Kubectl, service: str) -> Iterator[Pods]:
-    """A service without pods, for a while."""
+def pods_of(kubectl: Kubectl, service: str, scaler: str) -> Iterator[Pods]:
+    """A service with its pods, for a while; a `scaler` of its name goes with it."""
     pods = Pods(kubectl, service)
     pods.make_service()
     try:
+        pods.follow()
         yield pods
+        kubectl("delete", scaler, service, "--ignore-not-found")
     finally:
         pods.clear()

@@ -3,7 +3,6 @@
 # Collected on machines without the runtimes, so that they are imported where they are used.
 # ruff: noqa: PLC0415
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -13,11 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.triton_utils import Utils
+from support.triton_utils import TRITON, Utils, load_backend
 
 pytestmark = pytest.mark.builder
-
-TRITON = Path(__file__).resolve().parents[3] / "triton"
 
 
 @dataclass
@@ -53,11 +50,7 @@ def loaded(request: pytest.FixtureRequest, utils: Utils, tmp_path: Path) -> Iter
     import onnx
     from support import tiny_graphs
 
-    spec = importlib.util.spec_from_file_location("model", TRITON / request.param / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_backend(TRITON / request.param)
     (tmp_path / "1").mkdir()
     onnx.save_model(tiny_graphs.cross_encoder(), tmp_path / "1/model.onnx")
     tensors = [

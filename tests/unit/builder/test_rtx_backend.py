@@ -4,7 +4,6 @@ What the real packages do without a GPU is tested in their own presence below.
 """
 
 import ast
-import importlib.util
 import json
 import re
 import sys
@@ -15,9 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support.rtx_library import INPUTS, PLAN, VERSION, Cuda, Library, Status, logits_of
-from support.triton_utils import Utils
+from support.triton_utils import TRITON, Utils, load_backend
 
-TRITON = Path(__file__).resolve().parents[3] / "triton"
 BACKEND = TRITON / "tensorrt_rtx"
 REQUIREMENTS = TRITON.parent / "requirements"
 
@@ -61,15 +59,10 @@ class Machine:
 
 
 def load() -> ModuleType:
-    """The backend as a fresh process imports it."""
+    """The backend, and what it imports, as a fresh process has it."""
     for name in ("reranker_backend", "rtx_device"):
         sys.modules.pop(name, None)
-    spec = importlib.util.spec_from_file_location("rtx_model", BACKEND / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_backend(BACKEND)
 
 
 @pytest.fixture
