@@ -172,8 +172,7 @@ def _values(title: str, before: Any, after: Any) -> Iterator[str]:
             for key in _union(old, new):
                 yield from _values(f"{title}.{key}", old.get(key), new.get(key))
             return
-    texts = [_text(before), _text(after)]
-    texts = [printable(text) for text in texts]
+    texts = [printable(_text(value)) for value in (before, after)]
     if max(map(len, texts)) > _LONGEST:
         yield f"{title}: changed"
     else:
