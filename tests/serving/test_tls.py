@@ -23,6 +23,9 @@ def client(folder: Path, port: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=f"https://127.0.0.1:{port}",
         verify=ssl.create_default_context(cafile=str(folder / "tls.crt")),
+        # By itself httpx lets go of a connection that was idle for five seconds, which is as
+        # long as the gateway takes to see another certificate.
+        limits=httpx.Limits(keepalive_expiry=None),
         timeout=30,
     )
 
