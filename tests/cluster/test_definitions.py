@@ -117,6 +117,11 @@ PODS: list[tuple[Json, str]] = [
         ({"model": OCI | {"revision": "v2"}}, "model.revision is not for oci:// and pvc://"),
         ({"model": HUB | {"endpoint": "https://h"}}, "are for s3:// sources"),
         ({"model": {"source": "https://h/m.tar.gz"}}, "must be the archive's hash"),
+        ({"model": {"source": "cross-encoder/ms-marco"}}, "write hf://ORG/NAME"),
+        (
+            {"model": {"source": "https://huggingface.co/cross-encoder/ms-marco"}},
+            "is a page of the Hugging Face hub",
+        ),
         (
             {"model": {"source": "https://h/m.tar.gz", "revision": "sha256:abc"}},
             "must be the archive's hash",

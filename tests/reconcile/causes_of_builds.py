@@ -210,6 +210,18 @@ def references() -> Iterator[Cause]:
         ),
         name="SecretNotFound as a volume",
     )  # fmt: skip
+    for volume, field in (("api-keys", "spec.serving.auth.secretRef"),
+                          ("tls", "spec.serving.tls.secretName")):  # fmt: skip
+        yield Cause(
+            Reason.SECRET_NOT_FOUND, "Serving", ('"mine"', f"correct it in {field}"),
+            stuck(
+                "serving",
+                placed(init=creating("verify", "triton"), main=creating("gateway")),
+                "FailedMount",
+                f'MountVolume.SetUp failed for volume "{volume}" : secret "mine" not found',
+            ),
+            name=f"SecretNotFound of {volume}",
+        )  # fmt: skip
 
 
 def images() -> Iterator[Cause]:

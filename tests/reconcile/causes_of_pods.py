@@ -126,6 +126,8 @@ def no_node() -> Iterator[Cause]:
          "1 Insufficient memory, 2 node(s) didn't match PersistentVolume's node affinity"),
         (Reason.CLAIM_LOST, ("PersistentVolumeClaim reranker-engines", "delete the claim"),
          'persistentvolumeclaim "reranker-engines" bound to non-existent persistentvolume "pv-1"'),
+        (Reason.VOLUME_PENDING, ("PersistentVolumeClaim reranker-engines", "pods that still use"),
+         'persistentvolumeclaim "reranker-engines" is being deleted'),
     ):  # fmt: skip
         yield Cause(
             reason, "Serving", words, told("serving", nodes_lack(text)), name=f"{reason}: {text}"

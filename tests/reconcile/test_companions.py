@@ -76,6 +76,16 @@ def _balance(sim: Simulation, address: str) -> None:
     sim.cluster.edit(SERVICE, NAMESPACE, "rank-external", patch)
 
 
+async def test_an_ingress_without_an_address_is_told_and_nothing_amiss(sim: Simulation) -> None:
+    await _serving(sim, expose=HOST)
+    assert sim.condition("Integrated") == ("True", "Integrated")
+    assert "no controller has told an address of Ingress rank" in sim.message("Integrated")
+    patch = {"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}
+    sim.cluster.edit(INGRESS, NAMESPACE, "rank", patch)
+    await sim.settle()
+    assert sim.message("Integrated") == "made beside the pods: Ingress rank"
+
+
 async def test_a_plain_service_has_nothing_beside_it(sim: Simulation) -> None:
     await _serving(sim)
     assert _beside(sim) == set()

@@ -50,6 +50,8 @@ async def test_a_missing_secret_is_told_by_its_field_and_waited_for(sim: Simulat
     assert f"kubectl create secret generic api -n {NAMESPACE}" in message
     assert sim.names("Deployment") == [], "pods would only hang"
     assert sim.condition("EngineReady") == ("True", "Built")
+    for kind in ("Serving", "Progressing"):
+        assert sim.condition(kind)[1] == "ReferenceNotFound", "no engine is waited for"
     now = sim.now
     sim.put_file("Secret", "api")
     await sim.settle()

@@ -67,7 +67,7 @@ def _gateway(template: Json) -> Json:
             lambda t: t["metadata"]["annotations"].update(
                 {names.REFERENCES_ANNOTATION: '{"ConfigMap/ca":"1"}'}
             ),
-            "ConfigMap ca: added",
+            "ConfigMap ca: watched from now on",
         ),
     ],
 )

@@ -50,7 +50,11 @@ class StoreSpec(ApiModel):
     storage_class_name: NameOrEmpty | None = Field(
         default=None, description="Storage class. Default: the cluster's default."
     )
-    size: Quantity = Field(default="20Gi", description="Requested size of the claim.")
+    size: Quantity = Field(
+        default="20Gi",
+        description="Size that the claim asks for when it is made. A claim that is there already "
+        "keeps its size, which may be raised there.",
+    )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = Field(
         default="ReadWriteOnce",
         description="ReadWriteMany lets pods on several nodes share the engines.",

@@ -68,6 +68,17 @@ SERVICE_RULES = (
     ),
     Rule(
         "spec.model.source",
+        "self.matches('^(hf|ngc|oci|pvc|s3|https)://.')",
+        "model.source does not begin with a known scheme; write hf://ORG/NAME for a model of the "
+        "Hugging Face hub, or an ngc://, oci://, pvc://, s3:// or https:// source",
+    ),
+    Rule(
+        "spec.model.source",
+        "!self.matches('^https://(huggingface[.]co|hf[.]co)/[^/]+/[^/]+/?$')",
+        "model.source is a page of the Hugging Face hub; write hf://ORG/NAME",
+    ),
+    Rule(
+        "spec.model.source",
         f"!self.startsWith('pvc://') || self.matches({cel_text(f'^pvc://{SUBDOMAIN}(/.*)?$')})",
         "model.source names no volume claim: a claim's name has only lower-case letters, digits, "
         "'-' and '.'; write pvc://CLAIM/PATH",

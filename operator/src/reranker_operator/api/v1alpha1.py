@@ -208,8 +208,8 @@ class RerankerServiceStatus(ApiModel):
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),
-        description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Autoscaled, "
-        "Ready.",
+        description="Accepted, ModelResolved, EngineReady, Serving, Progressing, Integrated, "
+        "Autoscaled, Ready.",
     )
     stage: str | None = Field(default=None, description="What is going on, in a word.")
     model: ResolvedStatus | None = None

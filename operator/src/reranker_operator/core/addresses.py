@@ -28,6 +28,14 @@ def address_problems(world: ServiceWorld) -> list[Condition]:
     return [*_route_problems(world), *_balancer_problems(world)]
 
 
+def note(world: ServiceWorld) -> str:
+    """What is no problem for sure: a controller that says nothing of an Ingress may serve it."""
+    live = own(world, INGRESS, world.service.metadata.name)
+    if live is None or _reported(live):
+        return ""
+    return f"; no controller has told an address of Ingress {live['metadata']['name']} so far"
+
+
 def own(world: ServiceWorld, resource: Resource, name: str) -> Manifest | None:
     """What is beside the pods by this name, if it is the service's own."""
     uid = world.service.metadata.uid

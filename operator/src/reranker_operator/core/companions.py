@@ -23,7 +23,14 @@ from reranker_operator.api.meta import (
 )
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core import activation
-from reranker_operator.core.addresses import address_problems, amiss, backends, outside_url, own
+from reranker_operator.core.addresses import (
+    address_problems,
+    amiss,
+    backends,
+    note,
+    outside_url,
+    own,
+)
 from reranker_operator.core.plan import Action, Apply, Delete
 from reranker_operator.core.replicas import may_sleep, wanted_replicas
 from reranker_operator.core.revisions import led_to
@@ -109,7 +116,7 @@ def companions(world: ServiceWorld, engine: str | None, rollout: Rollout) -> Com
     return Companions(
         before=tuple(action for action in actions if _is_policy(action)),
         after=tuple(action for action in actions if not _is_policy(action)),
-        judgement=_judge(wanted, problems, led=led),
+        judgement=_judge(wanted, problems, note(world), led=led),
         url=outside_url(world),
         requeue_after=RECHECK if problems else None,
         led=led,
@@ -271,7 +278,9 @@ def _unwanted(world: ServiceWorld, wanted: set[Title]) -> Iterator[Delete]:
             yield Delete(RESOURCES[entry["kind"]], meta["name"], meta["uid"])
 
 
-def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) -> Condition:
+def _judge(
+    wanted: Sequence[Manifest], problems: list[Condition], remark: str, *, led: bool
+) -> Condition:
     """The gravest first: what people must mend, then what may come by itself."""
     order = (Reason.FORBIDDEN, Reason.KIND_MISSING, Reason.FOREIGN_OWNER, Reason.ROUTE_REFUSED)
     grave = [entry for reason in order for entry in problems if entry.reason == reason]
@@ -283,7 +292,9 @@ def _judge(wanted: Sequence[Manifest], problems: list[Condition], *, led: bool) 
     if problems:
         return problems[0]
     made = ", ".join(f"{kind} {name}" for kind, name in sorted(map(title_of, wanted)))
-    text = f"made beside the pods: {made}" if made else "nothing is asked for beside the pods"
+    text = (
+        f"made beside the pods: {made}{remark}" if made else "nothing is asked for beside the pods"
+    )
     return condition(ConditionType.INTEGRATED, True, Reason.INTEGRATED, text)
 
 

@@ -74,13 +74,15 @@ def held_up(world: ServiceWorld, steps: list[Condition]) -> list[Condition]:
 
 
 def judge_serving(
-    world: ServiceWorld, sight: Sight, steps: list[Condition]
+    world: ServiceWorld, sight: Sight, accepted: Condition, steps: list[Condition]
 ) -> tuple[Condition, Condition]:
     """`Serving`: do any pods answer. `Progressing`: is a change under way."""
     rollout, wanted = sight.rollout, sight.scale.replicas
     ready = sum(map(ready_of, in_traffic(world, rollout.serving)))
     target = rollout.wanted or rollout.serving
     finding = obstacle(world, target)
+    if target is None and accepted.status == "False":
+        steps = [accepted, *steps]
     counted = f"{ready} of {wanted} pods are ready"
     if wanted == 0 and (may_sleep(world.service) or world.service.spec.autoscaling is not None):
         text = "no pod is needed; the next request is held until the first one is there"
@@ -98,6 +100,9 @@ def judge_serving(
         serving = condition(ConditionType.SERVING, False, finding.reason, finding.message)
     elif target is None and sight.paused:
         serving = condition(ConditionType.SERVING, False, Reason.PAUSED, _NOTHING_SERVES)
+    elif target is None and accepted.status == "False":
+        text = "no pod is started before the spec is accepted"
+        serving = condition(ConditionType.SERVING, False, Reason(accepted.reason), text)
     elif target is None:
         serving = condition(
             ConditionType.SERVING, False, Reason.WAITING_FOR_ENGINE, "waits for the engine"

@@ -5,7 +5,7 @@ from typing import Any
 
 from reranker_contracts import EngineIdentity, Runtimes, StageReason, digest_of
 from reranker_contracts.stages import OF_THE_TARGET
-from reranker_contracts.targets import COMPILED, MEASURED_IN_PODS, builds_for
+from reranker_contracts.targets import COMPILED, MEASURED_IN_PODS, PRECISIONS, builds_for
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
@@ -128,11 +128,18 @@ def _no_target(world: ServiceWorld, runtimes: Runtimes) -> Condition:
         text = advise(*gpus.not_for(world, what))
     else:
         text = advise(
-            f"spec.engine.runtime {runtime} with spec.engine.precision {wanted.precision} "
-            f"is nothing that there is for accelerator {kind}",
-            "set one of them to auto",
+            f"spec.engine.runtime {runtime} with precision {wanted.precision} can't be built for "
+            f"spec.accelerator.type {kind}",
+            f"set both to auto, or to what there is: {_choices(kind)}",
         )
     return condition(ConditionType.ENGINE_READY, False, StageReason.TARGET_UNSUPPORTED, text)
+
+
+def _choices(accelerator: str) -> str:
+    """What can be asked for, in words."""
+    wanted = "nvidia" if accelerator == "nvidia" else "cpu"
+    there = {kind: names for (kind, place), names in PRECISIONS.items() if place == wanted}
+    return ", ".join(f"{kind} in {' or '.join(names)}" for kind, names in there.items())
 
 
 #: Failures in a row after which a compiler is taken not to be able to.

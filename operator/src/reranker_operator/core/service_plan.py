@@ -116,7 +116,7 @@ def _conclude(
         scale_status(world, rollout.applied),
         world.service.spec.rollout.paused,
     )
-    serving, progressing = judge_serving(world, sight, steps)
+    serving, progressing = judge_serving(world, sight, accepted, steps)
     beside = companions(world, engine.name, rollout)
     judgements = [accepted, *held_up(world, steps), serving, beside.judgement]
     ready = summarise(judgements, _ORDER)

@@ -19,7 +19,8 @@ from reranker_operator.api.meta import (
     Resource,
 )
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerService
-from reranker_operator.core.drift import intrusions, matches, removal
+from reranker_operator.core.adoption import adoption
+from reranker_operator.core.drift import Intrusion, intrusions, matches, removal
 from reranker_operator.core.plan import (
     Action,
     Apply,
@@ -176,7 +177,14 @@ class Executor:
             )
         done = Done()
         if live is None or not self._unchanged(live, manifest, digest):
-            live, done = await self._send(live, manifest, digest)
+            try:
+                live, done = await self._send(live, manifest, digest)
+            except Rejected:
+                if live is None or not await self._adopt(resource, live, manifest):
+                    raise
+                live = await self._cluster.get(resource, namespace, name)
+                live, done = await self._send(live, manifest, digest)
+                done += Done(1, 1)
         return done + await self._evict(resource, live, manifest)
 
     def _unchanged(self, live: Json, manifest: Json, digest: str) -> bool:
@@ -196,14 +204,29 @@ class Executor:
         logger.info("applied %s %s", manifest["kind"], meta["name"], extra=where)
         return after, Done(1, 1)
 
+    def _refused(self, live: Json, manifest: Json) -> list[Intrusion]:
+        """What strangers have added, and may not; counts as removed."""
+        uid = live["metadata"]["uid"]
+        found = intrusions(live, manifest)
+        return [entry for entry in found if self._tolerance.refuses(uid, entry)]
+
+    async def _adopt(self, resource: Resource, live: Json, manifest: Json) -> bool:
+        """Have the next apply take out what stands in its way; False if there is no such thing."""
+        meta = live["metadata"]
+        patch = adoption(live, found := self._refused(live, manifest))
+        if not patch:
+            return False
+        await self._cluster.json_patch(resource, meta["namespace"], meta["name"], patch)
+        what = ", ".join(map(str, found))
+        text = "removing what others have added to %s %s, which is in the way: %s"
+        where = {"namespace": meta["namespace"]}
+        logger.warning(text, resource.kind, meta["name"], what, extra=where)
+        return True
+
     async def _evict(self, resource: Resource, live: Json, manifest: Json) -> Done:
         """Take out what strangers have added to an object that is all ours."""
         meta = live["metadata"]
-        found = [
-            entry
-            for entry in intrusions(live, manifest)
-            if self._tolerance.refuses(meta["uid"], entry)
-        ]
+        found = self._refused(live, manifest)
         if not found:
             return Done()
         what = ", ".join(str(entry) for entry in found)

@@ -5,6 +5,7 @@ stuck pods cost little.
 """
 
 import datetime
+import re
 from collections.abc import Iterable
 
 from reranker_operator.api.conditions import Reason
@@ -30,6 +31,13 @@ _TO_ANSWER = datetime.timedelta(seconds=120)
 _LONGEST_PAUSE = 600.0
 _NOT_YET = frozenset({"ContainerCreating", "PodInitializing", ""})
 _MOUNT = frozenset({"FailedMount", "FailedAttachVolume"})
+_VOLUME = re.compile(r'for volume "([^"]+)"')
+#: Of volumes whose names nobody else may use.
+_FIELDS = {
+    "ca-bundle": "spec.caBundle",
+    "api-keys": "spec.serving.auth.secretRef",
+    "tls": "spec.serving.tls.secretName",
+}
 
 
 def is_overdue(pod: Manifest, now: datetime.datetime) -> bool:
@@ -121,15 +129,20 @@ def _was_ready(pod: Manifest, started: datetime.datetime | None) -> bool:
     return started is not None and changed is not None and changed > started
 
 
+def _fields_of(pod: Manifest, text: str) -> str:
+    """The field of the spec that has put a volume there."""
+    found = _VOLUME.search(text)
+    if found and found[1] in _FIELDS:
+        return _FIELDS[found[1]]
+    if is_build(pod):
+        return "spec.engine.registry, spec.engine.parity.probes or spec.caBundle"
+    return "spec.serving.pod.volumes"
+
+
 def _told(pod: Manifest, event: Manifest) -> Finding | None:
     reason, text, name = event.get("reason"), str(event.get("message", "")), pod["metadata"]["name"]
     if reason in _MOUNT:
-        mine = (
-            "spec.engine.registry, spec.engine.parity.probes"
-            if is_build(pod)
-            else "spec.serving.pod.volumes"
-        )
-        return volumes.unmountable(text, f"{mine} or spec.caBundle")
+        return volumes.unmountable(text, _fields_of(pod, text))
     if reason == "FailedCreatePodSandBox":
         remedy = f"see `kubectl describe pod {name}`, the node's network and runtime"
         what = f"the node can't make the pod: {quote(text)}"

@@ -11,6 +11,7 @@ from reranker_operator.core.wording import quote
 from reranker_operator.core.world import Manifest
 
 _MISSING = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_LEAVING = re.compile(r'persistentvolumeclaim "([^"]+)" is being deleted')
 _LOST = re.compile(r'persistentvolumeclaim "([^"]+)" bound to non-existent')
 _NO_CLASS = re.compile(r'storageclass\S* "[^"]+" not found')
 _REACHABLE = "with a class that has it (accessMode ReadWriteMany)"
@@ -52,6 +53,10 @@ def unbindable(
         return None
     if found := _MISSING.search(text):
         return _missing(pod, found[1])
+    if found := _LEAVING.search(text):
+        what = f"PersistentVolumeClaim {found[1]} is being deleted"
+        remedy = "wait until the pods that still use it have ended, or delete them"
+        return finding(Reason.VOLUME_PENDING, what, remedy)
     if found := _LOST.search(text):
         return _lost(found[1])
     placed = recognise(_PLACES, text, f"the volume can't be had: {quote(text)}")
