@@ -179,6 +179,7 @@ def _explain(_parser: _Parser, arguments: argparse.Namespace) -> int:
 
 def _add_events(parser: _Parser) -> None:
     parser.add_argument("name", type=_name, metavar="NAME")
+    parser.add_argument("--warnings", action="store_true", help="only what is of type Warning")
     parser.add_argument("-w", "--watch", action="store_true", help="go on until Ctrl-C")
 
 
@@ -186,7 +187,11 @@ def _events(_parser: _Parser, arguments: argparse.Namespace) -> int:
     from kubectl_rr import events  # noqa: PLC0415 - slow to load
 
     return events.run(
-        _access(arguments), arguments.name, watch=arguments.watch, color=arguments.color
+        _access(arguments),
+        arguments.name,
+        warnings=arguments.warnings,
+        watch=arguments.watch,
+        color=arguments.color,
     )
 
 
@@ -364,7 +369,7 @@ _COMMANDS: dict[str, tuple[tuple[str, str, Callable[[_Parser], None]], _Run]] = 
     "events": (
         (
             "Events of a service and of its engines, Jobs, Deployments, pods and claims, by time.",
-            "  kubectl rr events demo\n  kubectl rr events demo --watch",
+            "  kubectl rr events demo\n  kubectl rr events demo --warnings --watch",
             _add_events,
         ),
         _events,
