@@ -93,6 +93,17 @@ def test_an_engine_of_a_registry_was_not_built(snapshot: Callable[..., Snapshot]
     assert "export" not in text
 
 
+def test_a_rollout_that_failed_is_not_marked_as_one_that_is_over(
+    snapshot: Callable[..., Snapshot],
+) -> None:
+    world = copy.deepcopy(WORLDS["ready"])
+    told = world["rerankerservices"][0]["status"]["conditions"]
+    told[4] = condition("Progressing", "False", "ProgressDeadlineExceeded", "too late")
+    assert "✗ Progressing" in _text(snapshot(world))
+    told[4] = condition("Progressing", "False", "Stable", "it serves")
+    assert "- Progressing" in _text(snapshot(world))
+
+
 def test_status_shows_the_services_and_tells_by_its_exit_code_whether_they_are_ready(
     rr: Any, api: Any
 ) -> None:
