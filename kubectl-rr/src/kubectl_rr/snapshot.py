@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 StageState = Literal["waiting", "running", "done", "failed"]
-Role = Literal["serving", "next", "old"]
+#: `starting`: it gets the traffic as soon as there is a pod for it, for the first time.
+Role = Literal["serving", "starting", "next", "old"]
 
 #: What has to be True for `Ready`, in the order in which it comes true.
 ORDER = ("Accepted", "ModelResolved", "EngineReady", "Serving", "Integrated")

@@ -93,6 +93,19 @@ def test_an_engine_of_a_registry_was_not_built(snapshot: Callable[..., Snapshot]
     assert "export" not in text
 
 
+def test_a_first_revision_without_a_ready_pod_is_starting(
+    snapshot: Callable[..., Snapshot],
+) -> None:
+    world = copy.deepcopy(WORLDS["crashing"])
+    (raw,) = world["rerankerservices"]
+    assert "1a2b3c4d  starting  0/1 ready" in _text(snapshot(world))
+    raw["status"]["history"] = [{"revision": "1a2b3c4d"}]
+    assert "1a2b3c4d  serving  0/1 ready" in _text(snapshot(world))
+    raw["status"]["history"] = []
+    world["deployments"][0]["spec"]["replicas"] = 0
+    assert "1a2b3c4d  serving  0/0 ready" in _text(snapshot(world))
+
+
 def test_a_rollout_that_failed_is_not_marked_as_one_that_is_over(
     snapshot: Callable[..., Snapshot],
 ) -> None:
