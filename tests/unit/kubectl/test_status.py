@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,22 @@ def test_status_shows_the_services_and_tells_by_its_exit_code_whether_they_are_r
     assert rr("status", "demo", api=api).code == 1
     api.world = {}
     assert rr("status", api=api).err == "kubectl rr: no RerankerServices in shop\n"
+
+
+def test_the_tree_as_json(rr: Any, api: Any) -> None:
+    done = rr("status", "-o", "json", api=api)
+    (found,) = json.loads(done.out)["services"]
+    assert (done.code, done.err) == (0, "")
+    assert (found["name"], found["ready"], found["ready_pods"]) == ("demo", True, 1)
+    assert found["revisions"][0]["pods"][0]["state"] == "Running"
+    assert found["created"] == "2026-01-05T11:55:00+00:00"
+    api.world = WORLDS["failing"]
+    done = rr("status", "demo", "-o", "json", api=api)
+    assert (done.code, json.loads(done.out)["services"][0]["ready"]) == (1, False)
+    api.world = {}
+    done = rr("status", "-o", "json", api=api)
+    assert (done.code, json.loads(done.out)["services"], done.err) == (0, [], "")
+    assert "not for --watch" in rr("status", "-o", "json", "--watch", api=api).err
 
 
 def test_what_may_not_be_read_is_left_out_and_named(rr: Any, api: Any) -> None:
