@@ -216,6 +216,7 @@ def _crashing() -> dict[str, list[Json]]:
         condition("Ready", "False", "CrashLoop", text),
     )  # fmt: skip
     triton = waiting("triton", "CrashLoopBackOff", restartCount=4)
+    triton["lastState"] = ended("triton", 1)["state"]
     triton["state"]["waiting"]["message"] = "back-off 1m20s restarting failed container=triton"
     return {
         "rerankerservices": [service(*told, stage="CrashLoop", model=model(), revision="1a2b3c4d")],

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "hack" / "local-cluster"))
 
-from localcluster import archives, binaries, files, processes, recovery, state
+from localcluster import archives, backends, binaries, cli, files, processes, recovery, state
 from localcluster.addressing import INDEXES, Addresses, choose_index
+from localcluster.health import ComponentHealth
 from localcluster.layout import TOOL_DIR, Layout, valid_name
 
 INDEX = st.integers(0, INDEXES - 1)
@@ -106,6 +108,21 @@ class TestState:
         layout = Layout(tmp_path, tmp_path / "bin")
         layout.state.write_text(text)
         assert state.load(layout) is None
+
+
+def test_the_status_says_how_a_shell_gets_at_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found: list[ComponentHealth] = []
+    chosen = SimpleNamespace(status=lambda: found)
+    monkeypatch.setattr(backends, "select", lambda *_: chosen)
+    assert cli.main(["--dir", str(tmp_path / "a b"), "status"]) == 1
+    assert "env" not in capsys.readouterr().out
+    found.append(ComponentHealth("etcd", pid=7, ready=True))
+    assert cli.main(["status"]) == 0
+    assert 'eval "$(hack/local-cluster/cluster env)"' in capsys.readouterr().out
+    assert cli.main(["--dir", str(tmp_path / "a b"), "status"]) == 0
+    assert f"cluster --dir '{tmp_path}/a b' env)" in capsys.readouterr().out
 
 
 def test_a_directory_gives_a_valid_name_and_an_id_of_its_own(tmp_path: Path) -> None:

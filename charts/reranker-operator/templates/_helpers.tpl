@@ -26,6 +26,21 @@ app.kubernetes.io/part-of: reranker-operator
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{/*
+Whether the cluster has a kind of the Prometheus operator. Tools that render for another cluster may
+tell groups and versions alone; where kinds of the group are told, this one has to be among them. */}}
+{{- define "reranker-operator.hasMonitoring" -}}
+{{- $known := .root.Capabilities.APIVersions -}}
+{{- $api := "monitoring.coreos.com/v1" -}}
+{{- $kinds := false -}}
+{{- range $known -}}
+{{- if hasPrefix (printf "%s/" $api) . -}}{{- $kinds = true -}}{{- end -}}
+{{- end -}}
+{{- if or ($known.Has (printf "%s/%s" $api .kind)) (and ($known.Has $api) (not $kinds)) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* What the operator may do with the objects that live in a namespace. */}}
 {{- define "reranker-operator.rules" -}}
 - apiGroups: [reranker.dev]

@@ -17,6 +17,7 @@ from localcluster.console import Console
 from localcluster.errors import ClusterError
 from localcluster.layout import REPOSITORY, Layout
 
+_DIRECTORY = REPOSITORY / ".cluster"
 _EPILOG = """\
 environment:
   CLUSTER               local, kind or current (the cluster of your kubeconfig); unset:
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace, layout: Layout, console: Console) -> int:
         print(_environment(layout))
         return 0
     if options.command == "status":
-        return _print_status(backend)
+        return _print_status(backend, options.dir)
     with _cluster_lock(layout, console):
         if options.command == "up":
             backend.up()
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dir",
         type=Path,
-        default=REPOSITORY / ".cluster",
+        default=_DIRECTORY,
         help="where the cluster lives (default: .cluster in the repository)",
     )
     parser.add_argument("--name", help="the cluster's name (default: derived from the directory)")
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print_status(backend: backends.Backend) -> int:
+def _print_status(backend: backends.Backend, directory: Path) -> int:
     components = backend.status()
     if not components:
         print("no cluster here: bring one up (make cluster)")
@@ -107,6 +108,8 @@ def _print_status(backend: backends.Backend) -> int:
         ready = "ready" if component.ready else "NOT READY"
         pid = "-" if component.pid is None else str(component.pid)
         print(f"{component.name:<26}{pid:>9}  {ready:<10} {component.detail}".rstrip())
+    where = "" if directory == _DIRECTORY else f" --dir {shlex.quote(str(directory))}"
+    print(f'\nkubectl and helm for it: eval "$(hack/local-cluster/cluster{where} env)"')
     return 0 if all(component.ready for component in components) else 1
 
 

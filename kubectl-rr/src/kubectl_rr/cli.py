@@ -156,15 +156,21 @@ def _add_status(parser: _Parser) -> None:
     parser.add_argument("name", nargs="?", type=_name, metavar="NAME")
     parser.add_argument("-A", "--all-namespaces", action="store_true")
     parser.add_argument("-w", "--watch", action="store_true", help="go on until Ctrl-C")
+    parser.add_argument("-o", "--output", choices=["json"], help="what the tree is made from")
 
 
 def _status(parser: _Parser, arguments: argparse.Namespace) -> int:
     if arguments.name and arguments.all_namespaces:
         parser.error("a service can't be named across all namespaces")
+    as_json = arguments.output == "json"
+    if as_json and arguments.watch:
+        parser.error("-o json is for one look, not for --watch")
     from kubectl_rr import status  # noqa: PLC0415 - slow to load
 
     access = _access(arguments, everywhere=arguments.all_namespaces)
-    return status.run(access, arguments.name, watch=arguments.watch, color=arguments.color)
+    return status.run(
+        access, arguments.name, watch=arguments.watch, as_json=as_json, color=arguments.color
+    )
 
 
 def _add_explain(parser: _Parser) -> None:
@@ -179,6 +185,7 @@ def _explain(_parser: _Parser, arguments: argparse.Namespace) -> int:
 
 def _add_events(parser: _Parser) -> None:
     parser.add_argument("name", type=_name, metavar="NAME")
+    parser.add_argument("--warnings", action="store_true", help="only what is of type Warning")
     parser.add_argument("-w", "--watch", action="store_true", help="go on until Ctrl-C")
 
 
@@ -186,7 +193,11 @@ def _events(_parser: _Parser, arguments: argparse.Namespace) -> int:
     from kubectl_rr import events  # noqa: PLC0415 - slow to load
 
     return events.run(
-        _access(arguments), arguments.name, watch=arguments.watch, color=arguments.color
+        _access(arguments),
+        arguments.name,
+        warnings=arguments.warnings,
+        watch=arguments.watch,
+        color=arguments.color,
     )
 
 
@@ -364,7 +375,7 @@ _COMMANDS: dict[str, tuple[tuple[str, str, Callable[[_Parser], None]], _Run]] = 
     "events": (
         (
             "Events of a service and of its engines, Jobs, Deployments, pods and claims, by time.",
-            "  kubectl rr events demo\n  kubectl rr events demo --watch",
+            "  kubectl rr events demo\n  kubectl rr events demo --warnings --watch",
             _add_events,
         ),
         _events,

@@ -18,20 +18,24 @@ from reranker_operator.api.meta import EVENT, PVC, RERANKER_ENGINE, RERANKER_SER
 
 _SECONDS = 2.0
 _LONG_AGO = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+#: How an Event names the container that it is about.
+_CONTAINER = re.compile(r"spec\.(?:containers|initContainers|ephemeralContainers)\{(.+)\}")
 _BUILDERS = frozenset({"Job", "Pod"})
 _SERVERS = frozenset({"Job", "Pod", "Deployment", "ReplicaSet"})
 
 
 @dataclass(frozen=True)
 class Event:
-    """One Event; `subject` is `Kind/name`."""
+    """One Event about an object, and where it is a pod, perhaps about a `container` of it."""
 
     when: datetime.datetime
     warning: bool
     reason: str
-    subject: str
+    kind: str
+    name: str
     message: str
     count: int
+    container: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,18 @@ class Family:
         return kind in _SERVERS and re.fullmatch(made, name) is not None
 
 
-def run(access: Access, name: str, *, watch: bool, color: str) -> int:
-    """Print them, oldest first; with `watch` also those to come."""
+def run(access: Access, name: str, *, warnings: bool, watch: bool, color: str) -> int:
+    """Print them, oldest first, or of them the `warnings`; with `watch` also those to come."""
     cluster = connect(access)
     screen = console(color)
-    told = False
-    for fresh in follow(cluster, cluster.namespace, name):
+    told, what = False, "warnings" if warnings else "events"
+    for events in follow(cluster, cluster.namespace, name):
+        fresh = [event for event in events if event.warning or not warnings]
         if fresh:
             show(screen, draw(fresh, datetime.datetime.now(datetime.UTC)))
             screen.file.flush()
         elif not told:
-            complain(f"no events of {name}; the cluster keeps them for an hour")
+            complain(f"no {what} of {name}; the cluster keeps events for an hour")
         told = True
         if not watch:
             break
@@ -104,7 +109,9 @@ def draw(events: Iterable[Event], now: datetime.datetime) -> Table:
     grid.add_column(overflow="fold")
     for event in events:
         head = Text.assemble(
-            (event.reason, "bold red" if event.warning else "bold"), f"  {event.subject}"
+            (event.reason, "bold red" if event.warning else "bold"),
+            f"  {event.kind}/{event.name}",
+            f"  {event.container}" if event.container else "",
         )
         if event.count > 1:
             head.append(f"  {event.count} times", style="dim")
@@ -136,12 +143,14 @@ def _event(raw: Json) -> Event:
         moment(raw, "eventTime"),
         moment(raw, "metadata", "creationTimestamp"),
     )
-    kind, name = text(raw, "involvedObject", "kind"), text(raw, "involvedObject", "name")
+    container = _CONTAINER.fullmatch(text(raw, "involvedObject", "fieldPath"))
     return Event(
         when=next((found for found in times if found is not None), _LONG_AGO),
         warning=text(raw, "type") == "Warning",
         reason=text(raw, "reason"),
-        subject=f"{kind}/{name}",
+        kind=text(raw, "involvedObject", "kind"),
+        name=text(raw, "involvedObject", "name"),
         message=text(raw, "message"),
         count=integer(raw, "series", "count") or integer(raw, "count") or 1,
+        container=container[1] if container else "",
     )

@@ -15,7 +15,7 @@ from kubectl_rr.events import Event
 from kubectl_rr.read import read
 from kubectl_rr.snapshot import ORDER, Condition, Engine, Pod, Service, Step
 from kubectl_rr.terminal import age, console, show
-from kubectl_rr.tree import FAINT, OK, mark
+from kubectl_rr.tree import FAINT, OK, verdict
 from reranker_operator import names
 
 _WARNINGS = 4
@@ -44,9 +44,9 @@ def draw(
         parts = [*_serves(service), *_troubles(service, "But")]
         return Group(*parts, *_section("Try it", _lines(_tries(service), access)))
     parts = list(_why(service, now))
-    warnings = [event for event in found if event.warning][-_WARNINGS:]
+    warnings = [event for event in found if event.warning and _is_current(event, service)]
     if warnings:
-        parts += _section("Newest warnings", [_indented(events.draw(warnings, now))])
+        parts += _section("Newest warnings", [_indented(events.draw(warnings[-_WARNINGS:], now))])
     return Group(*parts, *_section("Look further", _lines(_looks(service), access)))
 
 
@@ -56,6 +56,33 @@ def _section(title: str, body: Iterable[RenderableType]) -> list[RenderableType]
 
 def _indented(part: RenderableType) -> Padding:
     return Padding(part, (0, 0, 0, 2))
+
+
+def _is_current(event: Event, service: Service) -> bool:
+    """Whether it is about what is wrong now.
+
+    Time alone does not tell: a pod complains before a condition turns, and the time of a condition
+    stays when only its reason changes. So what the operator says counts while a condition has this
+    reason, what is said of pods and Deployments while they are there and not ready, and all else
+    (claims, Jobs), of which no readiness is known, since the service is not ready.
+    """
+    if event.kind in ("RerankerService", "RerankerEngine"):
+        said = [*service.conditions, *(c for engine in service.engines for c in engine.conditions)]
+        return any(c.reason == event.reason and c.status != "True" for c in said)
+    if event.kind == "Pod":
+        return event.name in _unready_pods(service)
+    if event.kind in ("Deployment", "ReplicaSet"):
+        unready = (made.deployment for made in service.deployments if made.ready < made.wanted)
+        return any(f"{event.name}-".startswith(f"{name}-") for name in unready)
+    ready = service.condition("Ready")
+    return ready is None or ready.since is None or event.when >= ready.since
+
+
+def _unready_pods(service: Service) -> set[str]:
+    serving = {pod.name for made in service.deployments for pod in made.pods if not pod.all_ready}
+    steps = [service.resolve, *(step for engine in service.engines for step in engine.steps)]
+    building = (step.pod for step in steps if step is not None and step.pod is not None)
+    return serving | {pod.name for pod in building if pod.state not in ("Running", "Completed")}
 
 
 def _why(service: Service, now: datetime.datetime) -> Iterator[RenderableType]:
@@ -69,10 +96,13 @@ def _why(service: Service, now: datetime.datetime) -> Iterator[RenderableType]:
         yield Text.assemble(name, f" is not ready: the operator has not looked at {which} yet.")
         yield Text("Is the operator running, and does it watch this namespace?")
     else:
-        symbol, style = mark(blocker)
-        since = f" for {age(blocker.since, now)}" if blocker.since else ""
+        symbol, style = verdict(blocker)
+        ready = service.condition("Ready")
+        # Not the blocker's: the time of a condition stays when only its reason changes.
+        until = ready.since if ready is not None and ready.status != "True" else None
+        is_not = f"has not been ready for {age(until, now)}" if until else "is not ready"
         yield Text.assemble(
-            (f"{symbol} ", style), name, f" is not ready: {blocker.type} is {blocker.status}{since}"
+            (f"{symbol} ", style), name, f" {is_not}: {blocker.type} is {blocker.status}"
         )
         yield _indented(Text.assemble((blocker.reason, style), f": {blocker.message}"))
         if not service.current:
@@ -155,17 +185,21 @@ def _engine_looks(engine: Engine) -> Iterator[list[str]]:
 
 
 def _log_of(step: Step) -> Iterator[list[str]]:
-    """The log of the stage that runs or failed."""
+    """The log of the stage that runs or failed; before one has begun only the pod itself tells."""
+    if step.pod is None:
+        return
     for stage in step.stages:
-        if step.pod is not None and stage.state in ("running", "failed"):
+        if stage.state in ("running", "failed"):
             yield ["kubectl", "logs", step.pod.name, "-c", stage.name]
             return
+    if any(stage.state == "waiting" for stage in step.stages):
+        yield ["kubectl", "describe", "pod", step.pod.name]
 
 
 def _pod_looks(pod: Pod) -> Iterator[list[str]]:
     if pod.all_ready:
         return
     yield ["kubectl", "describe", "pod", pod.name]
-    if pod.container:
-        again = ["--previous"] if pod.restarts else []
+    if pod.logged:
+        again = ["--previous"] if pod.ended else []
         yield ["kubectl", "logs", pod.name, "-c", pod.container, *again]

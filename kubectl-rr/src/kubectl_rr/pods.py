@@ -30,6 +30,8 @@ def pod(raw: Json) -> Pod:
         created=moment(raw, "metadata", "creationTimestamp"),
         trouble=_trouble(unready) or _unscheduled(raw),
         container=text(unready, "name"),
+        logged=_has_begun(unready),
+        ended=bool(table(unready, "lastState", "terminated")),
     )
 
 
@@ -98,6 +100,11 @@ def _trouble(row: object) -> str:
     if integer(ended, "exitCode") != 0:
         return f"{text(row, 'name')} ended with exit code {integer(ended, 'exitCode')}"
     return ""
+
+
+def _has_begun(row: object) -> bool:
+    ways = (("state", "running"), ("state", "terminated"), ("lastState", "terminated"))
+    return any(table(row, *way) for way in ways)
 
 
 def _unscheduled(raw: Json) -> str:

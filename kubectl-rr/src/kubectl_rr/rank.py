@@ -18,7 +18,7 @@ from kubectl_rr.raw import number, rows, table, text
 from kubectl_rr.read import service_of
 from kubectl_rr.service_api import Credentials, ServiceApi
 from kubectl_rr.snapshot import Service
-from kubectl_rr.terminal import clean, console, plain_json
+from kubectl_rr.terminal import clean, complain, console, plain_json
 
 _PORT = 8000
 _LONGEST_INPUT = 64 << 20
@@ -68,6 +68,11 @@ def run(
     options = access.options(cluster.namespace)
     with port_forward(name, _PORT, options) as forward:
         answer = ask(ServiceApi(forward, service, credentials), question)
+    if service.serving.tls and credentials.ca_file is None:
+        complain(
+            "the service's certificate was not verified; the way to it was the API server's "
+            "connection, and --ca-file FILE verifies it"
+        )
     shown = answer.ranked[:top]
     if as_json:
         sys.stdout.write(plain_json(_json(answer, shown)))

@@ -155,6 +155,13 @@ def unsettled(raw: Json) -> str:
     return f"The newest spec is refused, {refused.reason}: {refused.message}" if refused else ""
 
 
+def nothing_served(raw: Json) -> bool:
+    """No revision has had the traffic for good, nor does one answer now: the first one starts."""
+    told = condition(raw, "Serving")
+    answers = told is not None and told.status == "True"
+    return not answers and not rows(raw, "status", "history")
+
+
 def pending_changes(raw: Json) -> tuple[str, ...]:
     """What would change for the pods, in the operator's words."""
     return _words(table(raw, "status"), "pendingChanges")
@@ -324,7 +331,8 @@ def _revisions(service: Json, objects: Objects, mine: list[Json]) -> tuple[Revis
     for raw in found:
         revision = label(raw, names.REVISION_LABEL)
         if revision == serving:
-            result.append(_revision(raw, revision, "serving", mine))
+            first = nothing_served(service) and integer(raw, "spec", "replicas") > 0
+            result.append(_revision(raw, revision, "starting" if first else "serving", mine))
             role = "next"
         else:
             result.append(_revision(raw, revision, role, mine))

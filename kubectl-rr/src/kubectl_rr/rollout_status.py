@@ -10,7 +10,14 @@ from rich.text import Text
 from kubectl_rr.cluster import Access, connect
 from kubectl_rr.errors import Unusable
 from kubectl_rr.raw import Json, at, number, rows, table, text
-from kubectl_rr.read import condition, is_current, pending_changes, refusal, unsettled
+from kubectl_rr.read import (
+    condition,
+    is_current,
+    nothing_served,
+    pending_changes,
+    refusal,
+    unsettled,
+)
 from kubectl_rr.terminal import console, show
 from reranker_operator.api.meta import RERANKER_SERVICE
 
@@ -80,7 +87,8 @@ def draw(service: Json) -> RenderableType:
     """What serves, what is on its way, and what was given up."""
     status = table(service, "status")
     name, serving = text(service, "metadata", "name"), text(status, "revision")
-    said = [": revision ", (serving, "bold"), " serves"] if serving else [": nothing serves yet"]
+    does = "is starting" if nothing_served(service) else "serves"
+    said = [": revision ", (serving, "bold"), f" {does}"] if serving else [": nothing serves yet"]
     parts: list[RenderableType] = [Text.assemble((name, "bold"), *said)]
     under_way = table(status, "rollout")
     if under_way:
@@ -126,7 +134,8 @@ def history(access: Access, name: str, *, color: str) -> int:
 def draw_history(service: Json) -> RenderableType:
     """The newest first. What is kept can be gone back to."""
     status = table(service, "status")
-    serving, served = text(status, "revision"), rows(status, "history")
+    serving = text(status, "revision")
+    served = [*_unproven(service), *rows(status, "history")]
     found = Table.grid(padding=(0, 2))
     found.add_row(*(Text(title, style="bold") for title in ("REVISION", "TIME", "STATE", "WHY")))
     seen: set[str] = set()
@@ -145,3 +154,14 @@ def draw_history(service: Json) -> RenderableType:
             Text(message),
         )
     return found if found.row_count > 1 else Text("Nothing has served yet.")
+
+
+def _unproven(service: Json) -> Iterator[Json]:
+    """What serves but is still judged: the operator records it when that is over."""
+    status = table(service, "status")
+    serving, stand = text(status, "revision"), table(status, "rollout")
+    newest = next((text(row, "revision") for row in rows(status, "history")), "")
+    if serving in ("", newest) or nothing_served(service):
+        return
+    about = stand if text(stand, "revision") == serving else {}
+    yield {"revision": serving, "time": at(about, "since"), "why": at(about, "why")}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 StageState = Literal["waiting", "running", "done", "failed"]
-Role = Literal["serving", "next", "old"]
+#: `starting`: it gets the traffic as soon as there is a pod for it, for the first time.
+Role = Literal["serving", "starting", "next", "old"]
 
 #: What has to be True for `Ready`, in the order in which it comes true.
 ORDER = ("Accepted", "ModelResolved", "EngineReady", "Serving", "Integrated")
@@ -27,7 +28,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod as `kubectl get pods` shows it; `trouble` is what a container complains about."""
+    """A pod as `kubectl get pods` shows it; `trouble` is what `container` complains about.
+
+    `logged`: that container has begun, so it may have a log; `ended`: also one from before.
+    """
 
     name: str
     state: str
@@ -37,6 +41,8 @@ class Pod:
     created: datetime.datetime | None
     trouble: str = ""
     container: str = ""
+    logged: bool = False
+    ended: bool = False
 
     @property
     def all_ready(self) -> bool:
@@ -173,6 +179,11 @@ class Service:
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type."""
         return next((c for c in self.conditions if c.type == kind), None)
+
+    @property
+    def deployments(self) -> tuple[Revision | Activator, ...]:
+        """All that runs pods for it for good."""
+        return self.revisions if self.activator is None else (*self.revisions, self.activator)
 
     @property
     def ready(self) -> bool:

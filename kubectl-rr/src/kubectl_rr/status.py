@@ -1,21 +1,23 @@
 """`kubectl rr status`: the tree, once or live."""
 
+import datetime
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from kubectl_rr.cluster import Access, Cluster, connect
 from kubectl_rr.errors import Unusable
 from kubectl_rr.read import read
 from kubectl_rr.snapshot import Snapshot
-from kubectl_rr.terminal import complain, console, show
+from kubectl_rr.terminal import complain, console, plain_json, show
 from kubectl_rr.tree import draw
 
 _SECONDS = 2.0
 
 
-def run(access: Access, name: str | None, *, watch: bool, color: str) -> int:
+def run(access: Access, name: str | None, *, watch: bool, as_json: bool, color: str) -> int:
     """Print; 0 when everything shown is ready. With `watch` until Ctrl-C or the service is gone."""
     cluster = connect(access)
     namespace = None if access.all_namespaces else cluster.namespace
@@ -23,10 +25,12 @@ def run(access: Access, name: str | None, *, watch: bool, color: str) -> int:
         _live(follow(cluster, namespace, name), color=color, namespaces=namespace is None)
         return 0
     snapshot = read(cluster, namespace, name)
-    if not snapshot.services:
+    if as_json:
+        sys.stdout.write(plain_json(_json(snapshot)))
+    elif not snapshot.services:
         complain(f"no RerankerServices in {namespace or 'any namespace'}")
-        return 0
-    show(console(color), draw(snapshot, namespaces=namespace is None))
+    else:
+        show(console(color), draw(snapshot, namespaces=namespace is None))
     return 0 if all(service.ready for service in snapshot.services) else 1
 
 
@@ -46,6 +50,15 @@ def follow(
         except Unusable as error:
             known = tuple(note for note in last.notes if not note.startswith("stale: "))
             last = replace(last, notes=(*known, f"stale: {error}"))
+
+
+def _json(snapshot: Snapshot) -> str:
+    """What the tree is made from, with the verdict on each service."""
+    whole = asdict(snapshot)
+    for service, entry in zip(snapshot.services, whole["services"], strict=True):
+        entry["ready"] = service.ready
+    text = json.dumps(whole, indent=2, ensure_ascii=False, default=datetime.datetime.isoformat)
+    return f"{text}\n"
 
 
 def _live(snapshots: Iterator[Snapshot], *, color: str, namespaces: bool) -> None:

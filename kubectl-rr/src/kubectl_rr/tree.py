@@ -44,14 +44,18 @@ def state(service: Service) -> tuple[str, str]:
 
 
 def mark(condition: Condition) -> tuple[str, str]:
-    """Symbol and colour of a condition."""
-    if condition.type == "Progressing":
+    """Symbol and colour of a condition; what does not go on by itself may have come to its end."""
+    failing = runbook.failing(condition.status, condition.reason)
+    if condition.type == "Progressing" and not failing:
         return ("●", BUSY) if condition.status == "True" else ("-", FAINT)
     if condition.status == "True":
         return "✓", OK
-    if runbook.failing(condition.status, condition.reason):
-        return "✗", BAD
-    return "●", BUSY
+    return verdict(condition)
+
+
+def verdict(condition: Condition) -> tuple[str, str]:
+    """Symbol and colour of what keeps something from being ready."""
+    return ("✗", BAD) if runbook.failing(condition.status, condition.reason) else ("●", BUSY)
 
 
 def words(*parts: tuple[str, str] | str) -> Text:

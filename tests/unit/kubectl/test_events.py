@@ -63,6 +63,31 @@ def test_events_are_in_order_of_time_wherever_it_is_written(rr: Any, api: Any) -
     assert "no events of demo" in rr("events", "demo", api=api).err
 
 
+def test_an_event_of_a_container_names_it(rr: Any, api: Any) -> None:
+    pod = {"kind": "Pod", "name": "demo-1a2b3c4d-5d9f-x7k2p"}
+    paths = ("spec.initContainers{verify}", "spec.containers{gateway}", "spec.containers", 7)
+    api.world = {
+        **WORLDS["ready"],
+        "events": [
+            _event("demo", f"1{number}", involvedObject=pod | {"fieldPath": path})
+            for number, path in enumerate(paths)
+        ],
+    }
+    lines = [line for line in rr("events", "demo", api=api).out.splitlines() if "Pod/" in line]
+    assert [line.split()[3:] for line in lines] == [["verify"], ["gateway"], [], []]
+
+
+def test_the_warnings_alone(rr: Any, api: Any) -> None:
+    api.world = {**WORLDS["ready"], "events": [_event("demo", "10")]}
+    done = rr("events", "demo", "--warnings", api=api)
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "kubectl rr: no warnings of demo; the cluster keeps events for an hour\n"
+    api.world["events"].append(_event("demo", "20", type="Warning"))
+    out = rr("events", "demo", "--warnings", api=api).out
+    assert "R20" in out
+    assert "R10" not in out
+
+
 def test_watching_tells_only_what_is_new_or_happened_again(api: Any) -> None:
     first, again = _event("demo", "10"), _event("demo", "30", count=2)
     api.world = {**WORLDS["ready"], "events": [first]}

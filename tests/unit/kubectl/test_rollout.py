@@ -210,6 +210,32 @@ def test_the_history_tells_what_is_kept_and_what_was_given_up(rr: Any, api: Any)
     assert "errorRate: 5.0 % of 60 requests failed" in done.out
 
 
+def test_the_history_begins_with_what_serves_while_it_is_judged(rr: Any, api: Any) -> None:
+    stand = STAND | {"revision": "9f8e7d6c", "phase": "Proving", "since": "2026-01-05T13:00:00Z"}
+    api.world = {"rerankerservices": [_service(revision="9f8e7d6c", rollout=stand)]}
+    lines = rr("rollout", "history", "demo", api=api).out.splitlines()
+    assert lines[1].split(maxsplit=3) == [
+        "9f8e7d6c", "2026-01-05T13:00:00Z", "serves", "spec: image gateway: a → b",
+    ]  # fmt: skip
+    assert lines[2].split()[2] == "kept"
+    # An undo: what serves has an older entry, too.
+    stand |= {"revision": "aaaa0000"}
+    api.world = {"rerankerservices": [_service(revision="aaaa0000", rollout=stand)]}
+    lines = rr("rollout", "history", "demo", api=api).out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["aaaa0000", "aaaa0001", "aaaa0000"]
+    assert [line.split()[2] for line in lines[1:4]] == ["serves", "kept", "kept"]
+
+
+def test_a_first_revision_starts_before_it_serves(rr: Any, api: Any) -> None:
+    raw = _service("Starting", history=[])
+    api.world = {"rerankerservices": [raw]}
+    assert rr("rollout", "status", "demo", api=api).out.startswith("demo: revision aaaa0001 is st")
+    assert rr("rollout", "history", "demo", api=api).out == "Nothing has served yet.\n"
+    raw["status"]["conditions"].append(condition("Serving", "True", "Available"))
+    assert rr("rollout", "status", "demo", api=api).out.startswith("demo: revision aaaa0001 serves")
+    assert "aaaa0001" in rr("rollout", "history", "demo", api=api).out
+
+
 @pytest.mark.parametrize(
     ("reason", "status", "more", "expected"),
     [

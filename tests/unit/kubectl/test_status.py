@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,30 @@ def test_an_engine_of_a_registry_was_not_built(snapshot: Callable[..., Snapshot]
     assert "export" not in text
 
 
+def test_a_first_revision_without_a_ready_pod_is_starting(
+    snapshot: Callable[..., Snapshot],
+) -> None:
+    world = copy.deepcopy(WORLDS["crashing"])
+    (raw,) = world["rerankerservices"]
+    assert "1a2b3c4d  starting  0/1 ready" in _text(snapshot(world))
+    raw["status"]["history"] = [{"revision": "1a2b3c4d"}]
+    assert "1a2b3c4d  serving  0/1 ready" in _text(snapshot(world))
+    raw["status"]["history"] = []
+    world["deployments"][0]["spec"]["replicas"] = 0
+    assert "1a2b3c4d  serving  0/0 ready" in _text(snapshot(world))
+
+
+def test_a_rollout_that_failed_is_not_marked_as_one_that_is_over(
+    snapshot: Callable[..., Snapshot],
+) -> None:
+    world = copy.deepcopy(WORLDS["ready"])
+    told = world["rerankerservices"][0]["status"]["conditions"]
+    told[4] = condition("Progressing", "False", "ProgressDeadlineExceeded", "too late")
+    assert "✗ Progressing" in _text(snapshot(world))
+    told[4] = condition("Progressing", "False", "Stable", "it serves")
+    assert "- Progressing" in _text(snapshot(world))
+
+
 def test_status_shows_the_services_and_tells_by_its_exit_code_whether_they_are_ready(
     rr: Any, api: Any
 ) -> None:
@@ -104,6 +129,22 @@ def test_status_shows_the_services_and_tells_by_its_exit_code_whether_they_are_r
     assert rr("status", "demo", api=api).code == 1
     api.world = {}
     assert rr("status", api=api).err == "kubectl rr: no RerankerServices in shop\n"
+
+
+def test_the_tree_as_json(rr: Any, api: Any) -> None:
+    done = rr("status", "-o", "json", api=api)
+    (found,) = json.loads(done.out)["services"]
+    assert (done.code, done.err) == (0, "")
+    assert (found["name"], found["ready"], found["ready_pods"]) == ("demo", True, 1)
+    assert found["revisions"][0]["pods"][0]["state"] == "Running"
+    assert found["created"] == "2026-01-05T11:55:00+00:00"
+    api.world = WORLDS["failing"]
+    done = rr("status", "demo", "-o", "json", api=api)
+    assert (done.code, json.loads(done.out)["services"][0]["ready"]) == (1, False)
+    api.world = {}
+    done = rr("status", "-o", "json", api=api)
+    assert (done.code, json.loads(done.out)["services"], done.err) == (0, [], "")
+    assert "not for --watch" in rr("status", "-o", "json", "--watch", api=api).err
 
 
 def test_what_may_not_be_read_is_left_out_and_named(rr: Any, api: Any) -> None:
