@@ -60,7 +60,7 @@ async def _delete_deployment(api: Api, place: tuple[str, str]) -> None:
 async def _change_port(api: Api, place: tuple[str, str]) -> None:
     meta = {"namespace": place[0], "name": place[1]}
     # Another number is another port with the name of ours, which is harder to undo than a field.
-    ports = [{"name": "http", "port": 9999}]
+    ports = [{"name": "http", "port": 9999}, {"$patch": "replace"}]
     await api.patch("services", {"metadata": meta, "spec": {"ports": ports}})
 
 

@@ -11,7 +11,9 @@ from kubernetes.aio.config import new_client_from_config
 from support.kubectl import Json, Kubectl
 
 from reranker_operator import names
+from reranker_operator.adapters.cache import CachingCluster
 from reranker_operator.adapters.kubernetes import KubernetesCluster
+from reranker_operator.api.meta import DEPLOYMENT, SERVICE
 from reranker_operator.api.v1alpha1 import RerankerService
 from reranker_operator.core.plan import Apply, Plan
 from reranker_operator.runtime.execute import Executor
@@ -89,11 +91,12 @@ DRIFT: dict[str, tuple[Json, list[Json]]] = {
 
 
 @pytest.fixture
-async def executor(api: Kubectl) -> AsyncIterator[Executor]:
+async def operator(api: Kubectl) -> AsyncIterator[tuple[CachingCluster, Executor]]:
     file = str(api.kubeconfig)
     client: ApiClient = await new_client_from_config(config_file=file)  # type: ignore[no-untyped-call]
     async with client:
-        yield Executor(KubernetesCluster(client), "test", time.time)
+        memory = CachingCluster(KubernetesCluster(client), {SERVICE: None, DEPLOYMENT: None})
+        yield memory, Executor(memory, "test", time.time)
 
 
 @pytest.fixture
@@ -112,7 +115,10 @@ def _read(api: Kubectl, manifest: Json) -> Json:
 
 @pytest.mark.usefixtures("clean")
 @pytest.mark.parametrize("name", DRIFT)
-async def test_it_is_undone(api: Kubectl, executor: Executor, name: str) -> None:
+async def test_it_is_undone(
+    api: Kubectl, operator: tuple[CachingCluster, Executor], name: str
+) -> None:
+    memory, executor = operator
     manifest, patch = copy.deepcopy(DRIFT[name])
     manifest["metadata"]["namespace"] = api.namespace
     plan = Plan(actions=(Apply(manifest),))
@@ -127,6 +133,7 @@ async def test_it_is_undone(api: Kubectl, executor: Executor, name: str) -> None
     annotate = {"op": "add", "path": "/metadata/annotations/note", "value": "mine"}
     api("patch", manifest["kind"], "drift", "--type=json", "-p", json.dumps([*patch, annotate]))
     assert _read(api, manifest)["spec"] != good["spec"]
+    await memory.relist(api.namespace)
     # The second look takes away what the first apply has found there.
     for _ in range(2):
         await executor.act(subject, plan)

@@ -213,8 +213,11 @@ class Executor:
     async def _adopt(self, resource: Resource, live: Json, manifest: Json) -> bool:
         """Have the next apply take out what stands in its way; False if there is no such thing."""
         meta = live["metadata"]
-        patch = adoption(live, found := self._refused(live, manifest))
-        if not patch:
+        # By fields, which asks the API server: what is in memory tells of strangers' fields only.
+        fields = {"metadata.name": meta["name"]}
+        whole = await self._cluster.list(resource, meta["namespace"], fields=fields)
+        found = self._refused(whole[0], manifest) if whole else []
+        if not (patch := adoption(whole[0], found) if found else []):
             return False
         await self._cluster.json_patch(resource, meta["namespace"], meta["name"], patch)
         what = ", ".join(map(str, found))
