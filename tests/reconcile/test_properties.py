@@ -494,6 +494,14 @@ async def _go_on(sim: Simulation, act: Act, pace: int) -> None:
         (_edit("one", model={"source": "hf://org/a"}), -1),
     ],
 )
+# A pod that lingers after the first pod was judged: there is a look every five seconds, until
+# the rollout is given up after ten minutes.
+@example(
+    "noSurge",
+    (10, 10),
+    2,
+    [(_edit("one", serving={"maxPassages": 1}), 1), (lambda sim: sim.let_pods_go(), 0)],
+)
 @example("canary", (0, 10), 5, [(_edit("one", serving={"maxPassages": 1}), -1)])
 def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
     strategy: str, seconds: tuple[int, int], replicas: int, script: list[tuple[Act, int]]
@@ -522,7 +530,7 @@ def test_no_rollout_takes_more_or_leaves_less_than_its_strategy_says(
         sim.restart_operator()
         await sim.resync()
         for _ in range(3 * replicas + 3):
-            await sim.converge()
+            await sim.converge(jumps=150)
             sim.let_pods_go()
         await sim.converge()
         await _is_at_rest_and_right(sim)
