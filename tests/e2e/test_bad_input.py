@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 #: name: spec, condition, its reason, words of the remedy
 CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "scheme": (
-        {"model": {"source": "ftp://host/model"}},
+        {"model": {"source": "hf://org/name/extra"}},
         "Accepted",
         "UnknownSource",
         "hf://ORG/NAME",
