@@ -4,9 +4,8 @@
 
 Texts are the passages of W3, which have few words, so that a library that remembers words is at its
 best, and those of the probe pairs, in sixteen languages. What the gateway uses, `tokenizers`, comes
-first; `equal` is the share of texts that get
-the same ids as there. BlingFire has the vocabulary of BERT (uncased) built in, the others read that
-of the engine.
+first; `equal` is the share of texts that get the same ids as there. BlingFire has the vocabulary of
+BERT (uncased) built in, the others read that of the engine.
 """
 
 import argparse
@@ -71,6 +70,7 @@ def seconds(encode: Encode, texts: Sequence[str]) -> float:
 def measure(engine: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Texts → library → tokens per second, how many times as fast as `tokenizers`, share equal."""
     probes = json.loads(_PROBES.read_text())["queries"]
+    libraries = ways(engine)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, texts in {
         "W3": [text for request in requests("W3", 20) for text in request.passages],
@@ -78,7 +78,7 @@ def measure(engine: Path) -> dict[str, dict[str, dict[str, float]]]:
     }.items():
         rows: dict[str, dict[str, float]] = {}
         right: Ids = []
-        for library, encode in ways(engine).items():
+        for library, encode in libraries.items():
             ids = encode(texts)
             right = right or ids
             tokens = sum(map(len, right))

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from reranker_contracts.targets import Accelerator
 from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, Quantity
 from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
 from reranker_operator.api.meta import ApiModel
@@ -116,3 +117,8 @@ class AcceleratorSpec(ApiModel):
     tolerations: tuple[Toleration, ...] = Field(
         default=(), max_length=32, description="Taints that serving pods tolerate."
     )
+
+    @property
+    def target(self) -> Accelerator:
+        """What engines are made for."""
+        return "nvidia" if self.type == "nvidia" else "cpu"

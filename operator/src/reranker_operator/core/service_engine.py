@@ -8,6 +8,7 @@ from reranker_contracts.stages import OF_THE_TARGET
 from reranker_contracts.targets import COMPILED, MEASURED_IN_PODS, PRECISIONS, builds_for
 from reranker_operator import names
 from reranker_operator.api.conditions import Condition, ConditionType, Reason, condition, find
+from reranker_operator.api.engine import AcceleratorSpec
 from reranker_operator.api.meta import API_VERSION, RERANKER_ENGINE
 from reranker_operator.api.v1alpha1 import RerankerEngine, RerankerServiceStatus
 from reranker_operator.core import gpus, references
@@ -130,16 +131,18 @@ def _no_target(world: ServiceWorld, runtimes: Runtimes) -> Condition:
         text = advise(
             f"spec.engine.runtime {runtime} with precision {wanted.precision} can't be built for "
             f"spec.accelerator.type {kind}",
-            f"set both to auto, or to what there is: {_choices(kind)}",
+            f"set both to auto, or to what there is: {_choices(world.service.spec.accelerator)}",
         )
     return condition(ConditionType.ENGINE_READY, False, StageReason.TARGET_UNSUPPORTED, text)
 
 
-def _choices(accelerator: str) -> str:
+def _choices(accelerator: AcceleratorSpec) -> str:
     """What can be asked for, in words."""
-    wanted = "nvidia" if accelerator == "nvidia" else "cpu"
-    there = {kind: names for (kind, place), names in PRECISIONS.items() if place == wanted}
-    return ", ".join(f"{kind} in {' or '.join(names)}" for kind, names in there.items())
+    return ", ".join(
+        f"{runtime} in {' or '.join(precisions)}"
+        for (runtime, place), precisions in PRECISIONS.items()
+        if place == accelerator.target
+    )
 
 
 #: Failures in a row after which a compiler is taken not to be able to.

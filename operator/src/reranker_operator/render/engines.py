@@ -63,7 +63,7 @@ def identities(
     prepared = digest_of(_prepare_of(service, status.model))
     targets = candidates(
         runtimes,
-        "nvidia" if spec.accelerator.type == "nvidia" else "cpu",
+        spec.accelerator.target,
         runtime=None if spec.engine.runtime == "auto" else spec.engine.runtime,
         precision=None if spec.engine.precision == "auto" else spec.engine.precision,
         compute_capability=status.gpu.compute_capability if status.gpu else None,

@@ -5,9 +5,9 @@ from typing import Final
 from reranker_operator.api.v1alpha1 import ServingSpec
 from reranker_operator.render.pods import Json, mount
 
-_KEYS: Final = "api-keys"
+KEYS_VOLUME: Final = "api-keys"
 _KEYS_FOLDER: Final = "/etc/api-keys"
-_TLS: Final = "tls"
+TLS_VOLUME: Final = "tls"
 _TLS_FOLDER: Final = "/etc/tls"
 
 
@@ -25,9 +25,9 @@ def volumes(serving: ServingSpec) -> list[Json]:
     """Whole Secrets: only those that are mounted as a folder are kept up to date."""
     found: list[Json] = []
     if serving.auth is not None:
-        found.append({"name": _KEYS, "secret": {"secretName": serving.auth.secret_ref.name}})
+        found.append({"name": KEYS_VOLUME, "secret": {"secretName": serving.auth.secret_ref.name}})
     if serving.tls is not None:
-        found.append({"name": _TLS, "secret": {"secretName": serving.tls.secret_name}})
+        found.append({"name": TLS_VOLUME, "secret": {"secretName": serving.tls.secret_name}})
     return found
 
 
@@ -35,9 +35,9 @@ def mounts(serving: ServingSpec) -> list[Json]:
     """Where `settings` says they are."""
     found = []
     if serving.auth is not None:
-        found.append(mount(_KEYS, _KEYS_FOLDER, read_only=True))
+        found.append(mount(KEYS_VOLUME, _KEYS_FOLDER, read_only=True))
     if serving.tls is not None:
-        found.append(mount(_TLS, _TLS_FOLDER, read_only=True))
+        found.append(mount(TLS_VOLUME, _TLS_FOLDER, read_only=True))
     return found
 
 

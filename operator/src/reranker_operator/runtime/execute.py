@@ -180,9 +180,9 @@ class Executor:
             try:
                 live, done = await self._send(live, manifest, digest)
             except Rejected:
-                if live is None or not await self._adopt(resource, live, manifest):
+                live = await self._adopt(resource, live, manifest) if live else None
+                if live is None:
                     raise
-                live = await self._cluster.get(resource, namespace, name)
                 live, done = await self._send(live, manifest, digest)
                 done += Done(1, 1)
         return done + await self._evict(resource, live, manifest)
@@ -210,21 +210,21 @@ class Executor:
         found = intrusions(live, manifest)
         return [entry for entry in found if self._tolerance.refuses(uid, entry)]
 
-    async def _adopt(self, resource: Resource, live: Json, manifest: Json) -> bool:
-        """Have the next apply take out what stands in its way; False if there is no such thing."""
+    async def _adopt(self, resource: Resource, live: Json, manifest: Json) -> Json | None:
+        """Have the next apply take out what stands in its way; None if there is no such thing."""
         meta = live["metadata"]
         # By fields, which asks the API server: what is in memory tells of strangers' fields only.
         fields = {"metadata.name": meta["name"]}
         whole = await self._cluster.list(resource, meta["namespace"], fields=fields)
         found = self._refused(whole[0], manifest) if whole else []
         if not (patch := adoption(whole[0], found) if found else []):
-            return False
-        await self._cluster.json_patch(resource, meta["namespace"], meta["name"], patch)
+            return None
+        after = await self._cluster.json_patch(resource, meta["namespace"], meta["name"], patch)
         what = ", ".join(map(str, found))
         text = "removing what others have added to %s %s, which is in the way: %s"
         where = {"namespace": meta["namespace"]}
         logger.warning(text, resource.kind, meta["name"], what, extra=where)
-        return True
+        return after
 
     async def _evict(self, resource: Resource, live: Json, manifest: Json) -> Done:
         """Take out what strangers have added to an object that is all ours."""

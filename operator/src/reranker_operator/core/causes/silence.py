@@ -23,6 +23,8 @@ from reranker_operator.core.causes.pods import (
 )
 from reranker_operator.core.wording import quote
 from reranker_operator.core.world import Manifest, is_leaving
+from reranker_operator.render.proxy import CA_VOLUME
+from reranker_operator.render.security import KEYS_VOLUME, TLS_VOLUME
 
 #: A volume is mounted, a sandbox made within this time.
 _TO_START = datetime.timedelta(seconds=20)
@@ -34,9 +36,9 @@ _MOUNT = frozenset({"FailedMount", "FailedAttachVolume"})
 _VOLUME = re.compile(r'for volume "([^"]+)"')
 #: Of volumes whose names nobody else may use.
 _FIELDS = {
-    "ca-bundle": "spec.caBundle",
-    "api-keys": "spec.serving.auth.secretRef",
-    "tls": "spec.serving.tls.secretName",
+    CA_VOLUME: "spec.caBundle",
+    KEYS_VOLUME: "spec.serving.auth.secretRef",
+    TLS_VOLUME: "spec.serving.tls.secretName",
 }
 
 
