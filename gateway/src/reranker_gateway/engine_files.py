@@ -13,11 +13,12 @@ from tokenizers import Tokenizer
 from reranker_contracts import ArtefactManifest, EngineIdentity, ServedModel, Shapes
 from reranker_contracts.manifest import MANIFEST
 from reranker_contracts.parity import PROBES, REFERENCE, ProbeSet, Reference
+from reranker_contracts.targets import Runtime
 
 #: Of one batch on CPUs. Larger ones are no faster there: a call costs next to nothing, and what one
 #: layer leaves for the next no longer fits the caches. But they are padded twice as much, since
-#: fewer of those that wait are as long.
-_CPU_TOKENS = 2048
+#: fewer of those that wait are as long. Measured by `bench/serving`.
+_CPU_TOKENS: dict[Runtime, int] = {"onnxruntime": 1024, "openvino": 2048}
 
 D = TypeVar("D", ArtefactManifest, ServedModel, ProbeSet, Reference)
 
@@ -47,8 +48,10 @@ class EngineFiles:
         """Padded tokens in one batch; what is compiled takes no more than it was built for."""
         built_for = self.shapes.token_budget
         if wanted is None:
-            on_cpu = self.identity.accelerator == "cpu"
-            return min(built_for, max(_CPU_TOKENS, self.max_length)) if on_cpu else built_for
+            if self.identity.accelerator != "cpu":
+                return built_for
+            fastest = _CPU_TOKENS.get(self.identity.runtime, built_for)
+            return min(built_for, max(fastest, self.max_length))
         return min(wanted, built_for) if self.shapes.profiles else wanted
 
 

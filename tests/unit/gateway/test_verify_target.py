@@ -64,17 +64,22 @@ def test_a_compiled_engine_bounds_the_token_budget(engine_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "longest", "budget"),
-    [("cpu", 512, 2048), ("cpu", 4096, 4096), ("nvidia", 512, 8192)],
+    ("runtime", "accelerator", "longest", "budget"),
+    [
+        ("openvino", "cpu", 512, 2048),
+        ("onnxruntime", "cpu", 512, 1024),
+        ("onnxruntime", "cpu", 4096, 4096),
+        ("onnxruntime", "nvidia", 512, 8192),
+    ],
 )
 def test_batches_are_small_on_cpus(
-    engine_dir: Path, accelerator: str, longest: int, budget: int
+    engine_dir: Path, runtime: str, accelerator: str, longest: int, budget: int
 ) -> None:
     files = load_engine(engine_dir)
     model = files.model.model_copy(update={"max_length": longest})
     (engine_dir / "model.json").write_text(model.to_json())
     shapes = files.shapes.model_copy(update={"max_length": longest, "token_budget": 8192})
-    identity = files.identity.model_copy(update={"accelerator": accelerator})
+    identity = files.identity.model_copy(update={"runtime": runtime, "accelerator": accelerator})
     change = {"shapes": shapes, "identity": identity}
     write_manifest(engine_dir, files.manifest.model_copy(update=change))
     small = load_engine(engine_dir)
