@@ -59,12 +59,12 @@ def onnxruntime_model(file: Path, threads: int) -> Model:
     return run
 
 
-def openvino_model(file: Path, threads: int) -> Model:
+def openvino_model(file: Path, threads: int, precision: str) -> Model:
     """As the CPU backend opens it."""
     import openvino  # noqa: PLC0415
 
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
@@ -84,8 +84,10 @@ def openvino_model(file: Path, threads: int) -> Model:
 def load(engine: Path, threads: int) -> Model:
     """The engine's model by the runtime that its config.pbtxt names."""
     repository = engine / "repository/reranker"
-    runs_it = "openvino" in (repository / "config.pbtxt").read_text(encoding="utf-8")
-    return (openvino_model if runs_it else onnxruntime_model)(repository / "1/model.onnx", threads)
+    file, config = repository / "1/model.onnx", (repository / "config.pbtxt").read_text("utf-8")
+    if "openvino" not in config:
+        return onnxruntime_model(file, threads)
+    return openvino_model(file, threads, "bf16" if '"bf16"' in config else "f32")
 
 
 def tokenised(engine: Path, requests: list[dict[str, object]]) -> Pairs:

@@ -24,6 +24,7 @@ from reranker_contracts.manifest import MANIFEST
 _HERE = Path(__file__).parent
 _SHARED, _REGIONS = Path("/dev/shm"), "triton_*_backend_shm_region_*"  # noqa: S108
 Dialect = Literal["nim", "rerank", "tei"]
+_PREFERRED = ("openvino fp32", "onnxruntime fp32", "onnxruntime int8", "openvino bf16")
 #: Arguments beyond those that a server needs to start.
 Way = tuple[str, ...]
 
@@ -50,13 +51,16 @@ class Server:
 
 
 def engines(directory: Path) -> dict[str, Path]:
-    """What `prepare` has built, by runtime and precision: the order in which `auto` tries them."""
+    """What `prepare` has built, by runtime and precision; first what `auto` takes.
+
+    BF16 comes last: it is there for those who can bear that it ranks less closely.
+    """
     found = {}
     for folder in (directory / "store/engines").iterdir():
         manifest = ArtefactManifest.model_validate_json((folder / MANIFEST).read_text())
         assert isinstance(manifest.identity, EngineIdentity)  # noqa: S101 - an engine's
         found[f"{manifest.identity.runtime} {manifest.identity.precision}"] = folder
-    return dict(sorted(found.items(), key=lambda entry: not entry[0].startswith("openvino")))
+    return dict(sorted(found.items(), key=lambda entry: _PREFERRED.index(entry[0])))
 
 
 @contextlib.contextmanager

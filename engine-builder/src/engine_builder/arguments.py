@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import math
 import os
 import re
 from collections.abc import Callable
@@ -45,6 +46,21 @@ def number(low: int, high: int) -> Callable[[str], int]:
             value = low - 1
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"{text!r}: give a number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def fraction(low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a number from {low:g} to {high:g}")
         return value
 
     return parse

@@ -34,7 +34,7 @@ from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from engine_builder.record import recorded
 from engine_builder.retention_arguments import add_retention, retention
-from engine_builder.target_arguments import add_target, memory, target
+from engine_builder.target_arguments import add_target, add_thresholds, memory, target
 from engine_builder.tool_commands import TOOLS
 from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
 
@@ -225,11 +225,12 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         help="a store; the engine's path is printed, work files go below TMPDIR",
     )
     add_target(parser, auto=True)
+    add_thresholds(parser)
     add_signing_key(parser)
 
 
 def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.stages.build import Wanted, build
+    from engine_builder.stages.build import Thresholds, Wanted, build
 
     return build(
         args.source,
@@ -248,6 +249,7 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
             max_batch_size=args.max_batch_size,
             gpu_memory=memory(args),
             timing_cache=args.timing_cache,
+            thresholds=Thresholds(args.min_kendall_tau, args.max_ndcg_delta),
         ),
         key=signing_key(args),
         progress=progress,

@@ -6,7 +6,7 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from engine_builder.arguments import number
+from engine_builder.arguments import fraction, number
 from engine_builder.errors import UsageError
 from reranker_contracts import EngineTarget
 from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
@@ -59,6 +59,24 @@ def add_target(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
         type=Path,
         metavar="DIR",
         help="where tensorrt keeps its timings for later builds",
+    )
+
+
+def add_thresholds(parser: argparse.ArgumentParser) -> None:
+    """How closely the engine must rank like the original."""
+    parser.add_argument(
+        "--min-kendall-tau",
+        type=fraction(-1, 1),
+        default=0.995,
+        metavar="TAU",
+        help="refuse an engine that agrees less with FP32 PyTorch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-ndcg-delta",
+        type=fraction(0, 1),
+        default=0.002,
+        metavar="D",
+        help="refuse an engine that loses more NDCG@10 (default: %(default)s)",
     )
 
 

@@ -1,7 +1,7 @@
 """Which waiting pairs go into the next batch: a pure choice over their lengths.
 
 An engine pads every row of a batch to the longest one, and padding is computed like text. So a
-batch holds pairs of about one length: first those of the request whose turn it is, from its longest
+batch holds pairs of about one length: first those of the request that leads, from its longest
 down, then the nearest of all others, as long as there is room.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 #: (20 to 300 tokens, 50 passages a request) at 1.11. Lower values make many small batches.
 MAX_PADDING_RATIO = 1.12
 #: The leader's own pairs go together only within this ratio while others can fill the batch: wider
-#: would pad where many wait and batches of one length are to be had, narrower prolong its turns.
+#: would pad where many wait and batches of one length are to be had, narrower make more of them.
 _OWN_PADDING_RATIO = 1.05
 #: Batches under this share of the token budget may be padded freely: they cost a call, not compute.
 _FREE_SHARE = 32

@@ -2,7 +2,7 @@
 
 Pairs of all waiting requests lie in one queue, ordered by length, each distinct pair once
 (`pairs`). Whenever fewer than two batches are in flight (one running, one ready behind it), the
-next one is chosen for the request whose turn it is (`turns`), and filled up with others' pairs of
+next one is chosen for the request that is due (`turns`), and filled up with others' pairs of
 like length (`batching`). A request whose client has gone takes its waiting pairs with it.
 
     run ─▶ waiting (by length) ─▶ batch ─▶ engine ─▶ scattered to the requests' results
@@ -93,7 +93,7 @@ class Scheduler:
         self._telemetry.shared_pairs.inc(self._queue.shared - shared)
         self._telemetry.arrived(self._queue.tokens_added - added)
         if job.waiting:
-            self._turns.join(caller, job)
+            self._turns.join(caller, job, sum(pair.length for pair in job.waiting))
         else:
             job.taken = job.submitted
             self._telemetry.queue_seconds.observe(0.0)
@@ -132,16 +132,15 @@ class Scheduler:
 
     def _take(self) -> list[Pair]:
         """Remove the next batch from the queue."""
-        queue, leader, caller = self._queue, self._turns.leader, self._turns.caller
-        chosen = choose_batch(queue.lengths, queue.positions(leader), self._limits)
-        before = len(leader.waiting)
+        queue, caller = self._queue, self._turns.caller
+        own_places = queue.positions(self._turns.leader)
+        chosen = choose_batch(queue.lengths, own_places, self._limits)
         batch, jobs = queue.take(chosen)
         longest = batch[-1].length
-        own = before - len(leader.waiting)
-        callers_own = len(batch)
+        own = len(batch)
         if any(job.caller != caller for job in jobs):
-            callers_own = sum(any(job.caller == caller for job, _ in pair.claims) for pair in batch)
-        self._turns.spend(own * longest, callers_own * longest, len(batch) * longest)
+            own = sum(any(job.caller == caller for job, _ in pair.claims) for pair in batch)
+        self._turns.spend(own * longest, len(batch) * longest)
         now = self._clock()
         for job in jobs:
             if not job.waiting:

@@ -1,17 +1,23 @@
-"""Whose pairs lead the next batch: callers take turns, and within a caller its requests do.
+"""Whose pairs lead the next batch: callers take turns, and a caller's requests go as they are due.
 
-Whoever has the turn leads batches until about a token budget went to their own pairs, then goes to
-the end of the line. So what a request waits for depends on how many others wait, not on how large
-they are; and a small one is done in one turn, instead of in slices as thin as a large one's. The
-same rule one level up gives each caller the same share, however many requests they send.
+A request is due when its caller has got so many times its own tokens from the engine since it came.
+So a small one overtakes large ones, a large one is overtaken only for a time in proportion to its
+size, and of two that are alike the first one goes first; nobody's requests are cut into slices that
+all end late, as they would be if requests took turns.
+
+A caller that has the turn leads batches until about a token budget went to its own pairs, then goes
+to the end of the line: so each has the same share, however many requests they send, and how large.
 """
 
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Hashable
+from operator import itemgetter
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
-#: A turn ends when this share of a token budget went to the leader's pairs: less than all of it,
+#: A turn ends when this share of a token budget went to the caller's pairs: less than all of it,
 #: because a full batch of long pairs is seldom full to the last token.
 _OWN_SHARE = 0.75
 #: Or when its batches hold this many budgets together with the pairs that fill them up: pairs of
@@ -19,18 +25,19 @@ _OWN_SHARE = 0.75
 _BUDGETS = 3
 #: Padded tokens of one turn, in token budgets, at most: the last batch comes on top.
 LONGEST_TURN = _BUDGETS + 1
+#: A request is due when so many times its own tokens are done. At 0 all go in the order in which
+#: they come; at 60 % load, 10 to 200 passages a request, 4 has half of them done in three quarters
+#: of the time that they then take, and the slowest 1 % in 1.08 times that.
+PATIENCE = 4
 
 
 class Turns(Generic[T]):
-    """The line of those who wait."""
+    """The line of the callers who wait."""
 
     def __init__(self, token_budget: int) -> None:
         self._budget = token_budget
         self._line: deque[T] = deque()
         self._own = self._all = 0
-
-    def __len__(self) -> int:
-        return len(self._line)
 
     @property
     def leader(self) -> T:
@@ -42,9 +49,7 @@ class Turns(Generic[T]):
         self._line.append(one)
 
     def leave(self, one: T) -> None:
-        """Go, wherever in the line; without effect when gone already."""
-        if one not in self._line:
-            return
+        """Go, wherever in the line; it must be there."""
         if one == self.leader:
             self._own = self._all = 0
         self._line.remove(one)
@@ -58,13 +63,49 @@ class Turns(Generic[T]):
             self._own = self._all = 0
 
 
+class DueOrder(Generic[T]):
+    """The requests of one caller, the one that is due first ahead."""
+
+    def __init__(self) -> None:
+        # Ascending by when it is due; of equal ones the first to come is ahead.
+        self._line: list[tuple[tuple[int, int], T]] = []
+        self._places: dict[T, tuple[int, int]] = {}
+        self._done = self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    @property
+    def leader(self) -> T:
+        """Who is due first; there must be somebody."""
+        return self._line[0][1]
+
+    def join(self, one: T, tokens: int) -> None:
+        """Come in with so many tokens that wait."""
+        self._number += 1
+        place = self._places[one] = (self._done + PATIENCE * tokens, self._number)
+        self._line.insert(self._at(place), (place, one))
+
+    def leave(self, one: T) -> None:
+        """Go; without effect when gone already."""
+        place = self._places.pop(one, None)
+        if place is not None:
+            del self._line[self._at(place)]
+
+    def spend(self, tokens: int) -> None:
+        """The engine was given so many padded tokens of the caller's."""
+        self._done += tokens
+
+    def _at(self, place: tuple[int, int]) -> int:
+        return bisect_left(self._line, place, key=itemgetter(0))
+
+
 class CallerTurns(Generic[T]):
-    """Turns of callers, and each caller's turns of its requests."""
+    """Turns of callers, and the order of each caller's requests."""
 
     def __init__(self, token_budget: int) -> None:
-        self._budget = token_budget
         self._callers: Turns[str] = Turns(token_budget)
-        self._requests: dict[str, Turns[T]] = {}
+        self._requests: dict[str, DueOrder[T]] = {}
 
     @property
     def caller(self) -> str:
@@ -76,12 +117,12 @@ class CallerTurns(Generic[T]):
         """That caller's request."""
         return self._requests[self.caller].leader
 
-    def join(self, caller: str, one: T) -> None:
-        """Come in at the end of the caller's line; a caller who had none at the end of theirs."""
+    def join(self, caller: str, one: T, tokens: int) -> None:
+        """Come in; a caller who had no request at the end of the line of callers."""
         if caller not in self._requests:
-            self._requests[caller] = Turns(self._budget)
+            self._requests[caller] = DueOrder()
             self._callers.join(caller)
-        self._requests[caller].join(one)
+        self._requests[caller].join(one, tokens)
 
     def leave(self, caller: str, one: T) -> None:
         """Go, wherever in the line; without effect when gone already."""
@@ -93,7 +134,7 @@ class CallerTurns(Generic[T]):
             self._callers.leave(caller)
             del self._requests[caller]
 
-    def spend(self, own: int, callers_own: int, total: int) -> None:
-        """The leader led a batch: padded tokens of its own, of its caller's requests, and all."""
-        self._requests[self.caller].spend(own, total)
-        self._callers.spend(callers_own, total)
+    def spend(self, own: int, total: int) -> None:
+        """The leader led a batch: padded tokens of its caller's requests, and all."""
+        self._requests[self.caller].spend(own)
+        self._callers.spend(own, total)

@@ -72,6 +72,34 @@ def test_an_engine_that_cannot_score(
     assert "not openvino fp32" in capsys.readouterr().out
 
 
+def test_an_engine_that_ranks_otherwise(
+    make_model: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Refused with the way out, which then leads to it."""
+    import openvino
+
+    infer = openvino.InferRequest.infer
+    monkeypatch.setattr(
+        openvino.InferRequest,
+        "infer",
+        lambda self, *given: {key: -value for key, value in infer(self, *given).items()},
+    )
+    source = f"--source={make_model('bert')}"
+    target = ("--runtime=openvino", "--precision=fp32")
+    assert main(["build", f"--out={tmp_path / 'store'}", source, *target]) == 7
+    said = capsys.readouterr().out
+    assert "ParityRefused" in said
+    assert "(at least 0.995)" in said
+    assert "loosen --min-kendall-tau and --max-ndcg-delta" in said
+    loose = ("--min-kendall-tau=-1", "--max-ndcg-delta=1")
+    done, _engine = _built(tmp_path / "store", source, *target, *loose)
+    assert done.parity is not None
+    assert done.parity.kendall_tau < 0
+
+
 def test_a_runtime_that_cannot_compile(
     make_model: Callable[[str], Path],
     tmp_path: Path,

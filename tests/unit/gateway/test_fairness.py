@@ -18,7 +18,7 @@ from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import TokenisedRequest
-from reranker_gateway.turns import LONGEST_TURN
+from reranker_gateway.turns import LONGEST_TURN, PATIENCE, CallerTurns
 
 NEVER = 1_000_000
 MODEL = ServedModel.model_validate(
@@ -138,10 +138,11 @@ LIMITS = st.builds(BatchLimits, max_rows=st.integers(1, 8), token_budget=st.inte
 
 @settings(deadline=None)
 @given(asked=st.lists(REQUESTS, min_size=1, max_size=7), limits=LIMITS)
-def test_waiting_depends_on_how_many_wait_and_not_on_their_sizes(
+def test_callers_wait_by_how_many_wait_and_not_by_their_sizes(
     asked: list[Asked], limits: BatchLimits
 ) -> None:
-    world = World(limits, [Asked(a.lengths, a.comes, a.goes) for a in asked])
+    callers = [Asked(a.lengths, a.comes, goes=a.goes, caller=f"{n}") for n, a in enumerate(asked)]
+    world = World(limits, callers)
     asyncio.run(world.run())
     turn = LONGEST_TURN * limits.token_budget
     for number, one in enumerate(world.asked):
@@ -160,6 +161,48 @@ def test_waiting_depends_on_how_many_wait_and_not_on_their_sizes(
     assert world.scheduler.waiting_tokens == 0
 
 
+@given(st.lists(st.tuples(st.integers(1, 500), st.integers(0, 400)), min_size=1, max_size=30))
+def test_a_request_is_overtaken_by_smaller_ones_and_only_for_a_time(
+    asked: list[tuple[int, int]],
+) -> None:
+    """Each has so many tokens, and comes when so many more are done, or nobody waits."""
+    turns: CallerTurns[int] = CallerTurns(100)
+    left, came, done, order = {}, {}, 0, []
+    coming = [(number, tokens) for number, (tokens, _) in enumerate(asked)]
+    due = list(itertools.accumulate(pause for _, pause in asked))
+    while coming or left:
+        while coming and (due[coming[0][0]] <= done or not left):
+            number, tokens = coming.pop(0)
+            left[number], came[number] = tokens, done
+            turns.join("", number, tokens)
+        leader = turns.leader
+        spent = min(50, left[leader])
+        done += spent
+        left[leader] -= spent
+        turns.spend(spent, spent)
+        if not left[leader]:
+            order.append(leader)
+            turns.leave("", leader)
+            del left[leader]
+    assert sorted(order) == list(range(len(asked)))
+    for at, first in enumerate(order):
+        for later in order[at + 1 :]:
+            if later < first:
+                # It came before and ended after.
+                assert asked[first][0] < asked[later][0]
+                assert came[first] < came[later] + PATIENCE * asked[later][0]
+
+
+async def test_of_requests_that_are_alike_the_first_is_done_first() -> None:
+    limits = BatchLimits(max_rows=8, token_budget=800)
+    alike = [Asked([100] * 24, comes=at) for at in range(4)]
+    world = World(limits, alike)
+    await world.run()
+    assert [[world.rows(batch, n) for n in range(4)].index(8) for batch in world.batches] == [
+        number for number in range(4) for _ in range(3)
+    ]
+
+
 @pytest.mark.parametrize("others", [1, 4])
 @pytest.mark.parametrize("passages", [32, 512])
 async def test_a_small_request_is_done_long_before_the_large_ones(
@@ -170,8 +213,8 @@ async def test_a_small_request_is_done_long_before_the_large_ones(
     small = Asked([100], comes=IN_FLIGHT)
     world = World(limits, [*large, small])
     await world.run()
-    # One full batch of each, whatever they hold.
-    assert world.waiting(small.came, others, 1) <= others * 8192
+    # At once, whatever they hold.
+    assert world.waiting(small.came, others, 1) == 0
     # And the large ones were hardly held up: 16 pairs a batch, all full, and one batch more.
     assert len(world.batches) == others * passages // 16 + 1
 
@@ -179,11 +222,11 @@ async def test_a_small_request_is_done_long_before_the_large_ones(
 async def test_a_large_request_goes_on_while_small_ones_keep_coming() -> None:
     limits = BatchLimits(max_rows=32, token_budget=8192)
     large = Asked([512] * 64)
-    stream = [Asked([100] * 20, comes=at // 2) for at in range(60)]
+    # A full batch of them for each batch that is done.
+    stream = [Asked([100] * 32, comes=at) for at in range(80)]
     world = World(limits, [large, *stream])
     await world.run()
-    last = max(at for at, batch in enumerate(world.batches) if world.rows(batch, 0))
-    assert last < len(world.batches) / 2
+    assert world.waiting(0, 0, 64) <= (PATIENCE + 1) * 512 * 64
 
 
 async def test_many_requests_of_mixed_lengths_are_padded_little() -> None:

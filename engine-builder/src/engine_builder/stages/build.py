@@ -41,9 +41,20 @@ from reranker_contracts import (
 from reranker_contracts.stages import OF_THE_TARGET
 from reranker_contracts.targets import Accelerator, Precision, Runtime
 
-#: Thresholds of this command; in a cluster the operator judges by the service's own.
-MIN_KENDALL_TAU = 0.995
-MAX_NDCG10_DELTA = 0.002
+
+@dataclass(frozen=True)
+class Thresholds:
+    """How closely an engine must rank like FP32 PyTorch, as `spec.engine.parity` has it."""
+
+    min_kendall_tau: float = 0.995
+    max_ndcg_delta: float = 0.002
+
+    def are_met(self, parity: ParityReport) -> bool:
+        """Of what `validate` measured."""
+        return (
+            parity.kendall_tau >= self.min_kendall_tau
+            and parity.ndcg10_delta <= self.max_ndcg_delta
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class Wanted:
     max_batch_size: int
     gpu_memory: int | None = None
     timing_cache: Path | None = None
+    thresholds: Thresholds = Thresholds()
 
     def candidates(self, runtimes: Runtimes) -> tuple[EngineTarget, ...]:
         """In the order in which they are tried; raises StageError when there is none."""
@@ -238,7 +250,7 @@ class _Build:
             validated = validate(prepared, engine, progress=self.progress)
         self.progress.say(validated.message)
         if validated.reason is StageReason.SUCCEEDED:
-            _judge(validated.parity)
+            _judge(validated.parity, wanted.thresholds)
         done = self._publish(engine, identity)
         path = self.store.path_of("engine", digest_of(identity))
         return Outcome(
@@ -269,18 +281,14 @@ class _Build:
         return done
 
 
-def falls_short(parity: ParityReport) -> bool:
-    """Under the thresholds of this command."""
-    return parity.kendall_tau < MIN_KENDALL_TAU or parity.ndcg10_delta > MAX_NDCG10_DELTA
-
-
-def _judge(parity: ParityReport | None) -> None:
+def _judge(parity: ParityReport | None, thresholds: Thresholds) -> None:
     if parity is None:
         raise ValueError("validate gave no report")
-    if falls_short(parity):
+    if not thresholds.are_met(parity):
         raise StageError(
             StageReason.PARITY_REFUSED,
-            f"Kendall tau {parity.kendall_tau:.4f} (at least {MIN_KENDALL_TAU}), NDCG@10 loss "
-            f"{parity.ndcg10_delta:.4f} (at most {MAX_NDCG10_DELTA}): the engine ranks differently "
-            "from FP32 PyTorch; use another model",
+            f"Kendall tau {parity.kendall_tau:.4f} (at least {thresholds.min_kendall_tau}), "
+            f"NDCG@10 loss {parity.ndcg10_delta:.4f} (at most {thresholds.max_ndcg_delta}): the "
+            "engine ranks differently from FP32 PyTorch; use another --precision or model, or "
+            "loosen --min-kendall-tau and --max-ndcg-delta",
         )
