@@ -18,7 +18,7 @@ from reranker_gateway.score_cache import ScoreCache
 from reranker_gateway.telemetry import Telemetry
 from reranker_gateway.throughput import Throughput
 from reranker_gateway.tokenise import TokenisedRequest
-from reranker_gateway.turns import LONGEST_TURN, PATIENCE, CallerTurns
+from reranker_gateway.turns import LARGE, LONGEST_TURN, PATIENCE, CallerTurns
 
 NEVER = 1_000_000
 MODEL = ServedModel.model_validate(
@@ -161,7 +161,7 @@ def test_callers_wait_by_how_many_wait_and_not_by_their_sizes(
     assert world.scheduler.waiting_tokens == 0
 
 
-@given(st.lists(st.tuples(st.integers(1, 500), st.integers(0, 400)), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.integers(1, 900), st.integers(0, 900)), min_size=1, max_size=30))
 def test_a_request_is_overtaken_by_smaller_ones_and_only_for_a_time(
     asked: list[tuple[int, int]],
 ) -> None:
@@ -190,7 +190,8 @@ def test_a_request_is_overtaken_by_smaller_ones_and_only_for_a_time(
             if later < first:
                 # It came before and ended after.
                 assert asked[first][0] < asked[later][0]
-                assert came[first] < came[later] + PATIENCE * asked[later][0]
+                patience = PATIENCE * min(asked[later][0], LARGE * 100)
+                assert came[first] < came[later] + patience
 
 
 async def test_of_requests_that_are_alike_the_first_is_done_first() -> None:
@@ -221,12 +222,14 @@ async def test_a_small_request_is_done_long_before_the_large_ones(
 
 async def test_a_large_request_goes_on_while_small_ones_keep_coming() -> None:
     limits = BatchLimits(max_rows=32, token_budget=8192)
-    large = Asked([512] * 64)
+    large = Asked([512] * 128)
     # A full batch of them for each batch that is done.
-    stream = [Asked([100] * 32, comes=at) for at in range(80)]
+    stream = [Asked([100] * 32, comes=at) for at in range(200)]
     world = World(limits, [large, *stream])
     await world.run()
-    assert world.waiting(0, 0, 64) <= (PATIENCE + 1) * 512 * 64
+    own = 512 * 128
+    assert own > LARGE * limits.token_budget
+    assert world.waiting(0, 0, 128) <= PATIENCE * LARGE * limits.token_budget + own
 
 
 async def test_many_requests_of_mixed_lengths_are_padded_little() -> None:
