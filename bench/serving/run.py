@@ -242,13 +242,15 @@ class Bench:
         self.tell("W5: failed", str(dict(found.failed) or 0), dict(found.failed))
 
 
-def side_by_side(bench: Bench, parts: Sequence[str], server: Server) -> None:
-    """`peers` and `latency`, with everybody running."""
+def side_by_side(
+    bench: Bench, parts: Sequence[str], server: Server, against: Sequence[str] | None
+) -> None:
+    """`peers` and `latency`, with everybody running, or those that are named."""
     best = tuned(bench.directory)
     with contextlib.ExitStack() as stack:
         compared: list[Server] = [server]
         untuned: list[Server] = []
-        for peer in PEERS:
+        for peer in (one for one in PEERS if against is None or one.name in against):
             first, way = peer.ways[0], best.get(peer.name, peer.ways[0])
             others = [] if way == first or not _as_it_comes(peer) else [first]
             for each, to in ((way, compared), *((one, untuned) for one in others)):
@@ -278,7 +280,13 @@ def main() -> None:
     parser.add_argument("--bodies", type=int, default=8, help="requests of a round")
     parser.add_argument("--timed", type=int, default=24, help="requests of latency")
     parser.add_argument("--only", nargs="*", default=_PARTS, choices=("tune", *_PARTS))
-    parser.add_argument("--engine", help="of single, peers, latency and overload")
+    parser.add_argument("--engine", help="the one to measure (ceiling: all; else what auto takes)")
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        metavar="PEER",
+        help="of peers and latency, as servers.py names them",
+    )
     arguments = parser.parse_args()
     end_with_servers()
     parts = arguments.only
@@ -288,13 +296,13 @@ def main() -> None:
         if "tune" in parts:
             bench.tune()
         if "ceiling" in parts:
-            for name in bench.engines:
+            for name in [arguments.engine] if arguments.engine else bench.engines:
                 bench.ceiling(name)
         if "single" in parts:
             bench.single()
         if not {"peers", "latency"}.isdisjoint(parts):
             with ours(bench.directory, bench.engine, bench.logs) as server:
-                side_by_side(bench, parts, server)
+                side_by_side(bench, parts, server, arguments.against)
         if "overload" in parts:
             bounds = {"MAX_QUEUE_TOKENS": _QUEUE_TOKENS}
             with (
