@@ -84,10 +84,12 @@ def openvino_model(file: Path, threads: int, precision: str) -> Model:
 def load(engine: Path, threads: int) -> Model:
     """The engine's model by the runtime that its config.pbtxt names."""
     repository = engine / "repository/reranker"
-    file, config = repository / "1/model.onnx", (repository / "config.pbtxt").read_text("utf-8")
+    config = (repository / "config.pbtxt").read_text(encoding="utf-8")
     if "openvino" not in config:
-        return onnxruntime_model(file, threads)
-    return openvino_model(file, threads, "bf16" if '"bf16"' in config else "f32")
+        return onnxruntime_model(repository / "1/model.onnx", threads)
+    if '"bf16"' in config:
+        return openvino_model(repository / "1/model.xml", threads, "bf16")
+    return openvino_model(repository / "1/model.onnx", threads, "f32")
 
 
 def tokenised(engine: Path, requests: list[dict[str, object]]) -> Pairs:

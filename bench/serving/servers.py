@@ -24,7 +24,7 @@ from reranker_contracts.manifest import MANIFEST
 _HERE = Path(__file__).parent
 _SHARED, _REGIONS = Path("/dev/shm"), "triton_*_backend_shm_region_*"  # noqa: S108
 Dialect = Literal["nim", "rerank", "tei"]
-_PREFERRED = ("openvino fp32", "onnxruntime fp32", "onnxruntime int8", "openvino bf16")
+_AUTO = ("openvino bf16", "openvino fp32", "onnxruntime fp32", "onnxruntime int8")
 #: Arguments beyond those that a server needs to start.
 Way = tuple[str, ...]
 
@@ -53,14 +53,19 @@ class Server:
 def engines(directory: Path) -> dict[str, Path]:
     """What `prepare` has built, by runtime and precision; first what `auto` takes.
 
-    BF16 comes last: it is there for those who can bear that it ranks less closely.
+    What ranks less closely than the default gate wants comes last.
     """
-    found = {}
+    found, below = {}, set()
     for folder in (directory / "store/engines").iterdir():
         manifest = ArtefactManifest.model_validate_json((folder / MANIFEST).read_text())
         assert isinstance(manifest.identity, EngineIdentity)  # noqa: S101 - an engine's
-        found[f"{manifest.identity.runtime} {manifest.identity.precision}"] = folder
-    return dict(sorted(found.items(), key=lambda entry: _PREFERRED.index(entry[0])))
+        name = f"{manifest.identity.runtime} {manifest.identity.precision}"
+        found[name] = folder
+        parity = manifest.parity
+        if parity and (parity.kendall_tau < 0.995 or parity.ndcg10_delta > 0.002):
+            below.add(name)
+    order = sorted(found, key=lambda name: (name in below, _AUTO.index(name)))
+    return {name: found[name] for name in order}
 
 
 @contextlib.contextmanager

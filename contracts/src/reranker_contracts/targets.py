@@ -40,13 +40,8 @@ CPU_FEATURES: dict[tuple[Runtime, Precision], tuple[str, ...]] = {
 }
 
 
-#: Without these the precision is no faster than FP32, so it is left out when nothing was asked for:
-#: measured, OpenVINO in BF16 is slower than in FP32 on a CPU with AVX512-BF16 alone.
-_FAST_WITH: dict[tuple[Runtime, Precision], str] = {("openvino", "bf16"): "amx_bf16"}
-
-#: Fastest first, by what runtimes and precisions are made for. The table in docs/targets.md shows
-#: it of no CPU yet: it was measured without AMX, on shared cores, where OpenVINO and ONNX Runtime
-#: in FP32 are as good as equal. Measure with `hack/target-table` before changing the order.
+#: Fastest first, as far as it was measured: without AMX. Measure with `hack/target-table` before
+#: changing the order.
 _BY_SPEED: dict[Accelerator, tuple[tuple[Runtime, Precision], ...]] = {
     "cpu": (
         ("openvino", "bf16"),
@@ -173,7 +168,7 @@ def builds_for(runtime: Runtime, compute_capability: str | None) -> bool:
 
 
 def _worthwhile(runtime: Runtime, precision: Precision, runtimes: Runtimes) -> bool:
-    needed = _FAST_WITH.get((runtime, precision))
-    if needed is not None and needed not in runtimes.cpu_features:
+    needed = CPU_FEATURES.get((runtime, precision), ())
+    if needed and set(needed).isdisjoint(runtimes.cpu_features):
         return False
     return (runtime, precision) not in _ONLY_ASKED_FOR

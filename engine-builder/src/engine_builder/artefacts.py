@@ -25,6 +25,8 @@ ONNX = "model.onnx"
 #: Weights beside the graph, where they pass protobuf's limit of 2 GiB.
 ONNX_DATA = "model.onnx.data"
 PARITY = "parity.json"
+#: A graph in OpenVINO's own form, and its weights.
+IR, IR_WEIGHTS = "model.xml", "model.bin"
 #: Of a compiled runtime: an engine for one kind of GPU.
 PLAN = "model.plan"
 #: Between compile and publish; the manifest says the same of a published engine.
@@ -38,10 +40,10 @@ PREPARED_FILES = (MODEL, TOKENIZER, ONNX, PROBES, REFERENCE)
 PREPARED_OPTIONAL = (ONNX_DATA,)
 ENGINE_FILES = (MODEL, TOKENIZER, TRITON_CONFIG)
 #: One of these is what the runtime loads.
-ENGINE_MODELS = (f"{ENGINE_VERSION}/{ONNX}", f"{ENGINE_VERSION}/{PLAN}")
+ENGINE_MODELS = tuple(f"{ENGINE_VERSION}/{name}" for name in (ONNX, IR, PLAN))
 #: A report, or what pods need to make one: see `validate`.
 ENGINE_PROOFS = ((PARITY,), (PROBES, REFERENCE))
-ENGINE_OPTIONAL = (f"{ENGINE_VERSION}/{ONNX_DATA}",)
+ENGINE_OPTIONAL = tuple(f"{ENGINE_VERSION}/{name}" for name in (ONNX_DATA, IR_WEIGHTS))
 
 
 class CompiledEngine(Document):

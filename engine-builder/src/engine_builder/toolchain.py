@@ -11,7 +11,7 @@ from reranker_contracts.targets import CPU_FEATURES
 #: Raise when this package's own code changes the bytes that it writes for equal inputs.
 RECIPE = 2
 #: The same for what `targets` writes.
-TARGET_RECIPE = 3
+TARGET_RECIPE = 4
 
 
 def installed_toolchain() -> Toolchain:

@@ -2,6 +2,9 @@
 
 # Collected on machines without the runtimes, so that they are imported where they are used.
 
+# ruff: noqa: PLC0415
+
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from engine_builder.artefacts import (
     COMPILED,
     ENGINE_VERSION,
+    IR,
     PARITY,
     PLAN,
     TRITON_CONFIG,
@@ -96,6 +100,33 @@ def test_cpu_engine_is_built_proven_and_published(
     assert manifest.cpu_features == features
     assert manifest.parity == done.parity
     assert COMPILED not in {entry.path for entry in manifest.files}
+
+
+def test_bf16_of_openvino_is_for_products_alone(
+    make_model: Callable[[str], Path], run: Run, tmp_path: Path
+) -> None:
+    import openvino
+
+    from engine_builder.targets.openvino_cpu import settings
+
+    _needs(BF16)
+    store = tmp_path / "store"
+    target = ("--runtime=openvino", "--precision=bf16")
+    loose = ("--min-kendall-tau=0", "--max-ndcg-delta=1")
+    done = run("build", f"--source={make_model('bert')}", f"--out={store}", *target, *loose)
+    assert done.ok, done.message
+    (engine,) = (store / "engines").iterdir()
+    graph = engine / ENGINE_VERSION / IR
+    compiled = openvino.Core().compile_model(graph, "CPU", settings("bf16", 1))
+    found: dict[str, set[str]] = defaultdict(set)
+    for operation in compiled.get_runtime_model().get_ordered_ops():
+        kind, precision = (
+            operation.rt_info[key].value for key in ("layerType", "runtimePrecision")
+        )
+        found[kind].add(precision)
+    assert found["FullyConnected"] == {"bf16"}
+    # Norms and sums of residuals.
+    assert found["MVN"] == found["Eltwise"] - {"i32", "u8"} == {"f32"}
 
 
 def test_an_engine_is_not_published_under_another_targets_name(

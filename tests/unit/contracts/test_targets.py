@@ -43,9 +43,10 @@ def test_auto_goes_from_fast_to_portable() -> None:
 def test_auto_names_only_what_the_image_has_and_what_is_worth_it() -> None:
     plain = Runtimes(recipe=1, onnxruntime="1")
     assert _tried("cpu", runtimes=plain) == ["onnxruntime fp32 on cpu"]
-    slow = ALL.model_copy(update={"cpu_features": ("avx512_bf16",)})
-    assert _tried("cpu", runtimes=slow)[0] == "openvino fp32 on cpu"
-    assert _tried("cpu", precision="bf16", runtimes=slow) == ["openvino bf16 on cpu"]
+    for flag, first in (("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx512_vnni", "fp32")):
+        node = ALL.model_copy(update={"cpu_features": (flag,)})
+        assert _tried("cpu", runtimes=node)[0] == f"openvino {first} on cpu"
+        assert _tried("cpu", precision="bf16", runtimes=node) == ["openvino bf16 on cpu"]
 
 
 def test_what_is_asked_for_is_all_there_is() -> None:

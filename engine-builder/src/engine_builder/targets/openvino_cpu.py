@@ -1,7 +1,7 @@
 """OpenVINO on CPU: FP32, or BF16 or INT8 matrix products where the CPU has them.
 
-The graph is the exported one, for INT8 with its weights rounded: OpenVINO compiles it for its CPU
-when it loads it.
+The graph is the exported one, for INT8 with its weights rounded, for BF16 with marks on what stays
+in FP32: OpenVINO compiles it for its CPU when it loads it.
 """
 
 from pathlib import Path
@@ -10,12 +10,13 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from engine_builder.artefacts import ONNX, copy_graph
+from engine_builder.artefacts import IR, ONNX, copy_graph
 from engine_builder.batches import Tensors
 from engine_builder.cpus import available_cpus, require_cpu
 from engine_builder.logits import checked_logits, load_failure, run_failure
 from engine_builder.targets.base import Built, Job
 from engine_builder.targets.int8_weights import GROUP, restore_weights, write_quantised
+from engine_builder.targets.openvino_bf16 import write_mixed
 from reranker_contracts import EngineTarget
 
 #: The backend's names.
@@ -31,21 +32,28 @@ class OpenVinoBuilder:
         if job.target.precision == "int8":
             with job.progress.step("quantising weights to INT8"):
                 write_quantised(job, restore_weights)
+        elif job.target.precision == "bf16":
+            with job.progress.step("marking what stays in FP32"):
+                write_mixed(job.prepared / ONNX, job.out / IR)
         else:
             copy_graph(job.prepared, job.out, job.progress)
         parameters = {"precision": _PRECISIONS[job.target.precision]}
         if job.target.cpu_features:
             parameters["cpu_features"] = " ".join(job.target.cpu_features)
-        return Built(backend="openvino", filename=ONNX, parameters=parameters)
+        return Built("openvino", _filename(job.target), parameters)
 
     def load(self, directory: Path, target: EngineTarget) -> "OpenVinoScorer":
         """TargetAbsent on a CPU that cannot compute in this precision."""
         require_cpu(target)
-        return OpenVinoScorer(directory / ONNX, _PRECISIONS[target.precision])
+        return OpenVinoScorer(directory / _filename(target), _PRECISIONS[target.precision])
+
+
+def _filename(target: EngineTarget) -> str:
+    return IR if target.precision == "bf16" else ONNX
 
 
 class OpenVinoScorer:
-    """`model.onnx`, compiled for this CPU."""
+    """A graph, compiled for this CPU."""
 
     def __init__(self, path: Path, precision: str) -> None:
         core = openvino.Core()
