@@ -78,7 +78,8 @@ def _engine_line(status: dict[str, Any]) -> None:
     for engine in status.get("engines", []):
         parity = engine.get("parity", {})
         size = engine.get("sizeBytes", 0) / 1e6
+        over = ", passed over" if engine.get("state") == "PassedOver" else ""
         say(
-            f"   engine {engine['name']}: {size:.0f} MB, stages took {engine.get('seconds')} s, "
+            f"   engine {engine['name']}{over}: {size:.0f} MB, stages took {engine.get('seconds')} s, "
             f"Kendall tau {parity.get('kendallTau', 0):.4f} over {parity.get('pairs')} pairs"
         )

@@ -24,13 +24,14 @@ class Services:
         self.kubectl = kubectl
 
     def apply(self, name: str, spec: Json) -> None:
-        """Create or change."""
+        """Create or change; in FP32 unless told otherwise, so that all CPUs build the same."""
+        engine = {"precision": "fp32"} | spec.get("engine", {})
         self.kubectl.apply(
             {
                 "apiVersion": "reranker.dev/v1alpha1",
                 "kind": "RerankerService",
                 "metadata": {"name": name},
-                "spec": spec,
+                "spec": spec | {"engine": engine},
             }
         )
 
