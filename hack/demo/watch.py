@@ -79,7 +79,8 @@ def _engine_line(status: dict[str, Any]) -> None:
         parity = engine.get("parity", {})
         size = engine.get("sizeBytes", 0) / 1e6
         over = ", passed over" if engine.get("state") == "PassedOver" else ""
+        tau, pairs = parity.get("kendallTau", 0), parity.get("pairs")
         say(
-            f"   engine {engine['name']}{over}: {size:.0f} MB, stages took {engine.get('seconds')} s, "
-            f"Kendall tau {parity.get('kendallTau', 0):.4f} over {parity.get('pairs')} pairs"
+            f"   engine {engine['name']}{over}: {size:.0f} MB, stages took "
+            f"{engine.get('seconds')} s, Kendall tau {tau:.4f} over {pairs} pairs"
         )

@@ -85,7 +85,8 @@ def _expected_files(source: Path, identity: PrepareIdentity | EngineIdentity) ->
     def present(name: str) -> bool:
         return (source / name).is_file()
 
-    required, optional = PREPARED_FILES, PREPARED_OPTIONAL
+    required: tuple[str, ...] = PREPARED_FILES
+    optional: tuple[str, ...] = PREPARED_OPTIONAL
     if identity.kind == "engine":
         model = next(filter(present, ENGINE_MODELS), ENGINE_MODELS[0])
         proof = next((names for names in ENGINE_PROOFS if all(map(present, names))), (PARITY,))
