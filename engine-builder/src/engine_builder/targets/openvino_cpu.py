@@ -79,7 +79,7 @@ class OpenVinoScorer:
         """Logits of one batch."""
         rows = next(iter(tensors.values())).shape[0]
         try:
-            logits = self._request.infer(tensors)[self._model.output(0)]
+            logits = self._request.infer(tensors)[self._model.output("logits")]
         except Exception as error:
             raise run_failure(error) from error
         return checked_logits(logits, rows, labels)
