@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from reranker_contracts.identity import digest_of
 from reranker_contracts.manifest import ATTACHED, MANIFEST, ArtefactManifest, FileEntry
 
 
@@ -52,8 +53,8 @@ def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
     """Read the manifest of `root` and check every file against it.
 
     Raises IntegrityError when the manifest is missing or malformed, when a file is missing,
-    added, changed or cannot be read, or when the artefact is not the one with this `digest`;
-    OtherVersionError when the manifest is one of another version.
+    added, changed or cannot be read, or when the artefact is not the one with this `digest`, also
+    by what it says it was made from; OtherVersionError when the manifest is one of another version.
     """
     try:
         text = (root / MANIFEST).read_text(encoding="utf-8")
@@ -68,6 +69,8 @@ def verify_artefact(root: Path, digest: str | None = None) -> ArtefactManifest:
         raise IntegrityError(f"{MANIFEST} is malformed ({error.error_count()} errors)") from error
     if digest is not None and manifest.digest != digest:
         raise IntegrityError(f"{MANIFEST} is of {manifest.digest[:10]}, expected {digest[:10]}")
+    if digest_of(manifest.identity) != manifest.digest:
+        raise IntegrityError(f"{MANIFEST} has a digest that is not that of its identity")
     try:
         found = file_entries(root)
     except OSError as error:

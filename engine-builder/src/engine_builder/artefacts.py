@@ -9,8 +9,10 @@ from pathlib import Path
 from engine_builder.errors import StageError
 from engine_builder.progress import Progress
 from reranker_contracts import (
+    EngineIdentity,
     EngineTarget,
     IntegrityError,
+    PrepareIdentity,
     ServedModel,
     Shapes,
     StageReason,
@@ -44,6 +46,14 @@ ENGINE_MODELS = tuple(f"{ENGINE_VERSION}/{name}" for name in (ONNX, IR, PLAN))
 #: A report, or what pods need to make one: see `validate`.
 ENGINE_PROOFS = ((PARITY,), (PROBES, REFERENCE))
 ENGINE_OPTIONAL = tuple(f"{ENGINE_VERSION}/{name}" for name in (ONNX_DATA, IR_WEIGHTS))
+
+
+def known_files(identity: PrepareIdentity | EngineIdentity) -> frozenset[str]:
+    """Paths of the files that such an artefact may have, its manifest and provenance left out."""
+    if identity.kind == "prepared":
+        return frozenset((*PREPARED_FILES, *PREPARED_OPTIONAL))
+    proofs = (name for proof in ENGINE_PROOFS for name in proof)
+    return frozenset((*ENGINE_FILES, *ENGINE_MODELS, *ENGINE_OPTIONAL, *proofs))
 
 
 class CompiledEngine(Document):

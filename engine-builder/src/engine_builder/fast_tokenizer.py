@@ -1,5 +1,7 @@
 """The tokenizer of a model, loaded and tried out where it can do no harm."""
 
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from engine_builder.errors import StageError
 from engine_builder.facts import ModelFacts
 from engine_builder.families.prompts import Joined
 from engine_builder.label_words import label_ids
-from engine_builder.pair_template import check_template, derive_template
+from engine_builder.pair_template import PairEncoder, Tokens, check_template, derive_template
 from engine_builder.prompt_template import join_template, split_template
 from engine_builder.room import check_room
+from engine_builder.tokenizer_files import copy_cleaned
 from engine_builder.trial import on_trial
-from reranker_contracts import PairTemplate, StageReason
+from reranker_contracts import PairTemplate, ServedModel, StageReason
 from reranker_contracts.parity import ProbeSet
 
 
@@ -39,7 +42,8 @@ def read_tokenizer(source: Path, facts: ModelFacts, length: int, probes: ProbeSe
     """
 
     def work() -> dict[str, Any]:
-        fast, tokenizer = _load(source)
+        copy_cleaned(source, Path(clean))
+        fast, tokenizer = _load(Path(clean))
         template = _template(fast, tokenizer, facts, probes)
         check_room(tokenizer, template, probes, length=length, limit=facts.max_length)
         return {
@@ -49,13 +53,29 @@ def read_tokenizer(source: Path, facts: ModelFacts, length: int, probes: ProbeSe
             "labels": label_ids(tokenizer, facts.labels, facts.vocab_size),
         }
 
-    found = on_trial("tokenizer.json", work)
+    # Of this process: one that comes to harm leaves it behind.
+    with tempfile.TemporaryDirectory(prefix="tokenizer-") as clean:
+        found = on_trial("tokenizer.json", work)
     return ReadTokenizer(
         text=found["text"],
         pad_id=found["pad_id"],
         template=PairTemplate.model_validate_json(found["template"]),
         labels=tuple(found["labels"]),
     )
+
+
+def encode_pairs(text: str, served: ServedModel, pairs: Iterable[tuple[str, str]]) -> list[Tokens]:
+    """The pairs as the engine will see them; as `read_tokenizer` for one that comes to harm.
+
+    `text` is the tokenizer's, which may behave on all texts but these.
+    """
+
+    def work() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        encoder = PairEncoder(Tokenizer.from_str(text), served.template, served.max_length)
+        rows = (encoder.encode(query, passage) for query, passage in pairs)
+        return [(row.ids, row.type_ids) for row in rows]
+
+    return [Tokens(tuple(ids), tuple(types)) for ids, types in on_trial("tokenizer.json", work)]
 
 
 def _template(fast: Any, tokenizer: Tokenizer, facts: ModelFacts, probes: ProbeSet) -> PairTemplate:

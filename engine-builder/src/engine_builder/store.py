@@ -59,6 +59,12 @@ class Store:
         """Whether the artefact is published and every byte of it is right."""
         return _verified(self.path_of(kind, digest), digest) is not None
 
+    def keep(self, kind: str, digest: str) -> ArtefactManifest | None:
+        """Make an artefact that is intact young, and tell of it; None when there is none."""
+        path = self.path_of(kind, digest)
+        found = _verified(path, digest)
+        return found if found is not None and _refresh(path) else None
+
     def publish(
         self,
         source: Path,

@@ -157,6 +157,13 @@ def _growing(tokenizer: Tokenizer) -> None:
     tokenizer.normalizer = normalizers.Sequence(replace)
 
 
+def _growing_for_near_ties(tokenizer: Tokenizer) -> None:
+    """On no text but those that are made of the model's own scores."""
+    marked = normalizers.Replace(Regex(r"\A1\. "), "\u0001")
+    replace = [normalizers.Replace("\u0001", "\u0001" * 16) for _ in range(8)]
+    tokenizer.normalizer = normalizers.Sequence([marked, *replace])
+
+
 def _added(source: Path, count: int) -> None:
     path = source / "tokenizer.json"
     value = json.loads(path.read_text())
@@ -202,6 +209,12 @@ LOADED: dict[str, tuple[Harm, str, str]] = {
     "epsilon": (in_json("config.json", layer_norm_eps="x"), "ModelInvalid", "config.json"),
     "regex": (_tokenizer(_backtracking), "ModelInvalid", "tokenizer.json"),
     "growth": (_tokenizer(_growing), "ModelInvalid", "tokenizer.json"),
+    "late growth": (_tokenizer(_growing_for_near_ties), "ModelInvalid", "tokenizer.json"),
+    "named vocabulary": (
+        in_json("tokenizer.json", model={"type": "WordLevel", "vocab": "/proc/self/environ"}),
+        "ModelInvalid",
+        "no list of words",
+    ),
     "added tokens": (lambda source: _added(source, 300_000), "ModelInvalid", "tokenizer"),
     "more added tokens": (lambda source: _added(source, 600_000), "ModelInvalid", "allowed"),
     "deep tokenizer": (instead_of("tokenizer.json", b"[" * 9_000_000), "ModelInvalid", "tokenizer"),
@@ -232,6 +245,20 @@ def test_export_refuses(
     found = refused(capsys, "export", "--source", source, "--out", tmp_path / "out", tmp_path)
     assert found.reason == reason, found.message
     assert says in found.message
+
+
+@pytest.mark.builder
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_other_files_do_not_become_a_part_of_the_engine(
+    make_model, tmp_path: Path, name: str
+) -> None:
+    secret, source = tmp_path / "secret", make_model("bert")
+    secret.write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\nTOPSECRET\n")
+    in_json("tokenizer_config.json", tokenizer_class="BertTokenizer")(source)
+    in_json(name, vocab=str(secret), vocab_file=str(secret), merges=str(secret))(source)
+    assert main(["export", "--source", str(source), "--out", str(tmp_path / "out")]) == 0
+    assert "TOPSECRET" not in (tmp_path / "out/tokenizer.json").read_text()
 
 
 CHAT_TEMPLATES = {

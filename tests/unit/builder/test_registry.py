@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import shutil
 import subprocess
 import threading
 import time
@@ -28,7 +30,7 @@ from engine_builder.oci.auth import find_credentials
 from engine_builder.progress import Progress
 from engine_builder.provenance import examine, load_signing_key, sign_directory
 from engine_builder.store import Store
-from reranker_contracts import StageReason, digest_of, verify_artefact
+from reranker_contracts import StageReason, digest_of, verify_artefact, write_manifest
 
 from .artefacts import ENGINE, published_engine
 from .test_provenance import write_pair
@@ -83,6 +85,25 @@ def test_there_and_back(
         assert list((store / "tmp").iterdir()) == []
     assert cli("pull", reference, "--store", tmp_path / "store-0") == 0
     assert "there already" in capsys.readouterr().err
+
+
+def test_of_an_engine_that_is_kept_its_own_manifest_is_told(
+    engine: Path, reference: str, tmp_path: Path
+) -> None:
+    assert cli("push", engine, reference) == 0
+    store, there = tmp_path / "other", tmp_path / f"other/engines/{DIGEST}"
+    shutil.copytree(engine, there)
+    manifest = verify_artefact(there)
+    assert manifest.parity is not None
+    poor = manifest.parity.model_copy(update={"kendall_tau": 0.4})
+    write_manifest(there, manifest.model_copy(update={"parity": poor}))
+    (there / "provenance.json").unlink()
+    os.utime(there / "manifest.json", (0, 0))
+    with opened(reference) as registry:
+        remote, _evidence, fresh = pull(registry, "v1", Store(store), PROGRESS)
+    assert (fresh, remote.manifest.parity) == (False, poor)
+    # Needed just now, so it is not the first to go.
+    assert (there / "manifest.json").stat().st_mtime > 0
 
 
 def test_the_artefact_is_one_that_other_tools_read(engine: Path, reference: str) -> None:
@@ -282,6 +303,26 @@ def test_a_registry_that_lies_is_noticed(engine: Path, reference: str, tmp_path:
         assert refused(lambda d: d.update(artifactType="application/x")) is wrong
         assert refused(lambda d: d["config"].update(digest=foreign, size=13)) is wrong
         assert refused(lambda d: d["layers"][0].update(size=7)) is wrong
+        # Of another model under this engine's digest, and with a file that no engine has.
+        manifest = json.loads((engine / "manifest.json").read_bytes())
+        other = registry.put_small_blob(
+            config := json.dumps(
+                manifest | {"identity": manifest["identity"] | {"prepared": "f" * 64}}
+            ).encode()
+        )
+        assert refused(lambda d: d["config"].update(digest=other, size=len(config))) is wrong
+        code = {"path": "repository/reranker/1/model.py", "size": 13, "sha256": foreign[7:]}
+        strange = registry.put_small_blob(
+            config := json.dumps(manifest | {"files": [*manifest["files"], code]}).encode()
+        )
+
+        def with_code(document: dict) -> None:
+            document["config"].update(digest=strange, size=len(config))
+            name = {"org.opencontainers.image.title": code["path"]}
+            layer = document["layers"][0] | {"digest": foreign, "size": 13, "annotations": name}
+            document["layers"].append(layer)
+
+        assert refused(with_code) is wrong
     assert not list((tmp_path / "other").glob("engines/*"))
 
 
@@ -420,6 +461,25 @@ def test_a_password_is_not_told_to_a_realm_without_tls() -> None:
     with httpx.Client(transport=httpx.MockTransport(answer), auth=auth) as client:
         assert client.get("https://registry.example/v2/").status_code == 401
     assert asked == ["https://registry.example/v2/"]
+
+
+def test_whoever_a_blob_is_fetched_from_is_told_no_password() -> None:
+    from engine_builder.oci.auth import Credentials, RegistryAuth  # noqa: PLC0415
+
+    told: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "registry.example":
+            return httpx.Response(307, headers={"Location": "https://blobs.example/1"})
+        told.append(request.headers.get("Authorization"))
+        challenge = 'Bearer realm="https://blobs.example/token",service="x"'
+        return httpx.Response(401, headers={"WWW-Authenticate": challenge})
+
+    auth = RegistryAuth(Credentials("u", "p"), "repository:x:pull")
+    transport = httpx.MockTransport(answer)
+    with httpx.Client(transport=transport, auth=auth, follow_redirects=True) as client:
+        assert client.get("https://registry.example/v2/x/blobs/1").status_code == 401
+    assert told == [None]
 
 
 @pytest.mark.parametrize(

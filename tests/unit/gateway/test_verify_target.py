@@ -6,9 +6,10 @@ import pytest
 
 from reranker_contracts import (
     ArtefactManifest,
-    EngineTarget,
+    EngineIdentity,
     Profile,
     StageReason,
+    digest_of,
     write_manifest,
 )
 from reranker_gateway.engine_files import load_engine
@@ -18,8 +19,9 @@ from reranker_gateway.verify import verify_engine
 def _made_for(engine_dir: Path, runtime: str, precision: str) -> None:
     manifest = ArtefactManifest.model_validate_json((engine_dir / "manifest.json").read_bytes())
     identity = manifest.identity.model_copy(update={"runtime": runtime, "precision": precision})
-    assert isinstance(identity, EngineTarget)
+    assert isinstance(identity, EngineIdentity)
     change = {"identity": identity, "cpu_features": identity.cpu_features}
+    change["digest"] = digest_of(identity)
     write_manifest(engine_dir, manifest.model_copy(update=change))
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from engine_builder.artefacts import known_files
 from engine_builder.errors import FULL, StageError
 from engine_builder.oci.client import MANIFEST_TYPE, MAX_MANIFEST, Registry, digest_of
 from engine_builder.progress import Progress, human_size
@@ -28,6 +29,7 @@ from engine_builder.provenance.evidence import judge
 from engine_builder.retention import Retention
 from engine_builder.store import Store
 from reranker_contracts import ArtefactManifest, IntegrityError, StageReason
+from reranker_contracts import digest_of as identity_digest
 from reranker_contracts.base import canonical_json
 from reranker_contracts.manifest import ATTACHED, MANIFEST
 
@@ -144,7 +146,8 @@ def pull(
 
     Digest, signature and room are checked before a file is downloaded. A pull that broke off goes
     on where it was; the artefact appears in the store when all of it is there and right. One that
-    is there without the signature that is wanted gives way.
+    is there without the signature that is wanted gives way; of one that is kept the manifest is
+    told, which may have been made at another time than the registry's.
     """
     with progress.step("reading the registry's manifest"):
         remote, evidence = look_up(registry, version, wanted.key)
@@ -154,9 +157,9 @@ def pull(
     if wanted.retention is not None:
         kept = wanted.retention.keep | {digest}
         store.tidy(replace(wanted.retention, keep=kept))
-    there = store.is_intact(kind, digest)
-    if there and _is_signed(store.path_of(kind, digest), wanted.key):
-        return remote, evidence, False
+    there = store.keep(kind, digest)
+    if there is not None and _is_signed(store.path_of(kind, digest), wanted.key):
+        return replace(remote, manifest=there), evidence, False
     with _staging(store, remote.digest) as staging:
         _check_space(store, remote, staging)
         for layer in remote.layers:
@@ -166,7 +169,7 @@ def pull(
                 registry.fetch_blob(layer.digest, layer.size, layer.path, target, progress)
         (staging / MANIFEST).write_bytes(remote.config)
         try:
-            fresh = store.adopt(staging, remote.manifest, instead=there)
+            fresh = store.adopt(staging, remote.manifest, instead=there is not None)
         except IntegrityError as error:
             # What an earlier pull left there was changed since; the next one begins anew.
             shutil.rmtree(staging, ignore_errors=True)
@@ -262,6 +265,11 @@ def _parse(registry: Registry, data: bytes, digest: str) -> Remote:
         raise _wrong(registry, f"its config is malformed ({error.error_count()} errors)") from error
     if document["artifactType"] != ARTEFACT_TYPES[manifest.identity.kind]:
         raise _wrong(registry, "its artifactType is not that of its config")
+    if identity_digest(manifest.identity) != manifest.digest:
+        raise _wrong(registry, "its digest is not that of what it says it was made from")
+    strange = sorted({entry.path for entry in manifest.files} - known_files(manifest.identity))
+    if strange:
+        raise _wrong(registry, f"{strange[0]} is no file of such an artefact")
     parsed = tuple(_parse_layer(registry, layer) for layer in layers)
     _compare(registry, manifest, parsed)
     return Remote(digest, config_data, manifest, parsed)

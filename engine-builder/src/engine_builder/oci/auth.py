@@ -118,7 +118,9 @@ class RegistryAuth(httpx.Auth):
         if self._header:
             request.headers["Authorization"] = self._header
         response = yield request
-        if response.status_code != 401:
+        # A blob may be somewhere else, and who has it there is nobody to us.
+        elsewhere = response.url.netloc != request.url.netloc
+        if response.status_code != 401 or elsewhere:
             return
         header = None
         scheme, parameters = _challenge(response.headers.get("WWW-Authenticate", ""))

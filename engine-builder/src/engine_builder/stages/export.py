@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from engine_builder.adapter import CONFIG as ADAPTER_CONFIG
 from engine_builder.adapter import read_adapter
@@ -27,12 +26,12 @@ from engine_builder.artefacts import (
 from engine_builder.batches import Tensors, in_batches, pad_batch
 from engine_builder.errors import StageError, defect
 from engine_builder.facts import ModelFacts, effective_length, read_facts
-from engine_builder.fast_tokenizer import ReadTokenizer, read_tokenizer
+from engine_builder.fast_tokenizer import ReadTokenizer, encode_pairs, read_tokenizer
 from engine_builder.files import check_size, make_output, read_metadata
 from engine_builder.onnx_engine import OnnxEngine
 from engine_builder.onnx_weights import gather_weights
 from engine_builder.outcome import Outcome
-from engine_builder.pair_template import PairEncoder, Tokens
+from engine_builder.pair_template import Tokens
 from engine_builder.probes import add_near_ties, load_probes
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources import read_provenance
@@ -88,7 +87,7 @@ def export(
         if own_probes is not None:
             probes = own_probes.added_to(probes)
         served = _describe(source, facts, length, tokenizer)
-        rows = _encode(Tokenizer.from_str(tokenizer.text), served, probes)
+        rows = encode_pairs(tokenizer.text, served, probes.pairs())
     with progress.step(f"loading {parameters / 1e6:.1f} M parameters"):
         model = load_cross_encoder(
             source,
@@ -166,11 +165,6 @@ def _describe(
         inputs=tuple(inputs),
         activation=facts.activation,
     )
-
-
-def _encode(tokenizer: Tokenizer, served: ServedModel, probes: ProbeSet) -> list[Tokens]:
-    encoder = PairEncoder(tokenizer, served.template, served.max_length)
-    return [encoder.encode(query, passage) for query, passage in probes.pairs()]
 
 
 def _write_onnx(
@@ -253,8 +247,7 @@ def _with_near_ties(
     known = dict(zip(probes.pairs(), logits, strict=True))
     full = add_near_ties(probes, logits)
     new = [pair for pair in full.pairs() if pair not in known]
-    encoder = PairEncoder(Tokenizer.from_str(tokenizer), served.template, served.max_length)
-    rows = [encoder.encode(query, passage) for query, passage in new]
+    rows = encode_pairs(tokenizer, served, new)
     known |= zip(new, _reference(model, served, rows, progress), strict=True)
     return full, [known[pair] for pair in full.pairs()]
 

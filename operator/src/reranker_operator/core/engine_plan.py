@@ -146,7 +146,7 @@ def _notice_damage(world: EngineWorld, progress: Progress) -> Progress:
     status, attempts = damage.record(seen, progress.status, progress.attempts, world.now)
     text = attempts.message or ""
     progress = replace(progress, status=status, attempts=attempts)
-    return registry.damaged(progress).judged(
+    return registry.damaged(world, progress).judged(
         condition(ConditionType.COMPILED, False, StageReason.CHECKSUM_MISMATCH, text),
     )
 

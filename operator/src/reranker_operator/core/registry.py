@@ -134,15 +134,18 @@ def built_here(progress: Progress) -> Progress:
     return _with_status(progress, origin=None)
 
 
-def damaged(progress: Progress) -> Progress:
+def damaged(world: EngineWorld, progress: Progress) -> Progress:
     """The files in the store are not whole: the registry may have them.
 
-    Of an engine that came from there nothing was prepared here.
+    Of an engine that came from there nothing was prepared here. Found damaged again at once, it is
+    not what pods want in the registry either, and is built.
     """
+    registry = world.engine.spec.build.registry
     if progress.status.registry is None:
         return progress
     foreign = _status(progress).origin is not None
-    progress = _with_status(progress, asked=None)
+    again = registry if foreign and progress.status.damages > 1 else None
+    progress = _with_status(progress, asked=render.asked_key(again) if again else None)
     if not foreign:
         return progress
     text = "the engine came from the registry"
