@@ -87,7 +87,11 @@ def pod_template(
     triton = _triton(service, defaults, [engine_mount, tmp, shared, *authorities])
     secrets = security.mounts(spec.serving)
     gateway = _gateway(
-        service, gateway_image, defaults, [engine_mount, tmp, *authorities, *secrets]
+        service,
+        gateway_image,
+        defaults,
+        [engine_mount, tmp, *authorities, *secrets],
+        name=spec.model.served_name or engine.spec.model_name,
     )
     pod = pod_spec(
         defaults,
@@ -259,8 +263,10 @@ def gateway_environment(settings: Mapping[str, object]) -> list[Json]:
     ]
 
 
-def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: list[Json]) -> Json:
-    serving, model = service.spec.serving, service.spec.model
+def _gateway(
+    service: RerankerService, image: str, defaults: Defaults, mounts: list[Json], *, name: str
+) -> Json:
+    serving = service.spec.serving
     settings: dict[str, object] = {
         "ENGINE_DIR": "/engine",
         "TRITON_URL": f"127.0.0.1:{_TRITON_PORT}",
@@ -272,7 +278,8 @@ def _gateway(service: RerankerService, image: str, defaults: Defaults, mounts: l
         "MAX_PASSAGES": serving.max_passages,
         "MAX_QUEUE_TOKENS": serving.max_queue_tokens,
         "TOKEN_BUDGET": serving.token_budget,
-        "SERVED_NAME": model.served_name,
+        # Not as the engine has it: another service may have had the same files under another name.
+        "SERVED_NAME": name,
         "ALIASES": ",".join(aliases_of(service)) or None,
         "DRAIN_TIMEOUT_SECONDS": _drain_seconds(serving.pod.termination_grace_period_seconds),
     }
