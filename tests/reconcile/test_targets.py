@@ -61,6 +61,21 @@ async def test_a_precision_that_ranks_differently_gives_way_to_the_next(sim: Sim
     text = sim.message("EngineReady")
     assert "passed over openvino bf16: ranks too differently" in text
     assert "0.9800 (at least 0.995)" in text
+    # Both are made from the same graph, which takes longer than all else.
+    assert sum("-prepare-" in name for name in sim.names("Job")) == 1
+
+
+async def test_what_was_prepared_for_another_target_and_is_gone_is_prepared_anew(
+    sim: Simulation,
+) -> None:
+    sim.parities["bf16"] = POOR
+    sim.create_service(engine={"precision": "bf16"})
+    await sim.converge()
+    sim.stored[sim.store] = set()
+    sim.edit_service(engine={"precision": "fp32"})
+    await sim.converge()
+    assert sim.condition("Ready") == ("True", "Ready")
+    assert sum("-prepare-" in name for name in sim.names("Job")) == 2
 
 
 async def test_what_was_passed_over_is_remembered_and_not_built_again(sim: Simulation) -> None:

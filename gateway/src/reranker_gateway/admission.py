@@ -123,6 +123,8 @@ class Admission:
         self._clock = clock
         self._arriving: set[Entry] = set()
         self._bytes = 0
+        #: Tokens that were refused since there was room: they come again, too.
+        self._refused = 0
 
     @property
     def held_bytes(self) -> int:
@@ -184,13 +186,15 @@ class Admission:
         total = sum(min(count, bound) for count in waiting.values())
         missing = self._tokens.deficit_beside(min(own, bound), total, tokens)
         if held and missing > 0:
-            missing = min(missing + held - total, held)
+            missing = min(missing + held - total + self._refused, held)
+            self._refused += tokens
             seconds = math.ceil(self._throughput.backlog_seconds(missing))
             raise OverloadedError(
                 f"the queue holds {held} tokens, {own} of this caller, of at most {bound} and "
                 f"this request has {'about ' * about}{tokens}; retry later or add replicas",
                 retry_after=min(max(seconds, 1), _LONGEST_RETRY),
             )
+        self._refused = 0
 
     def _least_deserving(self, entry: Entry, small: bool) -> Entry | None:
         now = self._clock()

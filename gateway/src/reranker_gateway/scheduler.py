@@ -156,10 +156,26 @@ class Scheduler:
             self._lost(pairs, error)
         except EngineUnavailableError as error:
             await self._once_more(pairs, error)
+        except EngineError:
+            await self._apart(pairs)
         except Exception as error:  # whatever it was, the callers must hear of it
             self._lost(pairs, error)
         else:
             self._scored(pairs, scores)
+
+    async def _apart(self, pairs: list[Pair]) -> None:
+        """Once more, each request alone: one of them may be what the engine has no scores for."""
+        for own in _by_job(pairs):
+            try:
+                scores = await self._infer(own)
+            except EngineTimeoutError as again:
+                self._lost(own, again)
+            except EngineUnavailableError as error:
+                await self._once_more(own, error)
+            except Exception as again:  # as above
+                self._lost(own, again)
+            else:
+                self._scored(own, scores)
 
     async def _once_more(self, pairs: list[Pair], error: EngineError) -> None:
         """When the engine is back; nothing new is begun before.
@@ -199,12 +215,7 @@ class Scheduler:
         batch = self._assembler.assemble([pair.ids for pair in pairs], types or None)
         real = sum(pair.length for pair in pairs)
         started = self._clock()
-        try:
-            scores = await self._attempt(batch)
-        except EngineUnavailableError:
-            raise
-        except EngineError:
-            scores = await self._attempt(batch)
+        scores = await self._attempt(batch)
         self._telemetry.infer_seconds.observe(self._clock() - started)
         self._telemetry.tokens.inc(real)
         self._telemetry.padded_tokens.inc(batch.input_ids.size)

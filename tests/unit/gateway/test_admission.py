@@ -47,6 +47,11 @@ def test_retry_after_is_the_time_until_there_is_room(admission_of: Make) -> None
     with pytest.raises(OverloadedError) as caught:
         admission.check_tokens(600, {"": 900})
     assert caught.value.retry_after == 5
+    # The one before comes again, too.
+    with pytest.raises(OverloadedError) as caught:
+        admission.check_tokens(1, {"": 1000})
+    assert caught.value.retry_after == 7
+    admission.check_tokens(100, {"": 900})
     with pytest.raises(OverloadedError) as caught:
         admission.check_tokens(1, {"": 1000})
     assert caught.value.retry_after == 1

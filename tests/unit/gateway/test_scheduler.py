@@ -210,6 +210,32 @@ async def test_a_score_that_is_not_a_number_fails_the_request(
         await scheduler.run(of_lengths(4))
 
 
+async def test_a_row_without_a_score_fails_its_own_request_alone(
+    scheduler: Scheduler, engine: Any, eventually: Callable[..., Any]
+) -> None:
+    """As where one input overflows the engine's precision, whoever sent it."""
+
+    def score(batch: Batch) -> Any:
+        scores = batch.input_ids.sum(axis=1).astype(np.float32)
+        scores[(batch.input_ids == 9).any(axis=1)] = np.nan
+        return scores
+
+    engine.score = score
+    engine.open.clear()
+    occupied = asyncio.gather(*(scheduler.run(of_lengths(64)) for _ in range(IN_FLIGHT)))
+    await eventually(lambda: len(engine.batches) == IN_FLIGHT)
+    others = [asyncio.create_task(scheduler.run(of_lengths(4, token=n), f"{n}")) for n in (1, 2)]
+    broken = asyncio.create_task(scheduler.run(of_lengths(4, token=9), "broken"))
+    await eventually(lambda: scheduler.waiting_tokens == 12)
+    engine.open.set()
+    assert [(await other).tolist() for other in others] == [[4.0], [8.0]]
+    with pytest.raises(EngineError, match="not a score"):
+        await broken
+    await occupied
+    # All three were in one batch.
+    assert any(batch.rows == 3 for batch in engine.batches)
+
+
 async def test_equal_pairs_are_scored_once_for_everybody(
     scheduler: Scheduler, engine: Any, telemetry: Telemetry, eventually: Callable[..., Any]
 ) -> None:

@@ -161,12 +161,24 @@ def _prepare(world: EngineWorld, progress: Progress) -> Progress:
     if view.state == "succeeded":
         done = condition(ConditionType.PREPARED, True, Reason.DONE, "ONNX and tokeniser are ready")
         return timed(progress, view).judged(done)
+    if view.state == "absent" and not progress.attempts.failures and _is_prepared(world):
+        # Not seen: the compile Job looks, and after its failure all of it is made.
+        text = "ONNX and tokeniser are ready, they were made for another engine"
+        return progress.judged(condition(ConditionType.PREPARED, True, Reason.DONE, text))
     if view.state == "failed":
         return failed(world, progress, view, ConditionType.PREPARED)
     if view.state == "running":
         return running(progress, view, ConditionType.PREPARED)
     job = prepare_job(world.engine, number_of(progress), world.defaults, store.retention(world))
     return start(world, progress, ConditionType.PREPARED, Create(job))
+
+
+def _is_prepared(world: EngineWorld) -> bool:
+    """For another engine with files in the same store, say of another precision."""
+    prepared = world.engine.spec.identity.prepared
+    return any(
+        other.has_prepared and other.digests[1] == prepared for other in store.sharing(world)
+    )
 
 
 def _compile(world: EngineWorld, progress: Progress) -> Progress:

@@ -82,6 +82,8 @@ class Sibling(NamedTuple):
     #: Of the engine and of the prepared model that it is made from.
     digests: tuple[str, str]
     is_leaving: bool = False
+    #: The prepared model was made for it, and not seen to be damaged since.
+    has_prepared: bool = False
 
 
 @dataclass(frozen=True)

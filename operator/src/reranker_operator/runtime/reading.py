@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from reranker_operator.adapters.cluster import Json
+from reranker_operator.api.conditions import ConditionType
 from reranker_operator.api.meta import RERANKER_SERVICE, ApiModel, Resource
 from reranker_operator.api.refusal import refused
 from reranker_operator.api.v1alpha1 import (
@@ -79,7 +80,15 @@ def sibling(raw: Json) -> Sibling | None:
     except ValidationError:
         return None
     digests = (spec.digest, spec.identity.prepared)
-    return Sibling(store_claim_name(spec.store), digests, is_leaving(raw))
+    return Sibling(store_claim_name(spec.store), digests, is_leaving(raw), _has_prepared(raw))
+
+
+def _has_prepared(raw: Json) -> bool:
+    status = raw.get("status") or {}
+    # Of one that came from a registry nothing was prepared here.
+    foreign = (status.get("registry") or {}).get("origin")
+    said = {entry.get("type"): entry.get("status") for entry in status.get("conditions") or ()}
+    return said.get(ConditionType.PREPARED) == "True" and not foreign
 
 
 class _OfService(ApiModel):
