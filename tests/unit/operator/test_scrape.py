@@ -132,7 +132,16 @@ def test_an_activator_tells_what_it_holds() -> None:
 
 def test_failures_of_a_gateway_that_does_not_count_them() -> None:
     lines = [f'{names.REQUESTS}{{dialect="nim",code="{code}"}} 1' for code in (200, 500, 503, 504)]
-    assert parse("\n".join([LEAST, *lines]).encode(), 0.0, "serving").failed == 2
+    found = parse("\n".join([LEAST, *lines]).encode(), 0.0, "serving")
+    assert (found.failed, found.requests) == (2, 4)
+
+
+def test_requests_that_are_refused_for_their_callers_sake_do_not_count() -> None:
+    """Else whoever has no key could make any share of failures a small one."""
+    codes = (200, 400, 401, 404, 413, 422, 429, 499)
+    lines = [f'{names.REQUESTS}{{dialect="nim",code="{code}"}} 7' for code in codes]
+    found = parse("\n".join([LEAST, *lines]).encode(), 0.0, "serving")
+    assert (found.requests, found.refused) == (7, 7)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +173,7 @@ def test_what_is_kept_is_bounded_whatever_comes() -> None:
     found = parse("\n".join([LEAST, *bounds, *codes]).encode(), 0.0, "serving")
     assert len(found.queue_buckets) == 64
     odd = b'\xff\x00{{{{"\n' * 1000 + f'{names.REQUESTS}{{x="}}",code="a"}} 1\n'.encode()
-    assert parse(LEAST.encode() + odd, 0.0, "serving").requests == 1
+    assert parse(LEAST.encode() + odd, 0.0, "serving").requests == 0
 
 
 async def _endless(request: web.Request) -> web.StreamResponse:

@@ -43,6 +43,20 @@ def test_a_service_answers_to_its_own_name(
     assert env.get("RERANKER_ALIASES") == aliases
 
 
+@pytest.mark.parametrize(("kind", "value"), [("nvidia", "0"), ("none", None)])
+def test_fp32_on_gpus_is_as_exact_as_it_was_measured(
+    engine: RerankerEngine, defaults: Defaults, kind: str, value: str | None
+) -> None:
+    raw = {
+        "metadata": {"name": "rank", "namespace": "shop", "uid": "1"},
+        "spec": {"model": {"source": "hf://org/tiny"}, "accelerator": {"type": kind}},
+    }
+    assert engine.spec.identity.runtime == "onnxruntime"
+    triton = _containers(RerankerService.model_validate(raw), engine, defaults)["triton"]
+    env = {entry["name"]: entry.get("value") for entry in triton["env"]}
+    assert env.get("NVIDIA_TF32_OVERRIDE") == value
+
+
 def test_an_engine_that_was_not_measured_is_measured_before_the_gateway_starts(
     service: RerankerService, engine: RerankerEngine, defaults: Defaults
 ) -> None:

@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     tokens: float = 0.0
     #: Counter: seconds in which the engine had work.
     busy_seconds: float = 0.0
-    #: Counter: requests answered, whatever the answer.
+    #: Counter: requests that were served or should have been; those refused as wrong are not.
     requests: float = 0.0
     #: Counter: 429, refused for want of room.
     refused: float = 0.0

@@ -84,7 +84,7 @@ def pod_template(
         engine, gateway_image, defaults, [engine_mount, tmp], f"127.0.0.1:{_TRITON_PORT}"
     )
     authorities = proxy.mounts(spec.ca_bundle)
-    triton = _triton(service, defaults, [engine_mount, tmp, shared, *authorities])
+    triton = _triton(service, engine, defaults, [engine_mount, tmp, shared, *authorities])
     secrets = security.mounts(spec.serving)
     gateway = _gateway(
         service,
@@ -345,7 +345,9 @@ def aliases_of(service: RerankerService) -> tuple[str, ...]:
     return model.aliases if own in known else (*model.aliases, own)
 
 
-def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) -> Json:
+def _triton(
+    service: RerankerService, engine: RerankerEngine, defaults: Defaults, mounts: list[Json]
+) -> Json:
     settings, accelerator = service.spec.serving.triton, service.spec.accelerator
     gpu = accelerator.type == "nvidia"
     resources = _resources(settings, defaults.triton_resources)
@@ -353,6 +355,9 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
         count = str(accelerator.count or 1)
         limits = {**resources.get("limits", {}), accelerator.resource_name or _GPU: count}
         resources = {**resources, "limits": limits}
+    # Without it CUDA's FP32 products have 10 bits, which is not what was measured.
+    exact = gpu and engine.spec.identity.runtime == "onnxruntime"
+    numbers = [{"name": "NVIDIA_TF32_OVERRIDE", "value": "0"}] if exact else []
     result = container(
         "triton",
         settings.image or (defaults.triton_gpu_image if gpu else defaults.triton_image),
@@ -365,6 +370,7 @@ def _triton(service: RerankerService, defaults: Defaults, mounts: list[Json]) ->
                 "name": "RERANKER_THREADS",
                 "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}},
             },
+            *numbers,
             *proxy.environment(service.spec.proxy, service.spec.ca_bundle),
         ],
     )
