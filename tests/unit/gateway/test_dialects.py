@@ -261,6 +261,7 @@ async def test_over_long_pairs(
             assert "Input length 44 exceeds maximum allowed token size 32" in answer.text
 
 
+NIM_KEYS = {"object", "message", "detail", "type", "code"}
 #: path, a request that is refused, status, and the keys that the dialect's errors have.
 REFUSED = [
     ("/v1/rerank", {"documents": TEXTS}, 422, {"message"}),
@@ -287,8 +288,8 @@ REFUSED = [
     ("/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 413, {"error"}),
     ("/score", {"text_1": QUERY, "text_2": ["w1"] * 513}, 413, {"error"}),
     ("/score", {"text_1": QUERY, "text_2": TEXTS, "model": "other"}, 404, {"error"}),
-    ("/v1/retrieval/other/reranking", NIM, 404, {"object", "message", "detail", "type", "code"}),
-    ("/v1/retrieval/a/b/reranking", NIM, 404, {"object", "message", "detail", "type", "code"}),
+    ("/v1/retrieval/other/reranking", NIM, 404, NIM_KEYS),
+    ("/v1/retrieval/a/b/reranking", NIM, 404, NIM_KEYS),
 ]
 
 
@@ -299,6 +300,57 @@ async def test_refusals_have_the_dialects_shape(
     refused = await client.post(path, json=body)
     assert refused.status_code == status, refused.text
     assert refused.json().keys() == keys
+
+
+def documents_with(count: int, fields: int) -> list[dict[str, str]]:
+    more = {f"field{at}": f"https://example.com/[{at}]" for at in range(fields - 1)}
+    return [{"text": f"w{at % 9}"} | more for at in range(count)]
+
+
+@pytest.mark.parametrize(("count", "fields"), [(200, 4), (512, 2), (100, 8), (512, 8)])
+async def test_documents_may_have_more_than_a_text(
+    client: httpx.AsyncClient, count: int, fields: int
+) -> None:
+    asked = {"query": QUERY, "documents": documents_with(count, fields)}
+    for path in ("/v1/rerank", "/v2/rerank"):
+        answer = await client.post(path, json=MODEL | asked)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["results"]) == count
+
+
+@pytest.mark.parametrize("count", [513, 1500, 50_000])
+@pytest.mark.parametrize(
+    ("path", "field", "more", "status", "keys"),
+    [
+        ("/v1/ranking", "passages", {}, 413, NIM_KEYS),
+        ("/v1/rerank", "documents", {}, 413, {"message"}),
+        ("/v1/rerank", "documents", {"model": "jina-x"}, 413, {"detail"}),
+        ("/v2/rerank", "documents", {"user": "me"}, 413, {"error"}),
+        ("/rerank", "documents", {}, 413, {"error"}),
+        ("/rerank", "texts", {}, 422, {"error", "error_type"}),
+        ("/score", "text_2", {"text_1": QUERY}, 413, {"error"}),
+    ],
+)
+async def test_however_many_passages_too_many_are_told_as_that(
+    gateway_of: Make,
+    client_of: Make,
+    path: str,
+    field: str,
+    more: dict[str, Any],
+    status: int,
+    keys: set[str],
+    count: int,
+) -> None:
+    nim = path == "/v1/ranking"
+    texts = [{"text": "w1"} if nim else "w1"] * count
+    query = {"text": QUERY} if nim else QUERY
+    async with client_of(gateway_of(aliases=("jina-x",))) as client:
+        refused = await client.post(path, json=MODEL | {"query": query, field: texts} | more)
+    assert refused.status_code == status, refused.text
+    assert refused.json().keys() == keys
+    assert "at most 512" in refused.text
+    if nim:
+        assert refused.json()["type"] == "too_many_passages"
 
 
 async def test_tei_tells_the_engines_failures_apart(client: httpx.AsyncClient, engine: Any) -> None:

@@ -16,7 +16,14 @@ from reranker_gateway.api.dialects.table import Route, paths
 from reranker_gateway.api.errors import DIALECT
 from reranker_gateway.api.inputs import tokenise
 from reranker_gateway.api.models import ModelNames
-from reranker_gateway.api.reading import check_count, choose_route, parse
+from reranker_gateway.api.reading import (
+    check_count,
+    check_structure,
+    choose_route,
+    guess_route,
+    parse,
+)
+from reranker_gateway.errors import BodyTooLargeError
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.request_context import current_request
 from reranker_gateway.shadow.samples import Samples, Sampling
@@ -108,7 +115,12 @@ class RankingHandler:
         return question.without_texts(), characters, inputs
 
     def _parse(self, request: Request, body: bytes) -> tuple[Body, Any]:
-        route, found = choose_route(body, self._routes, self._gateway.settings.max_passages)
+        try:
+            check_structure(body, self._gateway.settings.max_passages)
+        except BodyTooLargeError:
+            request.scope[DIALECT] = guess_route(body, self._routes).dialect
+            raise
+        route, found = choose_route(body, self._routes)
         request.scope[DIALECT] = route.dialect
         current_request().dialect = route.dialect.name
         return parse(route, body, found), route.dialect
