@@ -66,7 +66,7 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     app.include_router(page_router(settings.dialects, names))
     if settings.shadow_url is not None:
         app.include_router(shadow_router(gateway, names, settings.shadow_url, clock))
-    install_error_handlers(app, first_path=next(iter(paths(settings.dialects)), "/v1/ranking"))
+    install_error_handlers(app, served=paths(settings.dialects))
     describe_requests(app, names, keys=settings.api_keys_dir is not None)
     return RequestMiddleware(
         app,

@@ -300,6 +300,13 @@ async def _post_until(
 async def test_unknown_paths_say_where_to_go(client: httpx.AsyncClient) -> None:
     assert_error(await client.post("/v1/rankings"), 404, "rank with POST /v1/ranking")
     assert_error(await client.get("/v1/ranking"), 405, "rank with POST /v1/ranking")
+    for path, meant in (
+        ("/v1/v1/rerank", "/v1/rerank"),
+        ("/v1/v2/rerank", "/v2/rerank"),
+        ("/v1/rerank/rerank", "/rerank"),
+        ("/v2/rerank/", "/v2/rerank"),
+    ):
+        assert_error(await client.post(path), 404, f"rank with POST {meant}, see")
     for path in (
         "/%00%ff%0d%0a",
         "/v1/ranking/",
