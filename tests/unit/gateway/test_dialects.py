@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from reranker_gateway.api.dialects.table import ROUTES, choose, is_scoring, paths
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.errors import EngineError, ModelNotFoundError
-from reranker_gateway.settings import SettingsError, load_settings
+from reranker_gateway.settings import DialectName, SettingsError, load_settings
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[3]
@@ -151,6 +152,15 @@ async def test_tei(client: httpx.AsyncClient, logits: list[float]) -> None:
     assert (await client.get("/health")).status_code == 200
 
 
+async def test_info_tells_the_batches_that_are_made(gateway_of: Make, client_of: Make) -> None:
+    gateway = gateway_of()
+    large = gateway.files.shapes.model_copy(update={"token_budget": 8192})
+    gateway = replace(gateway, files=replace(gateway.files, shapes=large))
+    async with client_of(gateway) as client:
+        info = (await client.get("/info")).json()
+    assert info["max_batch_tokens"] == 1024
+
+
 async def test_infinity(client: httpx.AsyncClient, logits: list[float]) -> None:
     asked = DOCUMENTS | {"raw_scores": True, "return_documents": True, "top_n": 1}
     found = (await client.post("/rerank", json=asked)).json()
@@ -267,7 +277,7 @@ REFUSED = [
     ("/v1/rerank", {"documents": TEXTS}, 422, {"message"}),
     ("/v2/rerank", {"query": "", "documents": TEXTS}, 422, {"message"}),
     ("/v2/rerank", {"query": QUERY, "documents": []}, 422, {"message"}),
-    ("/v2/rerank", DOCUMENTS | {"top_n": 0}, 422, {"message"}),
+    ("/v2/rerank", DOCUMENTS | {"top_n": -1}, 422, {"message"}),
     ("/v2/rerank", DOCUMENTS | {"rank_fields": ["title"]}, 422, {"message"}),
     ("/v1/rerank", DOCUMENTS | {"model": "other"}, 404, {"message"}),
     ("/v1/rerank", DOCUMENTS | {"model": "jina-x"}, 404, {"detail"}),
@@ -283,6 +293,8 @@ REFUSED = [
         {"error", "error_type"},
     ),
     ("/rerank", {"query": QUERY}, 400, {"error"}),
+    ("/rerank", DOCUMENTS | {"truncation_side": "left"}, 400, {"error"}),
+    ("/score", {"text_1": QUERY, "text_2": TEXTS, "truncation_side": "left"}, 400, {"error"}),
     ("/rerank", DOCUMENTS | {"model": "other"}, 404, {"error"}),
     ("/v2/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 413, {"message"}),
     ("/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 413, {"error"}),
@@ -513,6 +525,10 @@ async def test_every_example_of_the_page_works(client: httpx.AsyncClient) -> Non
     for path, body in calls:
         answer = await client.post(path, content=body)
         assert answer.status_code == 200, (path, answer.text)
+    shown = re.findall(r"<h3>(.+?): POST (\S+)</h3><pre>.*? -d '(.*?)'</pre>", page)
+    for title, path, body in shown:
+        routes = paths(DialectName.__args__)[path]
+        assert choose(routes, json.loads(body)).dialect.title == title
 
 
 def paths_of() -> set[str]:
@@ -552,7 +568,13 @@ def test_nvidias_names_are_aliases_of_each_other() -> None:
         ("/v1/rerank", DOCUMENTS, "Cohere"),
         ("/v1/rerank", DOCUMENTS | {"model": "rerank-v3.5"}, "Cohere"),
         ("/v1/rerank", DOCUMENTS | {"model": "jina-reranker-v2"}, "Jina"),
+        ("/v1/rerank", DOCUMENTS | {"query": {"text": QUERY}}, "Jina"),
         ("/v1/rerank", DOCUMENTS | {"truncate_prompt_tokens": 1}, "VllmRerank"),
+        ("/v1/rerank", DOCUMENTS | {"top_n": 0}, "VllmRerank"),
+        ("/v1/rerank", DOCUMENTS | {"top_n": 1}, "Cohere"),
+        ("/v1/rerank", DOCUMENTS | {"top_n": 0, "model": "rerank-v3.5"}, "Cohere"),
+        ("/v2/rerank", DOCUMENTS | {"top_n": 0}, "VllmRerank"),
+        ("/rerank", DOCUMENTS | {"top_n": 0}, "VllmRerank"),
         ("/v1/rerank", DOCUMENTS | {"max_chunks_per_doc": 1, "user": "x"}, "Cohere"),
         ("/v2/rerank", DOCUMENTS, "CohereV2"),
         ("/v2/rerank", DOCUMENTS | {"user": "x"}, "VllmRerank"),
@@ -587,7 +609,11 @@ def test_the_documented_table_is_the_one_that_decides() -> None:
         (
             route.path,
             route.dialect.title,
-            {*route.fields, *(f"{name}*" for name in route.models)},
+            {
+                *route.fields,
+                *(f"{name}*" for name in route.models),
+                *(sign.words for sign in route.signs),
+            },
         )
         for route in ROUTES
     ]

@@ -76,7 +76,7 @@ _EXAMPLES: Final[dict[str, dict[str, object]]] = {
     "HostedNim": _NIM,
     "Cohere": _DOCUMENTS,
     "CohereV2": _DOCUMENTS,
-    "Jina": _DOCUMENTS | {"return_documents": False},
+    "Jina": _DOCUMENTS | {"return_embeddings": False},
     "Tei": {"query": _QUERY, "texts": _TEXTS},
     "Infinity": _DOCUMENTS | {"raw_scores": False},
     "VllmRerank": _DOCUMENTS | {"truncate_prompt_tokens": -1},

@@ -28,6 +28,9 @@ class _VllmRequest(Body):
     truncate_prompt_tokens: int | None = Field(
         None, ge=-1, description="-1 or the model's length cuts over-long pairs; default: refuse"
     )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="left is not supported"
+    )
     use_activation: bool | None = Field(None, description="false: logits; default: true")
 
 
@@ -205,6 +208,8 @@ def _listed(texts: _Texts) -> list[str]:
 
 
 def _truncate(asked: _VllmRequest, serving: Serving) -> Truncate:
+    if asked.truncation_side == "left":
+        raise InvalidRequestError("truncation_side: left is not supported; send right")
     limit = asked.truncate_prompt_tokens
     if limit is None:
         return serving.truncate
