@@ -365,6 +365,53 @@ async def test_however_many_passages_too_many_are_told_as_that(
         assert refused.json()["type"] == "too_many_passages"
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v2/rerank", [], "body: must be a JSON object"),
+        ("/v2/rerank", {"query": 1}, "query: must be a string"),
+        ("/v2/rerank", {"documents": "w1"}, "documents: must be a list"),
+        ("/v2/rerank", {"documents": [1]}, 'documents.0: must be a string or {"text": "…"}'),
+        (
+            "/v2/rerank",
+            {"documents": ["w1", {"title": "w1"}]},
+            'documents.1: must be a string or {"text": "…"}',
+        ),
+        ("/v2/rerank", {"documents": []}, "documents: must not be empty"),
+        ("/v2/rerank", {"top_n": -1}, "top_n: must be at least 1, not -1"),
+        ("/v2/rerank", {"top_n": "1"}, "top_n: must be a whole number"),
+        ("/v2/rerank", {"return_documents": "no"}, "return_documents: must be true or false"),
+        ("/score", {"text_1": QUERY, "text_2": [1]}, "text_2: must be a string or a list of"),
+        ("/score", {"text_1": QUERY}, "body: send text_1 and text_2, or"),
+        ("/score", {"queries": QUERY, "documents": ["w1"] * 513}, "documents: 513 items"),
+        (
+            "/rerank",
+            {"texts": TEXTS, "truncation_direction": "up"},
+            "truncation_direction: must be 'Left', 'Right', 'left' or 'right', not 'up'",
+        ),
+        (
+            "/rerank",
+            {"texts": ["w1" + " " * 9999], "truncate": False},
+            "texts: a text has more than 1024 characters, the most that this model can take; "
+            "shorten it or set truncate to true",
+        ),
+        (
+            "/rerank",
+            {"documents": ["w1" + " " * 9999], "user": "me"},
+            "documents: a text has more than 1024 characters, the most that this model can take; "
+            "shorten it or set truncate_prompt_tokens to -1",
+        ),
+    ],
+)
+async def test_messages_name_field_value_and_remedy(
+    client: httpx.AsyncClient, path: str, body: Any, message: str
+) -> None:
+    plain: dict[str, Any] = DOCUMENTS if path == "/v2/rerank" else {"query": QUERY}
+    refused = await client.post(path, json=body if isinstance(body, list) else plain | body)
+    told = refused.json().get("message") or refused.json()["error"]
+    assert (told if isinstance(told, str) else told["message"]).startswith(message)
+
+
 async def test_tei_tells_the_engines_failures_apart(client: httpx.AsyncClient, engine: Any) -> None:
     engine.failures.extend([EngineError("bad"), EngineError("bad")])
     failed = await client.post("/rerank", json={"query": QUERY, "texts": ["w1"]})

@@ -108,7 +108,7 @@ class RankingHandler:
         asked, dialect = self._parse(request, await read_body(request, settings, entry))
         question = dialect.question(asked, self._serving)
         self._check_model(request, question)
-        check_count(dialect.passages_field, len(question.passages), settings.max_passages)
+        check_count(question.fields.passages, len(question.passages), settings.max_passages)
         inputs = await unless_gone(request, tokenise(self._gateway.scorer, question))
         kept.take(question)
         characters = sum(map(len, question.queries)) + sum(map(len, question.passages))

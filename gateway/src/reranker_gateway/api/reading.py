@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from reranker_gateway.api.dialects.base import Body
 from reranker_gateway.api.dialects.table import Route, choose
+from reranker_gateway.api.invalid import invalid_request
 from reranker_gateway.errors import BodyTooLargeError, InvalidRequestError, TooManyPassagesError
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
@@ -29,8 +30,6 @@ _STRUCTURE_PER_PASSAGE = 3 * _FIELDS
 #: So much of a body's beginning and end has its fields, but for long queries.
 _LOOK = 4096
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,128})"')
-_MOST_ERRORS = 10
-_LONGEST_NAME = 64
 
 
 def choose_route(body: bytes, routes: Sequence[Route]) -> tuple[Route, Any]:
@@ -63,7 +62,7 @@ def parse(route: Route, body: bytes, asked: Any) -> Body:
     try:
         return kind.model_validate_json(body) if asked is None else kind.model_validate(asked)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise invalid_request(error) from None
 
 
 def check_count(field: str, count: int, max_passages: int) -> None:
@@ -90,21 +89,3 @@ def check_structure(body: bytes, max_passages: int) -> None:
             "the body is not a ranking request: it holds too much besides texts; send model, query "
             f"and at most {max_passages} passages"
         )
-
-
-def _invalid(error: ValidationError) -> InvalidRequestError:
-    entries = error.errors(include_url=False, include_context=False, include_input=False)
-    problems = [
-        {"loc": [_short(part) for part in entry["loc"]], "msg": entry["msg"], "type": entry["type"]}
-        for entry in entries[:_MOST_ERRORS]
-    ]
-    first = problems[0]
-    message = f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
-    if first["type"] == "extra_forbidden":
-        message += "; remove it"
-    not_json = first["type"] == "json_invalid"
-    return InvalidRequestError(message, {"errors": problems}, status=400 if not_json else 422)
-
-
-def _short(part: int | str) -> int | str:
-    return part[:_LONGEST_NAME] if isinstance(part, str) else part
