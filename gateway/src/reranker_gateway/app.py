@@ -63,7 +63,7 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     names = names_of(gateway)
     app.include_router(ranking_router(gateway, names))
     app.include_router(info_router(gateway, names))
-    app.include_router(page_router(settings.dialects, names))
+    app.include_router(page_router(settings, names))
     if settings.shadow_url is not None:
         app.include_router(shadow_router(gateway, names, settings.shadow_url, clock))
     install_error_handlers(app, served=paths(settings.dialects))

@@ -556,6 +556,13 @@ def test_settings_name_unknown_dialects(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RERANKER_DIALECTS", "nim,kohere")
     with pytest.raises(SettingsError, match="RERANKER_DIALECTS"):
         load_settings()
+    monkeypatch.setenv("RERANKER_DIALECTS", "nimm")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert len(str(caught.value).splitlines()) == 1
+    monkeypatch.setenv("RERANKER_DIALECTS", ",")
+    with pytest.raises(SettingsError, match="at least 1"):
+        load_settings()
 
 
 async def test_the_page_loads_nothing(client: httpx.AsyncClient) -> None:
@@ -576,6 +583,22 @@ async def test_every_example_of_the_page_works(client: httpx.AsyncClient) -> Non
     for title, path, body in shown:
         routes = paths(DialectName.__args__)[path]
         assert choose(routes, json.loads(body)).dialect.title == title
+
+
+async def test_examples_of_the_page_have_scheme_and_key(
+    gateway_of: Make, client_of: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/one").write_text("secret")
+    # Only told here; the listener is what speaks TLS.
+    gateway = gateway_of(api_keys_dir=tmp_path / "keys", tls_dir=tmp_path)
+    async with client_of(gateway) as client:
+        page = (await client.get("/docs", headers={"x-api-key": "secret"})).text
+    assert "http://localhost" not in page
+    calls = re.findall(r"<pre>curl https://localhost:8000\S+ (.*?)</pre>", page)
+    assert calls
+    assert all("Authorization: Bearer KEY" in call for call in calls)
+    assert "secret" not in page
 
 
 def paths_of() -> set[str]:
