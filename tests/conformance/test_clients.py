@@ -42,10 +42,6 @@ async def test_client(
         await locked.until_ready()
         await not_ready.until_ready(503)
         variables |= {"LOCKED": _url(locked), "NOT_READY": _url(not_ready)}
-    if client == "litellm_routes.py":
-        vllm = await start_gateway(DIALECTS="nim,vllm")
-        await vllm.until_ready()
-        variables["VLLM"] = _url(vllm)
     await server.until_ready()
     async with prefix_proxy(server.port, "/some/path") as proxy:
         if client == "cohere_sdk.py":

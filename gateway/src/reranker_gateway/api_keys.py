@@ -16,6 +16,7 @@ from reranker_gateway.logs import log_event
 _MOST_KEYS = 256
 _LONGEST_KEY = 4096
 _CHECK_SECONDS = 1.0
+_SETTING = "RERANKER_API_KEYS_DIR"
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +35,7 @@ class ApiKeys:
         self._version = _version(folder)
         self._hashes = _read(folder)
         if not self._hashes:
-            raise ApiKeysError(f"{folder} holds no keys; add one to the Secret")
+            raise ApiKeysError(f"{_SETTING}: {folder} holds no keys; add one to the Secret")
 
     def owner(self, presented: bytes) -> str | None:
         """Name of the key that this is; None when it is none of them."""
@@ -69,7 +70,7 @@ def _files(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise ApiKeysError(f"{folder} cannot be read: {error.strerror}") from error
+        raise ApiKeysError(f"{_SETTING}: {folder} cannot be read: {error.strerror}") from error
 
 
 def _version(folder: Path) -> tuple[object, ...]:

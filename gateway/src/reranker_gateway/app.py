@@ -63,10 +63,10 @@ def create_app(gateway: Gateway, clock: Clock = time.monotonic) -> ASGIApp:
     names = names_of(gateway)
     app.include_router(ranking_router(gateway, names))
     app.include_router(info_router(gateway, names))
-    app.include_router(page_router(settings.dialects, names))
+    app.include_router(page_router(settings, names))
     if settings.shadow_url is not None:
         app.include_router(shadow_router(gateway, names, settings.shadow_url, clock))
-    install_error_handlers(app, first_path=next(iter(paths(settings.dialects)), "/v1/ranking"))
+    install_error_handlers(app, served=paths(settings.dialects))
     describe_requests(app, names, keys=settings.api_keys_dir is not None)
     return RequestMiddleware(
         app,

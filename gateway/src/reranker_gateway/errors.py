@@ -2,7 +2,8 @@
 
     GatewayError
     ├── InvalidRequestError    400, 422   the caller must change the request
-    ├── InputTooLongError      422        a pair is longer than the engine takes
+    │   ├── InputTooLongError  422        a pair is longer than the engine takes
+    │   └── TextError          422        a text cannot be scored
     ├── UnauthorizedError      401        no API key, or one that is not known
     ├── ModelNotFoundError     404        another model was asked for
     ├── SameRevisionError      409        a pod has asked one of its own kind to compare scores
@@ -22,7 +23,7 @@ Messages name the field, the value and the remedy, and never hold texts of a req
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class GatewayError(Exception):
@@ -59,6 +60,19 @@ class InputTooLongError(InvalidRequestError):
 
     def __init__(self, length: int, limit: int) -> None:
         super().__init__(f"Input length {length} exceeds maximum allowed token size {limit}")
+
+
+class TextError(InvalidRequestError):
+    """A text that cannot be scored; what it is called is the dialect's to say."""
+
+    def __init__(
+        self, kind: Literal["query", "passages"], reason: str, *, may_be_cut: bool
+    ) -> None:
+        """`may_be_cut`: whether the field that has texts cut is a remedy."""
+        super().__init__(f"{kind}: {reason}")
+        self.kind = kind
+        self.reason = reason
+        self.may_be_cut = may_be_cut
 
 
 class UnauthorizedError(GatewayError):

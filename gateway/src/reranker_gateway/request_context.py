@@ -85,7 +85,7 @@ def timeout_seconds(headers: list[tuple[bytes, bytes]]) -> float | None:
         if name == TIMEOUT_HEADER:
             if len(value) > 8 or not value.isdigit() or not 0 < int(value) <= _LONGEST_TIMEOUT_MS:
                 raise InvalidRequestError(
-                    f"{TIMEOUT_HEADER.decode()}: {value[:20]!r} is not a number of milliseconds "
+                    f"{TIMEOUT_HEADER.decode()}: {_shown(value)} is not a number of milliseconds "
                     f"from 1 to {_LONGEST_TIMEOUT_MS}"
                 )
             return int(value) / 1000
@@ -102,6 +102,10 @@ def long_passages(headers: list[tuple[bytes, bytes]]) -> LongPassages | None:
                 case b"chunk":
                     return "chunk"
             raise InvalidRequestError(
-                f"{LONG_PASSAGES_HEADER.decode()}: {value[:20]!r} is neither cut nor chunk"
+                f"{LONG_PASSAGES_HEADER.decode()}: {_shown(value)} is neither cut nor chunk"
             )
     return None
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:20].decode("latin-1"))

@@ -155,8 +155,11 @@ def read_settings(kind: type[S]) -> S:
     try:
         return kind(**{field: value for field, (value, _) in theirs.items()})  # type: ignore[arg-type]  # texts, as in the environment
     except ValidationError as error:
-        problems = (_describe(entry, theirs) for entry in error.errors())
-        raise SettingsError("\n".join(problems)) from error
+        entries = error.errors()
+        wrong = {entry["loc"][0] for entry in entries if entry["type"] != "too_short"}
+        # A list whose every entry is wrong counts as one that is empty, too.
+        entries = [e for e in entries if e["type"] != "too_short" or e["loc"][0] not in wrong]
+        raise SettingsError("\n".join(_describe(entry, theirs) for entry in entries)) from error
 
 
 def _describe(entry: object, theirs: Mapping[str, tuple[str, str]]) -> str:

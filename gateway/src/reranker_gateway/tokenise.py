@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from reranker_contracts import ServedModel, TemplatePiece
-from reranker_gateway.errors import InputTooLongError, InvalidRequestError
+from reranker_gateway.errors import InputTooLongError, TextError
 from reranker_gateway.gate import CallerGate
 from reranker_gateway.request_context import LongPassages, current_request
 
@@ -165,7 +165,7 @@ class PairTokeniser:
     ) -> TokenisedRequest:
         """Tokenise in this thread.
 
-        Raises InputTooLongError when `truncate` is NONE, InvalidRequestError for too many windows.
+        Raises InputTooLongError when `truncate` is NONE, TextError for too many windows.
         """
         slices = self._slices(query, passages, truncate, long_passages=long_passages)
         return next(filter(None, slices))
@@ -211,7 +211,7 @@ class PairTokeniser:
             else:
                 parts.append(self._join((query, query_ids), texts, passage_ids))
         if truncate == "NONE":
-            self._check_uncut("query.text", [whole_query])
+            self._check_uncut("query", [whole_query])
             self._check_uncut("passages", passages)
         inputs = together(parts)
         if in_windows:
@@ -248,12 +248,14 @@ class PairTokeniser:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def _check_uncut(self, field: str, texts: list[str]) -> None:
+    def _check_uncut(self, kind: Literal["query", "passages"], texts: list[str]) -> None:
         """Refuse what `_slices` cut although its tokens did not show it (blanks, giant words)."""
         if any(len(text) > self._max_characters for text in texts):
-            raise InvalidRequestError(
-                f"{field}: a text has more than {self._max_characters} characters, the most that "
-                "this model can take; shorten it or set truncate to END"
+            raise TextError(
+                kind,
+                f"a text has more than {self._max_characters} characters, the most that this model "
+                "can take; shorten it",
+                may_be_cut=True,
             )
 
     def _words_of(self, ids: list[int]) -> int:
@@ -355,11 +357,13 @@ def _timed(
 
 
 def _check_windows(extra: int, most: int, room: int) -> None:
-    """Raises InvalidRequestError for more than `most`."""
+    """Raises TextError for more than `most`."""
     if extra > most:
-        raise InvalidRequestError(
-            f"passages: beside one each they make more than {MOST_WINDOWS} windows of at most "
-            f"{room} tokens; send fewer or shorter ones, or have them cut"
+        raise TextError(
+            "passages",
+            f"beside one each they make more than {MOST_WINDOWS} windows of at most {room} tokens; "
+            "send fewer or shorter ones, or X-Long-Passages: cut",
+            may_be_cut=False,
         )
 
 

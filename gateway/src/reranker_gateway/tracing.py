@@ -9,6 +9,7 @@ ended, from the times that it noted, so that no work waits for them.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -17,9 +18,12 @@ from reranker_gateway.request_context import RequestContext
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _SERVICE = "reranker-gateway"
+#: What is below is the caller's doing, and no error of a server's span.
+_FAILED = 500
 #: All that is handed on by callers: others of their headers are nobody's concern.
 _PROPAGATED = frozenset({b"traceparent", b"tracestate"})
 _LONGEST_STATE = 512
+_TRACE_ID = re.compile("00-([0-9a-f]{32})-")
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +44,12 @@ def propagated(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
         for name, value in headers
         if name in _PROPAGATED and len(value) <= _LONGEST_STATE
     }
+
+
+def trace_id(trace: Mapping[str, str]) -> str | None:
+    """Of the caller's context as `propagated`, for the log."""
+    found = _TRACE_ID.match(trace.get("traceparent", ""))
+    return found[1] if found else None
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
@@ -83,7 +93,7 @@ class OpenTelemetry:
     def __init__(self, processor: Any) -> None:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.trace import SpanKind, set_span_in_context  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context  # noqa: PLC0415
         from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
             TraceContextTextMapPropagator,
         )
@@ -97,6 +107,7 @@ class OpenTelemetry:
         self._propagator = TraceContextTextMapPropagator()
         self._within = set_span_in_context
         self._kind = SpanKind.SERVER
+        self._error = StatusCode.ERROR
 
     def record(self, request: RequestContext, *, path: str, code: int) -> None:
         """Make the spans; what the caller's context says of sampling is heeded."""
@@ -116,6 +127,8 @@ class OpenTelemetry:
                 "reranker.tokens": request.tokens,
             },
         )
+        if code >= _FAILED:
+            span.set_status(self._error)
         context = self._within(span)
         for stage in request.stages:
             child = self._tracer.start_span(

@@ -23,7 +23,7 @@ ROUTES = {
 
 def ask(route: str, **options: object) -> list[dict]:
     # On /rerank its requests are Infinity's to the letter, but it cannot read Infinity's answers.
-    server = os.environ["VLLM"] if route.startswith("hosted_vllm") else SERVER
+    server = f"{SERVER}/v1" if route.startswith("hosted_vllm") else SERVER
     options = {"api_base": server, "api_key": "anything"} | options
     return litellm.rerank(model=route, query="a", documents=TEXTS, **options).results
 
@@ -44,7 +44,9 @@ def test_top_n(route: str) -> None:
     assert [entry["index"] for entry in ask(route, top_n=2)] == [1, 2]
 
 
-@pytest.mark.parametrize("route", ["jina_ai/jina-demo", "infinity/demo", "cohere/demo"])
+@pytest.mark.parametrize(
+    "route", ["jina_ai/jina-demo", "infinity/demo", "cohere/demo", "hosted_vllm/demo"]
+)
 def test_texts(route: str) -> None:
     found = ask(route, return_documents=True)
     assert [entry["document"]["text"] for entry in found] == ["d d", "c", "b"]

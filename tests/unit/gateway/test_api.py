@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -63,14 +64,16 @@ async def test_aliases_and_any_token_are_accepted(
         ({"model": "x" * 129}, 422, "model: "),
         ({"model": 3}, 422, "model: "),
         ({"query": {"text": ""}}, 422, "query.text: "),
-        ({"query": "w1"}, 422, "query: "),
+        ({"query": "w1"}, 422, 'query: must be an object {"text": "…"}'),
+        ({"passages": ["w1"]}, 422, 'passages.0: must be an object {"text": "…"}'),
+        ({"passages": {"text": "w1"}}, 422, "passages: must be a list"),
         ({"query": {"text": "w1", "lang": "en"}}, 422, "query.lang: "),
         ({"passages": []}, 422, "passages: "),
         ({"passages": [{"text": "w1"}, {}]}, 422, "passages.1.text: "),
         ({"passages": [{"text": "w1"}] * 513}, 413, "passages: 513 items, at most 512"),
         ({"passages": [{"text": "w1"}] * 9000}, 413, "at most 512 passages"),
         ({"passages": [[]] * 100_000}, 413, "not a ranking request"),
-        ({"truncate": "end"}, 422, "truncate: "),
+        ({"truncate": "end"}, 422, "truncate: must be 'NONE' or 'END', not 'end'"),
         ({"truncate": None, "top_k": 3}, 422, "top_k: Extra inputs are not permitted; remove it"),
         ({"k" * 10_000: 1}, 422, "k" * 64 + ":"),
     ],
@@ -134,6 +137,11 @@ async def test_required_fields(client: httpx.AsyncClient, body: Make) -> None:
 
 
 async def test_long_pairs(client: httpx.AsyncClient, body: Make) -> None:
+    told = await client.post("/v1/ranking", json=body(passages=[{"text": "w1 " * 40}]))
+    assert re.fullmatch(
+        r"Input length \d+ exceeds maximum allowed token size 32", told.json()["message"]
+    )
+    assert "set truncate to END" in told.json()["detail"]["hint"]
     asked = body(passages=[{"text": "w1"}, {"text": "w1 " * 40}])
     refused = await client.post("/v1/ranking", json=asked)
     assert_error(refused, 422, "Input length 45 exceeds maximum allowed token size 32")
@@ -300,6 +308,13 @@ async def _post_until(
 async def test_unknown_paths_say_where_to_go(client: httpx.AsyncClient) -> None:
     assert_error(await client.post("/v1/rankings"), 404, "rank with POST /v1/ranking")
     assert_error(await client.get("/v1/ranking"), 405, "rank with POST /v1/ranking")
+    for path, meant in (
+        ("/v1/v1/rerank", "/v1/rerank"),
+        ("/v1/v2/rerank", "/v2/rerank"),
+        ("/v1/rerank/rerank", "/rerank"),
+        ("/v2/rerank/", "/v2/rerank"),
+    ):
+        assert_error(await client.post(path), 404, f"rank with POST {meant}, see")
     for path in (
         "/%00%ff%0d%0a",
         "/v1/ranking/",

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from reranker_gateway.api.dialects.table import ROUTES, choose, is_scoring, paths
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.errors import EngineError, ModelNotFoundError
-from reranker_gateway.settings import SettingsError, load_settings
+from reranker_gateway.settings import DialectName, SettingsError, load_settings
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[3]
@@ -151,6 +152,15 @@ async def test_tei(client: httpx.AsyncClient, logits: list[float]) -> None:
     assert (await client.get("/health")).status_code == 200
 
 
+async def test_info_tells_the_batches_that_are_made(gateway_of: Make, client_of: Make) -> None:
+    gateway = gateway_of()
+    large = gateway.files.shapes.model_copy(update={"token_budget": 8192})
+    gateway = replace(gateway, files=replace(gateway.files, shapes=large))
+    async with client_of(gateway) as client:
+        info = (await client.get("/info")).json()
+    assert info["max_batch_tokens"] == 1024
+
+
 async def test_infinity(client: httpx.AsyncClient, logits: list[float]) -> None:
     asked = DOCUMENTS | {"raw_scores": True, "return_documents": True, "top_n": 1}
     found = (await client.post("/rerank", json=asked)).json()
@@ -261,12 +271,13 @@ async def test_over_long_pairs(
             assert "Input length 44 exceeds maximum allowed token size 32" in answer.text
 
 
+NIM_KEYS = {"object", "message", "detail", "type", "code"}
 #: path, a request that is refused, status, and the keys that the dialect's errors have.
 REFUSED = [
     ("/v1/rerank", {"documents": TEXTS}, 422, {"message"}),
     ("/v2/rerank", {"query": "", "documents": TEXTS}, 422, {"message"}),
     ("/v2/rerank", {"query": QUERY, "documents": []}, 422, {"message"}),
-    ("/v2/rerank", DOCUMENTS | {"top_n": 0}, 422, {"message"}),
+    ("/v2/rerank", DOCUMENTS | {"top_n": -1}, 422, {"message"}),
     ("/v2/rerank", DOCUMENTS | {"rank_fields": ["title"]}, 422, {"message"}),
     ("/v1/rerank", DOCUMENTS | {"model": "other"}, 404, {"message"}),
     ("/v1/rerank", DOCUMENTS | {"model": "jina-x"}, 404, {"detail"}),
@@ -282,13 +293,15 @@ REFUSED = [
         {"error", "error_type"},
     ),
     ("/rerank", {"query": QUERY}, 400, {"error"}),
+    ("/rerank", DOCUMENTS | {"truncation_side": "left"}, 400, {"error"}),
+    ("/score", {"text_1": QUERY, "text_2": TEXTS, "truncation_side": "left"}, 400, {"error"}),
     ("/rerank", DOCUMENTS | {"model": "other"}, 404, {"error"}),
     ("/v2/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 413, {"message"}),
     ("/rerank", DOCUMENTS | {"documents": ["w1"] * 513}, 413, {"error"}),
     ("/score", {"text_1": QUERY, "text_2": ["w1"] * 513}, 413, {"error"}),
     ("/score", {"text_1": QUERY, "text_2": TEXTS, "model": "other"}, 404, {"error"}),
-    ("/v1/retrieval/other/reranking", NIM, 404, {"object", "message", "detail", "type", "code"}),
-    ("/v1/retrieval/a/b/reranking", NIM, 404, {"object", "message", "detail", "type", "code"}),
+    ("/v1/retrieval/other/reranking", NIM, 404, NIM_KEYS),
+    ("/v1/retrieval/a/b/reranking", NIM, 404, NIM_KEYS),
 ]
 
 
@@ -299,6 +312,104 @@ async def test_refusals_have_the_dialects_shape(
     refused = await client.post(path, json=body)
     assert refused.status_code == status, refused.text
     assert refused.json().keys() == keys
+
+
+def documents_with(count: int, fields: int) -> list[dict[str, str]]:
+    more = {f"field{at}": f"https://example.com/[{at}]" for at in range(fields - 1)}
+    return [{"text": f"w{at % 9}"} | more for at in range(count)]
+
+
+@pytest.mark.parametrize(("count", "fields"), [(200, 4), (512, 2), (100, 8), (512, 8)])
+async def test_documents_may_have_more_than_a_text(
+    client: httpx.AsyncClient, count: int, fields: int
+) -> None:
+    asked = {"query": QUERY, "documents": documents_with(count, fields)}
+    for path in ("/v1/rerank", "/v2/rerank"):
+        answer = await client.post(path, json=MODEL | asked)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["results"]) == count
+
+
+@pytest.mark.parametrize("count", [513, 1500, 50_000])
+@pytest.mark.parametrize(
+    ("path", "field", "more", "status", "keys"),
+    [
+        ("/v1/ranking", "passages", {}, 413, NIM_KEYS),
+        ("/v1/rerank", "documents", {}, 413, {"message"}),
+        ("/v1/rerank", "documents", {"model": "jina-x"}, 413, {"detail"}),
+        ("/v2/rerank", "documents", {"user": "me"}, 413, {"error"}),
+        ("/rerank", "documents", {}, 413, {"error"}),
+        ("/rerank", "texts", {}, 422, {"error", "error_type"}),
+        ("/score", "text_2", {"text_1": QUERY}, 413, {"error"}),
+    ],
+)
+async def test_however_many_passages_too_many_are_told_as_that(
+    gateway_of: Make,
+    client_of: Make,
+    path: str,
+    field: str,
+    more: dict[str, Any],
+    status: int,
+    keys: set[str],
+    count: int,
+) -> None:
+    nim = path == "/v1/ranking"
+    texts = [{"text": "w1"} if nim else "w1"] * count
+    query = {"text": QUERY} if nim else QUERY
+    async with client_of(gateway_of(aliases=("jina-x",))) as client:
+        refused = await client.post(path, json=MODEL | {"query": query, field: texts} | more)
+    assert refused.status_code == status, refused.text
+    assert refused.json().keys() == keys
+    assert "at most 512" in refused.text
+    if nim:
+        assert refused.json()["type"] == "too_many_passages"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v2/rerank", [], "body: must be a JSON object"),
+        ("/v2/rerank", {"query": 1}, "query: must be a string"),
+        ("/v2/rerank", {"documents": "w1"}, "documents: must be a list"),
+        ("/v2/rerank", {"documents": [1]}, 'documents.0: must be a string or {"text": "…"}'),
+        (
+            "/v2/rerank",
+            {"documents": ["w1", {"title": "w1"}]},
+            'documents.1: must be a string or {"text": "…"}',
+        ),
+        ("/v2/rerank", {"documents": []}, "documents: must not be empty"),
+        ("/v2/rerank", {"top_n": -1}, "top_n: must be at least 1, not -1"),
+        ("/v2/rerank", {"top_n": "1"}, "top_n: must be a whole number"),
+        ("/v2/rerank", {"return_documents": "no"}, "return_documents: must be true or false"),
+        ("/score", {"text_1": QUERY, "text_2": [1]}, "text_2: must be a string or a list of"),
+        ("/score", {"text_1": QUERY}, "body: send text_1 and text_2, or"),
+        ("/score", {"queries": QUERY, "documents": ["w1"] * 513}, "documents: 513 items"),
+        (
+            "/rerank",
+            {"texts": TEXTS, "truncation_direction": "up"},
+            "truncation_direction: must be 'Left', 'Right', 'left' or 'right', not 'up'",
+        ),
+        (
+            "/rerank",
+            {"texts": ["w1" + " " * 9999], "truncate": False},
+            "texts: a text has more than 1024 characters, the most that this model can take; "
+            "shorten it or set truncate to true",
+        ),
+        (
+            "/rerank",
+            {"documents": ["w1" + " " * 9999], "user": "me"},
+            "documents: a text has more than 1024 characters, the most that this model can take; "
+            "shorten it or set truncate_prompt_tokens to -1",
+        ),
+    ],
+)
+async def test_messages_name_field_value_and_remedy(
+    client: httpx.AsyncClient, path: str, body: Any, message: str
+) -> None:
+    plain: dict[str, Any] = DOCUMENTS if path == "/v2/rerank" else {"query": QUERY}
+    refused = await client.post(path, json=body if isinstance(body, list) else plain | body)
+    told = refused.json().get("message") or refused.json()["error"]
+    assert (told if isinstance(told, str) else told["message"]).startswith(message)
 
 
 async def test_tei_tells_the_engines_failures_apart(client: httpx.AsyncClient, engine: Any) -> None:
@@ -445,6 +556,13 @@ def test_settings_name_unknown_dialects(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RERANKER_DIALECTS", "nim,kohere")
     with pytest.raises(SettingsError, match="RERANKER_DIALECTS"):
         load_settings()
+    monkeypatch.setenv("RERANKER_DIALECTS", "nimm")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert len(str(caught.value).splitlines()) == 1
+    monkeypatch.setenv("RERANKER_DIALECTS", ",")
+    with pytest.raises(SettingsError, match="at least 1"):
+        load_settings()
 
 
 async def test_the_page_loads_nothing(client: httpx.AsyncClient) -> None:
@@ -461,6 +579,26 @@ async def test_every_example_of_the_page_works(client: httpx.AsyncClient) -> Non
     for path, body in calls:
         answer = await client.post(path, content=body)
         assert answer.status_code == 200, (path, answer.text)
+    shown = re.findall(r"<h3>(.+?): POST (\S+)</h3><pre>.*? -d '(.*?)'</pre>", page)
+    for title, path, body in shown:
+        routes = paths(DialectName.__args__)[path]
+        assert choose(routes, json.loads(body)).dialect.title == title
+
+
+async def test_examples_of_the_page_have_scheme_and_key(
+    gateway_of: Make, client_of: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/one").write_text("secret")
+    # Only told here; the listener is what speaks TLS.
+    gateway = gateway_of(api_keys_dir=tmp_path / "keys", tls_dir=tmp_path)
+    async with client_of(gateway) as client:
+        page = (await client.get("/docs", headers={"x-api-key": "secret"})).text
+    assert "http://localhost" not in page
+    calls = re.findall(r"<pre>curl https://localhost:8000\S+ (.*?)</pre>", page)
+    assert calls
+    assert all("Authorization: Bearer KEY" in call for call in calls)
+    assert "secret" not in page
 
 
 def paths_of() -> set[str]:
@@ -500,7 +638,13 @@ def test_nvidias_names_are_aliases_of_each_other() -> None:
         ("/v1/rerank", DOCUMENTS, "Cohere"),
         ("/v1/rerank", DOCUMENTS | {"model": "rerank-v3.5"}, "Cohere"),
         ("/v1/rerank", DOCUMENTS | {"model": "jina-reranker-v2"}, "Jina"),
+        ("/v1/rerank", DOCUMENTS | {"query": {"text": QUERY}}, "Jina"),
         ("/v1/rerank", DOCUMENTS | {"truncate_prompt_tokens": 1}, "VllmRerank"),
+        ("/v1/rerank", DOCUMENTS | {"top_n": 0}, "VllmRerank"),
+        ("/v1/rerank", DOCUMENTS | {"top_n": 1}, "Cohere"),
+        ("/v1/rerank", DOCUMENTS | {"top_n": 0, "model": "rerank-v3.5"}, "Cohere"),
+        ("/v2/rerank", DOCUMENTS | {"top_n": 0}, "VllmRerank"),
+        ("/rerank", DOCUMENTS | {"top_n": 0}, "VllmRerank"),
         ("/v1/rerank", DOCUMENTS | {"max_chunks_per_doc": 1, "user": "x"}, "Cohere"),
         ("/v2/rerank", DOCUMENTS, "CohereV2"),
         ("/v2/rerank", DOCUMENTS | {"user": "x"}, "VllmRerank"),
@@ -535,7 +679,11 @@ def test_the_documented_table_is_the_one_that_decides() -> None:
         (
             route.path,
             route.dialect.title,
-            {*route.fields, *(f"{name}*" for name in route.models)},
+            {
+                *route.fields,
+                *(f"{name}*" for name in route.models),
+                *(sign.words for sign in route.signs),
+            },
         )
         for route in ROUTES
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ from reranker_gateway.kserve.uploads import Uploads
 
 Make = Callable[..., Any]
 NAME = "demo_bert"
+DOCS = Path(__file__).resolve().parents[3] / "docs/api-dialects.md"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SMALL = (
@@ -587,3 +589,30 @@ async def test_long_passages_in_windows(connect: Make) -> None:
     assert found["token_count"][0] > 32
     trailing = dict(await call.trailing_metadata())
     assert trailing["x-truncated-passages"] == "0"
+
+
+async def test_the_documented_example(gateway_of: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway = gateway_of(aliases=("my-reranker",))
+    server = create_server(gateway, names_of(gateway))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    section = DOCS.read_text(encoding="utf-8").split("\n## gRPC\n")[1]
+    example = section.split("```python\n")[1].split("```")[0]
+    assert "my-reranker:8001" in example
+    example = example.replace("my-reranker:8001", f"127.0.0.1:{port}").replace("Paris", "w9")
+    await asyncio.to_thread(exec, example, {})
+    await server.stop(None)
+    assert capsys.readouterr().out.startswith("[1 0] [")
+
+
+async def test_the_log_has_the_callers_trace(
+    connect: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "reranker_gateway.request")
+    channel = await connect()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    metadata = [("traceparent", f"00-{trace}-b7ad6b7169203331-01")]
+    await stub(channel).ModelInfer(infer_request(["w1"], ["w2"]), metadata=metadata)
+    await stub(channel).ModelInfer(infer_request(["w1"], ["w2"]))
+    logged = [record.fields for record in caplog.records if record.message == "request"]
+    assert [fields.get("traceId", "none") for fields in logged] == [trace, "none"]

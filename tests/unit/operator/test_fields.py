@@ -56,6 +56,14 @@ def _node(path: str) -> dict[str, Any]:
     return node
 
 
+def test_a_name_is_one_name_and_no_dialects_are_not_all() -> None:
+    """The gateway takes aliases and dialects as lists with commas, and an empty list as unset."""
+    for names in ({"servedName": "a,b"}, {"aliases": ["a", "b,c"]}):
+        with pytest.raises(ValidationError, match="pattern"):
+            RerankerServiceSpec.model_validate({"model": {"source": "hf://org/tiny"} | names})
+    assert _node("serving.dialects")["minItems"] == 1
+
+
 @pytest.mark.parametrize("path", NAMES)
 @pytest.mark.parametrize("value", [TRAVERSAL, "..", "a/../b", "a\nb", "a%2Fb", "-a", "a b"])
 def test_names_are_refused_with_their_field(path: str, value: str) -> None:

@@ -1,6 +1,6 @@
 """Error bodies: each dialect has its own shape, and what belongs to none has NIM's."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -35,20 +35,27 @@ def error_response(
     )
 
 
-def install_error_handlers(app: FastAPI, first_path: str) -> None:
-    """Translate every exception of a handler. `first_path` is where callers who are lost may go."""
+def install_error_handlers(app: FastAPI, served: Collection[str]) -> None:
+    """Translate every exception of a handler. To one of `served` callers who are lost may go."""
 
     async def http_error(request: Request, error: Exception) -> Response:
         """Unknown path or method: say what is served."""
         assert isinstance(error, HTTPException)  # noqa: S101 (by registration)
         asked = f"{request.method[:20]} {request.scope['path'][:200]}"
-        message = f"{asked} is not served here; rank with POST {first_path}, see GET /openapi.json"
+        meant = _meant(request.scope["path"], served)
+        message = f"{asked} is not served here; rank with POST {meant}, see GET /openapi.json"
         kind = "not_found" if error.status_code == HTTPStatus.NOT_FOUND else "invalid_request_error"
         return error_response(error.status_code, message, kind=kind, headers=error.headers)
 
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, _unexpected)
+
+
+def _meant(asked: str, served: Collection[str]) -> str:
+    """The longest path of `served` that `asked` ends with, else the first one."""
+    known = [path for path in served if asked.rstrip("/").endswith(path)]
+    return max(known, key=len, default=next(iter(served), "/v1/ranking"))
 
 
 async def _gateway_error(request: Request, error: Exception) -> Response:

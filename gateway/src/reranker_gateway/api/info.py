@@ -198,7 +198,7 @@ def _tei_info(gateway: Gateway) -> dict[str, Any]:
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_concurrent_requests": max(1, settings.max_connections // 2),
         "max_input_length": files.max_length,
-        "max_batch_tokens": settings.token_budget or files.shapes.token_budget,
+        "max_batch_tokens": files.token_budget(settings.token_budget),
         "max_batch_requests": files.shapes.max_batch_size,
         "max_client_batch_size": settings.max_passages,
         "auto_truncate": True,

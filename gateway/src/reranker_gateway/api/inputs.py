@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from reranker_gateway.api.dialects.base import Question
-from reranker_gateway.errors import InvalidRequestError
+from reranker_gateway.errors import InputTooLongError, InvalidRequestError, TextError
 from reranker_gateway.scoring import Scorer
 from reranker_gateway.tokenise import MOST_WINDOWS, TokenisedRequest, together
 
@@ -14,9 +14,25 @@ async def tokenise(scorer: Scorer, question: Question) -> TokenisedRequest:
 
     Each query is tokenised once, whatever the number of passages that it has.
     """
-    inputs = await _tokenise(scorer, question)
+    fields = question.fields
+    try:
+        inputs = await _tokenise(scorer, question)
+    except TextError as error:
+        field = fields.query if error.kind == "query" else fields.passages
+        remedy = f" or set {fields.cut}" if error.may_be_cut else ""
+        raise InvalidRequestError(f"{field}: {error.reason}{remedy}") from None
+    except InputTooLongError as error:
+        # Beside the message, whose wording clients know.
+        error.detail = {
+            "hint": f"shorten it, or set {fields.cut}: it is cut then, or scored in windows where "
+            "X-Long-Passages or the server has chunk"
+        }
+        raise
     if inputs.empty is not None:
-        raise InvalidRequestError(f"passages.{inputs.empty}.text: it and query.text hold no tokens")
+        raise InvalidRequestError(
+            f"{fields.passage(inputs.empty)}: it and {fields.query} hold no tokens; send a text "
+            "in either"
+        )
     return inputs
 
 

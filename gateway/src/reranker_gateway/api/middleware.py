@@ -25,12 +25,11 @@ from reranker_gateway.request_context import (
     request_context,
     timeout_seconds,
 )
-from reranker_gateway.tracing import Tracing, propagated
+from reranker_gateway.tracing import Tracing, propagated, trace_id
 
 _ID = b"x-request-id"
 _ACCEPTED_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _LONGEST_PATH = 200
-_TRACE_ID = re.compile("00-([0-9a-f]{32})-")
 _log = logging.getLogger("reranker_gateway.request")
 
 
@@ -152,8 +151,8 @@ class RequestMiddleware:
             fields |= {"passages": context.passages, "tokens": context.tokens}
         if context.dialect:
             fields["dialect"] = context.dialect
-        if trace := _TRACE_ID.match(context.trace.get("traceparent", "")):
-            fields["traceId"] = trace[1]
+        if trace := trace_id(context.trace):
+            fields["traceId"] = trace
         log_event(_log, "request", **fields)
         if self._tracing is not None:
             self._tracing.record(context, path=path, code=code)

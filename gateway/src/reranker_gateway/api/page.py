@@ -1,7 +1,6 @@
 """`/docs`: one page about the API of this very server. It loads nothing from anywhere."""
 
 import json
-from collections.abc import Collection
 from html import escape
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from reranker_gateway import VERSION
 from reranker_gateway.api.dialects.base import Dialect
 from reranker_gateway.api.dialects.table import paths
 from reranker_gateway.api.models import ModelNames
+from reranker_gateway.settings import Settings
 
 _HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _STYLE: Final = (
@@ -27,10 +27,10 @@ _ROWS: Final = {
 }
 
 
-def page_router(enabled: Collection[str], names: ModelNames) -> APIRouter:
+def page_router(settings: Settings, names: ModelNames) -> APIRouter:
     """The route of the page."""
     router = APIRouter()
-    page = _page(enabled, names)
+    page = _page(settings, names)
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -39,11 +39,14 @@ def page_router(enabled: Collection[str], names: ModelNames) -> APIRouter:
     return router
 
 
-def _page(enabled: Collection[str], names: ModelNames) -> str:
+def _page(settings: Settings, names: ModelNames) -> str:
+    scheme = "http" if settings.tls_dir is None else "https"
+    key = "" if settings.api_keys_dir is None else " -H 'Authorization: Bearer KEY'"
     examples = "".join(
         f"<h3>{escape(route.dialect.title)}: POST {escape(path)}</h3>"
-        f"<pre>{escape(_curl(path, route.dialect, names.served))}</pre>"
-        for path, routes in paths(enabled).items()
+        f"<pre>curl {scheme}://localhost:8000{path}{escape(key)} "
+        f"{escape(_options(route.dialect, names.served))}</pre>"
+        for path, routes in paths(settings.dialects).items()
         for route in routes
         if "{" not in path
     )
@@ -59,9 +62,9 @@ def _page(enabled: Collection[str], names: ModelNames) -> str:
     )
 
 
-def _curl(path: str, dialect: Dialect[Any], model: str) -> str:
+def _options(dialect: Dialect[Any], model: str) -> str:
     body = json.dumps({"model": model} | _EXAMPLES[type(dialect).__name__])
-    return f"curl http://localhost:8000{path} -H 'Content-Type: application/json' -d '{body}'"
+    return f"-H 'Content-Type: application/json' -d '{body}'"
 
 
 _QUERY: Final = "capital of France"
@@ -76,7 +79,7 @@ _EXAMPLES: Final[dict[str, dict[str, object]]] = {
     "HostedNim": _NIM,
     "Cohere": _DOCUMENTS,
     "CohereV2": _DOCUMENTS,
-    "Jina": _DOCUMENTS | {"return_documents": False},
+    "Jina": _DOCUMENTS | {"return_embeddings": False},
     "Tei": {"query": _QUERY, "texts": _TEXTS},
     "Infinity": _DOCUMENTS | {"raw_scores": False},
     "VllmRerank": _DOCUMENTS | {"truncate_prompt_tokens": -1},

@@ -16,7 +16,14 @@ from reranker_gateway.api.dialects.table import Route, paths
 from reranker_gateway.api.errors import DIALECT
 from reranker_gateway.api.inputs import tokenise
 from reranker_gateway.api.models import ModelNames
-from reranker_gateway.api.reading import check_count, choose_route, parse
+from reranker_gateway.api.reading import (
+    check_count,
+    check_structure,
+    choose_route,
+    guess_route,
+    parse,
+)
+from reranker_gateway.errors import BodyTooLargeError
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.request_context import current_request
 from reranker_gateway.shadow.samples import Samples, Sampling
@@ -101,14 +108,19 @@ class RankingHandler:
         asked, dialect = self._parse(request, await read_body(request, settings, entry))
         question = dialect.question(asked, self._serving)
         self._check_model(request, question)
-        check_count(dialect.passages_field, len(question.passages), settings.max_passages)
+        check_count(question.fields.passages, len(question.passages), settings.max_passages)
         inputs = await unless_gone(request, tokenise(self._gateway.scorer, question))
         kept.take(question)
         characters = sum(map(len, question.queries)) + sum(map(len, question.passages))
         return question.without_texts(), characters, inputs
 
     def _parse(self, request: Request, body: bytes) -> tuple[Body, Any]:
-        route, found = choose_route(body, self._routes, self._gateway.settings.max_passages)
+        try:
+            check_structure(body, self._gateway.settings.max_passages)
+        except BodyTooLargeError:
+            request.scope[DIALECT] = guess_route(body, self._routes).dialect
+            raise
+        route, found = choose_route(body, self._routes)
         request.scope[DIALECT] = route.dialect
         current_request().dialect = route.dialect.name
         return parse(route, body, found), route.dialect

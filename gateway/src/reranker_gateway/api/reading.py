@@ -1,9 +1,10 @@
 """The strict reading of a request's body, whatever the dialect.
 
-A body is read in two passes. The first looks only at its structure outside of strings: a request
-has a handful of bytes there per passage, so anything with more is refused before a parser turns
-sixteen megabytes of brackets into gigabytes of objects. The second is pydantic's own parser. Where
-several dialects share the path, the JSON's own fields say whose request it is.
+A body is read in two passes. The first counts its strings, and the brackets, commas and colons
+outside of them: a request has a handful of each per passage, so anything with more is refused
+before a parser turns sixteen megabytes of brackets into gigabytes of objects. The second is
+pydantic's own parser. Where several dialects share the path, the JSON's own fields say whose
+request it is.
 """
 
 import re
@@ -15,24 +16,27 @@ from pydantic_core import from_json
 
 from reranker_gateway.api.dialects.base import Body
 from reranker_gateway.api.dialects.table import Route, choose
+from reranker_gateway.api.invalid import invalid_request
 from reranker_gateway.errors import BodyTooLargeError, InvalidRequestError, TooManyPassagesError
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_BLANKS = b" \t\r\n"
-_STRINGS_BASE = 64
-_STRINGS_PER_PASSAGE = 2
-_STRUCTURE_BASE = 256
-_STRUCTURE_PER_PASSAGE = 16
-_MOST_ERRORS = 10
-_LONGEST_NAME = 64
+#: What a parser makes objects of, besides strings: no value goes without one of them.
+_STRUCTURE = b"[]{},:"
+_BASE = 256
+#: Documents with this many fields each, where there are as many as there may be.
+_FIELDS = 8
+_STRINGS_PER_PASSAGE = 2 * _FIELDS
+_STRUCTURE_PER_PASSAGE = 3 * _FIELDS
+#: So much of a body's beginning and end has its fields, but for long queries.
+_LOOK = 4096
+_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,128})"')
 
 
-def choose_route(body: bytes, routes: Sequence[Route], max_passages: int) -> tuple[Route, Any]:
+def choose_route(body: bytes, routes: Sequence[Route]) -> tuple[Route, Any]:
     """Whose request it is, and its JSON where that had to be looked at.
 
-    Raises BodyTooLargeError, and InvalidRequestError with 400 for what is not JSON.
+    Raises InvalidRequestError with 400 for what is not JSON.
     """
-    check_structure(body, max_passages)
     if len(routes) == 1:
         return routes[0], None
     try:
@@ -42,13 +46,23 @@ def choose_route(body: bytes, routes: Sequence[Route], max_passages: int) -> tup
     return choose(routes, asked), asked
 
 
+def guess_route(body: bytes, routes: Sequence[Route]) -> Route:
+    """Whose request a body that is not to be parsed seems to be."""
+    look = body[:_LOOK] + body[-_LOOK:]
+    names = {name for route in routes for name in route.fields}
+    asked = {name: "" for name in names if f'"{name}"'.encode() in look}
+    if model := _MODEL.search(look):
+        asked["model"] = model[1].decode(errors="replace")
+    return choose(routes, asked)
+
+
 def parse(route: Route, body: bytes, asked: Any) -> Body:
     """The request in the route's dialect. Raises InvalidRequestError."""
     kind: type[Body] = route.dialect.request
     try:
         return kind.model_validate_json(body) if asked is None else kind.model_validate(asked)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise invalid_request(error) from None
 
 
 def check_count(field: str, count: int, max_passages: int) -> None:
@@ -61,30 +75,17 @@ def check_count(field: str, count: int, max_passages: int) -> None:
 
 
 def check_structure(body: bytes, max_passages: int) -> None:
-    """Raises BodyTooLargeError for more JSON than a request can hold beside its texts."""
-    # As many strings as a request can hold; more of them count as structure themselves.
-    strings = _STRINGS_BASE + _STRINGS_PER_PASSAGE * max_passages
-    structure = _STRING.sub(b"", body, count=strings).translate(None, _BLANKS)
-    if len(structure) > _STRUCTURE_BASE + _STRUCTURE_PER_PASSAGE * max_passages:
+    """Raises BodyTooLargeError for more than a request can hold, as TooManyPassagesError if so."""
+    most = _BASE + _STRINGS_PER_PASSAGE * max_passages
+    rest, strings = _STRING.subn(b"", body, count=most + 1)
+    if strings > most:
+        raise TooManyPassagesError(
+            f"the body holds more than {most} names and texts: at most {max_passages} passages are "
+            f"allowed, with {_FIELDS} fields each; split them over several requests"
+        )
+    structure = len(rest) - len(rest.translate(None, _STRUCTURE))
+    if structure > _BASE + _STRUCTURE_PER_PASSAGE * max_passages:
         raise BodyTooLargeError(
             "the body is not a ranking request: it holds too much besides texts; send model, query "
             f"and at most {max_passages} passages"
         )
-
-
-def _invalid(error: ValidationError) -> InvalidRequestError:
-    entries = error.errors(include_url=False, include_context=False, include_input=False)
-    problems = [
-        {"loc": [_short(part) for part in entry["loc"]], "msg": entry["msg"], "type": entry["type"]}
-        for entry in entries[:_MOST_ERRORS]
-    ]
-    first = problems[0]
-    message = f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
-    if first["type"] == "extra_forbidden":
-        message += "; remove it"
-    not_json = first["type"] == "json_invalid"
-    return InvalidRequestError(message, {"errors": problems}, status=400 if not_json else 422)
-
-
-def _short(part: int | str) -> int | str:
-    return part[:_LONGEST_NAME] if isinstance(part, str) else part

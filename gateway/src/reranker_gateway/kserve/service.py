@@ -47,7 +47,7 @@ from reranker_gateway.request_context import RequestContext, long_passages, requ
 from reranker_gateway.settings import Settings
 from reranker_gateway.shadow.samples import Sampling
 from reranker_gateway.tokenise import TokenisedRequest
-from reranker_gateway.tracing import Tracing, propagated
+from reranker_gateway.tracing import Tracing, propagated, trace_id
 
 KSERVE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
@@ -314,6 +314,7 @@ class Front(ABC):
     def _record(self, request: RequestContext, code: int) -> None:
         seconds = request.ended - request.began
         self._parts.telemetry.answered(request, code)
+        trace = trace_id(request.trace)
         log_event(
             _log,
             "request",
@@ -325,6 +326,7 @@ class Front(ABC):
             seconds=round(seconds, 4),
             passages=request.passages,
             tokens=request.tokens,
+            **({"traceId": trace} if trace else {}),
         )
         if self._tracing is not None:
             self._tracing.record(request, path=INFER, code=code)

@@ -20,7 +20,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from reranker_gateway.api.dialects.base import Question
+from reranker_gateway.api.dialects.base import Fields, Question
 from reranker_gateway.engine import FloatArray
 from reranker_gateway.errors import InvalidRequestError
 from reranker_gateway.tokenise import Truncate
@@ -111,6 +111,7 @@ def question_of(request: Any, truncate: Truncate, max_passages: int) -> Question
         passages=passages,
         model=request.model_name,
         truncate=_truncate(request.parameters, truncate),
+        fields=Fields(passages="passage", cut="the parameter truncate to END"),
     )
 
 

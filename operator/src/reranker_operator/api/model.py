@@ -9,6 +9,9 @@ from reranker_contracts.model import TEMPLATE_LIMIT
 from reranker_operator.api.fields import ENDPOINT, Key, Name
 from reranker_operator.api.meta import ApiModel
 
+#: The gateway takes several names with commas between them.
+_NO_COMMA = "^[^,]+$"
+
 
 class SecretKeyRef(ApiModel):
     """One key of a Secret in the same namespace."""
@@ -106,10 +109,14 @@ class ModelSpec(ApiModel):
         default=None,
         min_length=1,
         max_length=128,
-        description="Model id in the API. Default: the model's own name.",
+        pattern=_NO_COMMA,
+        description="Model id in the API, in place of the model's own name. No commas.",
     )
-    aliases: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        default=(),
-        max_length=16,
-        description="Further model ids that clients may use; the service's own name is always one.",
+    aliases: tuple[Annotated[str, Field(min_length=1, max_length=128, pattern=_NO_COMMA)], ...] = (
+        Field(
+            default=(),
+            max_length=16,
+            description="Further model ids that clients may use, without commas; the service's own "
+            "name is always one.",
+        )
     )

@@ -56,6 +56,8 @@ class ServingSpec(SecuritySettings):
     dialects: tuple[Dialect, ...] = Field(
         default=(),
         max_length=7,
+        # In the definition alone: what is stored already may have an empty list.
+        json_schema_extra={"minItems": 1},
         description=(
             "APIs to serve: nim, cohere, jina, vllm, tei, infinity, and grpc (KServe's protocol on "
             "port 8001). Default: all."
@@ -68,7 +70,8 @@ class ServingSpec(SecuritySettings):
     long_passages: Literal["cut", "chunk"] = Field(
         default="cut",
         description="What becomes of passages that are too long and may be cut: that, or they are "
-        "scored in windows that overlap and the best one counts.",
+        "scored in windows that overlap and the best one counts. Requests of NIM, vLLM and gRPC "
+        "that say nothing are only cut where truncate is END.",
     )
     max_passages: int = Field(
         default=512, ge=1, le=10000, description="Most passages in a request."

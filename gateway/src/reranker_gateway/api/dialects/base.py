@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,24 @@ class Body(BaseModel):
     """A request. Types are exact; fields that a dialect does not know are passed over."""
 
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
+
+
+class Fields(NamedTuple):
+    """What a request calls its parts, for messages."""
+
+    query: str = "query"
+    passages: str = "documents"
+    #: What one of them has its text in.
+    text: str = ""
+    #: Value of the field that has over-long pairs cut; empty where they always are.
+    cut: str = ""
+
+    def passage(self, at: int) -> str:
+        """One of them by its number."""
+        return f"{self.passages}.{at}{self.text}"
+
+
+_FIELDS: Final = Fields()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +57,7 @@ class Question:
     top: int | None = None
     #: Whether the answer has logits where the dialect has something else by default.
     raw_scores: bool = False
+    fields: Fields = _FIELDS
 
     def without_texts(self) -> "Question":
         """The same, for the time after tokenisation; texts stay where the answer holds them."""
@@ -122,8 +141,6 @@ class Dialect(ABC, Generic[B]):
     request: type[B]
     response: ClassVar[Any]
     error: ClassVar[type[BaseModel]]
-    #: What the request calls the passages.
-    passages_field: ClassVar[str]
 
     @abstractmethod
     def question(self, asked: B, serving: Serving) -> Question:

@@ -63,7 +63,6 @@ class Cohere(Dialect[CohereRequest]):
     request = CohereRequest
     response = CohereResponse
     error = CohereError
-    passages_field = "documents"
     version = "1"
 
     def question(self, asked: CohereRequest, serving: Serving) -> Question:

@@ -48,7 +48,6 @@ class Infinity(Dialect[InfinityRequest]):
     request = InfinityRequest
     response = InfinityResponse
     error = OpenAiError
-    passages_field = "documents"
 
     def question(self, asked: InfinityRequest, serving: Serving) -> Question:
         """What does not fit is cut."""

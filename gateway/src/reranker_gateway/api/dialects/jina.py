@@ -55,7 +55,6 @@ class Jina(Dialect[JinaRequest]):
     request = JinaRequest
     response = JinaResponse
     error = JinaError
-    passages_field = "documents"
 
     def question(self, asked: JinaRequest, serving: Serving) -> Question:
         """What does not fit is cut."""

@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reranker_gateway.api.dialects.base import Answers, Body, Dialect, Fault, Question, Serving
+from reranker_gateway.api.dialects.base import (
+    Answers,
+    Body,
+    Dialect,
+    Fault,
+    Fields,
+    Question,
+    Serving,
+)
 from reranker_gateway.api.dialects.shared import Usage, usage_of
 
 
@@ -77,7 +85,6 @@ class Nim(Dialect[RankingRequest]):
     request = RankingRequest
     response = RankingResponse
     error = NimError
-    passages_field = "passages"
 
     def question(self, asked: RankingRequest, serving: Serving) -> Question:
         """Over-long pairs are as the request says, else as the server does."""
@@ -88,6 +95,7 @@ class Nim(Dialect[RankingRequest]):
             model=asked.model,
             truncate=asked.truncate or serving.truncate,
             top=top,
+            fields=Fields("query.text", "passages", ".text", "truncate to END"),
         )
 
     def answer(self, answers: Answers, serving: Serving) -> object:

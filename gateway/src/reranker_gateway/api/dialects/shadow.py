@@ -7,7 +7,15 @@ from typing import Final
 
 from pydantic import BaseModel, Field
 
-from reranker_gateway.api.dialects.base import Answers, Body, Dialect, Fault, Question, Serving
+from reranker_gateway.api.dialects.base import (
+    Answers,
+    Body,
+    Dialect,
+    Fault,
+    Fields,
+    Question,
+    Serving,
+)
 from reranker_gateway.api.dialects.nim import Nim, NimError
 from reranker_gateway.tokenise import Truncate
 
@@ -40,7 +48,6 @@ class Shadow(Dialect[ShadowRequest]):
     request = ShadowRequest
     response = ShadowResponse
     error = NimError
-    passages_field = "passages"
 
     def __init__(self, revision: str) -> None:
         """`revision` is that of this process."""
@@ -54,6 +61,7 @@ class Shadow(Dialect[ShadowRequest]):
             model=None,
             truncate=asked.truncate,
             passage_tokens=asked.passage_tokens,
+            fields=Fields(passages="passages", cut="truncate to END"),
         )
 
     def answer(self, answers: Answers, serving: Serving) -> object:

@@ -1,12 +1,12 @@
 """Who serves which path, and who answers where several could. docs/api-dialects.md shows the same.
 
 Where dialects share a path, the first one that is switched on and claims the request answers it:
-by a field that no other of them has, or by the name of a model that only its clients use. A request
-that nobody claims is answered by the first one of the path.
+by a field or a value that no other of them has, or by the name of a model that only its clients
+use. A request that nobody claims is answered by the first one of the path.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,14 @@ from reranker_gateway.api.dialects.vllm import VllmRerank, VllmScore
 
 
 @dataclass(frozen=True)
+class Sign:
+    """A value that only one dialect has, as the documentation writes it and as it is found."""
+
+    words: str
+    found: Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True)
 class Route:
     """One dialect on one path, and what of a request says that it is meant."""
 
@@ -28,12 +36,14 @@ class Route:
     fields: frozenset[str] = frozenset()
     #: Beginnings of `model`.
     models: tuple[str, ...] = ()
+    signs: tuple[Sign, ...] = ()
 
     def claims(self, asked: Mapping[str, Any]) -> bool:
         """Whether the request is for this dialect and no other of the path."""
         model = asked.get("model")
         named = isinstance(model, str) and model.startswith(self.models)
-        return named or not self.fields.isdisjoint(asked)
+        signed = any(sign.found(asked) for sign in self.signs)
+        return named or signed or not self.fields.isdisjoint(asked)
 
 
 _COHERE: Final = frozenset({"max_tokens_per_doc", "max_chunks_per_doc", "rank_fields"})
@@ -43,6 +53,8 @@ _VLLM: Final = frozenset(
         *("cache_salt", "mm_processor_kwargs"),
     }
 )
+_ALL: Final = Sign("top_n: 0", lambda asked: asked.get("top_n") == 0)
+_OBJECT: Final = Sign("query: {…}", lambda asked: isinstance(asked.get("query"), Mapping))
 _HOSTED: Final = "/v1/retrieval/{model}/reranking"
 
 #: In the order in which they are asked.
@@ -51,11 +63,17 @@ ROUTES: Final = (
     Route(_HOSTED, HostedNim()),
     Route("/v1/retrieval/{org}/{model}/reranking", HostedNim()),
     Route("/v1/rerank", Cohere(), fields=_COHERE, models=("rerank-",)),
-    Route("/v1/rerank", Jina(), fields=frozenset({"return_embeddings"}), models=("jina-",)),
-    Route("/v1/rerank", VllmRerank(), fields=_VLLM),
+    Route(
+        "/v1/rerank",
+        Jina(),
+        fields=frozenset({"return_embeddings"}),
+        models=("jina-",),
+        signs=(_OBJECT,),
+    ),
+    Route("/v1/rerank", VllmRerank(), fields=_VLLM, signs=(_ALL,)),
     Route("/v2/rerank", CohereV2(), fields=_COHERE, models=("rerank-",)),
-    Route("/v2/rerank", VllmRerank(), fields=_VLLM),
-    Route("/rerank", VllmRerank(), fields=_VLLM),
+    Route("/v2/rerank", VllmRerank(), fields=_VLLM, signs=(_ALL,)),
+    Route("/rerank", VllmRerank(), fields=_VLLM, signs=(_ALL,)),
     Route("/rerank", Infinity(), fields=frozenset({"documents"})),
     Route("/rerank", Tei(), fields=frozenset({"texts"})),
     Route("/score", VllmScore()),

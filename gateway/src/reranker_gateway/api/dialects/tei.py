@@ -7,7 +7,15 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, RootModel
 
-from reranker_gateway.api.dialects.base import Answers, Body, Dialect, Fault, Question, Serving
+from reranker_gateway.api.dialects.base import (
+    Answers,
+    Body,
+    Dialect,
+    Fault,
+    Fields,
+    Question,
+    Serving,
+)
 from reranker_gateway.errors import InvalidRequestError
 
 _KINDS = {
@@ -63,7 +71,6 @@ class Tei(Dialect[TeiRequest]):
     request = TeiRequest
     response = TeiResponse
     error = TeiError
-    passages_field = "texts"
 
     def question(self, asked: TeiRequest, serving: Serving) -> Question:
         """Over-long pairs are cut unless the request says no."""
@@ -78,6 +85,7 @@ class Tei(Dialect[TeiRequest]):
             truncate="NONE" if asked.truncate is False else serving.cut,
             keeps_texts=asked.return_text,
             raw_scores=asked.raw_scores,
+            fields=Fields(passages="texts", cut="truncate to true"),
         )
 
     def answer(self, answers: Answers, serving: Serving) -> object:

@@ -9,7 +9,15 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from reranker_gateway.api.dialects.base import Answers, Body, Dialect, Fault, Question, Serving
+from reranker_gateway.api.dialects.base import (
+    Answers,
+    Body,
+    Dialect,
+    Fault,
+    Fields,
+    Question,
+    Serving,
+)
 from reranker_gateway.api.dialects.shared import OpenAiError, Text, Usage, open_ai_error, usage_of
 from reranker_gateway.errors import InvalidRequestError
 from reranker_gateway.tokenise import Truncate
@@ -20,6 +28,7 @@ _PAIRS = (
     ("queries", "documents"),
     ("queries", "items"),
 )
+_CUT = "truncate_prompt_tokens to -1"
 _Texts = str | list[str] | None
 
 
@@ -27,6 +36,9 @@ class _VllmRequest(Body):
     model: str | None = Field(None, min_length=1, max_length=128)
     truncate_prompt_tokens: int | None = Field(
         None, ge=-1, description="-1 or the model's length cuts over-long pairs; default: refuse"
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="left is not supported"
     )
     use_activation: bool | None = Field(None, description="false: logits; default: true")
 
@@ -55,11 +67,15 @@ class VllmScoreRequest(_VllmRequest):
             )
         return self
 
-    def texts(self) -> tuple[list[str], list[str]]:
-        """Both sides as lists."""
-        first, second = next(
+    def pair(self) -> tuple[str, str]:
+        """The fields of both sides."""
+        return next(
             pair for pair in _PAIRS if all(getattr(self, name) is not None for name in pair)
         )
+
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Both sides as lists."""
+        first, second = self.pair()
         return _listed(getattr(self, first)), _listed(getattr(self, second))
 
 
@@ -131,7 +147,6 @@ class VllmScore(_Vllm, Dialect[VllmScoreRequest]):
     request = VllmScoreRequest
     response = VllmScoreResponse
     error = OpenAiError
-    passages_field = "text_2"
 
     def question(self, asked: VllmScoreRequest, serving: Serving) -> Question:
         """Pairs of a first with a second text."""
@@ -142,6 +157,7 @@ class VllmScore(_Vllm, Dialect[VllmScoreRequest]):
             model=asked.model,
             truncate=_truncate(asked, serving),
             raw_scores=asked.use_activation is False,
+            fields=Fields(*asked.pair(), cut=_CUT),
         )
 
     def answer(self, answers: Answers, serving: Serving) -> object:
@@ -168,7 +184,6 @@ class VllmRerank(_Vllm, Dialect[VllmRerankRequest]):
     request = VllmRerankRequest
     response = VllmRerankResponse
     error = OpenAiError
-    passages_field = "documents"
 
     def question(self, asked: VllmRerankRequest, serving: Serving) -> Question:
         """`top_n: 0` is all."""
@@ -180,6 +195,7 @@ class VllmRerank(_Vllm, Dialect[VllmRerankRequest]):
             keeps_texts=True,
             top=asked.top_n or None,
             raw_scores=asked.use_activation is False,
+            fields=Fields(cut=_CUT),
         )
 
     def answer(self, answers: Answers, serving: Serving) -> object:
@@ -205,6 +221,8 @@ def _listed(texts: _Texts) -> list[str]:
 
 
 def _truncate(asked: _VllmRequest, serving: Serving) -> Truncate:
+    if asked.truncation_side == "left":
+        raise InvalidRequestError("truncation_side: left is not supported; send right")
     limit = asked.truncate_prompt_tokens
     if limit is None:
         return serving.truncate
