@@ -20,6 +20,7 @@ MUCH = 48 << 20
 class Endless(Quiet):
     """Bodies without end where nobody asked for one."""
 
+    bomb: bytes
     sent: dict[str, int]
 
     def do_GET(self) -> None:  # noqa: N802
@@ -27,24 +28,24 @@ class Endless(Quiet):
         if self.path == "/":
             return self.send(200, b"{}")
         if self.path == "/bomb":
-            bomb = gzip.compress(bytes(MUCH))
-            return self.send(302, bomb, Location="/", Content_Encoding="gzip")
-        self.send_response({"/away": 302, "/token": 200}.get(self.path, 401))
+            return self.send(302, self.bomb, Location="/", Content_Encoding="gzip")
+        path = self.path.partition("?")[0]
+        self.send_response({"/away": 302, "/token": 200}.get(path, 401))
         self.send_header("Location", "/")
         realm = f"http://{self.headers['Host']}/token"
         self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="x"')
         self.end_headers()
-        self.sent[self.path] = 0
+        self.sent[path] = 0
         try:
-            while self.sent[self.path] < MUCH:
-                self.sent[self.path] += self.wfile.write(bytes(1 << 16))
+            while self.sent[path] < MUCH:
+                self.sent[path] += self.wfile.write(bytes(1 << 16))
         except OSError:
             self.close_connection = True
         return None
 
 
 def test_bodies_that_nobody_asked_for_are_not_read_to_their_end() -> None:
-    handler = type("Bound", (Endless,), {"sent": {}})
+    handler = type("Bound", (Endless,), {"bomb": gzip.compress(bytes(MUCH)), "sent": {}})
     auth = RegistryAuth(None, "repository:x:pull", plain_http=True)
     with serving(handler) as url, new_client(auth, tls_only=False) as client:
         tracemalloc.start()
