@@ -161,8 +161,8 @@ class _Stream(tarfile.TarFile):
     extensions = 0
 
     def next(self) -> tarfile.TarInfo | None:
-        self.members.clear()
-        self.pax_headers.clear()
+        self.members.clear()  # type: ignore[attr-defined]
+        self.pax_headers = {}
         self.extensions = 0
         return super().next()
 
