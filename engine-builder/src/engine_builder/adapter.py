@@ -18,6 +18,8 @@ from reranker_contracts import StageReason
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
+#: Keys of a pattern; models have a few hundred modules.
+_MAX_PATTERNS = 10_000
 _Rank = Annotated[int, Field(ge=1, le=1024)]
 _Alpha = Annotated[float, Field(gt=0, le=1e6)]
 #: Of modules, with the dots between them; PEFT takes any regular expression.
@@ -40,8 +42,8 @@ class AdapterConfig(BaseModel):
     lora_alpha: _Alpha
     target_modules: list[_Name] | Literal["all-linear"] = Field(min_length=1)
     modules_to_save: list[_Name] | None = None
-    rank_pattern: dict[_Name, _Rank] = {}
-    alpha_pattern: dict[_Name, _Alpha] = {}
+    rank_pattern: dict[_Name, _Rank] = Field(default={}, max_length=_MAX_PATTERNS)
+    alpha_pattern: dict[_Name, _Alpha] = Field(default={}, max_length=_MAX_PATTERNS)
     bias: Literal["none", "all", "lora_only"] = "none"
     fan_in_fan_out: bool = False
     use_rslora: bool = False

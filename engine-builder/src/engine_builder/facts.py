@@ -299,7 +299,8 @@ def _longest_input(config: Config, tokenizer: TokenizerConfig, family: Family) -
     if family.positions_after_pad:
         limit -= 1 + (1 if config.pad_token_id is None else config.pad_token_id)
     if tokenizer.model_max_length is not None and tokenizer.model_max_length < _NO_LIMIT:
-        limit = min(limit, int(tokenizer.model_max_length))
+        # JSON has numbers, such as -1e999, that become infinite.
+        limit = min(limit, int(max(0, tokenizer.model_max_length)))
     if limit < MIN_LENGTH:
         raise StageError(
             StageReason.MODEL_INVALID,

@@ -22,8 +22,29 @@ DEFAULT_JSON_LIMIT = 16 << 20
 #: Weights are bounded in sum, not by themselves.
 WEIGHTS = ".safetensors"
 
+#: What the system says of a name, whenever it is asked; all else is trouble of the volume.
+_OF_THE_NAME = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL),
+    *(errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM),
+}
+
 #: Left in directories that a stage made, so that a restarted stage may empty them.
 OUTPUT_MARKER = ".engine-builder-output"
+
+
+@contextmanager
+def readable(what: Path | str) -> Iterator[None]:
+    """Tell trouble of the volume, which passes, from what is wrong with a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.errno in _OF_THE_NAME:
+            raise
+        raise StageError(
+            StageReason.SOURCE_UNREACHABLE,
+            f"{what}: the volume does not answer ({error.strerror}); check the volume and the "
+            "node that it is mounted on",
+        ) from error
 
 
 @contextmanager
@@ -31,7 +52,8 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file for reading; a link, pipe or device is refused as ModelInvalid."""
     try:
         # O_NONBLOCK: opening a pipe would wait for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with readable(path.name):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise StageError(
             StageReason.MODEL_INVALID, f"{path.name} is missing; copy the model's files again"
@@ -75,7 +97,8 @@ def read_metadata(path: Path) -> bytes:
 def read_bounded(name: str, stream: BufferedReader, limit: int | None = None) -> bytes:
     """All of an open metadata file, at most `limit` bytes or its own limit in JSON_LIMITS."""
     check_size(name, os.fstat(stream.fileno()).st_size, limit)
-    data = stream.read((limit or JSON_LIMITS.get(name, DEFAULT_JSON_LIMIT)) + 1)
+    with readable(name):
+        data = stream.read((limit or JSON_LIMITS.get(name, DEFAULT_JSON_LIMIT)) + 1)
     check_size(name, len(data), limit)
     return data
 

@@ -21,7 +21,6 @@ import math
 import os
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -232,7 +231,9 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what killed publishers left; anything that changed lately is somebody's work."""
-        limit = time.time() - ABANDONED_AFTER
+        # By the clock that dates the others' files, which a node's own may be far ahead of.
+        os.utime(self._tmp)
+        limit = self._tmp.stat().st_mtime - ABANDONED_AFTER
         for entry in self._tmp.iterdir():
             if _OURS.fullmatch(entry.name) and _last_change(entry) < limit:
                 _remove_tree(entry)
@@ -289,13 +290,13 @@ def _share_used(root: Path) -> float:
 
 
 def _last_change(path: Path) -> float:
-    """Newest change below `path`; now, when its owner has just moved it."""
+    """Newest change below `path`; one that its owner has just moved is not old."""
     times = []
     for folder, _folders, files in os.walk(path):
         for name in ("", *files):
             with contextlib.suppress(FileNotFoundError):
                 times.append(Path(folder, name).lstat().st_mtime)
-    return max(times, default=time.time())
+    return max(times, default=math.inf)
 
 
 def _tree_size(root: Path) -> int:

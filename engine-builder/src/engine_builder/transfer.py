@@ -5,17 +5,18 @@ Proxies come from HTTPS_PROXY and NO_PROXY, authorities from SSL_CERT_FILE, as e
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, UsageError
 from engine_builder.progress import Progress, human_size
 from reranker_contracts import StageReason
 
@@ -23,6 +24,11 @@ from reranker_contracts import StageReason
 TRIES = 5
 RETRY_SECONDS = 0.5
 
+#: Bytes of what httpx itself reads whole: bodies of redirects and refusals, tokens.
+_MAX_ASIDE = 1 << 20
+#: Marks requests whose answer is read here, within bounds.
+_STREAMED = "streamed"
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _TIMEOUT = httpx.Timeout(60, connect=15)
 _RANGE = re.compile(r"bytes (\d+)-\d+/")
 #: Answers that another try may mend.
@@ -79,21 +85,86 @@ class Place:
 def new_client(auth: httpx.Auth | None = None, *, tls_only: bool) -> httpx.Client:
     """A client that follows redirects; credentials are not taken to another host.
 
-    With `tls_only` neither a request nor a redirect goes over plain HTTP.
+    With `tls_only` neither a request nor a redirect goes over plain HTTP. Only what `stream` gets
+    may be large. Raises UsageError for proxies that are none.
     """
 
     def check(request: httpx.Request) -> None:
         if tls_only and request.url.scheme != "https":
             raise httpx.UnsupportedProtocol("a redirect leads to plain http", request=request)
 
-    return httpx.Client(
-        auth=auth,
-        timeout=_TIMEOUT,
-        follow_redirects=True,
-        max_redirects=5,
-        headers={"User-Agent": "reranker-engine-builder", "Accept-Encoding": "identity"},
-        event_hooks={"request": [check]},
-    )
+    with usable_proxies():
+        return httpx.Client(
+            auth=auth,
+            timeout=_TIMEOUT,
+            follow_redirects=True,
+            max_redirects=5,
+            headers={"User-Agent": "reranker-engine-builder", "Accept-Encoding": "identity"},
+            event_hooks={"request": [check], "response": [_bound]},
+        )
+
+
+@contextmanager
+def usable_proxies() -> Iterator[None]:
+    """Name the variable that a client can't be made with; its value may hold a password."""
+    try:
+        yield
+    except (httpx.InvalidURL, ValueError, ImportError):
+        raise UsageError(
+            f"{_unusable_proxy()}: is no address of a proxy; give http://[USER:PASSWORD@]HOST:PORT "
+            "with %2F for a slash in the password (spec.proxy)"
+        ) from None
+
+
+def _unusable_proxy() -> str:
+    for name in (*_PROXIES, *map(str.lower, _PROXIES)):
+        value = os.environ.get(name)
+        try:
+            if value:
+                httpx.Proxy(value if "://" in value else f"http://{value}")
+        except (httpx.InvalidURL, ValueError):
+            return name
+    return "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY"
+
+
+class Bounded(httpx.SyncByteStream):
+    """A body that ends at `limit` bytes, whatever else is sent."""
+
+    def __init__(self, stream: httpx.SyncByteStream, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The beginning of the body."""
+        left = self._limit
+        for chunk in self._stream:
+            yield chunk[:left]
+            left -= len(chunk)
+            if left <= 0:
+                return
+
+    def close(self) -> None:
+        """Give the connection back, or end it where more would come."""
+        self._stream.close()
+
+
+def bound(response: httpx.Response, limit: int) -> None:
+    """Have an answer's body, as it is sent, end at `limit` bytes."""
+    response.stream = Bounded(cast("httpx.SyncByteStream", response.stream), limit)
+
+
+def _bound(response: httpx.Response) -> None:
+    if not response.is_success or _STREAMED not in response.request.extensions:
+        # Nobody asked for it, and little of it could become much.
+        response.headers.pop("Content-Encoding", None)
+        bound(response, _MAX_ASIDE)
+
+
+def stream(
+    client: httpx.Client, url: str, **options: Any
+) -> AbstractContextManager[httpx.Response]:
+    """GET what the caller reads within bounds of its own."""
+    return client.stream("GET", url, extensions={_STREAMED: True}, **options)
 
 
 @contextmanager
@@ -110,7 +181,7 @@ def read_json(client: httpx.Client, url: str, place: Place, limit: int, **option
     with explained(place):
         for left in reversed(range(TRIES)):
             try:
-                with client.stream("GET", url, **options) as response:
+                with stream(client, url, **options) as response:
                     if response.status_code not in _PASSING or not left:
                         return _json(response, place, limit)
             except httpx.TransportError as error:
@@ -234,7 +305,7 @@ class _Download:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         if offset and self._etag:
             headers["If-Range"] = self._etag
-        with self._client.stream("GET", self._url, headers=headers) as response:
+        with stream(self._client, self._url, headers=headers) as response:
             if response.status_code == 416:
                 # Longer than what there is: not the beginning of this file.
                 self._target.write_bytes(b"")

@@ -46,6 +46,8 @@ def test_fields_that_matter_are_read_and_others_ignored(tmp_path: Path) -> None:
         ({"target_modules": []}, "target_modules"),
         ({"modules_to_save": [".*"]}, "modules_to_save"),
         ({"rank_pattern": {"(a+)+$": 8}}, "rank_pattern"),
+        ({"rank_pattern": {f"layer.{number}": 8 for number in range(10_001)}}, "rank_pattern"),
+        ({"alpha_pattern": {f"layer.{number}": 8 for number in range(10_001)}}, "alpha_pattern"),
         ({"layers_to_transform": [1]}, "layers_to_transform is not supported"),
         ({"trainable_token_indices": [1]}, "trainable_token_indices is not supported"),
         ({"layer_replication": [[0, 4], [2, 5]]}, "layer_replication is not supported"),

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,6 +250,23 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         entry("demo/" + "n" * (2 << 20), tarfile.REGTYPE, data=b"x"),
         "no tar archive",
     ),
+    "long path": (entry("demo/" + "n" * 5000, data=b"x"), "longer than a path"),
+    "extensions": (
+        lambda tar, source: [
+            tar.fileobj.write(8 * tarfile.TarInfo.create_pax_global_header({"x": "x" * 9000})),
+            entry("demo/x", data=b"x")(tar, source),
+        ],
+        "no tar archive",
+    ),
+    "holes": (entry("demo/x", tarfile.GNUTYPE_SPARSE), "no tar archive"),
+    "map of holes": (
+        entry(
+            "demo/x",
+            data=b"0\n" + bytes(510),
+            pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        ),
+        "no tar archive",
+    ),
 }
 
 
@@ -312,6 +330,28 @@ def test_what_unpacks_without_end_is_refused(
     monkeypatch.setattr(module, "MAX_FILES", 3)
     site.data = pack(make_source())
     assert "more than 3 entries" in refusal(site.url, tmp_path / "b", site.revision).message
+
+
+@pytest.mark.parametrize("kind", ["x", "g"])
+def test_headers_that_have_passed_take_no_memory(
+    site: Site, make_source, tmp_path: Path, kind: str
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for number in range(200):
+            words = {f"comment.{number}": "x" * 50_000}
+            if kind == "g":
+                tar.fileobj.write(tarfile.TarInfo.create_pax_global_header(words))
+            entry(f"demo/{number}", pax_headers=words if kind == "x" else {})(tar, tmp_path)
+        for path in make_source().iterdir():
+            tar.add(path, f"demo/{path.name}")
+    site.data = buffer.getvalue()
+    tracemalloc.start()
+    try:
+        resolved(site.url, tmp_path / "scratch", site.revision)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,12 @@ KINDS: dict[str, tuple[Harm, StageReason, str]] = {
         "ModelInvalid",
         "/proc/self/environ",
     ),
+    "list in index": (in_json(INDEX, weight_map={"w": ["x"]}), "ModelInvalid", "'list'"),
+    "endless length": (
+        instead_of("tokenizer_config.json", b'{"model_max_length": -1e999}'),
+        "ModelInvalid",
+        "model_max_length",
+    ),
     "pickle in index": (in_json(INDEX, weight_map={"w": "x.bin"}), "UnsafeWeights", "x.bin"),
     "pickle alone": (
         lambda source: (source / "model.safetensors").rename(source / "a\n.ckpt"),

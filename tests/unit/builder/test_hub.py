@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,13 @@ class Hub:
     #: Bytes after which the next bodies of weights break off.
     cuts: list[int] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
+    #: Whole bodies, by a part of the path.
+    answers: dict[str, bytes] = field(default_factory=dict)
+    #: A listing whose pages never end.
+    endless: bool = False
+    listings: int = 0
+    #: What follows the bytes that were listed.
+    more: bytes = b""
     prefix: str = ""
     url: str = ""
 
@@ -82,7 +90,21 @@ class Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_GET(self) -> None:
-        self._answer()
+        if not self._odd():
+            self._answer()
+
+    def _odd(self) -> bool:
+        """Whether a test wants something else in place of the answer."""
+        for part, body in self.hub.answers.items():
+            if part in self.path:
+                self._send(200, body, {})
+                return True
+        if self.hub.endless and "/tree/" in self.path:
+            self.hub.listings += 1
+            link = {"Link": f'<{self.hub.url}{self.path}>; rel="next"'}
+            self._send(200 if self.hub.listings < 50 else 404, b"[]", link)
+            return True
+        return False
 
     def _answer(self) -> None:
         hub, path = self.hub, unquote(urlsplit(self.path).path)
@@ -114,6 +136,7 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.downloads.append(name)
             if name == self.hub.corrupt:
                 data = data[:-1] + b"!"
+            data += self.hub.more
         headers = {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": revision}
         status, asked = 200, self.headers.get("Range", "")
         if self.command == "GET" and name.endswith(".safetensors"):
@@ -220,6 +243,53 @@ def test_bytes_other_than_the_listed_ones_are_refused(hub: Hub, tmp_path: Path, 
     with pytest.raises(StageError, match=name) as caught:
         HubSource(REPO, None).fetch(COMMIT, tmp_path, Progress("fetch"))
     assert caught.value.reason is StageReason.SOURCE_CHANGED
+
+
+def test_no_more_is_written_than_was_listed(hub: Hub, tmp_path: Path) -> None:
+    hub.more = os.urandom(1 << 20)
+    with pytest.raises(StageError) as caught:
+        HubSource(REPO, None).resolve(None, tmp_path)
+    assert caught.value.reason is StageReason.SOURCE_CHANGED
+    read = re.search(r"has size (\d+)", str(caught.value.__cause__))
+    assert read is not None
+    assert int(read[1]) < 1 << 17
+
+
+def test_pages_without_files_come_to_an_end(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine_builder.sources.hub._MAX_ANSWERS", 10)
+    hub.endless = True
+    assert reason_of(tmp_path) is StageReason.SOURCE_UNREACHABLE
+    assert hub.listings == 11
+
+
+FILE = {"type": "file", "path": "config.json", "size": 2, "oid": "0" * 40}
+NONSENSE: dict[str, tuple[str, object]] = {
+    "page": ("/api/models/", b"<html>log in</html>"),
+    "list": ("/api/models/", []),
+    "number": ("/api/models/", 7),
+    "commit": ("/revision/", {"id": REPO, "sha": 7}),
+    "deep": ("/api/models/", b"[" * 100_000),
+    "much": ("/api/models/", b"[" + b" " * (20 << 20) + b"]"),
+    "listed page": ("/tree/", b"<html>log in</html>"),
+    "listed object": ("/tree/", {"error": "no"}),
+    "listed numbers": ("/tree/", [1, 2]),
+    "listed size": ("/tree/", [FILE | {"size": "2"}]),
+    "listed less": ("/tree/", [FILE | {"size": -2}]),
+    "listed path": ("/tree/", [FILE | {"path": ["config.json"]}]),
+    "listed hash": ("/tree/", [FILE | {"oid": 7}]),
+    "listed nothing": ("/tree/", [{"type": "file"}]),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_answers_of_no_hub(hub: Hub, tmp_path: Path, kind: str) -> None:
+    part, body = NONSENSE[kind]
+    hub.answers[part] = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(StageError, match="makes no sense; check hubEndpoint") as caught:
+        HubSource(REPO, None).resolve("main", tmp_path)
+    assert caught.value.reason is StageReason.SOURCE_UNREACHABLE
 
 
 def test_a_moving_revision_cannot_be_fetched(hub: Hub, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from engine_builder.errors import StageError
+from engine_builder.logits import load_failure, run_failure
 from engine_builder.parity import compare
 from reranker_contracts import StageReason
 from reranker_contracts.parity import (
@@ -91,3 +92,21 @@ def test_scores_that_are_no_numbers_have_their_own_message(score: float) -> None
         with pytest.raises(StageError, match=f"the {whose} scores 1 of 6.*'b'") as caught:
             compare(PROBES, reference, [REFERENCE, run])
         assert caught.value.reason is StageReason.VALIDATION_FAILED
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), StageReason.INTERNAL_ERROR),
+        (RuntimeError("std::bad_alloc"), StageReason.INTERNAL_ERROR),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), StageReason.INTERNAL_ERROR),
+        (
+            RuntimeError("Failed to allocate memory for requested buffer"),
+            StageReason.INTERNAL_ERROR,
+        ),
+        (RuntimeError("Invalid rank for input"), StageReason.VALIDATION_FAILED),
+    ],
+)
+def test_want_of_memory_is_no_verdict_on_an_engine(error: Exception, reason: StageReason) -> None:
+    assert load_failure("model.onnx", error).reason is reason
+    assert run_failure(error).reason is reason

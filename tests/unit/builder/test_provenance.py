@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -200,6 +202,29 @@ def test_several_may_sign(engine: Path, tmp_path: Path, pair: Pair) -> None:
     for _private, public in (pair, other):
         examine(engine, key=load_public_key(public))
     assert "not signed" not in refusal(engine, write_pair(tmp_path, "third")[1]).message
+
+
+def test_what_a_killed_signer_leaves_is_swept(
+    engine: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = load_signing_key(pair[0], None)
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            sign_directory(engine, signer)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert list(engine.parent.iterdir()) == [engine]
+    folder = engine.parent.parent / "tmp"
+    assert list(folder.iterdir())
+    for path in folder.rglob("*"):
+        os.utime(path, (0, 0))
+    Store(folder.parent).remove("0" * 64)
+    assert list(folder.iterdir()) == []
+    sign_directory(engine, signer)
+    assert list(folder.iterdir()) == []
 
 
 def test_forged_signatures_are_refused(engine: Path, tmp_path: Path, pair: Pair) -> None:

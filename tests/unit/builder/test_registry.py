@@ -33,6 +33,7 @@ from engine_builder.store import Store
 from reranker_contracts import StageReason, digest_of, verify_artefact, write_manifest
 
 from .artefacts import ENGINE, published_engine
+from .remote import Quiet, serving
 from .test_provenance import write_pair
 
 DIGEST = digest_of(ENGINE)
@@ -273,6 +274,39 @@ def test_an_upload_that_breaks_off_goes_on(
     broken.requests.clear()
     assert cli("push", engine, through(broken, reference).replace(":v1", ":v2")) == 0
     assert not [path for method, path, _ in broken.requests if method == "PATCH"], "all was there"
+
+
+class Forgetful(Quiet):
+    """A registry that loses all that it has at every second chunk."""
+
+    chunks: list[str]
+
+    def do_POST(self) -> None:  # noqa: N802
+        self.send(202, Location="/upload")
+
+    def do_PATCH(self) -> None:  # noqa: N802
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.chunks.append(self.headers["Content-Range"])
+        self.send(500 if len(self.chunks) > 40 else 202 if len(self.chunks) % 2 else 416)
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.send(204, Range="0-0")
+
+
+def test_an_upload_that_is_lost_again_and_again_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oci_client, "CHUNK", 10)
+    (tmp_path / "blob").write_bytes(bytes(100))
+    handler = type("Bound", (Forgetful,), {"chunks": []})
+    with (
+        serving(handler) as address,
+        opened(f"{address.replace('http', 'oci')}/engines/x:v1", writes=True) as registry,
+        pytest.raises(StageError) as caught,
+    ):
+        registry.upload(tmp_path / "blob", "sha256:0", "blob", PROGRESS)
+    assert caught.value.reason is StageReason.REGISTRY_UNREACHABLE
+    assert len(handler.chunks) < 10
 
 
 def test_a_registry_that_lies_is_noticed(engine: Path, reference: str, tmp_path: Path) -> None:

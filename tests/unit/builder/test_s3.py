@@ -207,6 +207,59 @@ def test_objects_in_folders_below_are_counted_too(
     assert f"more than {everything - 1} files" in found.message
 
 
+class Hostile(Quiet):
+    """Pages without end and without objects, or a model whose objects come without end."""
+
+    objects = ""
+    sent: list[int]
+
+    def do_GET(self) -> None:  # noqa: N802
+        if "list-type" in self.path:
+            more = "<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>"
+            page = self.objects or more
+            return self.send(200, f"<ListBucketResult>{page}</ListBucketResult>".encode())
+        self.send_response(206)
+        for name, value in {
+            "Content-Range": "bytes 0-699/700", "ETag": '"1"', "Content-Length": str(64 << 20),
+            "Last-Modified": "Tue, 01 Dec 2026 00:00:00 GMT",
+        }.items():  # fmt: skip
+            self.send_header(name, value)
+        self.end_headers()
+        self.sent.append(0)
+        try:
+            while self.sent[-1] < 64 << 20:
+                self.sent[-1] += self.wfile.write(bytes(1 << 16))
+        except OSError:
+            self.close_connection = True
+        return None
+
+
+def test_pages_without_objects_come_to_an_end(
+    bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LISTING_SECONDS", 0.5)
+    with serving(Hostile) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        assert refusal("s3://models/x", tmp_path / "a").reason is StageReason.SOURCE_UNREACHABLE
+
+
+def test_no_more_is_read_than_was_asked_for(
+    bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = "".join(
+        f"<Contents><Key>x/{name}</Key><Size>700</Size><ETag>&quot;1&quot;</ETag>"
+        "<LastModified>2026-12-01T00:00:00.000Z</LastModified></Contents>"
+        for name in ("config.json", "tokenizer.json", "model.safetensors")
+    )
+    handler = type("Bound", (Hostile,), {"objects": listed, "sent": []})
+    with serving(handler) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        found = refusal("s3://models/x", tmp_path / "a")
+    assert found.reason is StageReason.SOURCE_UNREACHABLE
+    assert "other than the bytes asked for" in found.message
+    assert 0 < max(handler.sent) < 64 << 20
+
+
 def test_the_way_leads_through_the_proxy(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Directories, mounted claims and image contents as sources; URIs of every kind."""
 
+import errno
+import io
 import json
 import os
 import tempfile
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine_builder.errors import StageError, UsageError
+from engine_builder.files import read_metadata
 from engine_builder.progress import Progress
 from engine_builder.sources import open_source, read_provenance
 from engine_builder.sources.selection import INDEX
@@ -166,6 +169,38 @@ def test_what_is_no_file_of_the_model_is_refused_by_name(
         assert name in found.message
         assert says in found.message
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("call", ["open", "scandir", "fdopen"])
+def test_trouble_of_the_volume_is_no_verdict_on_the_model(
+    make_source, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    source: Path = make_source()
+    works = getattr(os, call)
+
+    class Broken(io.BytesIO):
+        def fileno(self) -> int:
+            return os.open(source / "config.json", os.O_RDONLY)
+
+        def read(self, _size: int | None = -1) -> bytes:
+            raise OSError(code, os.strerror(code))
+
+    def fails(path: object, *args: object, **options: object) -> object:
+        if call == "fdopen":
+            return Broken()
+        if str(path).startswith(str(source)):
+            raise OSError(code, os.strerror(code))
+        return works(path, *args, **options)
+
+    monkeypatch.setattr(os, call, fails)
+    found = refusal(source)
+    assert found.reason is StageReason.SOURCE_UNREACHABLE
+    assert os.strerror(code) in found.message
+    if call == "open":
+        with pytest.raises(StageError) as caught:
+            read_metadata(source / "config.json")
+        assert caught.value.reason is StageReason.SOURCE_UNREACHABLE
 
 
 def test_links_inside_the_tree_are_followed(make_source) -> None:

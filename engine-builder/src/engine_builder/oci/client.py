@@ -18,6 +18,7 @@ from engine_builder.transfer import (
     explained,
     new_client,
     read_body,
+    stream,
 )
 from reranker_contracts import StageReason
 
@@ -72,9 +73,7 @@ class Registry:
         headers = {"Accept": MANIFEST_TYPE}
         with (
             explained(self.place),
-            self._client.stream(
-                "GET", f"{self._base}/manifests/{version}", headers=headers
-            ) as response,
+            stream(self._client, f"{self._base}/manifests/{version}", headers=headers) as response,
         ):
             self._require(response)
             data = read_body(response, self.place, MAX_MANIFEST)
@@ -87,7 +86,7 @@ class Registry:
         """A blob of at most `limit` bytes, checked against its digest."""
         with (
             explained(self.place),
-            self._client.stream("GET", f"{self._base}/blobs/{digest}") as response,
+            stream(self._client, f"{self._base}/blobs/{digest}") as response,
         ):
             self._require(response)
             data = read_body(response, self.place, limit)
@@ -128,12 +127,14 @@ class Registry:
         size = path.stat().st_size
         location = self._begin()
         with path.open("rb") as file:
-            offset, fruitless = 0, 0
+            offset, furthest, fruitless = 0, 0, 0
             while offset < size:
                 file.seek(offset)
                 progress.tick(offset // 1_000_000, size // 1_000_000, f"MB of {name}")
                 reached, location = self._send(location, file.read(CHUNK), offset)
-                fruitless = 0 if reached > offset else fruitless + 1
+                # What was lost and sent again is no progress.
+                fruitless = 0 if reached > furthest else fruitless + 1
+                furthest = max(furthest, reached)
                 if fruitless >= _UPLOAD_TRIES:
                     raise self.place.unreachable("for an upload")
                 offset = reached
@@ -169,10 +170,11 @@ class Registry:
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{offset}-{offset + len(data) - 1}",
         }
-        try:
-            response = self._client.patch(location, content=data, headers=headers)
-        except httpx.TransportError:
-            return self._reached(location)
+        with explained(self.place):
+            try:
+                response = self._client.patch(location, content=data, headers=headers)
+            except httpx.TransportError:
+                return self._reached(location)
         if response.status_code == 416:
             return self._reached(location)
         self._require(response)
@@ -194,7 +196,8 @@ class Registry:
 
     def _location(self, response: httpx.Response) -> str:
         """Where an upload goes on; only the registry itself is believed with it."""
-        url = response.request.url.join(response.headers.get("Location", ""))
+        with explained(self.place):
+            url = response.request.url.join(response.headers.get("Location", ""))
         if urlsplit(str(url))[:2] != urlsplit(self._base)[:2]:
             raise self.place.unreachable(f"for an upload: it leads to {url.host[:100]}")
         return str(url)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from engine_builder.errors import StageError
 from engine_builder.provenance import envelope
 from engine_builder.provenance.keys import PublicKey, SigningKey
 from engine_builder.provenance.statement import make_statement, subject_digest
+from engine_builder.store import KINDS
 from reranker_contracts import (
     ArtefactManifest,
     IntegrityError,
@@ -110,16 +112,27 @@ def sign_directory(directory: Path, key: SigningKey) -> Evidence:
     statement = _read(directory / PROVENANCE)
     before = _read(directory / ATTESTATIONS)
     line = envelope.seal(statement or make_statement(examine(directory).manifest), key)
-    partial = directory.parent / f".{uuid.uuid4().hex}"
+    partial = _work_folder(directory) / uuid.uuid4().hex
+    partial.mkdir()
     try:
-        with partial.open("xb") as stream:
+        with (partial / ATTESTATIONS).open("xb") as stream:
             stream.write(before + line)
             stream.flush()
             os.fsync(stream.fileno())
-        partial.replace(directory / ATTESTATIONS)
+        (partial / ATTESTATIONS).replace(directory / ATTESTATIONS)
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return examine(directory, key=key.public)
+
+
+def _work_folder(directory: Path) -> Path:
+    """On the same filesystem; of a store the one in which is swept what killed processes leave."""
+    beside = directory.resolve().parent
+    if beside.name not in KINDS.values():
+        return beside
+    folder = beside.parent / "tmp"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _read(path: Path) -> bytes:

@@ -38,8 +38,10 @@ from reranker_contracts import StageReason
 _REVISION = re.compile(r"sha256:([0-9a-f]{64})")
 #: Bytes that unpacking may give, headers and unneeded files included.
 MAX_UNPACKED = 2 * MAX_BYTES
-#: Bytes of a header's extension (long names, attributes), which tarfile reads into memory.
-_MAX_EXTENSION = 1 << 20
+#: Bytes of all extensions of one entry (long names, attributes), which tarfile reads into memory.
+_MAX_EXTENSIONS = 64 << 10
+#: Bytes of a path, as Linux has it.
+_MAX_PATH = 4096
 _CHUNK = 1 << 20
 #: No file of a model has this name.
 _ARCHIVE = ".archive"
@@ -132,16 +134,37 @@ class _Limited(io.RawIOBase):
 
 
 class _Entry(tarfile.TarInfo):
-    """A header whose extensions are bounded."""
+    """A header whose extensions are bounded; maps of holes in files have no bound."""
 
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+    def _proc_member(self, tar: "_Stream") -> tarfile.TarInfo:
         extension = self.type in (
             *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
             *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
         )
-        if extension and self.size > _MAX_EXTENSION:
-            raise tarfile.HeaderError("a header's extension is too large")
+        if extension:
+            tar.extensions += self.size
+        if tar.extensions > _MAX_EXTENSIONS:
+            raise tarfile.HeaderError("the extensions of a header are too large")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.HeaderError("a file with holes")
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.HeaderError("a file with holes")
+
+
+class _Stream(tarfile.TarFile):
+    """Remembers nothing of the entries that it has passed."""
+
+    tarinfo = _Entry
+    #: Bytes of them since the last entry.
+    extensions = 0
+
+    def next(self) -> tarfile.TarInfo | None:
+        self.members.clear()  # type: ignore[attr-defined]
+        self.pax_headers = {}
+        self.extensions = 0
+        return super().next()
 
 
 class _Tar:
@@ -232,7 +255,7 @@ class _Tar:
         """Every entry, in order, with the archive that its content is read from."""
         with self._explained(), self._unpacked() as raw:
             stream = _Limited(raw, MAX_UNPACKED, self._about)
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as tar:
+            with _Stream.open(fileobj=stream, mode="r|") as tar:
                 for number, member in enumerate(tar):
                     if number >= MAX_FILES:
                         raise _invalid(self._about, f"holds more than {MAX_FILES} entries")
@@ -262,6 +285,8 @@ class _Tar:
 
 
 def _plain_path(about: str, member: tarfile.TarInfo) -> PurePosixPath:
+    if len(member.name) > _MAX_PATH:
+        raise _invalid(about, f"{member.name[:100]!r} … is longer than a path may be")
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\0" in member.name:
         raise _invalid(about, f"{member.name[:100]!r} leads out of it")

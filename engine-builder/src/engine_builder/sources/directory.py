@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine_builder.config_files import LOGIT_SCORE, LOGIT_SCORE_FOLDER
 from engine_builder.errors import StageError
-from engine_builder.files import check_size, read_bounded
+from engine_builder.files import check_size, read_bounded, readable
 from engine_builder.progress import Progress, human_size
 from engine_builder.sources.base import Snapshot
 from engine_builder.sources.selection import (
@@ -112,6 +112,10 @@ def _chunks(name: str, stream: BufferedReader) -> Iterator[bytes]:
     """All of a file, as large as it is now: one that grows meanwhile is not read for ever."""
     left = os.fstat(stream.fileno()).st_size
     check_size(name, left)
-    while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
+    while left > 0:
+        with readable(name):
+            chunk = stream.read(min(_CHUNK, left))
+        if not chunk:
+            return
         left -= len(chunk)
         yield chunk

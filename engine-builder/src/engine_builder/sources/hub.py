@@ -11,10 +11,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from huggingface_hub import HfApi, RepoFile
+from huggingface_hub import HfApi, RepoFile, set_client_factory
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -24,6 +25,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFolder
+from huggingface_hub.utils._http import default_client_factory
 
 from engine_builder.config_files import LOGIT_SCORE_FOLDER
 from engine_builder.errors import StageError, UsageError
@@ -38,10 +40,49 @@ from engine_builder.sources.selection import (
     select_files,
 )
 from engine_builder.sources.tree import MAX_FILES
+from engine_builder.transfer import bound, usable_proxies
 from reranker_contracts import StageReason
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
+#: Bytes of an answer that is no file, and what may come beyond a file's own bytes: other encodings.
+_MAX_ANSWER = 16 << 20
+_MORE = 1 << 16
+#: Answers to one question, a listing's pages among them.
+_MAX_ANSWERS = 1000
+
+
+@dataclass
+class _Reading:
+    """What the hub's client, which is one for the whole process, reads now."""
+
+    about: str = ""
+    #: Bytes of the file that is downloaded, if one is.
+    file: int | None = None
+    answers: int = 0
+
+
+_reading = _Reading()
+
+
+def _new_client() -> httpx.Client:
+    with usable_proxies():
+        client = default_client_factory()
+    client.headers["Accept-Encoding"] = "identity"
+    client.event_hooks = {**client.event_hooks, "response": [_bound]}
+    return client
+
+
+def _bound(response: httpx.Response) -> None:
+    if _reading.file is not None:
+        bound(response, _reading.file + _MORE)
+        return
+    _reading.answers += 1
+    if _reading.answers > _MAX_ANSWERS:
+        raise _senseless(_reading.about)
+    # Little of it could become much.
+    response.headers.pop("Content-Encoding", None)
+    bound(response, _MAX_ANSWER)
 
 
 class HubSource:
@@ -51,6 +92,7 @@ class HubSource:
         self._repo = repo
         self._revision = revision
         self._content = content
+        set_client_factory(_new_client)
         self._api = HfApi(
             endpoint=os.environ.get("HF_ENDPOINT") or None,
             token=os.environ.get("HF_TOKEN") or None,
@@ -70,6 +112,8 @@ class HubSource:
         wanted = revision or self._revision
         with self._explained(wanted):
             commit = self._api.model_info(self._repo, revision=wanted).sha or ""
+            if not isinstance(commit, str):
+                raise TypeError("sha")
         if not _COMMIT.fullmatch(commit):
             raise StageError(
                 StageReason.REVISION_NOT_FOUND,
@@ -106,6 +150,8 @@ class HubSource:
             tree = self._api.list_repo_tree(self._repo, folder, revision=commit)
             # Page by page: a listing without end would never be all here.
             entries = list(itertools.islice(tree, MAX_FILES + 1))
+            for entry in entries:
+                _check(entry)
         if len(entries) > MAX_FILES:
             raise StageError(
                 StageReason.MODEL_INVALID,
@@ -122,7 +168,7 @@ class HubSource:
 
     def _download(self, commit: str, file: RepoFile, folder: Path) -> Path:
         check_size(file.path, file.size)
-        with self._explained(commit):
+        with self._explained(commit, file.size):
             path = Path(
                 self._api.hf_hub_download(
                     self._repo, file.path, revision=commit, local_dir=folder, force_download=False
@@ -140,9 +186,10 @@ class HubSource:
         return f"hf://{self._repo}" + (f"@{revision}" if revision else "")
 
     @contextmanager
-    def _explained(self, revision: str | None) -> Iterator[None]:
-        """Translate the hub client's errors."""
+    def _explained(self, revision: str | None, size: int | None = None) -> Iterator[None]:
+        """Translate the hub client's errors; with a `size`, of a download."""
         about = self._about(revision)
+        _reading.about, _reading.file, _reading.answers = about, size, 0
         try:
             yield
         except LocalEntryNotFoundError as error:
@@ -167,8 +214,19 @@ class HubSource:
             ) from error
         except HfHubHTTPError as error:
             raise _http_failure(about, error) from error
-        except (httpx.TransportError, ConnectionError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ConnectionError, TimeoutError) as error:
             raise _unreachable(about, error) from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _senseless(about) from error
+        except OSError as error:
+            # The client's own, for a file of another size, has no number.
+            if error.errno is not None:
+                raise
+            raise StageError(
+                StageReason.SOURCE_CHANGED,
+                f"{about}: a file has another size than the hub lists for this commit; check the "
+                "proxy or mirror in between",
+            ) from error
 
 
 def _unreachable(about: str, error: BaseException) -> StageError:
@@ -177,6 +235,24 @@ def _unreachable(about: str, error: BaseException) -> StageError:
         f"{about}: the hub cannot be reached ({type(error).__name__}); check the network, "
         "spec.proxy and hubEndpoint in the values of the operator's chart",
     )
+
+
+def _senseless(about: str) -> StageError:
+    return StageError(
+        StageReason.SOURCE_UNREACHABLE,
+        f"{about}: the hub's answer makes no sense; check hubEndpoint in the values of the "
+        "operator's chart, and the proxy or mirror in between",
+    )
+
+
+def _check(entry: RepoFile | RepoFolder) -> None:
+    """The client takes any JSON for a file."""
+    if isinstance(entry, RepoFile):
+        mark = entry.lfs.sha256 if entry.lfs else entry.blob_id
+        if not (isinstance(entry.path, str) and isinstance(mark, str)):
+            raise TypeError("path or hash")
+        if not isinstance(entry.size, int) or entry.size < 0:
+            raise TypeError("size")
 
 
 def _http_failure(about: str, error: HfHubHTTPError) -> StageError:

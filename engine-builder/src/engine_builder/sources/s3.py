@@ -8,6 +8,7 @@ The revision is a hash over server, bucket and the objects' ETags, and every rea
 it means, so what is fetched is what was resolved.
 """
 
+import asyncio
 import hashlib
 import os
 import re
@@ -35,10 +36,13 @@ from engine_builder.sources.selection import NESTED
 from reranker_contracts import StageReason
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ClientConfig
 
 #: Bytes of one request: what is lost when the connection breaks.
 _CHUNK = 16 << 20
+#: Of MAX_FILES objects; pages without any could follow each other for ever.
+_LISTING_SECONDS = 300
 _STATUS = re.compile(r"status code: (\d{3})")
 _KEYS = (
     "AWS_ACCESS_KEY_ID",
@@ -79,9 +83,13 @@ class Bucket:
 
     def files(self) -> Iterable[RemoteFile]:
         """Objects whose key has no further slash, and the few that are looked for in folders."""
-        seen = 0
         with self._explained():
-            for page in obstore.list(self._store, chunk_size=1000):
+            return asyncio.run(self._listed())
+
+    async def _listed(self) -> list[RemoteFile]:
+        seen, files = 0, []
+        async with asyncio.timeout(_LISTING_SECONDS):
+            async for page in obstore.list(self._store, chunk_size=1000):
                 seen += len(page)
                 check_count(self.about, seen)
                 for entry in page:
@@ -89,7 +97,8 @@ class Bucket:
                         mark = entry["e_tag"]
                         if not mark:
                             raise _no_marks(self.about)
-                        yield RemoteFile(entry["path"], entry["size"], mark)
+                        files.append(RemoteFile(entry["path"], entry["size"], mark))
+        return files
 
     def revision_of(self, files: Iterable[RemoteFile]) -> str:
         """`etags:` and the sha256 over the server, the bucket, and lines of ETag, size and name.
@@ -119,7 +128,7 @@ class Bucket:
                         file.name,
                         options={"if_match": file.mark, "range": (start, end)},
                     )
-                    data = bytes(answer.bytes())
+                    data = _beginning(answer, end - start + 1)
                 except (PermissionDeniedError, PreconditionError, UnauthenticatedError):
                     raise
                 except BaseError:
@@ -131,8 +140,8 @@ class Bucket:
             time.sleep(transfer.RETRY_SECONDS)
         raise StageError(
             StageReason.SOURCE_UNREACHABLE,
-            f"{self.about}: {file.name} comes in fewer bytes than asked for; check the server and "
-            "the proxy in between",
+            f"{self.about}: {file.name} comes in other than the bytes asked for; check the server "
+            "and the proxy in between",
         )
 
     @contextmanager
@@ -150,6 +159,8 @@ class Bucket:
             raise self._refused() from error
         except FileNotFoundError as error:
             raise self._missing() from error
+        except TimeoutError as error:
+            raise self._unreachable(error) from error
         except BaseError as error:
             # For listings the library has no types of their own for these.
             status = _STATUS.search(str(error))
@@ -157,11 +168,14 @@ class Bucket:
                 raise self._refused() from error
             if status and status[1] == "404":
                 raise self._missing() from error
-            raise StageError(
-                StageReason.SOURCE_UNREACHABLE,
-                f"{self.about}: the server cannot be reached ({type(error).__name__}); check "
-                "spec.model.endpoint, the network, spec.proxy and spec.caBundle",
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> StageError:
+        return StageError(
+            StageReason.SOURCE_UNREACHABLE,
+            f"{self.about}: the server cannot be reached ({type(error).__name__}); check "
+            "spec.model.endpoint, the network, spec.proxy and spec.caBundle",
+        )
 
     def _refused(self) -> StageError:
         keys = "those in spec.model.secretRef" if self._has_keys else "none were given"
@@ -177,6 +191,16 @@ class Bucket:
             f"{self.about}: there is no such bucket or object; check spec.model.source and "
             "spec.model.endpoint",
         )
+
+
+def _beginning(answer: "GetResult", limit: int) -> bytes:
+    """At most `limit` bytes of an answer."""
+    data = bytearray()
+    for chunk in answer.stream(min_chunk_size=1 << 20):
+        data += bytes(chunk)
+        if len(data) >= limit:
+            break
+    return bytes(data[:limit])
 
 
 def _client_options() -> "ClientConfig":

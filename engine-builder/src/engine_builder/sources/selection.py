@@ -137,7 +137,9 @@ def _single(names: Collection[str]) -> list[str]:
 
 def _shards(index: dict[str, object], names: Collection[str]) -> list[str]:
     weight_map = index.get("weight_map")
-    shards = set(weight_map.values()) if isinstance(weight_map, dict) and weight_map else set()
+    values = weight_map.values() if isinstance(weight_map, dict) else ()
+    # A list could not even be an element; the name of its type is refused as any other.
+    shards = {value if isinstance(value, str) else type(value).__name__ for value in values}
     if not shards or len(shards) > _MAX_SHARDS:
         raise StageError(
             StageReason.MODEL_INVALID,
@@ -145,13 +147,13 @@ def _shards(index: dict[str, object], names: Collection[str]) -> list[str]:
             "the model again",
         )
     for shard in shards:
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+        if not _SHARD.fullmatch(shard):
             reason = StageReason.MODEL_INVALID
-            if isinstance(shard, str) and shard.endswith(_PICKLED):
+            if shard.endswith(_PICKLED):
                 reason = StageReason.UNSAFE_WEIGHTS
             raise StageError(
                 reason,
-                f"{INDEX}: {str(shard)[:100]!r} is not the name of a safetensors file; convert the "
+                f"{INDEX}: {shard[:100]!r} is not the name of a safetensors file; convert the "
                 "model to safetensors",
             )
         if shard not in names:

@@ -16,7 +16,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from engine_builder.errors import StageError
-from engine_builder.files import read_bounded
+from engine_builder.files import read_bounded, readable
 from reranker_contracts import StageReason
 
 #: In one folder. Models have a few dozen.
@@ -103,7 +103,8 @@ class ModelTree:
 def _on_claim(claim: Claim) -> Path:
     """The path may be made of links, but what they lead to has to be on the claim."""
     try:
-        folder = claim.folder.resolve(strict=True)
+        with readable(f"{claim.path or '/'} on claim {claim.name}"):
+            folder = claim.folder.resolve(strict=True)
     except PermissionError:
         raise _unreadable(f"{claim.path} on claim {claim.name}") from None
     except (OSError, RuntimeError):
@@ -129,7 +130,8 @@ def _not_on_claim(claim: Claim) -> StageError:
 
 def _resolved(directory: Path) -> Path:
     try:
-        return directory.resolve(strict=True)
+        with readable(directory):
+            return directory.resolve(strict=True)
     except PermissionError:
         raise _unreadable(directory) from None
     # RuntimeError: a link that leads back to itself, up to Python 3.12.
@@ -140,7 +142,7 @@ def _resolved(directory: Path) -> Path:
 def _listed(directory: Path) -> set[str]:
     names: set[str] = set()
     try:
-        with os.scandir(directory) as entries:
+        with readable(directory), os.scandir(directory) as entries:
             for entry in entries:
                 names.add(entry.name)
                 if len(names) > MAX_FILES:
@@ -174,7 +176,8 @@ def _explained(path: Path) -> Iterator[None]:
     """Translate why a file cannot be opened."""
     name = path.name
     try:
-        yield
+        with readable(name):
+            yield
     except PermissionError:
         raise _unreadable(name) from None
     except OSError as error:
