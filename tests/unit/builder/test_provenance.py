@@ -242,6 +242,42 @@ def test_a_signature_is_of_one_artefact(tmp_path: Path, pair: Pair) -> None:
 
 
 def test_published_with_a_key_is_signed_from_the_start(tmp_path: Path, pair: Pair) -> None:
+def _forged(directory: Path) -> bytes:
+    """Its statement, about the same manifest and with another source."""
+    statement = json.loads((directory / "provenance.json").read_bytes())
+    statement["predicate"]["buildDefinition"]["externalParameters"]["source"] = "hf://good/model"
+    return json.dumps(statement).encode()
+
+
+def test_a_forged_statement_beside_a_signed_one_is_refused(engine: Path, pair: Pair) -> None:
+    sign_directory(engine, load_signing_key(pair[0], None))
+    (engine / "provenance.json").write_bytes(_forged(engine))
+    found = refusal(engine, pair[1])
+    assert found.reason is StageReason.SIGNATURE_INVALID
+    assert "provenance.json is not what the key" in found.message
+    # Nothing is left to believe that was not signed.
+    (engine / "provenance.json").unlink()
+    assert examine(engine, key=load_public_key(pair[1])).signed_by
+
+
+def test_a_forged_statement_is_not_signed(engine: Path, pair: Pair) -> None:
+    (engine / "provenance.json").write_bytes(_forged(engine))
+    with pytest.raises(StageError, match="delete the other one and sign again") as caught:
+        sign_directory(engine, load_signing_key(pair[0], None))
+    assert caught.value.reason is StageReason.CHECKSUM_MISMATCH
+    assert not (engine / "provenance.intoto.jsonl").exists()
+    (engine / "provenance.json").unlink()
+    sign_directory(engine, load_signing_key(pair[0], None))
+    envelope = json.loads((engine / "provenance.intoto.jsonl").read_bytes())
+    assert b"hf://good/model" not in base64.b64decode(envelope["payload"])
+
+
+def test_a_directory_that_nobody_published_is_told_so(engine: Path) -> None:
+    with pytest.raises(StageError, match=r"no published directory.*engines/DIGEST") as caught:
+        examine(engine.parent)
+    assert caught.value.reason is StageReason.CHECKSUM_MISMATCH
+
+
     files = engine_files(tmp_path / "files")
     arguments = ["publish", "--from", str(files), "--store", str(tmp_path / "store")]
     arguments += ["--identity", ENGINE.to_json(), "--sign-key", str(pair[0])]
