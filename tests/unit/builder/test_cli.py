@@ -31,6 +31,11 @@ def run(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
+#: Nothing is made where the arguments are looked at first.
+BUILD = ("build", "--source", "x", "--out", "/proc/x")
+GPU = ("--accelerator", "nvidia")
+
+
         main([command, "--help"])
     assert ended.value.code == 0
     output = capsys.readouterr().out
@@ -54,6 +59,19 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ([], "COMMAND"),
     ],
 )
+        ([*BUILD, "--precision", "fp16"], "onnxruntime on cpu: fp32 int8"),
+        ([*BUILD, "--runtime", "tensorrt-rtx"], "tensorrt-rtx on nvidia: fp32 bf16 fp16"),
+        ([*BUILD, *GPU, "--runtime", "openvino"], "openvino on cpu: fp32 bf16 int8"),
+        ([*BUILD, *GPU, "--runtime", "tensorrt"], "needs --compute-capability"),
+        ([*BUILD, *GPU, "--precision", "bf16"], "needs --compute-capability"),
+        ([*BUILD, *GPU, "--runtime=tensorrt", "--compute-capability=8"], "give it as 8.9"),
+        ([*BUILD, *GPU, "--runtime=tensorrt-rtx", "--compute-capability=8.7"], "7.5 8.0 8.6"),
+        ([*BUILD, *GPU, "--runtime=onnxruntime", "--compute-capability=8.9"], "for any GPU"),
+        ([*BUILD, "--compute-capability", "8.9"], "add --accelerator nvidia"),
+        ([*BUILD, "--gpu-memory", "1000"], "--gpu-memory is for GPUs"),
+        ([*BUILD, "--timing-cache", "x"], "--timing-cache is for GPUs"),
+        (["compile", "--prepared=x", "--out=y", *GPU, "--runtime=tensorrt"], "needs --compute"),
+        (["resolve", "--source", "x", "--probes", "/nowhere"], "--probes /nowhere"),
 def test_wrong_usage_names_the_argument(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
