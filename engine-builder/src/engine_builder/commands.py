@@ -306,7 +306,11 @@ COMMANDS = {
     ),
     "remove": Command(Stage.REMOVE, "delete artefacts from the store", _remove_arguments, _remove),
     "build": Command(
-        Stage.PUBLISH, "all stages on this machine, into a store", _build_arguments, _build
+        Stage.PUBLISH,
+        "all stages on this machine, into a store",
+        _build_arguments,
+        _build,
+        answers=True,
     ),
     **TOOLS,
 }

@@ -182,7 +182,7 @@ def test_build_looks_at_its_output_before_it_works(
     arguments = ["build", "--source", str(make_source()), "--out", str(tmp_path / out)]
     assert main(arguments) == code
     output = capsys.readouterr()
-    assert "reading" not in output.out
+    assert "reading" not in output.err
     assert says in output.err
     assert "Traceback" not in output.err
 

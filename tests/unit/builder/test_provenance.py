@@ -308,12 +308,14 @@ def test_verify_exits_by_kind_of_damage(
 ) -> None:
     assert main(["verify", str(engine), "--digest", digest_of(ENGINE)]) == 0
     assert main(["verify", str(engine), "--key", str(pair[1])]) == 8
-    assert "SignatureInvalid" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "SignatureInvalid" in output.err
+    assert not output.out
     assert main(["verify", str(engine), "--digest", "f" * 64]) == 8
     graph = engine / "repository/reranker/1/model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     assert main(["verify", str(engine)]) == 8
-    assert "model.onnx does not match" in capsys.readouterr().out
+    assert "model.onnx does not match" in capsys.readouterr().err
 
 
 def test_signatures_may_be_required_by_the_environment(

@@ -111,8 +111,8 @@ def build(
 ) -> Outcome:
     """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused.
 
-    Of several targets the first one that passes is built. With `key` the provenance of what is
-    published is signed.
+    Of several targets the first one that passes is built, and its path printed. With `key` the
+    provenance of what is published is signed.
     """
     _check_store(out)
     found = resolve(
@@ -258,8 +258,10 @@ class _Build:
             _judge(validated.parity, wanted.thresholds)
         done = self._publish(engine, identity)
         path = self.store.path_of("engine", digest_of(identity))
+        print(path)
+        later = "" if done.parity else ", which its pods measure before they serve it"
         return Outcome(
-            f"engine: {path} ({target})",
+            f"built {path} ({target}){later}",
             resolved=resolved,
             parity=done.parity,
             shapes=done.shapes,
