@@ -26,6 +26,7 @@ from engine_builder.sources import open_source
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
 from engine_builder.store import Store
+from engine_builder.tools.report import render
 from reranker_contracts import ArtefactManifest, StageReason, digest_of
 
 from .artefacts import ENGINE, engine_files, published_engine
@@ -241,7 +242,6 @@ def test_a_signature_is_of_one_artefact(tmp_path: Path, pair: Pair) -> None:
         examine(engines[0])
 
 
-def test_published_with_a_key_is_signed_from_the_start(tmp_path: Path, pair: Pair) -> None:
 def _forged(directory: Path) -> bytes:
     """Its statement, about the same manifest and with another source."""
     statement = json.loads((directory / "provenance.json").read_bytes())
@@ -278,6 +278,7 @@ def test_a_directory_that_nobody_published_is_told_so(engine: Path) -> None:
     assert caught.value.reason is StageReason.CHECKSUM_MISMATCH
 
 
+def test_published_with_a_key_is_signed_from_the_start(tmp_path: Path, pair: Pair) -> None:
     files = engine_files(tmp_path / "files")
     arguments = ["publish", "--from", str(files), "--store", str(tmp_path / "store")]
     arguments += ["--identity", ENGINE.to_json(), "--sign-key", str(pair[0])]
@@ -349,6 +350,12 @@ def test_inspect_prints_what_the_manifest_says(
     (engine / "manifest.json").unlink()
     assert main(["inspect", str(engine)]) == 8
     assert main(["inspect", str(engine / "nowhere")]) == 2
+
+
+def test_inspect_tells_of_an_engine_that_is_measured_later(engine: Path) -> None:
+    text = (engine / "manifest.json").read_bytes()
+    manifest = ArtefactManifest.model_validate_json(text).model_copy(update={"parity": None})
+    assert "pods that serve it measure it" in render(manifest, {})
 
 
 def test_links_beside_the_manifest_are_refused(engine: Path) -> None:
