@@ -40,7 +40,8 @@ def add_length(parser: argparse.ArgumentParser) -> None:
         "--max-length",
         type=number(MIN_LENGTH, 1 << 24),
         metavar="N",
-        help="longest input in tokens (default: the model's own limit)",
+        help="longest input in tokens (default: the model's own limit, but at most "
+        f"{USUAL_LENGTH})",
     )
 
 
