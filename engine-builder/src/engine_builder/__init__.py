@@ -4,3 +4,5 @@ One command per stage (resolve, fetch, export, compile, validate, publish, remov
 them on one machine. Knows nothing of Kubernetes: a stage reads directories, writes a directory and
 leaves a StageResult.
 """
+
+__version__ = "0.1.0"

@@ -40,13 +40,14 @@ def pair_prompt(tokenizer: Any, instruction: str | None) -> Whole | None:
         raise StageError(
             StageReason.SCORING_UNKNOWN,
             "the model's chat template changes query or passage (it trims or escapes them); set "
-            "spec.model.template to the text that it makes, with {query} and {passage}",
+            "spec.model.template (--template) to the text that it makes, with {query} and "
+            "{passage}",
         )
     if len(text) > _LIMIT or "{query}" in text or "{passage}" in text:
         raise StageError(
             StageReason.SCORING_UNKNOWN,
             f"the model's chat template makes {len(text)} characters, at most {_LIMIT} are "
-            "allowed, without {query} and {passage}; set spec.model.template",
+            "allowed, without {query} and {passage}; set spec.model.template (--template)",
         )
     return Whole(text=text.replace(_QUERY, "{query}").replace(_PASSAGE, "{passage}"), exact=True)
 

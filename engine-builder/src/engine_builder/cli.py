@@ -17,6 +17,7 @@ from signal import SIGINT, SIGTERM
 from types import FrameType
 from typing import TextIO
 
+from engine_builder import __version__
 from engine_builder.arguments import Command
 from engine_builder.commands import COMMANDS
 from engine_builder.errors import StageError, UsageError, write_failure
@@ -43,12 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"engine-builder {args.name}: error: {error}", file=sys.stderr)
         return USAGE
-    progress.say(f"{outcome.reason}: {outcome.message}")
+    # What is only measured later was done here.
+    done = isinstance(outcome, Outcome)
+    progress.say(f"{StageReason.SUCCEEDED if done else outcome.reason}: {outcome.message}")
     if command.stage is not None and args.result is not None:
         result = _result(command.stage, outcome, progress)
         if not _leave(args.result, result):
             return DEFECT
-    return EXIT_CODES.get(outcome.reason, DEFECT) if isinstance(outcome, StageError) else DONE
+    return DONE if done else EXIT_CODES.get(outcome.reason, DEFECT)
 
 
 def _progress(name: str, stream: TextIO) -> Progress:
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "reached (try again), 5 the model is refused, 6 the build failed, 7 parity, 8 damaged or "
         "not signed, 9 no room or not writable.",
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.help, description=f"{name}: {command.help}.")

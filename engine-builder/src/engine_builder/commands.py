@@ -34,7 +34,13 @@ from engine_builder.outcome import Outcome
 from engine_builder.progress import Progress
 from engine_builder.record import recorded
 from engine_builder.retention_arguments import add_retention, retention
-from engine_builder.target_arguments import add_target, add_thresholds, memory, target
+from engine_builder.target_arguments import (
+    add_target,
+    add_thresholds,
+    check_target,
+    memory,
+    target,
+)
 from engine_builder.tool_commands import TOOLS
 from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
 
@@ -232,6 +238,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
     from engine_builder.stages.build import Thresholds, Wanted, build
 
+    check_target(args)
     return build(
         args.source,
         args.out,
@@ -299,7 +306,11 @@ COMMANDS = {
     ),
     "remove": Command(Stage.REMOVE, "delete artefacts from the store", _remove_arguments, _remove),
     "build": Command(
-        Stage.PUBLISH, "all stages on this machine, into a store", _build_arguments, _build
+        Stage.PUBLISH,
+        "all stages on this machine, into a store",
+        _build_arguments,
+        _build,
+        answers=True,
     ),
     **TOOLS,
 }

@@ -31,7 +31,8 @@ class Config(_File):
     architectures: list[str] = Field(min_length=1)
     num_labels: int | None = None
     id2label: dict[str, object] | None = None
-    max_position_embeddings: Dimension
+    #: Every family that is known has it.
+    max_position_embeddings: Dimension | None = None
     vocab_size: Dimension
     num_hidden_layers: Annotated[int, Field(ge=1, le=1024)] | None = None
     hidden_size: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
@@ -115,9 +116,19 @@ def module_types(directory: Path) -> list[str]:
 def _invalid(name: str, error: ValidationError) -> StageError:
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return missing(name, field)
     return StageError(
         StageReason.MODEL_INVALID,
         f"{name}: {field}: {first['msg']} (got {str(first['input'])[:80]!r}); correct the field",
+    )
+
+
+def missing(name: str, field: str) -> StageError:
+    """ModelInvalid: the document `name` lacks a field."""
+    return StageError(
+        StageReason.MODEL_INVALID,
+        f"{name}: {field} is missing; copy the model's files again, or add the field",
     )
 
 

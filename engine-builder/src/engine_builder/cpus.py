@@ -29,7 +29,7 @@ def require_cpu(target: EngineTarget, flags: frozenset[str] | None = None) -> No
             StageReason.TARGET_ABSENT,
             f"{target.runtime} {target.precision} needs a CPU with one of "
             f"{', '.join(target.cpu_features)}, this node's has none; build on a node that has it, "
-            "or set spec.engine.precision to fp32 or auto",
+            "or set spec.engine.precision (--precision) to fp32 or auto",
         )
 
 

@@ -55,6 +55,6 @@ def write_failure(error: OSError, where: Path) -> StageError | None:
         return StageError(
             StageReason.STORE_UNWRITABLE,
             f"{where}: cannot be written ({error.strerror}); mount it read-write and let the pod's "
-            "user or fsGroup write to it",
+            "user or fsGroup, or the one of `docker run --user`, write to it",
         )
     return None

@@ -11,11 +11,13 @@ from typing import Literal
 
 from engine_builder.config_files import (
     LOGIT_SCORE,
+    MODULES,
     SENTENCE_TRANSFORMERS,
     Config,
     LogitScore,
     SentenceTransformersConfig,
     TokenizerConfig,
+    missing,
     module_types,
     parse,
     parse_optional,
@@ -105,8 +107,8 @@ def _read_config(directory: Path) -> Config:
     if not (directory / "config.json").exists() and (directory / "adapter_config.json").exists():
         raise StageError(
             StageReason.MODEL_INVALID,
-            "config.json is missing, this is a LoRA adapter; name it in spec.model.adapter and its "
-            "base model in spec.model.source",
+            "config.json is missing, this is a LoRA adapter; name it in spec.model.adapter "
+            "(--adapter) and its base model in spec.model.source (--source)",
         )
     return parse(Config, directory / "config.json")
 
@@ -125,13 +127,17 @@ def _refuse_listwise(config: Config) -> None:
 def _refuse_embedding(config: Config, directory: Path) -> None:
     """Language models that sentence-transformers pools to a vector look like rerankers else."""
     architecture = config.architectures[0][:100]
-    if "Pooling" in module_types(directory) or _EMBEDDING.search(architecture):
-        raise StageError(
-            StageReason.EMBEDDING_MODEL,
-            f"config.json: architectures is {architecture}, an embedding or language model, which "
-            "has no head that scores a pair; use a cross-encoder (…ForSequenceClassification with "
-            "one label)",
-        )
+    if _EMBEDDING.search(architecture):
+        found = f"config.json: architectures is {architecture}, an embedding or language model"
+    elif "Pooling" in module_types(directory):
+        found = f"{MODULES}: Pooling makes an embedding model of {architecture}"
+    else:
+        return
+    raise StageError(
+        StageReason.EMBEDDING_MODEL,
+        f"{found}, which has no head that scores a pair; use a cross-encoder "
+        "(…ForSequenceClassification with one label)",
+    )
 
 
 def _refuse_code(config: Config, tokenizer: TokenizerConfig) -> None:
@@ -191,8 +197,8 @@ def effective_length(facts: ModelFacts, wanted: int | None) -> int:
     if wanted > facts.max_length:
         raise StageError(
             StageReason.MAX_LENGTH_TOO_LONG,
-            f"spec.engine.maxLength {wanted} is more than the model's {facts.max_length} tokens; "
-            f"ask for at most {facts.max_length}",
+            f"spec.engine.maxLength (--max-length) {wanted} is more than the model's "
+            f"{facts.max_length} tokens; ask for at most {facts.max_length}",
         )
     return wanted
 
@@ -229,8 +235,8 @@ def _labels(directory: Path, family: Family, said: Scoring) -> tuple[str, ...] |
         if said.labels is not None:
             raise StageError(
                 StageReason.SCORING_UNKNOWN,
-                f"spec.model.labels is for language models, {family.architecture} has a head that "
-                "scores; remove the field",
+                f"spec.model.labels (--label) is for language models, {family.architecture} has a "
+                "head that scores; remove the field",
             )
         return ()
     if said.labels is not None:
@@ -243,8 +249,8 @@ def _labels(directory: Path, family: Family, said: Scoring) -> tuple[str, ...] |
         raise StageError(
             StageReason.SCORING_UNKNOWN,
             f"config.json: {family.architecture} is a language model, and none of its files says "
-            "which word's logit is the score; set spec.model.labels and spec.model.template as the "
-            "model's card has them",
+            "which word's logit is the score; set spec.model.labels (--label) and "
+            "spec.model.template (--template) as the model's card has them",
         )
     return family.labels
 
@@ -256,13 +262,14 @@ def _prompt(said: Scoring) -> Whole | None:
         if said.template.count(text) != 1:
             raise StageError(
                 StageReason.SCORING_UNKNOWN,
-                f"spec.model.template holds {text} {said.template.count(text)} times; write it "
-                "with {query} and {passage}, each once",
+                f"spec.model.template (--template) holds {text} {said.template.count(text)} times; "
+                "write it with {query} and {passage}, each once",
             )
     if said.template.index("{passage}") < said.template.index("{query}"):
         raise StageError(
             StageReason.SCORING_UNKNOWN,
-            "spec.model.template: the passage stands before the query; write {query} first",
+            "spec.model.template (--template): the passage stands before the query; write {query} "
+            "first",
         )
     return Whole(text=said.template)
 
@@ -288,7 +295,8 @@ def _pooling(config: Config, family: Family, said: Scoring) -> Pooling | None:
     if said.pooling not in possible:
         raise StageError(
             StageReason.SCORING_UNKNOWN,
-            f"spec.model.pooling {said.pooling} is not possible with {family.architecture}; "
+            f"spec.model.pooling (--pooling) {said.pooling} is not possible with "
+            f"{family.architecture}; "
             + (f"use {' or '.join(possible)}" if possible else "remove the field"),
         )
     return said.pooling
@@ -296,6 +304,8 @@ def _pooling(config: Config, family: Family, said: Scoring) -> Pooling | None:
 
 def _longest_input(config: Config, tokenizer: TokenizerConfig, family: Family) -> int:
     limit = config.max_position_embeddings
+    if limit is None:
+        raise missing("config.json", "max_position_embeddings")
     if family.positions_after_pad:
         limit -= 1 + (1 if config.pad_token_id is None else config.pad_token_id)
     if tokenizer.model_max_length is not None and tokenizer.model_max_length < _NO_LIMIT:

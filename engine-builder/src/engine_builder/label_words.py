@@ -23,7 +23,7 @@ def label_ids(
             raise StageError(
                 StageReason.SCORING_UNKNOWN,
                 f"the label {label!r} has {len(ids)} tokens in this model's tokenizer, its score "
-                "is the logit of one; name words of one token in spec.model.labels",
+                "is the logit of one; name words of one token in spec.model.labels (--label)",
             )
         found += ids
     if any(number >= vocab_size for number in found):

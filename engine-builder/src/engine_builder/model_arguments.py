@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engine_builder.arguments import digest, number
 from engine_builder.errors import UsageError
-from engine_builder.facts import MIN_LENGTH
+from engine_builder.facts import MIN_LENGTH, USUAL_LENGTH
 from reranker_contracts import Scoring
 from reranker_contracts.model import TEMPLATE_LIMIT
 
@@ -40,7 +40,8 @@ def add_length(parser: argparse.ArgumentParser) -> None:
         "--max-length",
         type=number(MIN_LENGTH, 1 << 24),
         metavar="N",
-        help="longest input in tokens (default: the model's own limit)",
+        help="longest input in tokens (default: the model's own limit, but at most "
+        f"{USUAL_LENGTH})",
     )
 
 
@@ -103,7 +104,7 @@ def add_probes(parser: argparse.ArgumentParser, *, fixed: bool = False) -> None:
 
 
 def probes(args: argparse.Namespace) -> "UserProbes | None":
-    """The user's own probe set, if one was named. Raises StageError."""
+    """The user's own probe set, if one was named. Raises StageError or UsageError."""
     if args.probes is None:
         return None
     from engine_builder.user_probes import read_user_probes  # noqa: PLC0415

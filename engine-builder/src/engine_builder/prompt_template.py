@@ -61,7 +61,7 @@ def split_template(
                 StageReason.SCORING_UNKNOWN,
                 "the model's template cannot be joined from query and passage: with query "
                 f"{query[:50]!r} and passage {passage[:50]!r} the tokens differ; put a line break "
-                "around {query} and {passage} in spec.model.template",
+                "around {query} and {passage} in spec.model.template (--template)",
             )
     return template
 
@@ -157,7 +157,8 @@ def _narrowed(tokenizer: Tokenizer, parts: _Parts) -> _Split:
         raise StageError(
             StageReason.SCORING_UNKNOWN,
             "the model's template has no place between query and passage where its tokens can be "
-            "joined; put a line break between {query} and {passage} in spec.model.template",
+            "joined; put a line break between {query} and {passage} in spec.model.template "
+            "(--template)",
         )
     cut = split.before_passage
     split = _first(

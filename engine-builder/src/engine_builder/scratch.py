@@ -1,6 +1,5 @@
 """A folder for work files, below TMPDIR."""
 
-import errno
 import fcntl
 import os
 import shutil
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from engine_builder.errors import StageError
+from engine_builder.errors import FULL, StageError
 from reranker_contracts import StageReason
 
 _PREFIX = "engine-build-"
@@ -24,6 +23,7 @@ def work_directory(name: str | None = None) -> Iterator[Path]:
     lock tells who lives: it ends with its process, however that ends. Raises StageError when there
     is no room, or no folder that can be written.
     """
+    _check_named()
     try:
         folder = Path(tempfile.gettempdir())
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def work_directory(name: str | None = None) -> Iterator[Path]:
         with _taken(kept) as work:
             yield work
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise StageError(
             StageReason.STORE_FULL,
@@ -49,6 +49,23 @@ def work_directory(name: str | None = None) -> Iterator[Path]:
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_named() -> None:
+    """Python passes over a TMPDIR that can't be used, and would fill some other folder."""
+    named = os.environ.get("TMPDIR")
+    if not named:
+        return
+    try:
+        with tempfile.TemporaryFile(dir=named, buffering=0) as file:
+            file.write(b"room")
+    except OSError as error:
+        full = error.errno in FULL
+        raise StageError(
+            StageReason.STORE_FULL if full else StageReason.STORE_UNWRITABLE,
+            f"TMPDIR {named}: no work files can be written there ({error.strerror}); set it to a "
+            "folder that has room and can be written",
+        ) from error
 
 
 @contextmanager

@@ -1,18 +1,28 @@
 """Arguments that say what an engine is built for."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import get_args
-
-from pydantic import ValidationError
 
 from engine_builder.arguments import fraction, number
 from engine_builder.errors import UsageError
 from reranker_contracts import EngineTarget
-from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
+from reranker_contracts.targets import (
+    CAPABILITIES,
+    COMPILED,
+    PRECISIONS,
+    Accelerator,
+    Precision,
+    Runtime,
+    builds_for,
+)
 
 _DEFAULT_MAX_BATCH_SIZE = 64
 _MAX_BATCH_SIZE = 4096
+_CAPABILITY = re.compile(r"[1-9][0-9]?\.[0-9]", re.ASCII)
+#: Arguments that say nothing of a CPU.
+_OF_GPUS = ("compute_capability", "gpu_memory", "timing_cache")
 
 
 def add_target(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
@@ -38,6 +48,7 @@ def add_target(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
     )
     parser.add_argument(
         "--compute-capability",
+        type=_capability,
         metavar="N.N",
         help="of the GPU, for tensorrt and tensorrt-rtx, as 8.9",
     )
@@ -80,30 +91,60 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _capability(text: str) -> str:
+    if not _CAPABILITY.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give it as 8.9")
+    return text
+
+
 def target(args: argparse.Namespace) -> EngineTarget:
     """What the arguments say. Raises UsageError for a combination that nothing builds."""
-    try:
-        return EngineTarget(
-            runtime=args.runtime,
-            precision=args.precision,
-            accelerator=args.accelerator,
-            compute_capability=args.compute_capability,
-            max_batch_size=args.max_batch_size,
-        )
-    except ValidationError as error:
-        raise UsageError(_target_problem(args, error)) from error
-
-
-def _target_problem(args: argparse.Namespace, error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    if first["loc"] == ("compute_capability",):
-        return f"--compute-capability {args.compute_capability}: give it as 8.9"
-    pairs = ", ".join(
-        f"{runtime} on {accelerator}: {' '.join(numbers)}"
-        for (runtime, accelerator), numbers in PRECISIONS.items()
+    _fitting(args)
+    return EngineTarget(
+        runtime=args.runtime,
+        precision=args.precision,
+        accelerator=args.accelerator,
+        compute_capability=args.compute_capability,
+        max_batch_size=args.max_batch_size,
     )
-    problem = first["msg"].removeprefix("Value error, ")
-    return f"--runtime, --precision, --accelerator: {problem}; there are {pairs}"
+
+
+def check_target(args: argparse.Namespace) -> None:
+    """Before any work, what no builder image builds. Raises UsageError."""
+    fitting, capability = _fitting(args), args.compute_capability
+    if fitting <= COMPILED and not any(builds_for(runtime, capability) for runtime in fitting):
+        known = ", ".join(
+            f"{runtime} builds for {' '.join(CAPABILITIES[runtime])}" for runtime in fitting
+        )
+        raise UsageError(f"--compute-capability {capability}: {known}")
+
+
+def _fitting(args: argparse.Namespace) -> set[Runtime]:
+    """Runtimes that have what was asked for."""
+    asked = f"--accelerator {args.accelerator}, --runtime {args.runtime}"
+    asked += f", --precision {args.precision}"
+    fitting = {
+        runtime
+        for (runtime, accelerator), numbers in PRECISIONS.items()
+        if accelerator == args.accelerator
+        and args.runtime in ("auto", runtime)
+        and args.precision in ("auto", *numbers)
+    }
+    if not fitting:
+        pairs = ", ".join(
+            f"{runtime} on {accelerator}: {' '.join(numbers)}"
+            for (runtime, accelerator), numbers in PRECISIONS.items()
+        )
+        raise UsageError(f"{asked}: nothing builds this; there are {pairs}")
+    for name in _OF_GPUS:
+        if args.accelerator == "cpu" and getattr(args, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} is for GPUs; add --accelerator nvidia, or leave it out")
+    if args.compute_capability is None and fitting <= COMPILED:
+        raise UsageError(f"{asked}: needs --compute-capability, that of the GPU, as 8.9")
+    if args.compute_capability is not None and fitting.isdisjoint(COMPILED):
+        raise UsageError(f"{asked}: is for any GPU; leave --compute-capability out")
+    return fitting
 
 
 def memory(args: argparse.Namespace) -> int | None:

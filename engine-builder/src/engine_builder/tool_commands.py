@@ -175,6 +175,7 @@ TOOLS = {
         "check every sha256, the provenance and a signature",
         _verify_arguments,
         _verify,
+        answers=True,
     ),
     "sign": Command(None, "sign the provenance of an artefact", _sign_arguments, _sign),
     "score": Command(None, "rank passages from a file with an engine", _score_arguments, _score),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from engine_builder.errors import StageError
+from engine_builder.errors import StageError, UsageError
 from engine_builder.progress import human_size
 from reranker_contracts import StageReason
 from reranker_contracts.parity import ProbeQuery, ProbeSet
@@ -39,7 +39,7 @@ def read_user_probes(path: Path, expected: str | None = None) -> UserProbes:
     """Read a file of at most MAX_BYTES.
 
     Raises StageError: ProbesInvalid with the line, and SourceChanged when it has another sha256
-    than `expected`.
+    than `expected`; UsageError when it can't be read.
     """
     data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
@@ -72,7 +72,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise _invalid(path, f"cannot be read ({error.strerror})") from error
+        raise UsageError(f"--probes {path}: cannot be read ({error.strerror})") from error
     if len(data) > MAX_BYTES:
         raise _invalid(path, f"is larger than {human_size(MAX_BYTES)}")
     return data

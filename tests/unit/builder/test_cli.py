@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from engine_builder.commands import COMMANDS
 from engine_builder.cpus import available_cpus
 from engine_builder.errors import StageError
 from engine_builder.exit_codes import EXIT_CODES
+from engine_builder.outcome import Outcome
 from engine_builder.scratch import work_directory
 from reranker_contracts import StageReason, StageResult
 from reranker_contracts.stages import MESSAGE_LIMIT
@@ -26,6 +29,11 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "engine_builder", *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=env)
+
+
+#: Nothing is made where the arguments are looked at first.
+BUILD = ("build", "--source", "x", "--out", "/proc/x")
+GPU = ("--accelerator", "nvidia")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -51,6 +59,19 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         (["publish", "--made-before", "2026-01-31T12:00:00"], "2026-01-31T12:00:00Z"),
         (["publish", "--keep", "../../home"], "64 hex digits"),
         (["remove", "--store", "/tmp", "--digest", "../../home"], "64 hex digits"),
+        ([*BUILD, "--precision", "fp16"], "onnxruntime on cpu: fp32 int8"),
+        ([*BUILD, "--runtime", "tensorrt-rtx"], "tensorrt-rtx on nvidia: fp32 bf16 fp16"),
+        ([*BUILD, *GPU, "--runtime", "openvino"], "openvino on cpu: fp32 bf16 int8"),
+        ([*BUILD, *GPU, "--runtime", "tensorrt"], "needs --compute-capability"),
+        ([*BUILD, *GPU, "--precision", "bf16"], "needs --compute-capability"),
+        ([*BUILD, *GPU, "--runtime=tensorrt", "--compute-capability=8"], "give it as 8.9"),
+        ([*BUILD, *GPU, "--runtime=tensorrt-rtx", "--compute-capability=8.7"], "7.5 8.0 8.6"),
+        ([*BUILD, *GPU, "--runtime=onnxruntime", "--compute-capability=8.9"], "for any GPU"),
+        ([*BUILD, "--compute-capability", "8.9"], "add --accelerator nvidia"),
+        ([*BUILD, "--gpu-memory", "1000"], "--gpu-memory is for GPUs"),
+        ([*BUILD, "--timing-cache", "x"], "--timing-cache is for GPUs"),
+        (["compile", "--prepared=x", "--out=y", *GPU, "--runtime=tensorrt"], "needs --compute"),
+        (["resolve", "--source", "x", "--probes", "/nowhere"], "--probes /nowhere"),
         ([], "COMMAND"),
     ],
 )
@@ -164,7 +185,7 @@ def test_build_looks_at_its_output_before_it_works(
     arguments = ["build", "--source", str(make_source()), "--out", str(tmp_path / out)]
     assert main(arguments) == code
     output = capsys.readouterr()
-    assert "reading" not in output.out
+    assert "reading" not in output.err
     assert says in output.err
     assert "Traceback" not in output.err
 
@@ -207,9 +228,46 @@ def test_no_folder_for_work_files_is_named_with_its_remedy(
     arguments += ["--out", str(tmp_path / "out")] if command == "build" else []
     assert main(arguments) == 9
     output = capsys.readouterr()
-    assert "StoreUnwritable" in output.out
-    assert "TMPDIR" in output.out
-    assert not output.err
+    # Of `build` the path alone is on standard output.
+    said, other = (output.err, output.out) if command == "build" else (output.out, output.err)
+    assert "StoreUnwritable" in said
+    assert "TMPDIR" in said
+    assert not other
+
+
+def test_a_work_folder_that_was_named_is_not_passed_over(
+    make_source,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    assert main(["resolve", "--source", str(make_source())]) == 9
+    assert f"TMPDIR {tmp_path / 'none'}" in capsys.readouterr().out
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with work_directory():
+        pass
+
+
+def test_what_is_measured_later_is_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Outcome("not measured here", reason=StageReason.TARGET_ABSENT)
+    command = replace(COMMANDS["validate"], run=lambda *_: later)
+    monkeypatch.setitem(COMMANDS, "validate", command)
+    result = tmp_path / "result.json"
+    assert main(["validate", "--prepared=x", "--engine=y", f"--result={result}"]) == 0
+    assert "Succeeded: not measured here" in capsys.readouterr().out
+    found = StageResult.model_validate_json(result.read_bytes())
+    assert (found.ok, found.reason) == (True, StageReason.TARGET_ABSENT)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+    assert capsys.readouterr().out.strip() == project["project"]["version"]
 
 
 def test_a_missing_library_is_named_with_its_remedy(

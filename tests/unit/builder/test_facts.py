@@ -132,6 +132,16 @@ def test_activation(make_source, changes: Changes, activation: str) -> None:
         ({"architectures": None}, StageReason.MODEL_INVALID, "architectures"),
         ({"architectures": "BertModel"}, StageReason.MODEL_INVALID, "architectures"),
         ({"max_position_embeddings": "many"}, StageReason.MODEL_INVALID, "many"),
+        ({"max_position_embeddings": None}, StageReason.MODEL_INVALID, "embeddings is missing"),
+        (
+            {
+                "model_type": "t5",
+                "architectures": ["T5ForSequenceClassification"],
+                "max_position_embeddings": None,
+            },
+            StageReason.ARCHITECTURE_UNSUPPORTED,
+            "T5ForSequenceClassification",
+        ),
         ({"vocab_size": 10**12}, StageReason.MODEL_INVALID, "vocab_size"),
         ({"num_hidden_layers": 10**9}, StageReason.MODEL_INVALID, "num_hidden_layers"),
         ({"max_position_embeddings": 4}, StageReason.MODEL_INVALID, "at least 8"),
@@ -170,6 +180,12 @@ def test_hostile_config_is_invalid(make_source, content: bytes) -> None:
         read_facts(source)
     assert caught.value.reason is StageReason.MODEL_INVALID
     assert len(caught.value.message) < 400
+
+
+def test_a_missing_field_is_named_without_the_rest_of_the_file(make_source) -> None:
+    with pytest.raises(StageError, match=r"config\.json: vocab_size is missing") as caught:
+        read_facts(make_source(vocab_size=None))
+    assert "architectures" not in caught.value.message
 
 
 def test_custom_tokenizer_code_is_refused(make_source) -> None:
@@ -246,7 +262,7 @@ def test_a_language_model_that_makes_vectors_is_an_embedding_model(make_source) 
     (source / "modules.json").write_text(
         json.dumps([{"type": f"sentence_transformers.models.{kind}"} for kind in kinds])
     )
-    with pytest.raises(StageError) as caught:
+    with pytest.raises(StageError, match=r"modules\.json") as caught:
         read_facts(source)
     assert caught.value.reason is StageReason.EMBEDDING_MODEL
     (source / "modules.json").write_text('{"type": 3}')
@@ -271,8 +287,8 @@ def test_what_the_user_says_overrules_the_files(make_source) -> None:
         (Scoring(template="{query}"), r"{passage} 0 times"),
         (Scoring(template="{query}{query}{passage}"), r"{query} 2 times"),
         (Scoring(template="{passage} {query}"), r"write {query} first"),
-        (Scoring(pooling="mean"), "spec.model.pooling mean is not possible"),
-        (Scoring(labels=("yes",)), "spec.model.labels is for language models"),
+        (Scoring(pooling="mean"), "spec.model.pooling (--pooling) mean is not possible"),
+        (Scoring(labels=("yes",)), "spec.model.labels (--label) is for language models"),
     ],
 )
 def test_what_cannot_be_said_names_the_field(make_source, said: Scoring, says: str) -> None:

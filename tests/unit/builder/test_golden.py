@@ -339,7 +339,9 @@ def test_an_engine_of_other_weights_is_measured_and_refused(
     assert "NaN" in damaged.message
 
 
-def test_second_build_uses_the_store(make_model: Callable[[str], Path], tmp_path: Path) -> None:
+def test_second_build_uses_the_store(
+    make_model: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model, store, result = make_model("bert"), tmp_path / "store", tmp_path / "result.json"
     arguments = ["build", f"--source={model}", f"--out={store}", f"--result={result}"]
     assert main(arguments) == 0
@@ -349,6 +351,7 @@ def test_second_build_uses_the_store(make_model: Callable[[str], Path], tmp_path
     assert done.parity is not None
     assert done.parity.kendall_tau >= 0.995
     (engine,) = (store / "engines").iterdir()
+    assert capfd.readouterr().out == f"{engine}\n", "what else is told is on standard error"
     verify_artefact(engine, engine.name)
     (prepared,) = (store / "prepared").iterdir()
     written = (prepared / "manifest.json").stat().st_mtime_ns

@@ -57,6 +57,7 @@ BUILDER = """
 
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
         sys.addaudithook(hook)
         target = ["--runtime", "onnxruntime", "--precision", "fp32"]
         code = main(["build", "--source", source, "--out", store, *target])

@@ -69,7 +69,7 @@ def test_an_engine_that_cannot_score(
     done, engine = _built(tmp_path / "store", f"--source={model}")
     assert done.reason is StageReason.SUCCEEDED
     assert (engine.runtime, engine.precision) == ("onnxruntime", "fp32")
-    assert "not openvino fp32" in capsys.readouterr().out
+    assert "not openvino fp32" in capsys.readouterr().err
 
 
 def test_an_engine_that_ranks_otherwise(
@@ -90,7 +90,7 @@ def test_an_engine_that_ranks_otherwise(
     source = f"--source={make_model('bert')}"
     target = ("--runtime=openvino", "--precision=fp32")
     assert main(["build", f"--out={tmp_path / 'store'}", source, *target]) == 7
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "ParityRefused" in said
     assert "(at least 0.995)" in said
     assert "loosen --min-kendall-tau and --max-ndcg-delta" in said
@@ -123,7 +123,7 @@ def test_a_runtime_that_cannot_compile(
     gpu = ("--accelerator=nvidia", "--compute-capability=8.9")
     _done, identity = _built(store, f"--source={model}", *gpu)
     assert (identity.runtime, identity.accelerator) == ("onnxruntime", "nvidia")
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     for precision in ("fp16", "bf16", "fp32"):
         assert f"not tensorrt {precision}" in said
     assert "builds no engine" in said

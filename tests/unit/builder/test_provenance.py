@@ -28,6 +28,7 @@ from engine_builder.sources import open_source
 from engine_builder.stages.fetch import fetch
 from engine_builder.stages.publish import publish
 from engine_builder.store import Store
+from engine_builder.tools.report import render
 from reranker_contracts import ArtefactManifest, StageReason, digest_of
 
 from .artefacts import ENGINE, engine_files, published_engine
@@ -266,6 +267,42 @@ def test_a_signature_is_of_one_artefact(tmp_path: Path, pair: Pair) -> None:
         examine(engines[0])
 
 
+def _forged(directory: Path) -> bytes:
+    """Its statement, about the same manifest and with another source."""
+    statement = json.loads((directory / "provenance.json").read_bytes())
+    statement["predicate"]["buildDefinition"]["externalParameters"]["source"] = "hf://good/model"
+    return json.dumps(statement).encode()
+
+
+def test_a_forged_statement_beside_a_signed_one_is_refused(engine: Path, pair: Pair) -> None:
+    sign_directory(engine, load_signing_key(pair[0], None))
+    (engine / "provenance.json").write_bytes(_forged(engine))
+    found = refusal(engine, pair[1])
+    assert found.reason is StageReason.SIGNATURE_INVALID
+    assert "provenance.json is not what the key" in found.message
+    # Nothing is left to believe that was not signed.
+    (engine / "provenance.json").unlink()
+    assert examine(engine, key=load_public_key(pair[1])).signed_by
+
+
+def test_a_forged_statement_is_not_signed(engine: Path, pair: Pair) -> None:
+    (engine / "provenance.json").write_bytes(_forged(engine))
+    with pytest.raises(StageError, match="delete the other one and sign again") as caught:
+        sign_directory(engine, load_signing_key(pair[0], None))
+    assert caught.value.reason is StageReason.CHECKSUM_MISMATCH
+    assert not (engine / "provenance.intoto.jsonl").exists()
+    (engine / "provenance.json").unlink()
+    sign_directory(engine, load_signing_key(pair[0], None))
+    envelope = json.loads((engine / "provenance.intoto.jsonl").read_bytes())
+    assert b"hf://good/model" not in base64.b64decode(envelope["payload"])
+
+
+def test_a_directory_that_nobody_published_is_told_so(engine: Path) -> None:
+    with pytest.raises(StageError, match=r"no published directory.*engines/DIGEST") as caught:
+        examine(engine.parent)
+    assert caught.value.reason is StageReason.CHECKSUM_MISMATCH
+
+
 def test_published_with_a_key_is_signed_from_the_start(tmp_path: Path, pair: Pair) -> None:
     files = engine_files(tmp_path / "files")
     arguments = ["publish", "--from", str(files), "--store", str(tmp_path / "store")]
@@ -297,12 +334,14 @@ def test_verify_exits_by_kind_of_damage(
 ) -> None:
     assert main(["verify", str(engine), "--digest", digest_of(ENGINE)]) == 0
     assert main(["verify", str(engine), "--key", str(pair[1])]) == 8
-    assert "SignatureInvalid" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "SignatureInvalid" in output.err
+    assert not output.out
     assert main(["verify", str(engine), "--digest", "f" * 64]) == 8
     graph = engine / "repository/reranker/1/model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     assert main(["verify", str(engine)]) == 8
-    assert "model.onnx does not match" in capsys.readouterr().out
+    assert "model.onnx does not match" in capsys.readouterr().err
 
 
 def test_signatures_may_be_required_by_the_environment(
@@ -336,6 +375,12 @@ def test_inspect_prints_what_the_manifest_says(
     (engine / "manifest.json").unlink()
     assert main(["inspect", str(engine)]) == 8
     assert main(["inspect", str(engine / "nowhere")]) == 2
+
+
+def test_inspect_tells_of_an_engine_that_is_measured_later(engine: Path) -> None:
+    text = (engine / "manifest.json").read_bytes()
+    manifest = ArtefactManifest.model_validate_json(text).model_copy(update={"parity": None})
+    assert "pods that serve it measure it" in render(manifest, {})
 
 
 def test_links_beside_the_manifest_are_refused(engine: Path) -> None:

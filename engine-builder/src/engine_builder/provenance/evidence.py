@@ -62,8 +62,14 @@ def examine(
     """Check every sha256, the statement and, with a key, a signature.
 
     Raises StageError: ChecksumMismatch, EngineVersionMismatch, or SignatureInvalid when there is
-    no signature by `key` of exactly this manifest.
+    no signature by `key` of exactly this manifest and this statement.
     """
+    if not (directory / MANIFEST).exists():
+        raise StageError(
+            StageReason.CHECKSUM_MISMATCH,
+            f"{directory}: is no published directory, {MANIFEST} is missing; name one as "
+            "store/engines/DIGEST, or fetch or build it again",
+        )
     try:
         manifest = verify_artefact(directory, digest)
         files = {name: _read(directory / name) for name in (MANIFEST, PROVENANCE, ATTESTATIONS)}
@@ -90,28 +96,52 @@ def judge(
             StageReason.CHECKSUM_MISMATCH,
             f"{about}: {PROVENANCE} is about another manifest; fetch or build it again",
         )
-    signed_by = None
     if key is not None:
-        if not any(
-            subject_digest(opened, MANIFEST) == wanted for opened in envelope.opened(envelopes, key)
-        ):
-            claimed = envelope.key_ids(envelopes)
-            found = f"signed with {claimed[0][:16]}" if claimed else "not signed"
-            raise StageError(
-                StageReason.SIGNATURE_INVALID,
-                f"{about}: no valid signature by the key {key.id[:16]}, it is {found}; get it from "
-                "whom you trust, or give the key of who signed it",
-            )
-        signed_by = key.id
-    return Evidence(manifest, bool(statement), tuple(envelope.key_ids(envelopes)), signed_by)
+        _require_signature(about, wanted, statement, envelopes, key)
+    claimed = tuple(envelope.key_ids(envelopes))
+    return Evidence(manifest, bool(statement), claimed, key.id if key else None)
+
+
+def _require_signature(
+    about: str, wanted: str, statement: bytes, envelopes: bytes, key: PublicKey
+) -> None:
+    """Of a statement about the manifest with this sha256, and of the one that lies there."""
+    signed = [
+        payload
+        for payload in envelope.opened(envelopes, key)
+        if subject_digest(payload, MANIFEST) == wanted
+    ]
+    if not signed:
+        claimed = envelope.key_ids(envelopes)
+        found = f"signed with {claimed[0][:16]}" if claimed else "not signed"
+        raise StageError(
+            StageReason.SIGNATURE_INVALID,
+            f"{about}: no valid signature by the key {key.id[:16]}, it is {found}; get it from "
+            "whom you trust, or give the key of who signed it",
+        )
+    if statement and statement not in signed:
+        raise StageError(
+            StageReason.SIGNATURE_INVALID,
+            f"{about}: {PROVENANCE} is not what the key {key.id[:16]} has signed; get it from "
+            "whom you trust",
+        )
 
 
 def sign_directory(directory: Path, key: SigningKey) -> Evidence:
-    """Add a signature to an artefact that is whole; those that are there stay."""
-    examine(directory)
-    statement = _read(directory / PROVENANCE)
+    """Add a signature to an artefact that is whole; those that are there stay.
+
+    What is signed is made of the manifest anew, whatever lies there. Raises StageError
+    (ChecksumMismatch) where that is something else.
+    """
+    statement = make_statement(examine(directory).manifest)
+    if _read(directory / PROVENANCE) not in (b"", statement):
+        raise StageError(
+            StageReason.CHECKSUM_MISMATCH,
+            f"{directory}: {PROVENANCE} is not what {MANIFEST} says; if you trust {MANIFEST}, "
+            "delete the other one and sign again",
+        )
     before = _read(directory / ATTESTATIONS)
-    line = envelope.seal(statement or make_statement(examine(directory).manifest), key)
+    line = envelope.seal(statement, key)
     partial = _work_folder(directory) / uuid.uuid4().hex
     partial.mkdir()
     try:

@@ -39,7 +39,7 @@ from reranker_contracts import (
     digest_of,
 )
 from reranker_contracts.stages import OF_THE_TARGET
-from reranker_contracts.targets import Accelerator, Precision, Runtime
+from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,16 @@ class Wanted:
             max_batch_size=self.max_batch_size,
         )
         if not found:
+            names = [
+                runtime
+                for (runtime, accelerator), numbers in PRECISIONS.items()
+                if accelerator == self.accelerator and self.precision in numbers
+            ]
             raise StageError(
                 StageReason.TARGET_UNSUPPORTED,
-                f"--runtime {self.runtime or 'auto'}, --precision {self.precision or 'auto'}: "
-                f"nothing builds this for {self.accelerator}; tensorrt and tensorrt-rtx need "
-                "--compute-capability",
+                f"--precision {self.precision}: on {self.accelerator} it is of "
+                f"{' and '.join(names)}, and this builder image has none that is chosen unasked; "
+                "use one that has it, name a --runtime, or leave out --precision",
             )
         return found
 
@@ -106,8 +111,8 @@ def build(
 ) -> Outcome:
     """Build `uri` into the store `out`; an engine under the thresholds is ParityRefused.
 
-    Of several targets the first one that passes is built. With `key` the provenance of what is
-    published is signed.
+    Of several targets the first one that passes is built, and its path printed. With `key` the
+    provenance of what is published is signed.
     """
     _check_store(out)
     found = resolve(
@@ -253,8 +258,10 @@ class _Build:
             _judge(validated.parity, wanted.thresholds)
         done = self._publish(engine, identity)
         path = self.store.path_of("engine", digest_of(identity))
+        print(path)
+        later = "" if done.parity else ", which its pods measure before they serve it"
         return Outcome(
-            f"engine: {path} ({target})",
+            f"built {path} ({target}){later}",
             resolved=resolved,
             parity=done.parity,
             shapes=done.shapes,

@@ -36,8 +36,8 @@ def check_memory(job: Job) -> int:
             StageReason.ENGINE_TOO_LARGE,
             f"the engine needs about {needed >> 20} MiB of GPU memory ({weights >> 20} for "
             f"weights, {max(sizes) >> 20} for {batch}, {_FIXED >> 20} for the runtime), the GPU "
-            f"has {job.gpu_memory >> 20}; lower spec.engine.maxLength or maxBatchSize, or use a "
-            "larger GPU",
+            f"has {job.gpu_memory >> 20}; lower spec.engine.maxLength (--max-length) or "
+            "maxBatchSize (--max-batch-size), or use a larger GPU",
         )
     return needed
 

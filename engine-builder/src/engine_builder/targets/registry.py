@@ -16,7 +16,7 @@ def builder_of(runtime: Runtime) -> TargetBuilder:
         raise StageError(
             StageReason.TARGET_UNSUPPORTED,
             f"this builder image has no {runtime} ({error.name or error}); use an image that has "
-            "it (spec.engine.image), or another spec.engine.runtime",
+            "it (spec.engine.image), or another spec.engine.runtime (--runtime)",
         ) from error
 
 

@@ -135,7 +135,7 @@ class TensorRtBuilder:
             raise StageError(
                 StageReason.TARGET_UNSUPPORTED,
                 f"{self._flavour.runtime} has no {target.precision} for compute capability "
-                f"{wanted}; set spec.engine.precision to fp16 or auto",
+                f"{wanted}; set spec.engine.precision (--precision) to fp16 or auto",
             )
         if self._flavour.capabilities is not None:
             if wanted not in self._flavour.capabilities:
@@ -143,7 +143,7 @@ class TensorRtBuilder:
                     StageReason.TARGET_UNSUPPORTED,
                     f"{self._flavour.runtime} builds for compute capability "
                     f"{', '.join(self._flavour.capabilities)}, not for {wanted}; set "
-                    "spec.engine.runtime to tensorrt",
+                    "spec.engine.runtime (--runtime) to tensorrt",
                 )
             return None
         from engine_builder.targets.gpu import device_capability, device_name  # noqa: PLC0415

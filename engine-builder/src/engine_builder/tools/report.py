@@ -6,7 +6,7 @@ from typing import Any
 
 from engine_builder.errors import printable
 from engine_builder.progress import human_size
-from reranker_contracts import ArtefactManifest
+from reranker_contracts import ArtefactManifest, EngineIdentity
 
 _SHOWN_FILES = 100
 
@@ -66,6 +66,8 @@ def _facts(manifest: ArtefactManifest) -> Iterator[tuple[str, str]]:
     for name, value in (("shapes", manifest.shapes), ("parity", manifest.parity)):
         if value is not None:
             yield name, _plain(value.model_dump(mode="json", by_alias=True, exclude_none=True))
+    if manifest.parity is None and isinstance(manifest.identity, EngineIdentity):
+        yield "parity", "not measured at the build; the pods that serve it measure it"
     yield "created", manifest.created_at.isoformat(timespec="seconds")
     yield "files", f"{len(manifest.files)}, {human_size(manifest.size)}"
 

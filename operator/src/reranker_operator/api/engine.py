@@ -81,7 +81,8 @@ class EngineSettings(ApiModel):
         default=None,
         ge=8,
         le=131072,
-        description="Longest query and passage together, in tokens. Default: the model's limit.",
+        description="Longest query and passage together, in tokens. Default: the model's limit, "
+        "but at most 8192.",
     )
     max_batch_size: int = Field(
         default=64, ge=1, le=1024, description="Most pairs in one call of the engine."
