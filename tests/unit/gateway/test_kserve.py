@@ -639,6 +639,19 @@ async def test_calls_without_a_key_take_no_place_from_those_with_one(
         call.cancel()
 
 
+async def test_a_drain_heeds_those_with_a_key(
+    connect: Make, gateway_of: Make, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = gateway_of(api_keys_dir=keys)
+    came: list[str] = []
+    monkeypatch.setattr(gateway.drain, "note", came.append)
+    calls = stub(await connect(gateway))
+    await refused(calls.ModelInfer(GOOD))
+    assert not came
+    await calls.ModelInfer(GOOD, metadata=key("one"))
+    assert len(came) == 1
+
+
 async def test_the_calls_of_one_key_leave_room_for_another(
     connect: Make, gateway_of: Make, eventually: Make, keys: Path
 ) -> None:

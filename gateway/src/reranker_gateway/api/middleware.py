@@ -97,6 +97,9 @@ class RequestMiddleware:
             self._drain.enter()
         try:
             with request_context(context):
+                context.caller = self._callers.admit(scope["path"], scope["headers"])
+                if work:
+                    self._drain.note()
                 await self._answer(context, scope, receive, send_marked)
         except GatewayError as error:
             if not answering:
@@ -121,8 +124,7 @@ class RequestMiddleware:
     async def _answer(
         self, context: RequestContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Raises UnauthorizedError, InvalidRequestError and DeadlineExceededError of its own."""
-        context.caller = self._callers.admit(scope["path"], scope["headers"])
+        """Raises InvalidRequestError and DeadlineExceededError of its own."""
         context.long_passages = long_passages(scope["headers"])
         asked = timeout_seconds(scope["headers"])
         limits = [limit for limit in (asked, self._timeout) if limit is not None]

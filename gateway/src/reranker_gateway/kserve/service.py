@@ -249,7 +249,7 @@ class Front(ABC):
             began=self._clock(),
             began_ns=time.time_ns(),
         )
-        parts.drain.enter(context.peer())
+        parts.drain.enter()
         try:
             with request_context(request):
                 answer = await self._in_time(calls, request, headers, context)
@@ -278,6 +278,7 @@ class Front(ABC):
         And DeadlineExceededError at the server's own limit.
         """
         request.caller = self._parts.callers.admit(INFER, headers)
+        self._parts.drain.note(context.peer())
         calls.enter(request.caller)
         request.long_passages = long_passages(headers)
         limit = self._parts.settings.request_timeout_seconds
