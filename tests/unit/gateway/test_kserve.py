@@ -248,6 +248,19 @@ async def test_messages_that_are_none(
     assert not any(record.exc_info for record in caplog.records)
 
 
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+def test_many_fields_of_a_tensor_are_refused_before_they_are_parsed(field: str) -> None:
+    request = infer_request(["w1"], ["w3"] * 512, raw=False, outputs=("logit",))
+    tensor = getattr(request, field)[0]
+    for at in range(60):
+        tensor.parameters[f"p{at}"].bool_param = True
+    tensors.check_structure(request.SerializeToString())
+    for at in range(5):
+        tensor.parameters[f"q{at}"].bool_param = True
+    with pytest.raises(InvalidRequestError, match="more than 64 fields"):
+        tensors.check_structure(request.SerializeToString())
+
+
 @pytest.mark.parametrize("field", ["inputs", "outputs", "raw_input_contents", "parameters"])
 def test_many_fields_are_refused_before_they_are_parsed(field: str) -> None:
     request = infer_request(["w1"], ["w3"], outputs=("logit", "index", "token_count"))
