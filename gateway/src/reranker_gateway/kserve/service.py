@@ -308,7 +308,7 @@ class Front(ABC):
             tokens=request.tokens,
         )
         if self._tracing is not None:
-            self._tracing.record(request, path=INFER, code=code)
+            self._tracing.record(request, route=INFER, path=INFER, code=code)
 
 
 class Service(Front):
