@@ -61,14 +61,15 @@ class Drain:
         """Seconds until those in progress are cut off; infinite before the drain."""
         return max(0.0, self._end - asyncio.get_running_loop().time())
 
-    def enter(self, peer: str | None = None) -> None:
-        """A request begins; `peer` names a connection that can't be ended with the answer."""
+    def enter(self) -> None:
+        """A request begins."""
         self._active += 1
         self._idle.clear()
-        if self.phase is Phase.LEAVING:
-            self._note(peer)
 
-    def _note(self, peer: str | None) -> None:
+    def note(self, peer: str | None = None) -> None:
+        """Somebody came who may ask; `peer` names a connection that no answer can end."""
+        if self.phase is not Phase.LEAVING:
+            return
         now = asyncio.get_running_loop().time()
         if peer is None:
             self._newest = now

@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 class Tracing(Protocol):
     """Where ended requests are told."""
 
-    def record(self, request: RequestContext, *, path: str, code: int) -> None:
-        """Make the spans of a request that has ended."""
+    def record(self, request: RequestContext, *, route: str, path: str, code: int) -> None:
+        """Make the spans of a request that has ended; `route` has no words of the caller's."""
 
     def close(self) -> None:
         """Send what is left; may take seconds."""
@@ -109,11 +109,11 @@ class OpenTelemetry:
         self._kind = SpanKind.SERVER
         self._error = StatusCode.ERROR
 
-    def record(self, request: RequestContext, *, path: str, code: int) -> None:
+    def record(self, request: RequestContext, *, route: str, path: str, code: int) -> None:
         """Make the spans; what the caller's context says of sampling is heeded."""
         parent = self._propagator.extract(request.trace)
         span = self._tracer.start_span(
-            f"POST {path}",
+            f"POST {route}",
             context=parent,
             kind=self._kind,
             start_time=request.wall_ns(request.began),

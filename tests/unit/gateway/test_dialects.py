@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from reranker_gateway.api.dialects.table import ROUTES, choose, is_scoring, paths
+from reranker_gateway.api.dialects.table import ROUTES, choose, is_scoring, paths, template
 from reranker_gateway.api.models import ModelNames
 from reranker_gateway.errors import EngineError, ModelNotFoundError
 from reranker_gateway.settings import DialectName, SettingsError, load_settings
@@ -666,6 +666,13 @@ def test_what_counts_as_a_question() -> None:
         assert is_scoring(path)
     for path in ("/v1/ranking/", "/", "/v1/retrieval/a/b/c/reranking", "/v1/models"):
         assert not is_scoring(path)
+
+
+def test_routes_have_templates() -> None:
+    for path in ("/v1/retrieval/{model}/reranking", "/v1/retrieval/{org}/{model}/reranking"):
+        assert template(path.format(org="a", model="b%2Fc")) == path
+    for route in ROUTES:
+        assert template(route.path) == route.path
 
 
 def test_the_documented_table_is_the_one_that_decides() -> None:

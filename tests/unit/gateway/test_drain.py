@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,8 +60,7 @@ async def test_it_serves_on_while_somebody_comes_anew() -> None:
     begun = loop.time()
     run = asyncio.create_task(drain.run())
     await asyncio.sleep(0.05)
-    drain.enter()
-    drain.leave()
+    drain.note()
     await drain.delayed.wait()
     assert drain.phase is Phase.LEAVING
     await drain.parting.wait()
@@ -76,13 +76,33 @@ async def test_who_stays_on_a_connection_does_not_delay_the_end(peer: str | None
     begun = loop.time()
     run = asyncio.create_task(drain.run())
     await asyncio.sleep(0)
-    drain.enter(peer)
-    drain.leave()
+    drain.note(peer)
     await drain.parting.wait()
     parted = loop.time() - begun
     assert await run
     # Or three quarters of the time: some of it is for what is in progress.
     assert (parted < 1.5) is (peer is not None)
+
+
+async def test_who_has_no_key_does_not_delay_the_end(
+    gateway_of: Callable[..., Any],
+    client_of: Callable[..., Any],
+    body: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "one").write_text("secret-key")
+    loop = asyncio.get_running_loop()
+    gateway = gateway_of(api_keys_dir=keys, drain_delay_seconds=0.1)
+    begun = loop.time()
+    run = asyncio.create_task(gateway.drain.run())
+    await asyncio.sleep(0)
+    async with client_of(gateway) as client:
+        assert (await client.post("/v1/ranking", json=body())).status_code == 401
+    await gateway.drain.parting.wait()
+    assert loop.time() - begun < 1.5
+    assert await run
 
 
 async def test_what_callers_see(

@@ -21,6 +21,8 @@ from reranker_gateway.errors import (
     InvalidRequestError,
 )
 from reranker_gateway.kserve import tensors
+from reranker_gateway.kserve.calls import Calls
+from reranker_gateway.kserve.refusals import INTERNAL, Refusal
 from reranker_gateway.kserve.server import GrpcListenError, create_server, listen
 from reranker_gateway.kserve.uploads import Uploads
 
@@ -247,6 +249,19 @@ async def test_messages_that_are_none(
     assert not any(record.exc_info for record in caplog.records)
 
 
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+def test_many_fields_of_a_tensor_are_refused_before_they_are_parsed(field: str) -> None:
+    request = infer_request(["w1"], ["w3"] * 512, raw=False, outputs=("logit",))
+    tensor = getattr(request, field)[0]
+    for at in range(60):
+        tensor.parameters[f"p{at}"].bool_param = True
+    tensors.check_structure(request.SerializeToString())
+    for at in range(5):
+        tensor.parameters[f"q{at}"].bool_param = True
+    with pytest.raises(InvalidRequestError, match="more than 64 fields"):
+        tensors.check_structure(request.SerializeToString())
+
+
 @pytest.mark.parametrize("field", ["inputs", "outputs", "raw_input_contents", "parameters"])
 def test_many_fields_are_refused_before_they_are_parsed(field: str) -> None:
     request = infer_request(["w1"], ["w3"], outputs=("logit", "index", "token_count"))
@@ -450,6 +465,11 @@ async def test_a_call_without_a_message(connect: Make, method: str) -> None:
     assert (await refused(call(nothing()))).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def silence() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
 async def _all(call: Any) -> None:
     async for _ in call:
         pass
@@ -458,12 +478,6 @@ async def _all(call: Any) -> None:
 @pytest.mark.parametrize("method", [METHOD, *SMALL, REFLECT])
 async def test_a_message_that_does_not_come_ends_the_call(connect: Make, method: str) -> None:
     channel = await connect(read_idle_seconds=0.05)
-    never = asyncio.Event()
-
-    async def silence() -> AsyncIterator[bytes]:
-        await never.wait()
-        yield b""
-
     error = await refused(_all(channel.stream_stream(method)(silence())))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "did not arrive in time" in error.details()
@@ -499,15 +513,60 @@ async def test_questions_that_arrive_do_not_hold_up_probes(connect: Make, eventu
 
 async def test_slow_messages_give_way_to_those_that_wait() -> None:
     uploads = Uploads(places=1, longest=60, fair=0.01)
-    slow = asyncio.create_task(uploads.receive(asyncio.Event().wait))
+    slow = asyncio.create_task(uploads.receive("one", asyncio.Event().wait))
     await asyncio.sleep(0)
 
     async def quick() -> str:
         return "here"
 
-    assert await uploads.receive(quick) == "here"
+    assert await uploads.receive("one", quick) == "here"
     with pytest.raises(BodyTimeoutError, match=r"0\.01 s while others wait"):
         await slow
+
+
+async def test_the_next_message_is_of_the_caller_who_has_the_fewest(eventually: Make) -> None:
+    uploads = Uploads(places=2, longest=60)
+    order: list[str] = []
+    ends = asyncio.Semaphore(0)
+
+    async def arrive(caller: str) -> None:
+        async def read() -> None:
+            order.append(caller)
+            await ends.acquire()
+
+        await uploads.receive(caller, read)
+
+    async with asyncio.TaskGroup() as tasks:
+        for caller in ("many", "many", "many", "many", "many", "one", "other"):
+            tasks.create_task(arrive(caller))
+        await eventually(lambda: len(order) == 2)
+        for count in range(3, 8):
+            ends.release()
+            await eventually(lambda count=count: len(order) == count)
+        for _ in range(2):
+            ends.release()
+    assert order == ["many", "many", "one", "many", "other", "many", "many"]
+
+
+@pytest.mark.parametrize("when", ["waiting", "passed over", "called"])
+async def test_who_goes_while_it_waits_takes_no_place_along(when: str) -> None:
+    uploads = Uploads(places=1, longest=60)
+    end = asyncio.Event()
+    first, goes, stays = (asyncio.create_task(uploads.receive("one", end.wait)) for _ in range(3))
+    await asyncio.sleep(0)
+    if when == "waiting":
+        goes.cancel()
+    end.set()
+    if when == "passed over":
+        goes.cancel()
+    elif when == "called":
+        # After the step in which the first one leaves, before the one that it calls.
+        asyncio.get_running_loop().call_soon(goes.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await goes
+    assert await first
+    assert await stays
+    assert await uploads.receive("one", end.wait)
 
 
 async def test_a_taken_port_is_named(gateway_of: Make) -> None:
@@ -540,12 +599,22 @@ async def test_connections_are_bounded(gateway_of: Make) -> None:
     await server.stop(None)
 
 
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    for name in ("one", "other"):
+        (folder / name).write_text(f"key-of-{name}")
+    return folder
+
+
+def key(name: str) -> tuple[tuple[str, str]]:
+    return (("authorization", f"Bearer key-of-{name}"),)
+
+
 async def test_keys_are_asked_for_and_probes_stay_open(
-    connect: Make, gateway_of: Make, tmp_path: Any
+    connect: Make, gateway_of: Make, keys: Path
 ) -> None:
-    keys = tmp_path / "keys"
-    keys.mkdir()
-    (keys / "one").write_text("secret-key")
     channel = await connect(gateway_of(api_keys_dir=keys))
     calls = stub(channel)
     assert (await calls.ServerReady(pb.ServerReadyRequest())).ready
@@ -566,10 +635,63 @@ async def test_keys_are_asked_for_and_probes_stay_open(
     wrong = (("authorization", "Bearer other"),)
     error = await refused(calls.ModelInfer(GOOD, metadata=wrong))
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
-    right = (("authorization", "Bearer secret-key"),)
+    right = key("one")
     assert arrays(await calls.ModelInfer(GOOD, metadata=right))
     assert (await calls.ModelMetadata(asked, metadata=right)).name == NAME
     await _all(reflect(iter([services]), metadata=right))
+
+
+async def test_calls_without_a_key_take_no_place_from_those_with_one(
+    connect: Make, gateway_of: Make, eventually: Make, keys: Path
+) -> None:
+    channel = await connect(gateway_of(api_keys_dir=keys, max_connections=32))
+    check = channel.stream_unary("/grpc.health.v1.Health/Check")
+    calls = [check(silence()) for _ in range(30)]
+    await eventually(lambda: sum(call.done() for call in calls) == 30 - 16)
+    assert arrays(await stub(channel).ModelInfer(GOOD, metadata=key("one")))
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_drain_heeds_those_with_a_key(
+    connect: Make, gateway_of: Make, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = gateway_of(api_keys_dir=keys)
+    came: list[str] = []
+    monkeypatch.setattr(gateway.drain, "note", came.append)
+    calls = stub(await connect(gateway))
+    await refused(calls.ModelInfer(GOOD))
+    assert not came
+    await calls.ModelInfer(GOOD, metadata=key("one"))
+    assert len(came) == 1
+
+
+async def test_the_calls_of_one_key_leave_room_for_another(
+    connect: Make, gateway_of: Make, eventually: Make, keys: Path
+) -> None:
+    gateway = gateway_of(api_keys_dir=keys, max_connections=32)
+    channel = await connect(gateway)
+    infer = channel.stream_unary(METHOD)
+    calls = [infer(silence(), metadata=key("one")) for _ in range(30)]
+    await eventually(lambda: sum(call.done() for call in calls) == 30 - 16)
+    assert arrays(await stub(channel).ModelInfer(GOOD, metadata=key("other")))
+    refused = 'reranker_requests_total{code="429",dialect="grpc"} 14.0'
+    assert refused in gateway.telemetry.exposition()
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_refusal_that_is_not_taken_is_given_up() -> None:
+    class Deaf:
+        async def abort(self, *_: Any) -> None:
+            await asyncio.Event().wait()
+
+    async def refuse(_messages: Any, _context: Any) -> Refusal:
+        return INTERNAL
+
+    call = Calls(1, patience=0.01).bounded(refuse)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(call(None, Deaf()))
 
 
 async def test_the_servers_own_limit_of_time(connect: Make, engine: Any, gateway_of: Make) -> None:

@@ -14,7 +14,8 @@ from reranker_gateway.clock import Clock
 from reranker_gateway.drain import Phase
 from reranker_gateway.errors import GatewayError, NotReadyError, OverloadedError
 from reranker_gateway.kserve.calls import Context
-from reranker_gateway.kserve.service import INFER, STATUS, Front, no_message
+from reranker_gateway.kserve.refusals import STATUS
+from reranker_gateway.kserve.service import INFER, Front, no_message
 from reranker_gateway.request_context import current_request
 
 #: Metadata of the call that are of this connection only, or made anew.
@@ -56,7 +57,7 @@ class HoldingFront(Front):
         patience = self._patience(context)
         activator.hold.check(patience)
         with activator.admitting() as entry:
-            data = await self._uploads.receive(context.read)
+            data = await self._uploads.receive(current_request().caller, context.read)
             if data is grpc.aio.EOF:
                 raise no_message()
             entry.add(len(data))

@@ -11,7 +11,7 @@ from typing import Protocol
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reranker_gateway.api.dialects.shadow import SHADOW
-from reranker_gateway.api.dialects.table import first_dialect, is_scoring
+from reranker_gateway.api.dialects.table import first_dialect, template
 from reranker_gateway.api.errors import DIALECT, gateway_error_response
 from reranker_gateway.api.ranking import REQUEST_ID
 from reranker_gateway.callers import Callers
@@ -91,11 +91,14 @@ class RequestMiddleware:
 
         if dialect := first_dialect(scope["path"], self._dialects):
             scope[DIALECT] = dialect
-        work = scope["method"] == "POST" and is_scoring(scope["path"])
-        if work:
+        route = template(scope["path"]) if scope["method"] == "POST" else None
+        if route:
             self._drain.enter()
         try:
             with request_context(context):
+                context.caller = self._callers.admit(scope["path"], scope["headers"])
+                if route:
+                    self._drain.note()
                 await self._answer(context, scope, receive, send_marked)
         except GatewayError as error:
             if not answering:
@@ -109,19 +112,18 @@ class RequestMiddleware:
             # The caller has its 500 already; Starlette raises again for the log.
             _log.exception("internal error", extra={"fields": {"requestId": context.request_id}})
         finally:
-            if work:
+            if route:
                 self._drain.leave()
             # What another revision asks to compare is work like any, but nobody waits for it: the
             # end of the process does not, either.
-            if work or context.dialect == SHADOW:
+            if route or context.dialect == SHADOW:
                 context.ended = self._clock()
-                self._record(scope, context, code)
+                self._record(scope, route or scope["path"], context, code)
 
     async def _answer(
         self, context: RequestContext, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Raises UnauthorizedError, InvalidRequestError and DeadlineExceededError of its own."""
-        context.caller = self._callers.admit(scope["path"], scope["headers"])
+        """Raises InvalidRequestError and DeadlineExceededError of its own."""
         context.long_passages = long_passages(scope["headers"])
         asked = timeout_seconds(scope["headers"])
         limits = [limit for limit in (asked, self._timeout) if limit is not None]
@@ -136,7 +138,7 @@ class RequestMiddleware:
                 f"no answer within {seconds:g} s; what had not been scored yet was dropped"
             ) from None
 
-    def _record(self, scope: Scope, context: RequestContext, code: int) -> None:
+    def _record(self, scope: Scope, route: str, context: RequestContext, code: int) -> None:
         seconds, path = context.ended - context.began, scope["path"][:_LONGEST_PATH]
         self._telemetry.answered(context, code)
         fields: dict[str, object] = {
@@ -155,7 +157,7 @@ class RequestMiddleware:
             fields["traceId"] = trace
         log_event(_log, "request", **fields)
         if self._tracing is not None:
-            self._tracing.record(context, path=path, code=code)
+            self._tracing.record(context, route=route, path=path, code=code)
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -9,44 +9,53 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
+from reranker_gateway.errors import OverloadedError
+from reranker_gateway.kserve.refusals import Refusal
+from reranker_gateway.shares import Shares
 
 Context = Any  # grpc.aio.ServicerContext, which has no types
 Method = Callable[[Any, Context], Awaitable[Any]]
 
 
 class Calls:
-    """The calls of one listener."""
+    """The calls of some methods, shared out between callers."""
 
     def __init__(self, most: int, patience: float) -> None:
         """`patience`: seconds for the client to take an answer."""
-        self._most = most
+        self._shares = Shares(most)
         self._patience = patience
-        self._active = 0
+
+    def enter(self, caller: str) -> None:
+        """Count the call that this task answers, until it has ended. Raises OverloadedError."""
+        shares = self._shares
+        if shares.deficit(caller, 1) > 0:
+            raise OverloadedError(
+                f"{shares.total} calls are in progress, {shares.of(caller)} of this caller, of at "
+                f"most {shares.bound}; retry later or add replicas",
+                retry_after=1,
+            )
+        shares.take(caller, 1)
+        _current_task().add_done_callback(lambda _: shares.give_back(caller, 1))
 
     def bounded(self, method: Method) -> Method:
-        """`method`, refused while there are too many calls."""
+        """`method`, whose answer or Refusal is given up where the client does not take it."""
 
         async def call(messages: Any, context: Context) -> Any:
-            if self._active >= self._most:
-                await context.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"{self._active} calls are in progress, the most there may be; retry later or "
-                    "add replicas",
-                    (("retry-after", "1"),),
-                )
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - the library runs each call in one
-            self._active += 1
-            task.add_done_callback(self._ended)
             try:
-                return await method(messages, context)
+                answer = await method(messages, context)
             finally:
-                # The same task sends what this returns, and waits until the client takes it.
+                # The same task sends it, and waits until the client takes it.
+                task = _current_task()
                 alarm = asyncio.get_running_loop().call_later(self._patience, task.cancel)
                 task.add_done_callback(lambda _: alarm.cancel())
+            if isinstance(answer, Refusal):
+                await answer.abort(context)
+            return answer
 
         return call
 
-    def _ended(self, _task: "asyncio.Task[Any]") -> None:
-        self._active -= 1
+
+def _current_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - the library runs each call in one
+    return task

@@ -14,8 +14,9 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
@@ -41,9 +42,15 @@ from reranker_gateway.errors import (
 from reranker_gateway.gateway import Gateway
 from reranker_gateway.kserve import tensors
 from reranker_gateway.kserve.calls import Calls, Context
+from reranker_gateway.kserve.refusals import INTERNAL, Refusal
 from reranker_gateway.kserve.uploads import Uploads
 from reranker_gateway.logs import log_event
-from reranker_gateway.request_context import RequestContext, long_passages, request_context
+from reranker_gateway.request_context import (
+    RequestContext,
+    current_request,
+    long_passages,
+    request_context,
+)
 from reranker_gateway.settings import Settings
 from reranker_gateway.shadow.samples import Sampling
 from reranker_gateway.tokenise import TokenisedRequest
@@ -58,44 +65,12 @@ _MODEL_VERSION: Final = "1"
 _UPLOADS: Final = 8
 #: One message of a method that takes no texts.
 _SMALL_BYTES: Final = 64 << 10
-STATUS: Final = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    404: grpc.StatusCode.NOT_FOUND,
-    408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    413: grpc.StatusCode.INVALID_ARGUMENT,
-    422: grpc.StatusCode.INVALID_ARGUMENT,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
+#: Calls without a key that may be in progress, and seconds for each to take its answer: probes take
+#: a moment, and whoever holds on to them may be anybody.
+_PROBES: Final = 64
+_PROBE_SECONDS: Final = 5.0
 Headers = list[tuple[bytes, bytes]]
 _log = logging.getLogger("reranker_gateway.request")
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    """What is told to a caller in place of an answer."""
-
-    status: grpc.StatusCode
-    message: str
-    retry_after: int | None = None
-
-    @classmethod
-    def of(cls, error: GatewayError) -> "_Refusal":
-        status = STATUS.get(error.status, grpc.StatusCode.INTERNAL)
-        return cls(status, error.message, error.retry_after)
-
-    async def abort(self, context: Context, *metadata: tuple[str, str]) -> NoReturn:
-        """End the call."""
-        later = () if self.retry_after is None else (("retry-after", str(self.retry_after)),)
-        await context.abort(self.status, self.message, (*metadata, *later))
-        raise AssertionError  # pragma: no cover (abort raises)
-
-
-_INTERNAL: Final = _Refusal(
-    grpc.StatusCode.INTERNAL, "internal error; the server's log has the cause under x-request-id"
-)
 
 
 class Parts(Protocol):
@@ -146,31 +121,26 @@ class Front(ABC):
 
     def handlers(self, most: int) -> list[Any]:
         """One generic handler per service, as grpc takes them; `most` calls at a time."""
-        calls = Calls(most, self._parts.settings.read_timeout_seconds)
+        patience = self._parts.settings.read_timeout_seconds
+        calls = Calls(most, patience)
+        # Of their own, so that they take no place from those with a key.
+        probes = Calls(min(most, _PROBES), min(patience, _PROBE_SECONDS))
+        opened = partial(self._unary, probes, _host)
+        keyed = partial(self._unary, calls, self._caller)
         kserve = {
-            "ServerLive": self._unary(
-                calls, service_pb2.ServerLiveRequest, self._server_live, is_open=True
-            ),
-            "ServerReady": self._unary(
-                calls, service_pb2.ServerReadyRequest, self._server_ready, is_open=True
-            ),
-            "ModelReady": self._unary(calls, service_pb2.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": self._unary(
-                calls, service_pb2.ServerMetadataRequest, self._server_metadata
-            ),
-            "ModelMetadata": self._unary(
-                calls, service_pb2.ModelMetadataRequest, self._model_metadata
-            ),
+            "ServerLive": opened(service_pb2.ServerLiveRequest, self._server_live),
+            "ServerReady": opened(service_pb2.ServerReadyRequest, self._server_ready),
+            "ModelReady": keyed(service_pb2.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": keyed(service_pb2.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": keyed(service_pb2.ModelMetadataRequest, self._model_metadata),
             "ModelInfer": grpc.stream_unary_rpc_method_handler(
-                calls.bounded(self._infer), response_serializer=_serialised
+                calls.bounded(partial(self._infer, calls)), response_serializer=_serialised
             ),
         }
-        health = {
-            "Check": self._unary(calls, health_pb2.HealthCheckRequest, self._check, is_open=True)
-        }
+        health = {"Check": opened(health_pb2.HealthCheckRequest, self._check)}
         reflected = {
             "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                calls.bounded(self._reflect), response_serializer=_serialised
+                calls.bounded(partial(self._reflect, calls)), response_serializer=_serialised
             )
         }
         return [
@@ -179,52 +149,58 @@ class Front(ABC):
             grpc.method_handlers_generic_handler(REFLECTION, reflected),
         ]
 
+    def _caller(self, context: Context) -> str:
+        """Raises UnauthorizedError."""
+        return self._parts.callers.admit(f"/{KSERVE}", _headers(context))
+
     def _unary(
-        self, calls: Calls, kind: Any, answer: Callable[[Any], Any], *, is_open: bool = False
+        self,
+        calls: Calls,
+        caller_of: Callable[[Context], str],
+        kind: Any,
+        answer: Callable[[Any], Any],
     ) -> Any:
-        """A method of one small message; an open one is answered without a key."""
+        """A method of one small message."""
 
         async def method(_messages: Any, context: Context) -> Any:
             try:
-                if not is_open:
-                    self._parts.callers.admit(f"/{KSERVE}", _headers(context))
-                data = await self._small(context)
+                caller = caller_of(context)
+                calls.enter(caller)
+                data = await self._small(caller, context)
                 if data is grpc.aio.EOF:
                     raise no_message()
                 return answer(tensors.parse(kind, data))
             except GatewayError as error:
-                refusal = _Refusal.of(error)
-            return await refusal.abort(context)
+                return Refusal.of(error)
 
         return grpc.stream_unary_rpc_method_handler(
             calls.bounded(method), response_serializer=_serialised
         )
 
-    async def _small(self, context: Context) -> Any:
+    async def _small(self, caller: str, context: Context) -> Any:
         """The next message, or EOF. Raises BodyTimeoutError, BodyTooLargeError."""
-        data = await self._small_uploads.receive(context.read)
+        data = await self._small_uploads.receive(caller, context.read)
         if data is not grpc.aio.EOF and len(data) > _SMALL_BYTES:
             raise BodyTooLargeError(
                 f"the message has {len(data)} bytes, at most {_SMALL_BYTES} are allowed"
             )
         return data
 
-    async def _reflect(self, _messages: Any, context: Context) -> None:
+    async def _reflect(self, calls: Calls, _messages: Any, context: Context) -> Refusal | None:
         """Answers each message of the stream before the next is read."""
         try:
-            self._parts.callers.admit(f"/{REFLECTION}", _headers(context))
-            while (data := await self._small(context)) is not grpc.aio.EOF:
+            caller = self._caller(context)
+            calls.enter(caller)
+            while (data := await self._small(caller, context)) is not grpc.aio.EOF:
                 request = tensors.parse(reflection_pb2.ServerReflectionRequest, data)
                 async for answer in self._reflection.ServerReflectionInfo(_only(request), context):
                     async with asyncio.timeout(self._parts.settings.read_timeout_seconds):
                         await context.write(answer)
         except GatewayError as error:
-            refusal = _Refusal.of(error)
+            return Refusal.of(error)
         except TimeoutError:  # the client leaves its answers where they are
-            return
-        else:
-            return
-        await refusal.abort(context)
+            pass
+        return None
 
     def _server_live(self, _request: Any) -> Any:
         return service_pb2.ServerLiveResponse(live=True)
@@ -263,7 +239,7 @@ class Front(ABC):
         if version not in {"", _MODEL_VERSION}:
             raise ModelNotFoundError(f"model_version: there is only {_MODEL_VERSION}")
 
-    async def _infer(self, _messages: Any, context: Context) -> Any:
+    async def _infer(self, calls: Calls, _messages: Any, context: Context) -> Any:
         """ModelInfer. grpc cancels this at the caller's deadline, and when the caller goes."""
         parts, headers, code = self._parts, _headers(context), 499
         request = RequestContext(
@@ -273,32 +249,37 @@ class Front(ABC):
             began=self._clock(),
             began_ns=time.time_ns(),
         )
-        response, refusal = None, None
-        parts.drain.enter(context.peer())
+        parts.drain.enter()
         try:
             with request_context(request):
-                response = await self._in_time(request, headers, context)
+                answer = await self._in_time(calls, request, headers, context)
             code = 200
         except GatewayError as error:
-            # Without the error itself: its traceback holds the message for as long as it lives.
-            code, refusal = error.status, _Refusal.of(error)
+            code, answer = error.status, Refusal.of(error)
         except Exception:
-            code, refusal = 500, _INTERNAL
+            code, answer = 500, INTERNAL
             _log.exception("internal error", extra={"fields": {"requestId": request.request_id}})
         finally:
             parts.drain.leave()
             request.ended = self._clock()
             self._record(request, code)
-        metadata = [("x-request-id", request.request_id)]
-        if refusal is not None:
-            await refusal.abort(context, *metadata)
-        metadata.append(("x-truncated-passages", str(request.truncated)))
-        context.set_trailing_metadata(tuple(metadata))
-        return response
+        metadata = (("x-request-id", request.request_id),)
+        if isinstance(answer, Refusal):
+            return replace(answer, metadata=metadata)
+        truncated = ("x-truncated-passages", str(request.truncated))
+        context.set_trailing_metadata((*metadata, truncated))
+        return answer
 
-    async def _in_time(self, request: RequestContext, headers: Headers, context: Context) -> Any:
-        """Raises UnauthorizedError, and DeadlineExceededError at the server's own limit."""
+    async def _in_time(
+        self, calls: Calls, request: RequestContext, headers: Headers, context: Context
+    ) -> Any:
+        """Raises UnauthorizedError, OverloadedError.
+
+        And DeadlineExceededError at the server's own limit.
+        """
         request.caller = self._parts.callers.admit(INFER, headers)
+        self._parts.drain.note(context.peer())
+        calls.enter(request.caller)
         request.long_passages = long_passages(headers)
         limit = self._parts.settings.request_timeout_seconds
         try:
@@ -329,7 +310,7 @@ class Front(ABC):
             **({"traceId": trace} if trace else {}),
         )
         if self._tracing is not None:
-            self._tracing.record(request, path=INFER, code=code)
+            self._tracing.record(request, route=INFER, path=INFER, code=code)
 
 
 class Service(Front):
@@ -349,7 +330,7 @@ class Service(Front):
         scorer.check_open()
         with self._gateway.admission.enter() as entry, Sampling(self._gateway.samples) as kept:
             # By `context`: the iterator of messages would hold this one until the call's end.
-            data = await self._uploads.receive(context.read)
+            data = await self._uploads.receive(current_request().caller, context.read)
             if data is grpc.aio.EOF:
                 raise no_message()
             entry.add(len(data))
@@ -393,6 +374,11 @@ def _headers(context: Context) -> Headers:
         (name.encode(), value if isinstance(value, bytes) else value.encode())
         for name, value in context.invocation_metadata() or ()
     ]
+
+
+def _host(context: Context) -> str:
+    """Where a call without a key comes from, without the port."""
+    return str(context.peer()).rpartition(":")[0]
 
 
 def _tokens(inputs: TokenisedRequest) -> list[int]:

@@ -36,6 +36,8 @@ _SHOWN: Final = 64
 _LONGEST_ID: Final = 128
 #: Fields of a message, where a repeated one counts as often as it is there.
 _MOST_FIELDS: Final = 64
+#: Numbers of `inputs` and `outputs`.
+_TENSORS: Final = frozenset({5, 6})
 #: Source: Protocol Buffers' encoding, by wire type: bytes after the tag, and whether the length
 #: of more follows it. Groups have no length; what is in them counts as fields of the message.
 _VARINT, _DELIMITED = 0, 2
@@ -56,24 +58,35 @@ class Reply:
 def check_structure(data: bytes) -> None:
     """Raises InvalidRequestError for more fields than a request for scores has.
 
-    Parsed, an empty tensor of two bytes takes eighty: this is looked at before.
+    Parsed, an empty tensor of two bytes takes eighty, and a parameter of a tensor's its time: this
+    is looked at before. A tensor's contents are of texts, and there may be many.
     """
+    for number, value in _fields(data):
+        if number in _TENSORS:
+            for _ in _fields(value):
+                pass
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number of each field, and what is in it, where that has a length."""
     at = fields = 0
     while at < len(data):
         fields += 1
         if fields > _MOST_FIELDS:
             raise InvalidRequestError(
-                f"the message has more than {_MOST_FIELDS} fields; send model_name, query, passage "
-                "and parameters that are known here"
+                f"the message or a tensor has more than {_MOST_FIELDS} fields; send model_name, "
+                "query, passage and parameters that are known here"
             )
         tag, at = _varint(data, at)
         kind = tag & 7
+        start = at
         if kind in {_VARINT, _DELIMITED}:
-            value, at = _varint(data, at)
-            at += value if kind == _DELIMITED else 0
+            value, start = _varint(data, at)
+            at = start + (value if kind == _DELIMITED else 0)
         else:
             # The parser will say what is wrong with an unknown one.
             at += _FIXED.get(kind, len(data))
+        yield tag >> 3, data[start:at] if kind == _DELIMITED else b""
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -80,14 +80,21 @@ ROUTES: Final = (
     Route("/v1/score", VllmScore()),
 )
 
+_PATHS: Final = tuple(dict.fromkeys(route.path for route in ROUTES))
 _PATTERN: Final = re.compile(
-    "|".join(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(route.path)) for route in ROUTES)
+    "|".join("(" + re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)) + ")" for path in _PATHS)
 )
+
+
+def template(path: str) -> str | None:
+    """That of the route which a POST to `path` takes, if it can be a question in any dialect."""
+    match = _PATTERN.fullmatch(path)
+    return None if match is None or match.lastindex is None else _PATHS[match.lastindex - 1]
 
 
 def is_scoring(path: str) -> bool:
     """Whether a POST to `path` can be a question, in any dialect."""
-    return _PATTERN.fullmatch(path) is not None
+    return template(path) is not None
 
 
 def first_dialect(path: str, enabled: Collection[str]) -> Dialect[Any] | None:
