@@ -13,8 +13,8 @@ from reranker_gateway.kserve.service import Front, Service
 from reranker_gateway.settings import Settings
 
 _PINGS_MS: Final = 10_000
-#: Not less: it ends a connection at once, and with it a call that is on its way. The age, which asks
-#: first, ends the silent ones, too, within 20 s.
+#: Not less: it ends a connection at once, and with it a call that is on its way. The age, which
+#: asks first, ends the silent ones, too, within 20 s.
 _IDLE_MS: Final = 300_000
 #: A connection of which nothing has been heard for so long is asked, and has the same time again.
 _SILENT_MS: Final = 60_000
