@@ -189,7 +189,7 @@ def _sample(
         arrived_tokens=told.get(names.ARRIVED_TOKENS, 0.0),
         tokens=told.get(names.TOKENS, 0.0),
         busy_seconds=told.get(names.BUSY_SECONDS, 0.0),
-        # What is refused for its caller's sake says nothing of the revision, and is had for nothing.
+        # What is refused for its caller's sake says nothing of the revision.
         requests=sum(count for code, count in codes.items() if code < 400 or code >= 500),
         refused=codes.get(429, 0.0),
         failed=told.get(names.FAILED, failed),
