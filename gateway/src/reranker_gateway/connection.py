@@ -12,17 +12,22 @@ probe is always answered. The body of a request that is being read is timed wher
 
 import asyncio
 import itertools
+import logging
 import select
+import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, ClassVar, Protocol
 
 import h11
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reranker_gateway.api.errors import error_response
+from reranker_gateway.logs import log_event
+from reranker_gateway.untaken import Untaken
 
 KEEP_ALIVE_SECONDS = 75
 #: A chunk costs as much work as a kilobyte: bodies in crumbs would stop the event loop.
@@ -30,6 +35,7 @@ _FREE_CHUNKS = 1024
 _BYTES_PER_CHUNK = 64
 #: Read at once, and so what a client can have us hold beside its request.
 _READ_BYTES = 1 << 16
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class ConnectionLimits:
     idle_seconds: float
     #: For the client to take an answer.
     answer_seconds: float
+    #: Of all answers that clients have not taken.
+    answer_bytes: int
     #: After this long the answer tells the client to connect anew.
     age_seconds: float
 
@@ -90,10 +98,15 @@ class ClientProtocol(H11Protocol):
 
     limits: ClassVar[ConnectionLimits]
     silent: ClassVar[Silent]
+    untaken: ClassVar[Untaken]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = _Connection(h11.SERVER)
+        self._within, self.app = self.app, self._run
+        #: What TLS writes to.
+        self.beneath: asyncio.Transport | None = None
+        self._gone = False
         self._refused = False
         self._owed: Owed | None = None
         self._made = 0.0
@@ -139,6 +152,10 @@ class ClientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is owed any more."""
         super().connection_lost(exc)
+        self._gone = True
+        # Else each would be the other's.
+        self.app = self._within
+        self.untaken.forget(self)
         self._owe(None)
 
     def end(self) -> None:
@@ -149,6 +166,20 @@ class ClientProtocol(H11Protocol):
         else:
             self.transport.close()
         self._owe(None)
+
+    def lying(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        if self._gone:
+            return 0
+        beneath = 0 if self.beneath is None else self.beneath.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + beneath
+
+    def give_up(self) -> None:
+        """Its answers lie here, and there are too many."""
+        self._gone = True
+        self.transport.abort()
+        self._owe(None)
+        log_event(_log, "answer cut", error="the client did not take it, and others needed room")
 
     def end_if_idle(self) -> None:
         """Close when the last request was answered and no further one has arrived."""
@@ -180,6 +211,15 @@ class ClientProtocol(H11Protocol):
         # To close with a body half read would reset the connection, and the client lose the answer.
         if is_old and cycle is not None and not cycle.more_body and not cycle.response_started:
             cycle.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, whose answers are counted."""
+
+        async def counted(message: Message) -> None:
+            with self.untaken.sending(self, len(message.get("body", b""))):
+                await send(message)
+
+        await self._within(scope, receive, counted)
 
     def _now_owed(self) -> Owed | None:
         if self.flow.write_paused:
@@ -264,7 +304,8 @@ def make_room(protocol: ClientProtocol) -> None:
 
 def client_protocol(limits: ConnectionLimits) -> type[ClientProtocol]:
     """The protocol of a listener with `limits`, as uvicorn takes it."""
-    return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, "silent": Silent()})
+    bounds = {"silent": Silent(), "untaken": Untaken(limits.answer_bytes, time.monotonic)}
+    return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, **bounds})
 
 
 def _has_arrived(transport: asyncio.BaseTransport) -> bool:

@@ -1,0 +1,110 @@
+"""Connections of clients that mean no good, over real sockets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from support.waiting import until
+from uvicorn.server import ServerState
+
+from reranker_gateway.connection import ConnectionLimits, client_protocol
+
+MIB = 1 << 20
+POST = b"POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\n"
+
+
+class Listener:
+    """An application behind the protocol."""
+
+    def __init__(self, state: ServerState, protocol: Any, port: int) -> None:
+        self._state = state
+        self.protocol = protocol
+        self._port = port
+
+    @property
+    def connections(self) -> int:
+        return len(self._state.connections)
+
+    def end(self) -> None:
+        for one in tuple(self._state.connections):
+            cast("Any", one).end()
+
+    async def connect(self, said: bytes, **options: int) -> socket.socket:
+        """A client that does not read until it is told to."""
+        client = socket.socket()
+        for name, value in options.items():
+            client.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", self._port))
+        await loop.sock_sendall(client, said)
+        return client
+
+
+Listen = Callable[..., Any]
+
+
+@pytest.fixture
+async def listen() -> AsyncIterator[Listen]:
+    async with AsyncExitStack() as stack:
+
+        async def start(app: Any, **changed: Any) -> Listener:
+            usual: dict[str, Any] = {
+                "connections": 100,
+                "idle_seconds": 60,
+                "answer_seconds": 60,
+                "answer_bytes": 64 * MIB,
+                "age_seconds": 60,
+            }
+            protocol: Any = client_protocol(ConnectionLimits(**usual | changed))
+            config = uvicorn.Config(app, http="h11", ws="none", log_config=None, access_log=False)
+            config.load()
+            state = ServerState()
+            server = await asyncio.get_running_loop().create_server(
+                lambda: protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+            )
+            stack.callback(server.close)
+            listener = Listener(state, protocol, server.sockets[0].getsockname()[1])
+            stack.callback(listener.end)
+            return listener
+
+        yield start
+
+
+async def read(client: socket.socket) -> bytes:
+    """Until the end. Raises ConnectionResetError."""
+    found = b""
+    while piece := await asyncio.get_running_loop().sock_recv(client, MIB):
+        found += piece
+    client.close()
+    return found
+
+
+async def test_answers_that_nobody_takes_are_bounded(listen: Listen) -> None:
+    sent = []
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % (8 * MIB))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * (8 * MIB)})
+        sent.append(scope)
+
+    listener = await listen(large, answer_bytes=20 * MIB)
+    asked = POST + b"Connection: close\r\n\r\n"
+    silent = [await listener.connect(asked, SO_RCVBUF=4096) for _ in range(6)]
+    await until(lambda: len(sent) == 6)
+    assert listener.protocol.untaken.held == 2 * 8 * MIB
+    await until(lambda: listener.connections == 2)
+    answer = await read(await listener.connect(asked))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert len(body) == 8 * MIB
+    for client in silent:
+        client.close()
+    await until(lambda: listener.connections == 0)
+    assert listener.protocol.untaken.held == 0
