@@ -35,6 +35,8 @@ _FREE_CHUNKS = 1024
 _BYTES_PER_CHUNK = 64
 #: Read at once, and so what a client can have us hold beside its request.
 _READ_BYTES = 1 << 16
+#: Between looks whether a client is still there, of whom nothing is read.
+_LOOK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -107,6 +109,7 @@ class ClientProtocol(H11Protocol):
         #: What TLS writes to.
         self.beneath: asyncio.Transport | None = None
         self._gone = False
+        self._looking: asyncio.TimerHandle | None = None
         self._refused = False
         self._owed: Owed | None = None
         self._made = 0.0
@@ -133,6 +136,8 @@ class ClientProtocol(H11Protocol):
         """Requests begin here, also those that were sent ahead."""
         super().handle_events()
         self._send_on()
+        if self._looking is None and self.flow.read_paused:
+            self._looking = self.loop.call_later(_LOOK_SECONDS, self._look)
 
     def on_response_complete(self) -> None:
         """See what the client owes now."""
@@ -211,6 +216,16 @@ class ClientProtocol(H11Protocol):
         # To close with a body half read would reset the connection, and the client lose the answer.
         if is_old and cycle is not None and not cycle.more_body and not cycle.response_started:
             cycle.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
+
+    def _look(self) -> None:
+        """What is sent ahead is not read, and so neither is the end that follows it."""
+        self._looking = None
+        if not self.flow.read_paused or self.transport.is_closing():
+            return
+        if _has_arrived(self.transport, select.POLLRDHUP):
+            self.transport.abort()
+        else:
+            self._looking = self.loop.call_later(_LOOK_SECONDS, self._look)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, whose answers are counted."""
@@ -308,10 +323,10 @@ def client_protocol(limits: ConnectionLimits) -> type[ClientProtocol]:
     return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, **bounds})
 
 
-def _has_arrived(transport: asyncio.BaseTransport) -> bool:
-    """Whether there are bytes that have not been read: to close would be to lose them."""
+def _has_arrived(transport: asyncio.BaseTransport, what: int = select.POLLIN) -> bool:
+    """Whether `what` is so; by default that there are unread bytes, which closing would lose."""
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    poll.register(transport.get_extra_info("socket").fileno(), what)
     return bool(poll.poll(0))
 
 

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from support.waiting import until
 from uvicorn.server import ServerState
 
+from reranker_gateway import connection
 from reranker_gateway.connection import ConnectionLimits, client_protocol
 
 MIB = 1 << 20
@@ -108,3 +109,51 @@ async def test_answers_that_nobody_takes_are_bounded(listen: Listen) -> None:
         client.close()
     await until(lambda: listener.connections == 0)
     assert listener.protocol.untaken.held == 0
+
+
+@pytest.mark.parametrize("ahead", [b"", b"x"])
+async def test_a_client_that_goes_is_noticed_whatever_it_sent_ahead(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch, ahead: bytes
+) -> None:
+    monkeypatch.setattr(connection, "_LOOK_SECONDS", 0.01)
+    at_work, gone = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        at_work.set()
+        await receive()
+        gone.set()
+
+    listener = await listen(app)
+    client = await listener.connect(POST + b"\r\n")
+    await at_work.wait()
+    await asyncio.get_running_loop().sock_sendall(client, ahead)
+    client.close()
+    async with asyncio.timeout(10):
+        await gone.wait()
+
+
+async def test_a_client_that_has_sent_ahead_and_stays_is_answered(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LOOK_SECONDS", 0.01)
+    looks = []
+    has_arrived = connection._has_arrived
+
+    def look(*asked: Any) -> bool:
+        looks.append(asked)
+        return has_arrived(*asked)
+
+    monkeypatch.setattr(connection, "_has_arrived", look)
+    done = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await done.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    listener = await listen(app)
+    client = await listener.connect((POST + b"\r\n") + POST + b"Connection: close\r\n\r\n")
+    await until(lambda: len(looks) > 2)
+    done.set()
+    assert (await read(client)).count(b"HTTP/1.1 204") == 2
