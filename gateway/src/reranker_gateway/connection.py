@@ -90,8 +90,10 @@ class Silent:
         elif owed is not None:
             self._others[connection] = None
 
-    def longest(self) -> Waiting | None:
-        """Uploads come last: they may be honest ones."""
+    def longest(self, places: int) -> Waiting | None:
+        """Uploads come last, as they may be honest ones, unless they have most of the `places`."""
+        if len(self._uploads) > places // 2:
+            return next(iter(self._uploads))
         return next(itertools.chain(self._others, self._uploads), None)
 
 
@@ -312,7 +314,7 @@ class ClientProtocol(H11Protocol):
 def make_room(protocol: ClientProtocol) -> None:
     """When its listener has too many connections, end the one that has been silent longest."""
     if len(protocol.connections) > protocol.limits.connections:
-        longest = protocol.silent.longest()
+        longest = protocol.silent.longest(protocol.limits.connections)
         if longest is not None:
             longest.end()
 

@@ -13,7 +13,7 @@ from support.waiting import until
 from uvicorn.server import ServerState
 
 from reranker_gateway import connection
-from reranker_gateway.connection import ConnectionLimits, client_protocol
+from reranker_gateway.connection import ConnectionLimits, Owed, Silent, client_protocol
 
 MIB = 1 << 20
 POST = b"POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\n"
@@ -157,3 +157,37 @@ async def test_a_client_that_has_sent_ahead_and_stays_is_answered(
     await until(lambda: len(looks) > 2)
     done.set()
     assert (await read(client)).count(b"HTTP/1.1 204") == 2
+
+
+class Connection:
+    def end(self) -> None: ...
+
+
+def test_uploads_make_room_when_most_are_uploads() -> None:
+    silent, (early, late, other) = Silent(), (Connection() for _ in range(3))
+    silent.put(early, Owed.BODY)
+    silent.put(late, Owed.BODY)
+    silent.put(other, Owed.FIRST)
+    assert silent.longest(4) is other
+    assert silent.longest(3) is early
+    silent.put(early, None)
+    assert silent.longest(3) is other
+
+
+async def test_dripping_uploads_leave_places_to_others(listen: Listen) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    listener = await listen(app, connections=8)
+    upload = b"POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\nx"
+    clients = [await listener.connect(upload) for _ in range(8)]
+    await until(lambda: len(listener.protocol.silent._uploads) == 8)
+    # Half of the places are theirs, and four are for those that say nothing yet.
+    honest = [await listener.connect(b"") for _ in range(4)]
+    await until(lambda: len(listener.protocol.silent._others) == 4)
+    for client in honest:
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+    for client in (*clients, *honest):
+        client.close()
