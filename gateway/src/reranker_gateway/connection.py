@@ -13,6 +13,7 @@ probe is always answered. The body of a request that is being read is timed wher
 import asyncio
 import itertools
 import logging
+import re
 import select
 import time
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _FREE_CHUNKS = 1024
 _BYTES_PER_CHUNK = 64
 #: Read at once, and so what a client can have us hold beside its request.
 _READ_BYTES = 1 << 16
+#: Of a header over several lines (RFC 9112, 5.2).
+_FOLD = re.compile(rb"\n[ \t]")
 #: Between looks whether a client is still there, of whom nothing is read.
 _LOOK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
@@ -342,16 +345,28 @@ class _Connection(h11.Connection):
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Raises RemoteProtocolError also for bodies of unclear length or of crumbs."""
+        arrived = self.trailing_data[0] if self.their_state is h11.IDLE else b""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
-            names = {name for name, _ in event.headers}
-            if {b"content-length", b"transfer-encoding"} <= names:
-                # A proxy before us may believe the other one, and see other requests than we do.
-                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+            _check_framing(event, arrived[: len(arrived) - len(self.trailing_data[0])])
         elif isinstance(event, h11.Data):
             self._chunks += event.chunk_start
             self._bytes += len(event.data)
             if self._chunks > _FREE_CHUNKS + self._bytes // _BYTES_PER_CHUNK:
                 raise h11.RemoteProtocolError("too many small chunks")
         return event
+
+
+def _check_framing(request: h11.Request, head: bytes) -> None:
+    """A proxy before us may read these otherwise, and see other requests than we do.
+
+    Raises RemoteProtocolError.
+    """
+    names = {name for name, _ in request.headers}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+    if b"transfer-encoding" in names and request.http_version < b"1.1":
+        raise h11.RemoteProtocolError("Transfer-Encoding in HTTP/1.0")
+    if _FOLD.search(head):
+        raise h11.RemoteProtocolError("a header goes on in the next line")

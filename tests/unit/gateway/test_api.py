@@ -310,6 +310,18 @@ async def test_unknown_paths_say_where_to_go(client: httpx.AsyncClient) -> None:
     assert_error(long, 405, "AAAA /v1/ranking is not served here")
 
 
+async def test_whoever_answers_get_answers_head(client: httpx.AsyncClient) -> None:
+    for path in ("/v1/health/live", "/v1/health/ready", "/health", "/v1/models", "/v1/metrics"):
+        assert (await client.head(path)).status_code == 200
+    for operations in (await client.get("/openapi.json")).json()["paths"].values():
+        assert "head" not in operations
+
+
+async def test_a_parameter_that_is_none_is_told_as_the_nim_does(client: httpx.AsyncClient) -> None:
+    refused = await client.get("/v1/health/ready?leaving=x")
+    assert_error(refused, 422, "leaving: Input should be 'ready' or 'unready'")
+
+
 async def test_models(client: httpx.AsyncClient) -> None:
     found = (await client.get("/v1/models")).json()
     assert [(entry["id"], entry["root"]) for entry in found["data"]] == [

@@ -191,3 +191,26 @@ async def test_dripping_uploads_leave_places_to_others(listen: Listen) -> None:
             client.recv(1)
     for client in (*clients, *honest):
         client.close()
+
+
+CHUNKED = b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"POST / HTTP/1.0\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED,
+        b"POST / HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding:\r\n chunked\r\n\r\n" + CHUNKED,
+        b"POST / HTTP/1.1\r\nHost: gateway\r\nX: y\n\tz\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+async def test_heads_that_a_proxy_may_read_otherwise_are_400(listen: Listen, said: bytes) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    listener = await listen(app)
+    assert (await read(await listener.connect(said))).startswith(b"HTTP/1.1 400 ")
+    folded_body = b"POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 4\r\n"
+    allowed = folded_body + b"Connection: close\r\n\r\n\r\n x"
+    assert (await read(await listener.connect(allowed))).startswith(b"HTTP/1.1 204 ")
