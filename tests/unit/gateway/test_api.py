@@ -194,7 +194,8 @@ async def test_what_has_no_room_is_refused_before_it_is_tokenised(
 
     async with client_of(gateway) as client:
         # Of this one it is learnt how many tokens so many characters have.
-        assert (await client.post("/v1/ranking", json=body())).status_code == 200
+        long = body(passages=[{"text": "w3 " * 10}] * 40)
+        assert (await client.post("/v1/ranking", json=long)).status_code == 200
         engine.open.clear()
         many = body(passages=[{"text": f"w{at} " * 10} for at in range(11)])
         running = asyncio.create_task(client.post("/v1/ranking", json=many))
