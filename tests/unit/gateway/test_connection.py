@@ -2,18 +2,23 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from support.certificates import issue
 from support.waiting import until
 from uvicorn.server import ServerState
 
 from reranker_gateway import connection
 from reranker_gateway.connection import ConnectionLimits, Owed, Silent, client_protocol
+from reranker_gateway.handshake import Handshake
 
 MIB = 1 << 20
 POST = b"POST / HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\n"
@@ -54,7 +59,7 @@ Listen = Callable[..., Any]
 async def listen() -> AsyncIterator[Listen]:
     async with AsyncExitStack() as stack:
 
-        async def start(app: Any, **changed: Any) -> Listener:
+        async def start(app: Any, tls: ssl.SSLContext | None = None, **changed: Any) -> Listener:
             usual: dict[str, Any] = {
                 "connections": 100,
                 "idle_seconds": 60,
@@ -66,9 +71,12 @@ async def listen() -> AsyncIterator[Listen]:
             config = uvicorn.Config(app, http="h11", ws="none", log_config=None, access_log=False)
             config.load()
             state = ServerState()
-            server = await asyncio.get_running_loop().create_server(
-                lambda: protocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-            )
+
+            def accept() -> asyncio.Protocol:
+                inner = protocol(config=config, server_state=state, app_state={})
+                return Handshake(inner, tls) if tls else inner
+
+            server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
             stack.callback(server.close)
             listener = Listener(state, protocol, server.sockets[0].getsockname()[1])
             stack.callback(listener.end)
@@ -86,19 +94,25 @@ async def read(client: socket.socket) -> bytes:
     return found
 
 
-async def test_answers_that_nobody_takes_are_bounded(listen: Listen) -> None:
-    sent = []
+class Large:
+    """Answers with 8 MiB."""
 
-    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self) -> None:
+        self.answers = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"%d" % (8 * MIB))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"x" * (8 * MIB)})
-        sent.append(scope)
+        self.answers += 1
 
+
+async def test_answers_that_nobody_takes_are_bounded(listen: Listen) -> None:
+    large = Large()
     listener = await listen(large, answer_bytes=20 * MIB)
     asked = POST + b"Connection: close\r\n\r\n"
     silent = [await listener.connect(asked, SO_RCVBUF=4096) for _ in range(6)]
-    await until(lambda: len(sent) == 6)
+    await until(lambda: large.answers == 6)
     assert listener.protocol.untaken.held == 2 * 8 * MIB
     await until(lambda: listener.connections == 2)
     answer = await read(await listener.connect(asked))
@@ -107,6 +121,32 @@ async def test_answers_that_nobody_takes_are_bounded(listen: Listen) -> None:
     assert len(body) == 8 * MIB
     for client in silent:
         client.close()
+    await until(lambda: listener.connections == 0)
+    assert listener.protocol.untaken.held == 0
+
+
+async def test_answers_over_tls_are_bounded_too(listen: Listen, tmp_path: Path) -> None:
+    """TLS hands all of an answer to the connection beneath, and is empty itself."""
+    issue(tmp_path, "gateway")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    trusting = ssl.create_default_context(cafile=tmp_path / "tls.crt")
+    large = Large()
+    listener = await listen(large, context, answer_bytes=20 * MIB)
+    clients = []
+    for number in range(1, 7):
+        plain = await listener.connect(b"", SO_RCVBUF=4096)
+        # Beyond the limit nothing is read.
+        _, writer = await asyncio.open_connection(
+            sock=plain, ssl=trusting, server_hostname="127.0.0.1", limit=1024
+        )
+        writer.write(POST + b"\r\n")
+        await until(partial(lambda sent: large.answers == sent, number))
+        clients.append(writer)
+    assert 2 * 8 * MIB <= listener.protocol.untaken.held <= 20 * MIB
+    await until(lambda: listener.connections == 2)
+    for writer in clients:
+        writer.transport.abort()
     await until(lambda: listener.connections == 0)
     assert listener.protocol.untaken.held == 0
 
