@@ -167,6 +167,10 @@ class ClientProtocol(H11Protocol):
         self.app = self._within
         self.untaken.forget(self)
         self._owe(None)
+        # What was cleared keeps its place, in which the next one of its size has no room, until the
+        # transport goes with the garbage.
+        raw: Any = self.beneath or self.transport
+        raw._buffer = type(raw._buffer)()
 
     def end(self) -> None:
         """Close; what is under way learns that the client has gone."""

@@ -1,6 +1,7 @@
 """Connections of clients that mean no good, over real sockets."""
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -95,15 +96,16 @@ async def read(client: socket.socket) -> bytes:
 
 
 class Large:
-    """Answers with 8 MiB."""
+    """Answers with `size` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 8 * MIB) -> None:
+        self._size = size
         self.answers = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-length", b"%d" % (8 * MIB))]
+        headers = [(b"content-length", b"%d" % self._size)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"x" * (8 * MIB)})
+        await send({"type": "http.response.body", "body": b"x" * self._size})
         self.answers += 1
 
 
@@ -123,6 +125,25 @@ async def test_answers_that_nobody_takes_are_bounded(listen: Listen) -> None:
         client.close()
     await until(lambda: listener.connections == 0)
     assert listener.protocol.untaken.held == 0
+
+
+def resident() -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) << 10
+
+
+async def test_what_was_given_up_leaves_no_memory_behind(listen: Listen) -> None:
+    large = Large(15 * MIB)
+    listener = await listen(large, answer_bytes=64 * MIB)
+    clients, before = [], resident()
+    for number in range(1, 41):
+        clients.append(await listener.connect(POST + b"\r\n", SO_RCVBUF=4096))
+        await until(partial(lambda sent: large.answers == sent, number))
+    # Beside the four that lie here there may be room for as many.
+    assert resident() - before < 16 * 15 * MIB
+    for client in clients:
+        client.close()
 
 
 async def test_answers_over_tls_are_bounded_too(listen: Listen, tmp_path: Path) -> None:
