@@ -7,8 +7,8 @@ ones have a reserve beside it, because large ones that are complete make no room
 token bound is refused at once with the time after which there should be room, instead of waiting in
 a queue that it cannot leave in time.
 
-Requests at work and tokens are shared out between callers (`shares`): one alone may have all of the
-bound, and an eighth more is kept for those who have little.
+All of these are shared out between callers (`shares`): one alone may have all of the bound, and an
+eighth more is kept for those who have little.
 """
 
 import math
@@ -34,11 +34,13 @@ class Entry:
 
     def __init__(self, admission: "Admission", began: float, caller: str) -> None:
         self._admission = admission
-        self._caller = caller
         self._began = began
         self._interrupt: Callable[[], None] = lambda: None
         self._working = False
+        self.caller = caller
         self.held = 0
+        #: Where its bytes are counted.
+        self.place: Shares | None = None
         self.gave_way = False
 
     def __enter__(self) -> Self:
@@ -52,7 +54,7 @@ class Entry:
     ) -> None:
         self._admission.forget_bytes(self)
         if self._working:
-            self._admission.end_work(self._caller)
+            self._admission.end_work(self.caller)
 
     def on_giving_way(self, interrupt: Callable[[], None]) -> None:
         """Call `interrupt` when this upload must make room: nothing more may be read."""
@@ -62,7 +64,6 @@ class Entry:
         """Hold `count` more bytes. Raises OverloadedError when there is no room."""
         self.check()
         self._admission.take(self, count)
-        self.held += count
 
     def arrived(self) -> None:
         """The body is complete: from now on it stays, and is worked on. Raises OverloadedError.
@@ -72,7 +73,7 @@ class Entry:
         if self._working:
             return
         self.check()
-        self._admission.begin_work(self, self._caller)
+        self._admission.begin_work(self)
         self._working = True
 
     def tokenised(self) -> None:
@@ -115,21 +116,20 @@ class Admission:
         throughput: Throughput,
         clock: Clock,
     ) -> None:
-        self._max_bytes = max_bytes
-        self._small_bytes = small_bytes
+        self._bytes = Shares(max_bytes)
+        self._reserve = Shares(small_bytes)
         self._requests = Shares(max_requests)
         self._tokens = Shares(max_queue_tokens)
         self._throughput = throughput
         self._clock = clock
         self._arriving: set[Entry] = set()
-        self._bytes = 0
         #: Tokens that were refused since there was room: they come again, too.
         self._refused = 0
 
     @property
     def held_bytes(self) -> int:
         """Bytes of all bodies that are counted now."""
-        return self._bytes
+        return self._bytes.total + self._reserve.total
 
     def enter(self) -> Entry:
         """A context for one request, from before its first byte to its answer."""
@@ -140,27 +140,28 @@ class Admission:
     def take(self, entry: Entry, count: int) -> None:
         """Count bytes in, or raise OverloadedError and count nothing."""
         small = entry.held + count <= _SMALL_BYTES
-        bound = self._max_bytes + self._small_bytes * small
-        while self._bytes + count > bound:
+        places = (self._bytes, self._reserve) if small else (self._bytes,)
+        while not any(self._put(entry, count, place) for place in places):
             other = self._least_deserving(entry, small)
             if other is None:
+                own = sum(place.of(entry.caller) for place in (self._bytes, self._reserve))
                 raise OverloadedError(
-                    f"the bodies of requests in progress hold {self._bytes} bytes of at most "
-                    f"{bound}; retry later or send smaller requests",
+                    f"the bodies of requests in progress hold {self.held_bytes} bytes, {own} of "
+                    f"this caller, of at most {sum(place.bound for place in places)}; retry later "
+                    "or send smaller requests",
                     retry_after=1,
                 )
             self.forget_bytes(other)
             other.give_way()
-        self._bytes += count
 
     def forget_bytes(self, entry: Entry) -> None:
         """Count its bytes out."""
         self._arriving.discard(entry)
-        self._bytes -= entry.held
-        entry.held = 0
+        self._take_out(entry)
 
-    def begin_work(self, entry: Entry, caller: str) -> None:
+    def begin_work(self, entry: Entry) -> None:
         """Count a request in. Raises OverloadedError."""
+        caller = entry.caller
         if self._requests.deficit(caller, 1) > 0:
             raise OverloadedError(
                 f"{self._requests.total} requests are in progress, {self._requests.of(caller)} of "
@@ -196,6 +197,21 @@ class Admission:
             )
         self._refused = 0
 
+    def _put(self, entry: Entry, count: int, place: Shares) -> bool:
+        """Whether `place` has room for all that it holds and `count` more, which lies there now."""
+        whole = entry.held + count
+        if place.deficit(entry.caller, count if entry.place is place else whole) > 0:
+            return False
+        self._take_out(entry)
+        place.take(entry.caller, whole)
+        entry.place, entry.held = place, whole
+        return True
+
+    def _take_out(self, entry: Entry) -> None:
+        if entry.place is not None:
+            entry.place.give_back(entry.caller, entry.held)
+        entry.place, entry.held = None, 0
+
     def _least_deserving(self, entry: Entry, small: bool) -> Entry | None:
         now = self._clock()
         candidates = (
@@ -203,6 +219,7 @@ class Admission:
             for other in self._arriving
             if other is not entry
             and other.held
+            and (small or other.place is self._bytes)
             and (other.slow(now) or (small and other.held > _SMALL_BYTES))
         )
         return max(candidates, key=lambda other: other.occupation(now), default=None)

@@ -12,17 +12,23 @@ probe is always answered. The body of a request that is being read is timed wher
 
 import asyncio
 import itertools
+import logging
+import re
 import select
+import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, ClassVar, Protocol
 
 import h11
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reranker_gateway.api.errors import error_response
+from reranker_gateway.logs import log_event
+from reranker_gateway.untaken import Untaken
 
 KEEP_ALIVE_SECONDS = 75
 #: A chunk costs as much work as a kilobyte: bodies in crumbs would stop the event loop.
@@ -30,6 +36,11 @@ _FREE_CHUNKS = 1024
 _BYTES_PER_CHUNK = 64
 #: Read at once, and so what a client can have us hold beside its request.
 _READ_BYTES = 1 << 16
+#: Of a header over several lines (RFC 9112, 5.2).
+_FOLD = re.compile(rb"\n[ \t]")
+#: Between looks whether a client is still there, of whom nothing is read.
+_LOOK_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class ConnectionLimits:
     idle_seconds: float
     #: For the client to take an answer.
     answer_seconds: float
+    #: Of all answers that clients have not taken.
+    answer_bytes: int
     #: After this long the answer tells the client to connect anew.
     age_seconds: float
 
@@ -80,8 +93,10 @@ class Silent:
         elif owed is not None:
             self._others[connection] = None
 
-    def longest(self) -> Waiting | None:
-        """Uploads come last: they may be honest ones."""
+    def longest(self, places: int) -> Waiting | None:
+        """Uploads come last, as they may be honest ones, unless they have most of the `places`."""
+        if len(self._uploads) > places // 2:
+            return next(iter(self._uploads))
         return next(itertools.chain(self._others, self._uploads), None)
 
 
@@ -90,10 +105,16 @@ class ClientProtocol(H11Protocol):
 
     limits: ClassVar[ConnectionLimits]
     silent: ClassVar[Silent]
+    untaken: ClassVar[Untaken]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = _Connection(h11.SERVER)
+        self._within, self.app = self.app, self._run
+        #: What TLS writes to.
+        self.beneath: asyncio.Transport | None = None
+        self._gone = False
+        self._looking: asyncio.TimerHandle | None = None
         self._refused = False
         self._owed: Owed | None = None
         self._made = 0.0
@@ -120,6 +141,8 @@ class ClientProtocol(H11Protocol):
         """Requests begin here, also those that were sent ahead."""
         super().handle_events()
         self._send_on()
+        if self._looking is None and self.flow.read_paused:
+            self._looking = self.loop.call_later(_LOOK_SECONDS, self._look)
 
     def on_response_complete(self) -> None:
         """See what the client owes now."""
@@ -139,7 +162,15 @@ class ClientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is owed any more."""
         super().connection_lost(exc)
+        self._gone = True
+        # Else each would be the other's.
+        self.app = self._within
+        self.untaken.forget(self)
         self._owe(None)
+        # What was cleared keeps its place, in which the next one of its size has no room, until the
+        # transport goes with the garbage.
+        raw: Any = self.beneath or self.transport
+        raw._buffer = type(raw._buffer)()
 
     def end(self) -> None:
         """Close; what is under way learns that the client has gone."""
@@ -149,6 +180,20 @@ class ClientProtocol(H11Protocol):
         else:
             self.transport.close()
         self._owe(None)
+
+    def lying(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        if self._gone:
+            return 0
+        beneath = 0 if self.beneath is None else self.beneath.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + beneath
+
+    def give_up(self) -> None:
+        """Its answers lie here, and there are too many."""
+        self._gone = True
+        self.transport.abort()
+        self._owe(None)
+        log_event(_log, "answer cut", error="the client did not take it, and others needed room")
 
     def end_if_idle(self) -> None:
         """Close when the last request was answered and no further one has arrived."""
@@ -180,6 +225,25 @@ class ClientProtocol(H11Protocol):
         # To close with a body half read would reset the connection, and the client lose the answer.
         if is_old and cycle is not None and not cycle.more_body and not cycle.response_started:
             cycle.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
+
+    def _look(self) -> None:
+        """What is sent ahead is not read, and so neither is the end that follows it."""
+        self._looking = None
+        if not self.flow.read_paused or self.transport.is_closing():
+            return
+        if _has_arrived(self.transport, select.POLLRDHUP):
+            self.transport.abort()
+        else:
+            self._looking = self.loop.call_later(_LOOK_SECONDS, self._look)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, whose answers are counted."""
+
+        async def counted(message: Message) -> None:
+            with self.untaken.sending(self, len(message.get("body", b""))):
+                await send(message)
+
+        await self._within(scope, receive, counted)
 
     def _now_owed(self) -> Owed | None:
         if self.flow.write_paused:
@@ -257,20 +321,21 @@ class ClientProtocol(H11Protocol):
 def make_room(protocol: ClientProtocol) -> None:
     """When its listener has too many connections, end the one that has been silent longest."""
     if len(protocol.connections) > protocol.limits.connections:
-        longest = protocol.silent.longest()
+        longest = protocol.silent.longest(protocol.limits.connections)
         if longest is not None:
             longest.end()
 
 
 def client_protocol(limits: ConnectionLimits) -> type[ClientProtocol]:
     """The protocol of a listener with `limits`, as uvicorn takes it."""
-    return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, "silent": Silent()})
+    bounds = {"silent": Silent(), "untaken": Untaken(limits.answer_bytes, time.monotonic)}
+    return type("LimitedProtocol", (ClientProtocol,), {"limits": limits, **bounds})
 
 
-def _has_arrived(transport: asyncio.BaseTransport) -> bool:
-    """Whether there are bytes that have not been read: to close would be to lose them."""
+def _has_arrived(transport: asyncio.BaseTransport, what: int = select.POLLIN) -> bool:
+    """Whether `what` is so; by default that there are unread bytes, which closing would lose."""
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    poll.register(transport.get_extra_info("socket").fileno(), what)
     return bool(poll.poll(0))
 
 
@@ -284,16 +349,28 @@ class _Connection(h11.Connection):
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Raises RemoteProtocolError also for bodies of unclear length or of crumbs."""
+        arrived = self.trailing_data[0] if self.their_state is h11.IDLE else b""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
-            names = {name for name, _ in event.headers}
-            if {b"content-length", b"transfer-encoding"} <= names:
-                # A proxy before us may believe the other one, and see other requests than we do.
-                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+            _check_framing(event, arrived[: len(arrived) - len(self.trailing_data[0])])
         elif isinstance(event, h11.Data):
             self._chunks += event.chunk_start
             self._bytes += len(event.data)
             if self._chunks > _FREE_CHUNKS + self._bytes // _BYTES_PER_CHUNK:
                 raise h11.RemoteProtocolError("too many small chunks")
         return event
+
+
+def _check_framing(request: h11.Request, head: bytes) -> None:
+    """A proxy before us may read these otherwise, and see other requests than we do.
+
+    Raises RemoteProtocolError.
+    """
+    names = {name for name, _ in request.headers}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+    if b"transfer-encoding" in names and request.http_version < b"1.1":
+        raise h11.RemoteProtocolError("Transfer-Encoding in HTTP/1.0")
+    if _FOLD.search(head):
+        raise h11.RemoteProtocolError("a header goes on in the next line")

@@ -78,6 +78,7 @@ class Handshake(asyncio.Protocol):
             self._protocol.connections.discard(self)
         if secure is None or self._ended:
             return
+        self._protocol.beneath = transport
         secure.set_protocol(self._protocol)
         self._protocol.connection_made(secure)
         if self._early:

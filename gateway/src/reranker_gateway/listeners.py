@@ -29,6 +29,8 @@ from reranker_gateway.tls import Certificate
 #: Time for answers in progress to be written out once the drain is over.
 _FLUSH_SECONDS = 2
 _BACKLOG = 2048
+#: Answers that nobody takes may together hold this many times the largest body.
+_ANSWERS = 4
 #: Between looks for the file that foretells a kill.
 _LOOK_SECONDS = 0.1
 #: Files that are open beside connections: libraries, event loop, gRPC.
@@ -110,6 +112,7 @@ class Listeners:
             connections=self.connections,
             idle_seconds=self._settings.read_idle_seconds,
             answer_seconds=self._settings.read_timeout_seconds,
+            answer_bytes=_ANSWERS * self._settings.max_body_bytes,
             age_seconds=self._settings.connection_age_seconds,
         )
         api = _server(api_app, limits, lifespan=lifespan, certificate=self._certificate)

@@ -41,7 +41,7 @@ class Scorer:
         long_passages: LongPassages = "cut",
     ) -> None:
         self._tokeniser = tokeniser
-        self._density = Density(tokeniser.max_length)
+        self._density = Density(tokeniser.max_length, tokeniser.own_tokens)
         self._admission = admission
         self._scheduler = scheduler
         self._readiness = readiness
@@ -87,7 +87,7 @@ class Scorer:
         )
         ended = self._clock()
         if not inputs.truncated:
-            self._density.learn(query, passages, inputs.tokens)
+            self._density.learn(query, passages, inputs.lengths)
         self._telemetry.tokenise_seconds.observe(ended - started)
         current_request().stages.append(Stage("tokenise", started, ended))
         return inputs

@@ -119,6 +119,12 @@ class PairTokeniser:
         """Tokens of the longest input."""
         return self._max_length
 
+    @property
+    def own_tokens(self) -> int:
+        """Tokens of an input beside those of its texts: special ones, and the template's words."""
+        words = (*self._heads.values(), *self._tails.values())
+        return self._specials + sum(map(len, words))
+
     async def run(
         self,
         query: str,

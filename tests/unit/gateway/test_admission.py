@@ -173,8 +173,9 @@ def test_a_giant_that_came_into_an_empty_queue_keeps_nobody_out(admission_of: Ma
     with request_context(RequestContext(caller="a")):
         with pytest.raises(OverloadedError, match="6144 of this caller, of at most 2000") as caught:
             admission.check_tokens(5, giant)
-        # 4144 tokens above the bound have to go first, and then some, at 100 a second.
-        assert caught.value.retry_after == 42
+        # 4144 tokens above the bound have to go first, and then some, at 100 a second, and the 300
+        # that were refused before come again.
+        assert caught.value.retry_after == 45
     with request_context(RequestContext(caller="c")), pytest.raises(OverloadedError):
         admission.check_tokens(5, giant | {"b": 250})
 
@@ -222,6 +223,42 @@ def test_requests_in_progress_are_shared_out(admission_of: Make) -> None:
         with pytest.raises(OverloadedError, match="16 of this caller"):
             arrive("greedy")
         arrive("modest")
+
+
+@pytest.mark.parametrize("size", [250_000, 1 * MIB])
+def test_bytes_are_shared_out(admission_of: Make, size: int) -> None:
+    admission = admission_of(max_bytes=32 * MIB, small_bytes=4 * MIB, max_requests=1000)
+    with ExitStack() as stack:
+
+        def upload(caller: str, count: int) -> None:
+            with request_context(RequestContext(caller=caller)):
+                entry = stack.enter_context(admission.enter())
+            entry.add(count)
+            entry.arrived()
+
+        with pytest.raises(OverloadedError, match=r"bytes, \d{8} of this caller"):
+            while True:
+                upload("greedy", size)
+        assert admission.held_bytes > 31 * MIB
+        # Small and large ones of somebody else.
+        upload("modest", 50_000)
+        upload("modest", 3 * MIB)
+    assert admission.held_bytes == 0
+
+
+def test_an_upload_that_grows_out_of_the_reserve_counts_once(admission_of: Make) -> None:
+    admission = admission_of(max_bytes=MIB, small_bytes=MIB)
+    with admission.enter() as large:
+        large.add(MIB)
+        with admission.enter() as growing:
+            growing.add(200_000)
+            with pytest.raises(OverloadedError):
+                growing.add(200_000)
+            assert (growing.held, admission.held_bytes) == (200_000, MIB + 200_000)
+            large.tokenised()
+            growing.add(200_000)
+            assert (growing.held, admission.held_bytes) == (400_000, 400_000)
+    assert admission.held_bytes == 0
 
 
 def test_throughput_counts_busy_time_only() -> None:

@@ -202,7 +202,8 @@ async def test_what_has_no_room_is_refused_before_it_is_tokenised(
 
     async with client_of(gateway) as client:
         # Of this one it is learnt how many tokens so many characters have.
-        assert (await client.post("/v1/ranking", json=body())).status_code == 200
+        long = body(passages=[{"text": "w3 " * 10}] * 40)
+        assert (await client.post("/v1/ranking", json=long)).status_code == 200
         engine.open.clear()
         many = body(passages=[{"text": f"w{at} " * 10} for at in range(11)])
         running = asyncio.create_task(client.post("/v1/ranking", json=many))
@@ -323,6 +324,18 @@ async def test_unknown_paths_say_where_to_go(client: httpx.AsyncClient) -> None:
         assert_error(await client.post(path), 404, "is not served here")
     long = await client.request("A" * 3000, "/v1/ranking", headers={"Host": "[::1"})
     assert_error(long, 405, "AAAA /v1/ranking is not served here")
+
+
+async def test_whoever_answers_get_answers_head(client: httpx.AsyncClient) -> None:
+    for path in ("/v1/health/live", "/v1/health/ready", "/health", "/v1/models", "/v1/metrics"):
+        assert (await client.head(path)).status_code == 200
+    for operations in (await client.get("/openapi.json")).json()["paths"].values():
+        assert "head" not in operations
+
+
+async def test_a_parameter_that_is_none_is_told_as_the_nim_does(client: httpx.AsyncClient) -> None:
+    refused = await client.get("/v1/health/ready?leaving=x")
+    assert_error(refused, 422, "leaving: Input should be 'ready' or 'unready'")
 
 
 async def test_models(client: httpx.AsyncClient) -> None:

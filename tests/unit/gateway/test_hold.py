@@ -10,6 +10,7 @@ from reranker_gateway.activator import hold as module
 from reranker_gateway.activator.cold_start import ColdStart
 from reranker_gateway.activator.hold import Hold, NotTakenError, SleepingError
 from reranker_gateway.errors import OverloadedError
+from reranker_gateway.request_context import RequestContext, request_context
 
 Eventually = Callable[[Callable[[], bool]], Any]
 
@@ -83,6 +84,21 @@ async def test_they_go_on_in_the_order_in_which_they_came(
     assert await asyncio.gather(*waiting) == list(range(200))
     assert pods.taken == list(range(200))
     assert (hold.held, hold.cold_start.last) == (0, 7)
+
+
+async def test_whoever_sent_little_does_not_wait_behind_one_who_sent_much(
+    pods: Pods, time: Time, eventually: Eventually
+) -> None:
+    hold = hold_of(pods, time)
+    waiting = []
+    for number in range(200):
+        with request_context(RequestContext(caller="modest" if number == 199 else "greedy")):
+            waiting.append(asyncio.create_task(hold.deliver(pods.take(number), None)))
+        await eventually(lambda number=number: hold.waiting == number + 1)  # type: ignore[misc]
+    pods.ready = True
+    await asyncio.gather(*waiting)
+    # Behind those that have a place, and the one whose turn it was.
+    assert pods.taken.index(199) <= 65
 
 
 async def test_who_has_no_time_is_told_at_once_and_still_counts(pods: Pods, time: Time) -> None:

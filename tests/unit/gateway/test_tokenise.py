@@ -124,6 +124,12 @@ def prompted(limit: int) -> tuple[PairTokeniser, PairEncoder]:
     return ours, PairEncoder(both[1], model.template, limit)
 
 
+def test_what_an_input_has_beside_its_texts() -> None:
+    ours, _ = prompted(LIMIT)
+    assert ours.own_tokens == 10
+    assert ours.tokenise(" 7 8 ", [" 9 "], "NONE").lengths == [10 + 3]
+
+
 @given(query=TEXTS, passages=st.lists(TEXTS, min_size=1, max_size=4), limit=st.integers(16, 90))
 def test_words_around_texts_are_tokenised_and_cut_as_the_builder_does(
     query: str, passages: list[str], limit: int

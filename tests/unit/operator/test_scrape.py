@@ -83,7 +83,7 @@ async def test_the_gateways_metrics_are_understood(pod: Pod, everything: bool) -
     for _ in range(2):
         found = await scraper.read(HERE, "serving")
         assert found._replace(queue_buckets=()) == (
-            1000.0, True, 300.0, 4.0, 150.5, 1000.0, 700.0, 12.25, 12.0, 2.0, 4.0, (),
+            1000.0, True, 300.0, 4.0, 150.5, 1000.0, 700.0, 12.25, 10.0, 2.0, 4.0, (),
             (Shadowed("0badcafe", 2.0, -0.5), Shadowed("c0ffee00", 1.0, 1.0)), 5.0,
         )  # fmt: skip
         buckets = dict(found.queue_buckets)

@@ -1,4 +1,4 @@
-"""Requests that wait for the first pod: in the order in which they came, each as long as it may.
+"""Requests that wait for the first pod: callers in turn, each's in the order in which they came.
 
 While somebody waits, the pods are asked ten times a second whether they are ready. Once they are,
 requests go out in order, a few at a time, so that many of them do not fill the first pod's queue at
@@ -16,6 +16,8 @@ from typing import Generic, TypeVar
 from reranker_gateway.activator.cold_start import ColdStart
 from reranker_gateway.clock import Clock
 from reranker_gateway.errors import GatewayError, NotReadyError
+from reranker_gateway.gate import CallerGate
+from reranker_gateway.request_context import current_request
 
 #: Requests that are sent to the pods and have no answer yet.
 _AT_ONCE = 64
@@ -64,7 +66,7 @@ class Hold:
         self._clock = clock
         self._seconds = seconds
         self._ready = asyncio.Event()
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places = CallerGate(_AT_ONCE)
         self._asking: asyncio.Task[None] | None = None
         self._asked_at = float("-inf")
         self._sent_away_at = float("-inf")
@@ -167,7 +169,7 @@ class Hold:
             self.check(end - self._clock())
             self._watch()
         with self._counted():
-            if not await self._within(end, self._places.acquire()):
+            if not await self._within(end, self._places.acquire(current_request().caller)):
                 raise self._too_late()
             try:
                 return await self._until_ready(end, told=False)

@@ -5,13 +5,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from reranker_gateway.api.dialects.base import Dialect, Fault
 from reranker_gateway.api.dialects.nim import Nim
-from reranker_gateway.errors import GatewayError
+from reranker_gateway.errors import GatewayError, InvalidRequestError
 
 #: Where in a request's scope the dialect lies that it was asked in; the path's first one until it
 #: is known, nothing where no dialect has the path.
@@ -48,6 +49,7 @@ def install_error_handlers(app: FastAPI, served: Collection[str]) -> None:
         return error_response(error.status_code, message, kind=kind, headers=error.headers)
 
     app.add_exception_handler(GatewayError, _gateway_error)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -61,6 +63,14 @@ def _meant(asked: str, served: Collection[str]) -> str:
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)  # noqa: S101 (by registration)
     return gateway_error_response(error, request.scope)
+
+
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
+    """Of a query string; bodies are checked by their dialects."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (by registration)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])[:100]
+    return gateway_error_response(InvalidRequestError(f"{name}: {first['msg']}"), request.scope)
 
 
 def gateway_error_response(error: GatewayError, scope: Scope) -> Response:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 
 from reranker_gateway import VERSION
 from reranker_gateway.api.dialects.nim import NimError
@@ -51,6 +52,7 @@ def info_router(gateway: Gateway, names: ModelNames) -> APIRouter:
         )
     _add_health(router, gateway)
     _add_metrics(router, gateway, METRICS_PATHS[:1])
+    _answer_head(router)
     return router
 
 
@@ -60,12 +62,22 @@ def metrics_app(gateway: Gateway) -> FastAPI:
     # Plain HTTP also where the API has TLS: the kubelet asks here.
     _add_health(app.router, gateway)
     _add_metrics(app.router, gateway, METRICS_PATHS)
+    _answer_head(app.router)
     return app
 
 
 def health_answer(message: str, status: str) -> Response:
     """That of a process that is well, as NIM has it."""
     return JSONResponse({"object": "health.response", "message": message, "status": status})
+
+
+def _answer_head(router: APIRouter) -> None:
+    """Whoever answers GET answers HEAD; the server leaves the body out."""
+    for route in tuple(router.routes):
+        if isinstance(route, APIRoute):
+            router.add_api_route(
+                route.path, route.endpoint, methods=["HEAD"], include_in_schema=False
+            )
 
 
 def _constant(document: Any) -> Callable[[], Any]:
@@ -84,7 +96,8 @@ def _add_health(router: APIRouter, gateway: Gateway) -> None:
         "/v1/health/ready",
         summary="200 when requests are taken, else 503",
         responses={
-            503: {"model": NimError, "description": "starting, draining, or the engine is away"}
+            422: {"model": NimError, "description": "`leaving` is neither"},
+            503: {"model": NimError, "description": "starting, draining, or the engine is away"},
         },
     )
     async def ready(leaving: LeavingIs = "unready") -> Response:
