@@ -81,7 +81,7 @@ test-reconcile: $(VENV)/.ready ## The loop over a fake cluster.
 	@$(PY) -m pytest tests/reconcile
 
 test-builder: ## The builder's golden tests, inside its image.
-	@engine-builder/test-in-image tests/unit/builder
+	@engine-builder/test-in-image -q -m builder tests/unit/builder
 
 test-cluster: $(VENV)/.ready ## CRDs, admission and RBAC on the cluster's API server.
 	@$(PY) -m pytest tests/cluster
