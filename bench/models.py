@@ -18,9 +18,9 @@ from support.tiny_tokenizers import MAKERS
 
 from engine_builder import cli
 from engine_builder.families import FAMILIES
-from engine_builder.stages.build import Thresholds
 from engine_builder.toolchain import installed_runtimes
 from reranker_contracts import StageReason, StageResult
+from reranker_contracts.parity import Thresholds
 from reranker_contracts.targets import COMPILED, PRECISIONS
 
 #: What families whose files say nothing about pairs are told.

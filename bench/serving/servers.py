@@ -20,6 +20,7 @@ from workloads import Asked
 
 from reranker_contracts import ArtefactManifest, EngineIdentity
 from reranker_contracts.manifest import MANIFEST
+from reranker_contracts.parity import Thresholds
 
 _HERE = Path(__file__).parent
 _SHARED, _REGIONS = Path("/dev/shm"), "triton_*_backend_shm_region_*"  # noqa: S108
@@ -61,8 +62,7 @@ def engines(directory: Path) -> dict[str, Path]:
         assert isinstance(manifest.identity, EngineIdentity)  # noqa: S101 - an engine's
         name = f"{manifest.identity.runtime} {manifest.identity.precision}"
         found[name] = folder
-        parity = manifest.parity
-        if parity and (parity.kendall_tau < 0.995 or parity.ndcg10_delta > 0.002):
+        if manifest.parity and not Thresholds().are_met(manifest.parity):
             below.add(name)
     order = sorted(found, key=lambda name: (name in below, _AUTO.index(name)))
     return {name: found[name] for name in order}

@@ -18,6 +18,7 @@ there; neither has numpy in common with the operator, so this is plain Python.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -32,6 +33,21 @@ REFERENCE = "reference.json"
 TIE = 2.0**-10
 
 _TOP = 10
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """How closely an engine must rank like the reference."""
+
+    min_kendall_tau: float = 0.995
+    max_ndcg_delta: float = 0.002
+
+    def are_met(self, report: ParityReport) -> bool:
+        """By what was measured."""
+        return (
+            report.kendall_tau >= self.min_kendall_tau
+            and report.ndcg10_delta <= self.max_ndcg_delta
+        )
 
 
 class ProbeQuery(Document):

@@ -40,6 +40,7 @@ from engine_builder.target_arguments import (
     check_target,
     memory,
     target,
+    thresholds,
 )
 from engine_builder.tool_commands import TOOLS
 from reranker_contracts import EngineIdentity, PrepareIdentity, Stage
@@ -236,7 +237,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
-    from engine_builder.stages.build import Thresholds, Wanted, build
+    from engine_builder.stages.build import Wanted, build
 
     check_target(args)
     return build(
@@ -256,7 +257,7 @@ def _build(args: argparse.Namespace, progress: Progress) -> Outcome:
             max_batch_size=args.max_batch_size,
             gpu_memory=memory(args),
             timing_cache=args.timing_cache,
-            thresholds=Thresholds(args.min_kendall_tau, args.max_ndcg_delta),
+            thresholds=thresholds(args),
         ),
         key=signing_key(args),
         progress=progress,

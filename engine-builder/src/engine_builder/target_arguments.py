@@ -8,6 +8,7 @@ from typing import get_args
 from engine_builder.arguments import fraction, number
 from engine_builder.errors import UsageError
 from reranker_contracts import EngineTarget
+from reranker_contracts.parity import Thresholds
 from reranker_contracts.targets import (
     CAPABILITIES,
     COMPILED,
@@ -78,17 +79,22 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-kendall-tau",
         type=fraction(-1, 1),
-        default=0.995,
+        default=Thresholds.min_kendall_tau,
         metavar="TAU",
         help="refuse an engine that agrees less with FP32 PyTorch (default: %(default)s)",
     )
     parser.add_argument(
         "--max-ndcg-delta",
         type=fraction(0, 1),
-        default=0.002,
+        default=Thresholds.max_ndcg_delta,
         metavar="D",
         help="refuse an engine that loses more NDCG@10 (default: %(default)s)",
     )
+
+
+def thresholds(args: argparse.Namespace) -> Thresholds:
+    """What the arguments of `add_thresholds` say."""
+    return Thresholds(args.min_kendall_tau, args.max_ndcg_delta)
 
 
 def _capability(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reranker_contracts import StageResult
+from reranker_contracts.parity import Thresholds
 from reranker_gateway import VERSION
 from reranker_gateway.verify import verify_engine
 
@@ -84,14 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--min-kendall-tau",
         type=_within(-1, 1),
-        default=0.995,
+        default=Thresholds.min_kendall_tau,
         metavar="N",
         help="(default: %(default)s)",
     )  # fmt: skip
     measure.add_argument(
         "--max-ndcg-delta",
         type=_within(0, 1),
-        default=0.002,
+        default=Thresholds.max_ndcg_delta,
         metavar="N",
         help="(default: %(default)s)",
     )  # fmt: skip
@@ -129,7 +130,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
     from reranker_gateway.engine_files import EngineInvalidError, load_engine  # noqa: PLC0415
     from reranker_gateway.errors import EngineError  # noqa: PLC0415
-    from reranker_gateway.measure import Thresholds, measure_engine  # noqa: PLC0415
+    from reranker_gateway.measure import measure_engine  # noqa: PLC0415
     from reranker_gateway.triton import TritonEngine  # noqa: PLC0415
 
     async def run() -> StageResult:

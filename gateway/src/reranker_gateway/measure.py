@@ -7,23 +7,14 @@ starts: below the thresholds it never does. The result tells the operator the nu
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from reranker_contracts import ParityReport, Stage, StageReason, StageResult
-from reranker_contracts.parity import NotComparableError, ProbeSet, compare
+from reranker_contracts.parity import NotComparableError, ProbeSet, Thresholds, compare
 from reranker_gateway.assembly import BatchAssembler
 from reranker_gateway.batching import BatchLimits
 from reranker_gateway.engine import Engine
 from reranker_gateway.engine_files import EngineFiles
 from reranker_gateway.tokenise import IntArray, PairTokeniser
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """How closely the engine must rank like the reference."""
-
-    min_kendall_tau: float
-    max_ndcg_delta: float
 
 
 async def measure_engine(files: EngineFiles, engine: Engine, thresholds: Thresholds) -> StageResult:
@@ -63,7 +54,7 @@ def _judge(report: ParityReport, limits: Thresholds) -> tuple[StageReason, str]:
         f"{report.ndcg10_delta:.4f} (at most {limits.max_ndcg_delta}), largest logit difference "
         f"{report.max_abs_diff:.2g} over {report.pairs} pairs"
     )
-    if report.kendall_tau < limits.min_kendall_tau or report.ndcg10_delta > limits.max_ndcg_delta:
+    if not limits.are_met(report):
         text = f"the engine ranks too differently from the original: {numbers}"
         return StageReason.PARITY_REFUSED, f"{text}; loosen spec.engine.parity only if you know why"
     return StageReason.SUCCEEDED, f"measured on this node: {numbers}"

@@ -10,11 +10,11 @@ import pytest
 
 from reranker_contracts import ArtefactManifest, StageReason, write_manifest
 from reranker_contracts.integrity import file_entries
-from reranker_contracts.parity import ProbeQuery, ProbeSet, Reference
+from reranker_contracts.parity import ProbeQuery, ProbeSet, Reference, Thresholds
 from reranker_gateway.cli import main
 from reranker_gateway.engine_files import EngineInvalidError, load_engine
 from reranker_gateway.errors import EngineError
-from reranker_gateway.measure import Thresholds, measure_engine
+from reranker_gateway.measure import measure_engine
 
 PROBES = ProbeSet(
     queries=tuple(

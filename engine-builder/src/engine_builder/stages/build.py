@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine_builder.errors import StageError, write_failure
@@ -38,23 +38,9 @@ from reranker_contracts import (
     candidates,
     digest_of,
 )
+from reranker_contracts.parity import Thresholds
 from reranker_contracts.stages import OF_THE_TARGET
 from reranker_contracts.targets import PRECISIONS, Accelerator, Precision, Runtime
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """How closely an engine must rank like FP32 PyTorch, as `spec.engine.parity` has it."""
-
-    min_kendall_tau: float = 0.995
-    max_ndcg_delta: float = 0.002
-
-    def are_met(self, parity: ParityReport) -> bool:
-        """Of what `validate` measured."""
-        return (
-            parity.kendall_tau >= self.min_kendall_tau
-            and parity.ndcg10_delta <= self.max_ndcg_delta
-        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +54,7 @@ class Wanted:
     max_batch_size: int
     gpu_memory: int | None = None
     timing_cache: Path | None = None
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     def candidates(self, runtimes: Runtimes) -> tuple[EngineTarget, ...]:
         """In the order in which they are tried; raises StageError when there is none."""

@@ -28,7 +28,7 @@ def write_mixed(graph: Path, out: Path) -> None:
     for product in [node for node in model.get_ops() if _is_heads(node)]:
         _write_as_sum(product)
     openvino.save_model(model, out, compress_to_fp16=False)
-    tree = ElementTree.parse(out)  # noqa: S314 - as above
+    tree = ElementTree.parse(out)  # noqa: S314 - of what was just written
     for layer in tree.iterfind("layers/layer"):
         if layer.get("type") not in _ROUNDED | _NOT_COMPUTED:
             _mark(layer)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from reranker_contracts.parity import Thresholds
 from reranker_contracts.targets import Accelerator
 from reranker_operator.api.fields import Key, Name, NameOrEmpty, QualifiedName, Quantity
 from reranker_operator.api.kubernetes import ResourceRequirements, Toleration
@@ -31,15 +32,26 @@ class ParityThresholds(ApiModel):
     """How closely an engine must rank like the FP32 PyTorch reference."""
 
     min_kendall_tau: float = Field(
-        default=0.995, ge=-1, le=1, description="Smallest mean Kendall tau over the probe queries."
+        default=Thresholds.min_kendall_tau,
+        ge=-1,
+        le=1,
+        description="Smallest mean Kendall tau over the probe queries.",
     )
     max_ndcg_delta: float = Field(
-        default=0.002, ge=0, le=1, description="Largest loss of NDCG@10 against the reference."
+        default=Thresholds.max_ndcg_delta,
+        ge=0,
+        le=1,
+        description="Largest loss of NDCG@10 against the reference.",
     )
     probes: ProbesSpec | None = Field(
         default=None,
         description="Measure on queries of your own, too; each set must reach the thresholds.",
     )
+
+    @property
+    def limits(self) -> Thresholds:
+        """What a report is judged by."""
+        return Thresholds(self.min_kendall_tau, self.max_ndcg_delta)
 
 
 class StoreSpec(ApiModel):

@@ -144,10 +144,11 @@ def damaged(world: EngineWorld, progress: Progress) -> Progress:
     if progress.status.registry is None:
         return progress
     foreign = _status(progress).origin is not None
-    again = registry if foreign and progress.status.damages > 1 else None
-    progress = _with_status(progress, asked=render.asked_key(again) if again else None)
     if not foreign:
-        return progress
+        return _with_status(progress, asked=None)
+    again = progress.status.damages > 1
+    asked = render.asked_key(registry) if registry is not None and again else None
+    progress = _with_status(progress, asked=asked)
     text = "the engine came from the registry"
     return progress.judged(
         condition(ConditionType.PREPARED, False, StageReason.CHECKSUM_MISMATCH, text)

@@ -337,7 +337,7 @@ def _about_registry(engine: RerankerEngine) -> str:
 
 def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Condition:
     kind, parity = ConditionType.ENGINE_READY, engine.status.parity
-    limits = world.service.spec.engine.parity
+    limits = world.service.spec.engine.parity.limits
     if parity is None and engine.spec.identity.runtime in MEASURED_IN_PODS:
         text = (
             f"{name} was built without its GPU: each pod measures it before it serves (Kendall tau "
@@ -352,11 +352,7 @@ def _judge_parity(world: ServiceWorld, name: str, engine: RerankerEngine) -> Con
         f"Kendall tau {parity.kendall_tau:.4f} (at least {limits.min_kendall_tau}), "
         f"NDCG@10 difference {parity.ndcg10_delta:.4f} (at most {limits.max_ndcg_delta})"
     )
-    passed = (
-        parity.kendall_tau >= limits.min_kendall_tau
-        and parity.ndcg10_delta <= limits.max_ndcg_delta
-    )
-    if passed:
+    if limits.are_met(parity):
         text = f"{name}: {numbers}{_about_registry(engine)}"
         return condition(kind, True, Reason.BUILT, text)
     return condition(
